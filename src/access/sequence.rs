@@ -1,0 +1,1 @@
+//! Sequences: values logged ahead.

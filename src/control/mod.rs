@@ -1,0 +1,1 @@
+//! `control`: see docs/ARCHITECTURE.md.

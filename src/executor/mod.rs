@@ -1,0 +1,1 @@
+//! `executor`: see docs/ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+//! `sql::bind`: see docs/ARCHITECTURE.md.

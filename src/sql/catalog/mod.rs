@@ -1,0 +1,1 @@
+//! `sql::catalog`: see docs/ARCHITECTURE.md.

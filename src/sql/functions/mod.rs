@@ -1,0 +1,1 @@
+//! `sql::functions`: see docs/ARCHITECTURE.md.

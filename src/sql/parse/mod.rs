@@ -1,0 +1,1 @@
+//! `sql::parse`: see docs/ARCHITECTURE.md.

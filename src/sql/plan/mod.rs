@@ -1,0 +1,1 @@
+//! `sql::plan`: see docs/ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+//! `sql::types`: see docs/ARCHITECTURE.md.

@@ -1,0 +1,302 @@
+//! SQLSTATE constants, the error a client sees, and its mapping from every layer's error.
+//!
+//! Each layer has its own `thiserror` enum; here a `match` without `_` gives each variant its SQLSTATE and its reach.
+
+use std::fmt;
+
+/// Five characters, as PostgreSQL's errcodes.txt lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SqlState(pub &'static str);
+
+impl fmt::Display for SqlState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+macro_rules! sqlstates {
+    ($($name:ident = $code:literal;)*) => {
+        impl SqlState {
+            $(#[doc = concat!("SQLSTATE ", $code, ".")] pub const $name: Self = Self($code);)*
+            /// The constant with this code, if it is one of ours.
+            pub fn from_code(code: &str) -> Option<Self> {
+                match code { $($code => Some(Self::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+sqlstates! {
+    SUCCESSFUL_COMPLETION = "00000";
+    WARNING = "01000";
+    NO_DATA = "02000";
+    CONNECTION_FAILURE = "08006";
+    PROTOCOL_VIOLATION = "08P01";
+    FEATURE_NOT_SUPPORTED = "0A000";
+    CARDINALITY_VIOLATION = "21000";
+    DATA_EXCEPTION = "22000";
+    STRING_DATA_RIGHT_TRUNCATION = "22001";
+    NUMERIC_VALUE_OUT_OF_RANGE = "22003";
+    NULL_VALUE_NOT_ALLOWED = "22004";
+    INVALID_DATETIME_FORMAT = "22007";
+    DATETIME_FIELD_OVERFLOW = "22008";
+    INVALID_TIME_ZONE_DISPLACEMENT_VALUE = "22009";
+    SUBSTRING_ERROR = "22011";
+    DIVISION_BY_ZERO = "22012";
+    INVALID_PRECEDING_OR_FOLLOWING_SIZE = "22013";
+    INTERVAL_FIELD_OVERFLOW = "22015";
+    INVALID_ARGUMENT_FOR_LOG = "2201E";
+    INVALID_ARGUMENT_FOR_POWER_FUNCTION = "2201F";
+    INVALID_REGULAR_EXPRESSION = "2201B";
+    INVALID_ROW_COUNT_IN_LIMIT_CLAUSE = "2201W";
+    INVALID_ROW_COUNT_IN_RESULT_OFFSET_CLAUSE = "2201X";
+    CHARACTER_NOT_IN_REPERTOIRE = "22021";
+    INVALID_PARAMETER_VALUE = "22023";
+    INVALID_ESCAPE_SEQUENCE = "22025";
+    ARRAY_SUBSCRIPT_ERROR = "2202E";
+    FLOATING_POINT_EXCEPTION = "22P01";
+    INVALID_TEXT_REPRESENTATION = "22P02";
+    INVALID_BINARY_REPRESENTATION = "22P03";
+    BAD_COPY_FILE_FORMAT = "22P04";
+    UNTRANSLATABLE_CHARACTER = "22P05";
+    INTEGRITY_CONSTRAINT_VIOLATION = "23000";
+    NOT_NULL_VIOLATION = "23502";
+    FOREIGN_KEY_VIOLATION = "23503";
+    UNIQUE_VIOLATION = "23505";
+    CHECK_VIOLATION = "23514";
+    INVALID_CURSOR_STATE = "24000";
+    INVALID_TRANSACTION_STATE = "25000";
+    ACTIVE_SQL_TRANSACTION = "25001";
+    READ_ONLY_SQL_TRANSACTION = "25006";
+    NO_ACTIVE_SQL_TRANSACTION = "25P01";
+    IN_FAILED_SQL_TRANSACTION = "25P02";
+    IDLE_IN_TRANSACTION_SESSION_TIMEOUT = "25P03";
+    INVALID_SQL_STATEMENT_NAME = "26000";
+    INVALID_AUTHORIZATION_SPECIFICATION = "28000";
+    INVALID_PASSWORD = "28P01";
+    DEPENDENT_OBJECTS_STILL_EXIST = "2BP01";
+    INVALID_TRANSACTION_TERMINATION = "2D000";
+    INVALID_CURSOR_NAME = "34000";
+    S_E_INVALID_SPECIFICATION = "3B001";
+    INVALID_CATALOG_NAME = "3D000";
+    INVALID_SCHEMA_NAME = "3F000";
+    SERIALIZATION_FAILURE = "40001";
+    DEADLOCK_DETECTED = "40P01";
+    STATEMENT_COMPLETION_UNKNOWN = "40003";
+    SYNTAX_ERROR = "42601";
+    INSUFFICIENT_PRIVILEGE = "42501";
+    CANNOT_COERCE = "42846";
+    GROUPING_ERROR = "42803";
+    WINDOWING_ERROR = "42P20";
+    INVALID_RECURSION = "42P19";
+    INVALID_FOREIGN_KEY = "42830";
+    INVALID_NAME = "42602";
+    NAME_TOO_LONG = "42622";
+    RESERVED_NAME = "42939";
+    DATATYPE_MISMATCH = "42804";
+    INDETERMINATE_DATATYPE = "42P18";
+    COLLATION_MISMATCH = "42P21";
+    WRONG_OBJECT_TYPE = "42809";
+    UNDEFINED_COLUMN = "42703";
+    UNDEFINED_FUNCTION = "42883";
+    UNDEFINED_TABLE = "42P01";
+    UNDEFINED_PARAMETER = "42P02";
+    UNDEFINED_OBJECT = "42704";
+    DUPLICATE_COLUMN = "42701";
+    DUPLICATE_CURSOR = "42P03";
+    DUPLICATE_DATABASE = "42P04";
+    DUPLICATE_FUNCTION = "42723";
+    DUPLICATE_PREPARED_STATEMENT = "42P05";
+    DUPLICATE_SCHEMA = "42P06";
+    DUPLICATE_TABLE = "42P07";
+    DUPLICATE_ALIAS = "42712";
+    DUPLICATE_OBJECT = "42710";
+    AMBIGUOUS_COLUMN = "42702";
+    AMBIGUOUS_FUNCTION = "42725";
+    AMBIGUOUS_PARAMETER = "42P08";
+    AMBIGUOUS_ALIAS = "42P09";
+    INVALID_COLUMN_REFERENCE = "42P10";
+    INVALID_COLUMN_DEFINITION = "42611";
+    INVALID_CURSOR_DEFINITION = "42P11";
+    INVALID_DATABASE_DEFINITION = "42P12";
+    INVALID_FUNCTION_DEFINITION = "42P13";
+    INVALID_PREPARED_STATEMENT_DEFINITION = "42P14";
+    INVALID_SCHEMA_DEFINITION = "42P15";
+    INVALID_TABLE_DEFINITION = "42P16";
+    INVALID_OBJECT_DEFINITION = "42P17";
+    INSUFFICIENT_RESOURCES = "53000";
+    DISK_FULL = "53100";
+    OUT_OF_MEMORY = "53200";
+    TOO_MANY_CONNECTIONS = "53300";
+    CONFIGURATION_LIMIT_EXCEEDED = "53400";
+    PROGRAM_LIMIT_EXCEEDED = "54000";
+    STATEMENT_TOO_COMPLEX = "54001";
+    TOO_MANY_COLUMNS = "54011";
+    TOO_MANY_ARGUMENTS = "54023";
+    OBJECT_NOT_IN_PREREQUISITE_STATE = "55000";
+    OBJECT_IN_USE = "55006";
+    CANT_CHANGE_RUNTIME_PARAM = "55P02";
+    LOCK_NOT_AVAILABLE = "55P03";
+    QUERY_CANCELED = "57014";
+    ADMIN_SHUTDOWN = "57P01";
+    CRASH_SHUTDOWN = "57P02";
+    CANNOT_CONNECT_NOW = "57P03";
+    DATABASE_DROPPED = "57P04";
+    IDLE_SESSION_TIMEOUT = "57P05";
+    IO_ERROR = "58030";
+    UNDEFINED_FILE = "58P01";
+    DUPLICATE_FILE = "58P02";
+    CONFIG_FILE_ERROR = "F0000";
+    INTERNAL_ERROR = "XX000";
+    DATA_CORRUPTED = "XX001";
+    INDEX_CORRUPTED = "XX002";
+}
+
+/// How far an error reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// `ERROR`: the statement and its transaction.
+    Statement,
+    /// `FATAL`: the session.
+    Session,
+    /// `PANIC`: the node stops and recovers from what is on disk.
+    Node,
+}
+
+/// An error on its way to a client. Boxed inside, so that `Result<T, SqlError>` stays small.
+#[derive(Clone, Debug)]
+pub struct SqlError(Box<ErrorFields>);
+
+/// The fields of an ErrorResponse (PostgreSQL protocol, "Error and Notice Message Fields").
+#[derive(Clone, Debug)]
+pub struct ErrorFields {
+    /// SQLSTATE.
+    pub state: SqlState,
+    /// What it ends.
+    pub reach: Reach,
+    /// Primary message.
+    pub message: String,
+    /// DETAIL.
+    pub detail: Option<String>,
+    /// HINT.
+    pub hint: Option<String>,
+    /// Where in the statement, 1-based, in characters.
+    pub position: Option<u32>,
+    /// CONTEXT.
+    pub context: Option<String>,
+    /// Schema, table, column, data type, constraint names, for constraint errors.
+    pub schema: Option<String>,
+    /// Table name.
+    pub table: Option<String>,
+    /// Column name.
+    pub column: Option<String>,
+    /// Constraint name.
+    pub constraint: Option<String>,
+}
+
+impl SqlError {
+    /// An `ERROR` with this SQLSTATE and message.
+    pub fn new(state: SqlState, message: impl Into<String>) -> Self {
+        Self(Box::new(ErrorFields {
+            state,
+            reach: Reach::Statement,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            position: None,
+            context: None,
+            schema: None,
+            table: None,
+            column: None,
+            constraint: None,
+        }))
+    }
+
+    /// `0A000` for something PostgreSQL has and this build does not.
+    pub fn unsupported(what: impl fmt::Display) -> Self {
+        Self::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} is not supported"))
+    }
+
+    /// `XX000`: a bug here, reported, not hidden.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(SqlState::INTERNAL_ERROR, message)
+    }
+
+    /// Makes it end the session.
+    #[must_use]
+    pub fn fatal(mut self) -> Self {
+        self.0.reach = Reach::Session;
+        self
+    }
+
+    /// Makes it stop the node.
+    #[must_use]
+    pub fn panic(mut self) -> Self {
+        self.0.reach = Reach::Node;
+        self
+    }
+
+    /// Adds DETAIL.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.0.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds HINT.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds CONTEXT.
+    #[must_use]
+    pub fn context(mut self, context: impl Into<String>) -> Self {
+        self.0.context = Some(context.into());
+        self
+    }
+
+    /// Adds the statement position (1-based, characters) unless one is known already.
+    #[must_use]
+    pub fn at(mut self, position: u32) -> Self {
+        self.0.position.get_or_insert(position);
+        self
+    }
+
+    /// Names the constraint and its table.
+    #[must_use]
+    pub fn constraint(mut self, schema: &str, table: &str, constraint: &str) -> Self {
+        self.0.schema = Some(schema.to_owned());
+        self.0.table = Some(table.to_owned());
+        self.0.constraint = Some(constraint.to_owned());
+        self
+    }
+
+    /// Names the column.
+    #[must_use]
+    pub fn column(mut self, schema: &str, table: &str, column: &str) -> Self {
+        self.0.schema = Some(schema.to_owned());
+        self.0.table = Some(table.to_owned());
+        self.0.column = Some(column.to_owned());
+        self
+    }
+
+    /// SQLSTATE.
+    pub fn state(&self) -> SqlState {
+        self.0.state
+    }
+
+    /// All fields.
+    pub fn fields(&self) -> &ErrorFields {
+        &self.0
+    }
+}
+
+impl fmt::Display for SqlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for SqlError {}
