@@ -1,1 +1,18 @@
-//! `sql::catalog`: see docs/ARCHITECTURE.md.
+//! What exists: relations, columns, indexes, constraints, schemas, roles, databases, and who may see them.
+//!
+//! Catalogs are ordinary versioned heap tables with B-tree indexes (`schema` lists them), written by DDL through
+//! `tables` and replicated by the same WAL. [`CatalogHandle`] answers lookups at one snapshot. Descriptors are
+//! shared through a cache (`cache`) that commit records invalidate, on a standby too. Catalogs whose contents are
+//! compiled in, and system views, are [`VirtualTable`]s.
+
+pub mod file_id;
+pub mod handle;
+pub mod relation;
+pub mod virtual_table;
+
+pub use handle::{CatalogHandle, Database, Role};
+pub use relation::{
+    CheckConstraint, Column, Constraint, ConstraintKind, FkAction, FkMatch, ForeignKey, Identity, Index, IndexColumn,
+    Persistence, RelKind, Relation, SequenceDef, Source,
+};
+pub use virtual_table::{VirtualCx, VirtualTable};
