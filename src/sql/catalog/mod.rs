@@ -8,6 +8,7 @@
 pub mod file_id;
 pub mod handle;
 pub mod relation;
+pub mod schema;
 pub mod virtual_table;
 
 pub use handle::{CatalogHandle, Database, Role};
