@@ -1,0 +1,186 @@
+//! Files through a trait: the real disk, and a faulty one for tests.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use crate::mmap::SegmentMap;
+
+/// How to open a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Open {
+    /// Existing, to read.
+    Read,
+    /// Existing, to read and write.
+    Write,
+    /// Made if it does not exist; to read and write.
+    Create,
+    /// Made; it is an error if it exists.
+    CreateNew,
+    /// Made, or emptied if it exists.
+    Truncate,
+}
+
+/// An open file.
+pub trait DiskFile: fmt::Debug + Send + Sync {
+    /// Reads at `offset`; fewer bytes than asked for only at the end of the file.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all of `buf`.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Bytes in the file.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn len(&self) -> io::Result<u64>;
+
+    /// True if the file has no bytes.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Cuts or extends the file; an extension is a hole.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn set_len(&self, bytes: u64) -> io::Result<()>;
+
+    /// Extends the file to at least `bytes` with blocks reserved on the disk, so that writing there later finds space.
+    ///
+    /// # Errors
+    /// Those of the system: no space, above all.
+    fn allocate(&self, bytes: u64) -> io::Result<()>;
+
+    /// Makes contents and length durable. The first failure is final.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Asks the kernel to start writing a range out; promises nothing.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn start_writeback(&self, offset: u64, bytes: u64) -> io::Result<()>;
+
+    /// Maps the first `bytes` of the file, all of which exist as real blocks.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn map(&self, bytes: usize) -> io::Result<SegmentMap>;
+}
+
+/// A file system.
+pub trait Disk: fmt::Debug + Send + Sync {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Renames without syncing; see [`durable_rename`].
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes a directory and those above it; it may exist.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a directory and what is in it.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes a directory's names durable.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Names in a directory, sorted.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+
+    /// True if there is such a file or directory.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+}
+
+/// Renames a file so that after a crash either the old or the new name holds it, contents complete.
+///
+/// Sync before rename: a crash between leaves the old file. The directory after: else the new name may be lost.
+///
+/// # Errors
+/// Those of the system.
+pub fn durable_rename(disk: &dyn Disk, from: &Path, to: &Path) -> io::Result<()> {
+    disk.open(from, Open::Write)?.sync_data()?;
+    disk.rename(from, to)?;
+    disk.sync_dir(parent(to))?;
+    if parent(from) != parent(to) {
+        disk.sync_dir(parent(from))?;
+    }
+    Ok(())
+}
+
+/// Writes a whole file so that after a crash it holds either the old or the new contents.
+///
+/// # Errors
+/// Those of the system.
+pub fn durable_replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    let temp = path.with_file_name(name);
+    let file = disk.open(&temp, Open::Truncate)?;
+    file.write_at(bytes, 0)?;
+    drop(file);
+    durable_rename(disk, &temp, path)
+}
+
+/// Reads a whole file.
+///
+/// # Errors
+/// Those of the system.
+pub fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path, Open::Read)?;
+    let bytes = usize::try_from(file.len()?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    let mut buf = vec![0; bytes];
+    let n = file.read_at(&mut buf, 0)?;
+    buf.truncate(n);
+    Ok(buf)
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    }
+}
+
+mod real;
+pub use real::RealDisk;
