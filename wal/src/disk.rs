@@ -62,6 +62,15 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// Those of the system: no space, above all.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
 
+    /// Reserves disk blocks for a range without changing the length, so that a write there later finds space.
+    ///
+    /// # Errors
+    /// No space. A file system that cannot reserve says nothing.
+    fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let _unused = (offset, bytes);
+        Ok(())
+    }
+
     /// Makes contents and length durable. The first failure is final.
     ///
     /// # Errors

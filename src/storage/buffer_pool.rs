@@ -1,0 +1,942 @@
+//! The buffer pool: pin, latch, clock sweep, dirty pages out through the double-write area.
+//!
+//! A [`Buffer`] is a pin: while one lives its page stays in memory at its place. Content is read and changed under the page
+//! latch (`read`, `write`). Finding a page takes one shard of the mapping, shared; there is no lock all hits go through.
+//!
+//! Order of locks: page latch (30) may be held while reading other pages in; a mapping shard (20) and a frame's tag (21) are
+//! leaves held for a few instructions; the write lane (25) is held across I/O and, while held, only *tries* latches, so a
+//! session that holds a latch and needs a free frame never waits for itself.
+//!
+//! A change is: exclusive latch, change and log in either order, `set_lsn`, release. A checkpoint relies on it: it looks at every
+//! frame under its latch after choosing the redo point, so whatever was logged before that point is seen as dirty.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt,
+    hash::{BuildHasher, BuildHasherDefault},
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, AtomicUsize, Ordering},
+    },
+};
+
+use afterimage_wal::{BlockNo, Fork, Lsn, Record, RelId, Wal};
+use parking_lot::{ArcRwLockReadGuard, ArcRwLockWriteGuard, Condvar, Mutex, RawRwLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use rustc_hash::FxHasher;
+
+use super::{
+    StorageError,
+    critical::CriticalSection,
+    double_write::DoubleWrite,
+    files::{Files, Growing},
+    missing::MissingBlocks,
+    page::Page,
+    smgr_redo,
+};
+
+/// Which page: relation, fork and block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PageTag {
+    /// Relation.
+    pub rel: RelId,
+    /// Fork.
+    pub fork: Fork,
+    /// Block.
+    pub block: BlockNo,
+}
+
+/// Sizes of a pool.
+#[derive(Clone, Debug)]
+pub struct PoolOptions {
+    /// `shared_buffers`, in pages.
+    pub buffers: usize,
+}
+
+impl Default for PoolOptions {
+    fn default() -> Self {
+        Self { buffers: 16_384 }
+    }
+}
+
+const SHARDS: usize = 128;
+/// A page used this often survives that many passes of the sweep. PostgreSQL: `BM_MAX_USAGE_COUNT`.
+const MAX_USAGE: u8 = 5;
+/// Pages written per sync of the double-write area.
+const WRITE_BATCH: usize = 64;
+
+struct Frame {
+    /// Rank 30. May be held across reads of other pages and WAL insertion, not across a wait for a client.
+    latch: Arc<RwLock<Page>>,
+    /// Rank 21. What page this is; `None` while free or changing hands.
+    tag: Mutex<Option<PageTag>>,
+    /// Buffers out. Raised from zero only under the page's mapping shard, so zero under that shard held exclusively stays zero.
+    pins: AtomicU32,
+    usage: AtomicU8,
+    /// Set under the exclusive latch, cleared under the shared one by the holder of the write lane.
+    dirty: AtomicBool,
+    /// Release once the page was read in; Acquire by those who found it in the mapping.
+    valid: AtomicBool,
+    /// How many wait for the pins to go (SeqCst with `pins`: a waiter raises this, then looks at the pins).
+    pin_waiters: AtomicU32,
+    pin_gone: Arc<PinGone>,
+}
+
+type Shard = HashMap<PageTag, u32, BuildHasherDefault<FxHasher>>;
+
+/// Counters for `pg_stat_bgwriter` and `EXPLAIN (BUFFERS)`.
+#[derive(Debug, Default)]
+pub struct PoolStats {
+    /// Pages found in the pool.
+    pub hits: AtomicU64,
+    /// Pages read from disk.
+    pub reads: AtomicU64,
+    /// Pages written by sessions that needed a frame.
+    pub backend_writes: AtomicU64,
+    /// Pages written by checkpoints.
+    pub checkpoint_writes: AtomicU64,
+    /// Frames handed out.
+    pub allocations: AtomicU64,
+}
+
+/// All pages in memory.
+pub struct BufferPool {
+    frames: Box<[Arc<Frame>]>,
+    shards: Box<[RwLock<Shard>]>,
+    hasher: BuildHasherDefault<FxHasher>,
+    /// Frames never used or given back. Leaf lock.
+    free: Mutex<Vec<u32>>,
+    hand: AtomicUsize,
+    files: Arc<Files>,
+    wal: Arc<Wal>,
+    /// Rank 25: the write lane. Held across I/O; see the module doc.
+    lane: Mutex<DoubleWrite>,
+    /// Blocks redo missed so far.
+    missing: MissingBlocks,
+    stats: PoolStats,
+}
+
+#[derive(Default)]
+struct PinGone {
+    lock: Mutex<()>,
+    cond: Condvar,
+}
+
+impl fmt::Debug for BufferPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BufferPool({} frames)", self.frames.len())
+    }
+}
+
+/// A pinned page: it stays in memory, at this tag, while this lives.
+pub struct Buffer {
+    frame: Arc<Frame>,
+    tag: PageTag,
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({:?})", self.tag)
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        self.frame.pins.fetch_add(1, Ordering::Relaxed);
+        Self { frame: Arc::clone(&self.frame), tag: self.tag }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.frame.pins.fetch_sub(1, Ordering::SeqCst);
+        if self.frame.pin_waiters.load(Ordering::SeqCst) > 0 {
+            let _held = self.frame.pin_gone.lock.lock();
+            self.frame.pin_gone.cond.notify_all();
+        }
+    }
+}
+
+impl Buffer {
+    /// Which page.
+    pub fn tag(&self) -> PageTag {
+        self.tag
+    }
+
+    /// Block number.
+    pub fn block(&self) -> BlockNo {
+        self.tag.block
+    }
+
+    /// Shared latch.
+    pub fn read(&self) -> PageRead<'_> {
+        PageRead { guard: self.frame.latch.read() }
+    }
+
+    /// Exclusive latch.
+    pub fn write(&self) -> PageWrite<'_> {
+        PageWrite { guard: self.frame.latch.write(), frame: &self.frame }
+    }
+
+    /// Exclusive latch if it is free.
+    pub fn try_write(&self) -> Option<PageWrite<'_>> {
+        self.frame.latch.try_write().map(|guard| PageWrite { guard, frame: &self.frame })
+    }
+
+    /// Shared latch that owns its pin, for cursors that outlive a borrow.
+    pub fn read_owned(self) -> OwnedRead {
+        OwnedRead { guard: RwLock::read_arc(&self.frame.latch), buffer: self }
+    }
+
+    /// Exclusive latch that owns its pin.
+    pub fn write_owned(self) -> OwnedWrite {
+        OwnedWrite { guard: RwLock::write_arc(&self.frame.latch), buffer: self }
+    }
+
+    /// Exclusive latch, if it is free and this is the only pin: nobody holds a place inside the page, so items may move.
+    pub fn try_write_cleanup(&self) -> Option<PageWrite<'_>> {
+        let guard = self.frame.latch.try_write()?;
+        (self.frame.pins.load(Ordering::SeqCst) == 1).then_some(PageWrite { guard, frame: &self.frame })
+    }
+
+    /// Exclusive latch as the only pin; waits for other pins to go. The caller holds no other pin on this page.
+    pub fn write_cleanup(&self) -> PageWrite<'_> {
+        loop {
+            let guard = self.frame.latch.write();
+            if self.frame.pins.load(Ordering::SeqCst) == 1 {
+                return PageWrite { guard, frame: &self.frame };
+            }
+            drop(guard);
+            let mut held = self.frame.pin_gone.lock.lock();
+            self.frame.pin_waiters.fetch_add(1, Ordering::SeqCst);
+            // A pin dropped after the store takes the lock to notify, so it cannot slip between this look and the wait.
+            while self.frame.pins.load(Ordering::SeqCst) != 1 {
+                self.frame.pin_gone.cond.wait(&mut held);
+            }
+            self.frame.pin_waiters.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// A page under its shared latch.
+pub struct PageRead<'a> {
+    guard: RwLockReadGuard<'a, Page>,
+}
+
+impl Deref for PageRead<'_> {
+    type Target = Page;
+    fn deref(&self) -> &Page {
+        &self.guard
+    }
+}
+
+/// A page under its exclusive latch. Touching it mutably marks it dirty.
+pub struct PageWrite<'a> {
+    guard: RwLockWriteGuard<'a, Page>,
+    frame: &'a Arc<Frame>,
+}
+
+impl PageWrite<'_> {
+    /// Sets the page LSN after logging the change, and marks the page dirty.
+    pub fn set_lsn(&mut self, lsn: Lsn) {
+        self.frame.dirty.store(true, Ordering::Release);
+        self.guard.set_lsn(lsn);
+    }
+
+    /// Marks the page dirty for a hint that relies on WAL up to `hint_lsn`.
+    pub fn mark_dirty_hint(&mut self, hint_lsn: Lsn) {
+        self.frame.dirty.store(true, Ordering::Release);
+        self.guard.raise_hint_lsn(hint_lsn);
+    }
+
+    /// Gives up the exclusive latch for the shared one without letting a writer in between.
+    pub fn downgrade<'b>(self) -> PageRead<'b>
+    where
+        Self: 'b,
+    {
+        PageRead { guard: RwLockWriteGuard::downgrade(self.guard) }
+    }
+}
+
+impl Deref for PageWrite<'_> {
+    type Target = Page;
+    fn deref(&self) -> &Page {
+        &self.guard
+    }
+}
+
+impl DerefMut for PageWrite<'_> {
+    fn deref_mut(&mut self) -> &mut Page {
+        self.frame.dirty.store(true, Ordering::Release);
+        &mut self.guard
+    }
+}
+
+/// A page under its shared latch, owning its pin. The guard is declared first: the latch goes before the pin.
+pub struct OwnedRead {
+    guard: ArcRwLockReadGuard<RawRwLock, Page>,
+    buffer: Buffer,
+}
+
+impl OwnedRead {
+    /// Gives up the latch, keeps the pin.
+    pub fn into_buffer(self) -> Buffer {
+        let Self { guard, buffer } = self;
+        drop(guard);
+        buffer
+    }
+
+    /// Its pin.
+    pub fn buffer(&self) -> &Buffer {
+        &self.buffer
+    }
+}
+
+impl Deref for OwnedRead {
+    type Target = Page;
+    fn deref(&self) -> &Page {
+        &self.guard
+    }
+}
+
+/// A page under its exclusive latch, owning its pin.
+pub struct OwnedWrite {
+    guard: ArcRwLockWriteGuard<RawRwLock, Page>,
+    buffer: Buffer,
+}
+
+impl OwnedWrite {
+    /// As [`PageWrite::set_lsn`].
+    pub fn set_lsn(&mut self, lsn: Lsn) {
+        self.buffer.frame.dirty.store(true, Ordering::Release);
+        self.guard.set_lsn(lsn);
+    }
+
+    /// As [`PageWrite::mark_dirty_hint`].
+    pub fn mark_dirty_hint(&mut self, hint_lsn: Lsn) {
+        self.buffer.frame.dirty.store(true, Ordering::Release);
+        self.guard.raise_hint_lsn(hint_lsn);
+    }
+
+    /// Gives up the latch, keeps the pin.
+    pub fn into_buffer(self) -> Buffer {
+        let Self { guard, buffer } = self;
+        drop(guard);
+        buffer
+    }
+
+    /// Its pin.
+    pub fn buffer(&self) -> &Buffer {
+        &self.buffer
+    }
+}
+
+impl Deref for OwnedWrite {
+    type Target = Page;
+    fn deref(&self) -> &Page {
+        &self.guard
+    }
+}
+
+impl DerefMut for OwnedWrite {
+    fn deref_mut(&mut self) -> &mut Page {
+        self.buffer.frame.dirty.store(true, Ordering::Release);
+        &mut self.guard
+    }
+}
+
+/// What happened to a page that could not be written right away.
+enum Staged {
+    Written(usize),
+    Contended(Vec<Buffer>, usize),
+}
+
+impl BufferPool {
+    /// An empty pool over these files and this WAL.
+    pub fn new(options: &PoolOptions, files: Arc<Files>, wal: Arc<Wal>, area: DoubleWrite) -> Self {
+        let count = options.buffers.max(16);
+        let pin_gone = Arc::new(PinGone::default());
+        let frames: Box<[Arc<Frame>]> = (0..count)
+            .map(|_| {
+                Arc::new(Frame {
+                    latch: Arc::new(RwLock::new(Page::zeroed())),
+                    tag: Mutex::new(None),
+                    pins: AtomicU32::new(0),
+                    usage: AtomicU8::new(0),
+                    dirty: AtomicBool::new(false),
+                    valid: AtomicBool::new(false),
+                    pin_waiters: AtomicU32::new(0),
+                    pin_gone: Arc::clone(&pin_gone),
+                })
+            })
+            .collect();
+        let free = (0..u32::try_from(count).unwrap_or(u32::MAX)).rev().collect();
+        Self {
+            frames,
+            shards: (0..SHARDS).map(|_| RwLock::new(Shard::default())).collect(),
+            hasher: BuildHasherDefault::default(),
+            free: Mutex::new(free),
+            hand: AtomicUsize::new(0),
+            files,
+            wal,
+            lane: Mutex::new(area),
+            missing: MissingBlocks::default(),
+            stats: PoolStats::default(),
+        }
+    }
+
+    /// The relation files below.
+    pub fn files(&self) -> &Arc<Files> {
+        &self.files
+    }
+
+    /// The WAL below.
+    pub fn wal(&self) -> &Arc<Wal> {
+        &self.wal
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &PoolStats {
+        &self.stats
+    }
+
+    /// Frames in the pool.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Never: a pool has at least a few frames.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Blocks redo missed so far.
+    pub fn missing(&self) -> &MissingBlocks {
+        &self.missing
+    }
+
+    /// Blocks in a fork, zero if it has no file. A standby counts what was replayed.
+    pub fn n_blocks(&self, rel: RelId, fork: Fork) -> Result<BlockNo, StorageError> {
+        self.files.n_blocks(rel, fork)
+    }
+
+    fn shard(&self, tag: &PageTag) -> &RwLock<Shard> {
+        let hash = self.hasher.hash_one(tag);
+        // FxHash mixes upwards: the high bits are the good ones.
+        &self.shards[usize::try_from(hash >> 57).unwrap_or(0) % SHARDS]
+    }
+
+    fn frame(&self, index: u32) -> &Arc<Frame> {
+        &self.frames[usize::try_from(index).unwrap_or(usize::MAX)]
+    }
+
+    /// Pins the page if it is here.
+    fn lookup(&self, tag: PageTag) -> Option<Buffer> {
+        let shard = self.shard(&tag).read();
+        let frame = self.frame(*shard.get(&tag)?);
+        frame.pins.fetch_add(1, Ordering::SeqCst);
+        let frame = Arc::clone(frame);
+        drop(shard);
+        let usage = frame.usage.load(Ordering::Relaxed);
+        if usage < MAX_USAGE {
+            frame.usage.store(usage + 1, Ordering::Relaxed);
+        }
+        Some(Buffer { frame, tag })
+    }
+
+    /// Pins a page, reading it in if needed.
+    ///
+    /// # Errors
+    /// [`StorageError::BadPage`] if it does not verify; [`StorageError::MissingBlock`] past the end; I/O.
+    pub fn read(&self, rel: RelId, fork: Fork, block: BlockNo) -> Result<Buffer, StorageError> {
+        let tag = PageTag { rel, fork, block };
+        loop {
+            if let Some(buffer) = self.lookup_valid(tag) {
+                self.stats.hits.fetch_add(1, Ordering::Relaxed);
+                return Ok(buffer);
+            }
+            if let Some(buffer) = self.load(tag, |page| self.files.read_page(tag, page))? {
+                self.stats.reads.fetch_add(1, Ordering::Relaxed);
+                return Ok(buffer);
+            }
+        }
+    }
+
+    /// As [`Self::read`], for maps that are not logged: a block that is damaged or missing reads as a fresh page.
+    pub fn read_or_init(&self, rel: RelId, fork: Fork, block: BlockNo) -> Result<Buffer, StorageError> {
+        match self.read(rel, fork, block) {
+            Err(StorageError::BadPage { .. }) => self.fresh(PageTag { rel, fork, block }),
+            Err(StorageError::MissingBlock { .. }) => {
+                self.files.create(rel, fork)?;
+                let extension = self.files.extension(rel, fork)?;
+                let growing = extension.lock(&self.files);
+                self.fill_up_to(&growing, PageTag { rel, fork, block })
+            }
+            other => other,
+        }
+    }
+
+    /// Pins the page if it is in memory.
+    pub fn read_if_cached(&self, rel: RelId, fork: Fork, block: BlockNo) -> Option<Buffer> {
+        self.lookup_valid(PageTag { rel, fork, block })
+    }
+
+    fn lookup_valid(&self, tag: PageTag) -> Option<Buffer> {
+        let buffer = self.lookup(tag)?;
+        if !buffer.frame.valid.load(Ordering::Acquire) {
+            // Being read in by another: the latch is free once that ended, well or not.
+            drop(buffer.frame.latch.read());
+            if !buffer.frame.valid.load(Ordering::Acquire) {
+                return None;
+            }
+        }
+        Some(buffer)
+    }
+
+    /// Maps `tag` to a frame and fills it. `None` if another was faster.
+    fn load(&self, tag: PageTag, fill: impl FnOnce(&mut Page) -> Result<(), StorageError>) -> Result<Option<Buffer>, StorageError> {
+        let index = self.take_frame()?;
+        let frame = Arc::clone(self.frame(index));
+        // Latched before it can be found, so that those who find it wait.
+        let mut page = frame.latch.write();
+        {
+            let mut shard = self.shard(&tag).write();
+            match shard.entry(tag) {
+                Entry::Occupied(_) => {
+                    drop(shard);
+                    drop(page);
+                    self.free.lock().push(index);
+                    return Ok(None);
+                }
+                Entry::Vacant(slot) => {
+                    slot.insert(index);
+                    frame.pins.fetch_add(1, Ordering::SeqCst);
+                    *frame.tag.lock() = Some(tag);
+                }
+            }
+        }
+        let buffer = Buffer { frame: Arc::clone(&frame), tag };
+        match fill(&mut page) {
+            Ok(()) => {
+                frame.usage.store(1, Ordering::Relaxed);
+                frame.valid.store(true, Ordering::Release);
+                drop(page);
+                Ok(Some(buffer))
+            }
+            Err(error) => {
+                self.unmap(index, tag);
+                drop(page);
+                drop(buffer);
+                Err(error)
+            }
+        }
+    }
+
+    /// Forgets that `index` holds `tag` and frees the frame (used once its pins are gone).
+    fn unmap(&self, index: u32, tag: PageTag) -> bool {
+        let frame = self.frame(index);
+        let mut shard = self.shard(&tag).write();
+        if shard.get(&tag) != Some(&index) {
+            return false;
+        }
+        shard.remove(&tag);
+        *frame.tag.lock() = None;
+        frame.valid.store(false, Ordering::Release);
+        frame.dirty.store(false, Ordering::Release);
+        drop(shard);
+        self.free.lock().push(index);
+        true
+    }
+
+    /// A buffer holding an initialised page without reading the disk; an existing one is overwritten.
+    fn fresh(&self, tag: PageTag) -> Result<Buffer, StorageError> {
+        loop {
+            if let Some(buffer) = self.lookup_valid(tag) {
+                buffer.write().init(0);
+                return Ok(buffer);
+            }
+            let made = self.load(tag, |page| {
+                page.init(0);
+                Ok(())
+            })?;
+            if let Some(buffer) = made {
+                buffer.frame.dirty.store(true, Ordering::Release);
+                return Ok(buffer);
+            }
+        }
+    }
+
+    /// A frame nobody else can find. Writes dirty pages out if the sweep meets them.
+    fn take_frame(&self) -> Result<u32, StorageError> {
+        self.stats.allocations.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut free = self.free.lock();
+            let found = (0..free.len()).rev().find(|at| self.frame(free[*at]).pins.load(Ordering::SeqCst) == 0);
+            if let Some(at) = found {
+                return Ok(free.swap_remove(at));
+            }
+        }
+        let count = self.frames.len();
+        let mut tries = count * (usize::from(MAX_USAGE) + 3);
+        while tries > 0 {
+            tries -= 1;
+            let at = self.hand.fetch_add(1, Ordering::Relaxed) % count;
+            let frame = &self.frames[at];
+            if frame.pins.load(Ordering::Relaxed) != 0 {
+                continue;
+            }
+            let usage = frame.usage.load(Ordering::Relaxed);
+            if usage > 0 {
+                frame.usage.store(usage - 1, Ordering::Relaxed);
+                continue;
+            }
+            let Some(tag) = *frame.tag.lock() else { continue };
+            if frame.dirty.load(Ordering::Acquire) {
+                self.write_around(at)?;
+            }
+            let index = u32::try_from(at).unwrap_or(u32::MAX);
+            if self.claim(index, tag) {
+                return Ok(index);
+            }
+        }
+        Err(StorageError::NoBuffer)
+    }
+
+    /// Takes a clean, unpinned frame away from its page.
+    fn claim(&self, index: u32, tag: PageTag) -> bool {
+        let frame = self.frame(index);
+        let mut shard = self.shard(&tag).write();
+        if shard.get(&tag) != Some(&index) || frame.pins.load(Ordering::SeqCst) != 0 || frame.dirty.load(Ordering::Acquire) {
+            return false;
+        }
+        shard.remove(&tag);
+        *frame.tag.lock() = None;
+        frame.valid.store(false, Ordering::Release);
+        true
+    }
+
+    /// Pins what frame `at` holds now.
+    fn pin_frame(&self, at: usize) -> Option<Buffer> {
+        let frame = &self.frames[at];
+        let tag = (*frame.tag.lock())?;
+        let shard = self.shard(&tag).read();
+        if shard.get(&tag).is_none_or(|index| usize::try_from(*index) != Ok(at)) {
+            return None;
+        }
+        frame.pins.fetch_add(1, Ordering::SeqCst);
+        Some(Buffer { frame: Arc::clone(frame), tag })
+    }
+
+    /// Writes the dirty page in frame `first` and others the sweep would meet soon, with one sync for all.
+    fn write_around(&self, first: usize) -> Result<(), StorageError> {
+        let mut lane = self.lane.lock();
+        if !self.frames[first].dirty.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let count = self.frames.len();
+        let mut batch = Vec::with_capacity(WRITE_BATCH);
+        for step in 0..count.min(WRITE_BATCH * 8) {
+            let at = (first + step) % count;
+            let frame = &self.frames[at];
+            let cold = step == 0 || (frame.pins.load(Ordering::Relaxed) == 0 && frame.usage.load(Ordering::Relaxed) <= 1);
+            if cold && frame.dirty.load(Ordering::Relaxed) {
+                batch.extend(self.pin_frame(at));
+                if batch.len() == WRITE_BATCH {
+                    break;
+                }
+            }
+        }
+        let (Staged::Written(n) | Staged::Contended(_, n)) = self.write_batch(&mut lane, batch)?;
+        self.stats.backend_writes.fetch_add(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes these pages: copies under the shared latch, WAL flushed to the newest of them, area, then in place.
+    /// Pages latched exclusively by others are handed back.
+    fn write_batch(&self, lane: &mut DoubleWrite, mut batch: Vec<Buffer>) -> Result<Staged, StorageError> {
+        batch.sort_unstable_by_key(Buffer::tag);
+        let mut staged = Vec::with_capacity(batch.len());
+        let mut contended = Vec::new();
+        lane.begin();
+        for buffer in batch {
+            let Some(page) = buffer.frame.latch.try_read() else {
+                contended.push(buffer);
+                continue;
+            };
+            if self.stage(lane, &buffer, &page) {
+                drop(page);
+                staged.push(buffer);
+            }
+        }
+        self.finish_batch(lane, &staged)?;
+        if contended.is_empty() { Ok(Staged::Written(staged.len())) } else { Ok(Staged::Contended(contended, staged.len())) }
+    }
+
+    /// Copies a dirty page into the batch and marks it clean; called with its latch held.
+    fn stage(&self, lane: &mut DoubleWrite, buffer: &Buffer, page: &Page) -> bool {
+        if !buffer.frame.valid.load(Ordering::Acquire) || !buffer.frame.dirty.swap(false, Ordering::AcqRel) {
+            return false;
+        }
+        lane.stage(buffer.tag, page);
+        true
+    }
+
+    fn finish_batch(&self, lane: &mut DoubleWrite, staged: &[Buffer]) -> Result<(), StorageError> {
+        let result = self.try_finish_batch(lane);
+        if result.is_err() {
+            // Still newer in memory than on disk. Pinned, so nobody dropped them meanwhile.
+            for buffer in staged {
+                buffer.frame.dirty.store(true, Ordering::Release);
+            }
+        }
+        result
+    }
+
+    fn try_finish_batch(&self, lane: &mut DoubleWrite) -> Result<(), StorageError> {
+        let Some((upto, tag)) = lane.newest() else { return Ok(()) };
+        let end = self.wal.inserted();
+        if upto > end {
+            let path = self.files.relative_path(tag.rel, tag.fork, 0);
+            return Err(StorageError::PageAheadOfWal { block: tag.block, path, lsn: upto, end });
+        }
+        self.wal.flush(upto)?;
+        lane.write(&self.files)
+    }
+
+    /// Writes every page that was dirty when this began; `pace` is called after each batch with pages done and to do, and may
+    /// wait. The files are not synced yet.
+    ///
+    /// # Errors
+    /// I/O; the page that failed stays dirty.
+    pub fn write_dirty(&self, mut pace: impl FnMut(usize, usize)) -> Result<usize, StorageError> {
+        let mut todo: Vec<(PageTag, usize)> = Vec::new();
+        for (at, frame) in self.frames.iter().enumerate() {
+            // Under the latch: a writer that logged before the redo point was chosen may not have marked its page dirty yet.
+            let dirty = frame.latch.try_read().is_none_or(|_held| frame.dirty.load(Ordering::Acquire));
+            if dirty && let Some(tag) = *frame.tag.lock() {
+                todo.push((tag, at));
+            }
+        }
+        todo.sort_unstable();
+        let (total, mut done, mut written) = (todo.len(), 0, 0);
+        for chunk in todo.chunks(WRITE_BATCH) {
+            let batch: Vec<Buffer> = chunk
+                .iter()
+                .filter_map(|(tag, at)| self.pin_frame(*at).filter(|b| b.tag == *tag))
+                .collect();
+            let outcome = self.write_batch(&mut self.lane.lock(), batch)?;
+            match outcome {
+                Staged::Written(n) => written += n,
+                Staged::Contended(rest, n) => {
+                    written += n;
+                    for buffer in rest {
+                        // Latch first, then the lane: whoever holds the lane only tries latches.
+                        let page = buffer.frame.latch.read();
+                        let mut lane = self.lane.lock();
+                        lane.begin();
+                        if self.stage(&mut lane, &buffer, &page) {
+                            self.finish_batch(&mut lane, std::slice::from_ref(&buffer))?;
+                            written += 1;
+                        }
+                    }
+                }
+            }
+            done += chunk.len();
+            pace(done, total);
+        }
+        // A page another thread staged before our scan saw it clean must have reached its file before the caller syncs.
+        drop(self.lane.lock());
+        self.stats.checkpoint_writes.fetch_add(u64::try_from(written).unwrap_or(0), Ordering::Relaxed);
+        Ok(written)
+    }
+
+    /// Writes all dirty pages and syncs all files.
+    pub fn flush_all(&self) -> Result<usize, StorageError> {
+        let n = self.write_dirty(|_, _| {})?;
+        self.files.sync_written()?;
+        Ok(n)
+    }
+
+    /// Number of dirty pages now.
+    pub fn dirty_count(&self) -> usize {
+        self.frames.iter().filter(|f| f.dirty.load(Ordering::Relaxed)).count()
+    }
+
+    /// Creates the relation's file for `fork`, logged. Undone by the caller's transaction if it aborts.
+    pub fn create_fork(&self, rel: RelId, fork: Fork) -> Result<Lsn, StorageError> {
+        let lsn = self.wal.insert(&smgr_redo::create_record(rel, fork))?.end;
+        self.files.create(rel, fork)?;
+        Ok(lsn)
+    }
+
+    /// Adds `n` (at least one) empty pages and returns the first, pinned; the growth is logged. Blocks are initialised in order
+    /// before anybody can see the new size.
+    ///
+    /// # Errors
+    /// Full disk is found here, before anything is logged.
+    pub fn extend(&self, rel: RelId, fork: Fork, n: u32) -> Result<Buffer, StorageError> {
+        self.extend_inner(rel, fork, n, true)
+    }
+
+    /// As [`Self::extend`] for relations and forks whose growth is not logged.
+    pub fn extend_unlogged(&self, rel: RelId, fork: Fork, n: u32) -> Result<Buffer, StorageError> {
+        self.extend_inner(rel, fork, n, false)
+    }
+
+    fn extend_inner(&self, rel: RelId, fork: Fork, n: u32, logged: bool) -> Result<Buffer, StorageError> {
+        let n = n.max(1);
+        let extension = self.files.extension(rel, fork)?;
+        let growing = extension.lock(&self.files);
+        let first = growing.n_blocks();
+        growing.reserve(n)?;
+        let mut buffers = Vec::new();
+        for i in 0..n {
+            buffers.push(self.fresh(PageTag { rel, fork, block: BlockNo::new(first.get() + i) })?);
+        }
+        if logged {
+            CriticalSection::run("extend a relation", || -> Result<(), StorageError> {
+                let end = self.wal.insert(&smgr_redo::extend_record(rel, fork, first, n))?.end;
+                for buffer in &buffers {
+                    buffer.write().set_lsn(end);
+                }
+                Ok(())
+            });
+        }
+        growing.grown_to(BlockNo::new(first.get() + n));
+        buffers.truncate(1);
+        buffers.pop().ok_or(StorageError::NoBuffer)
+    }
+
+    /// Shortens a fork to `n` blocks, logged; pages past it are forgotten. `horizon` is what old snapshots may still need.
+    pub fn truncate(&self, rel: RelId, fork: Fork, n: BlockNo, horizon: Lsn) -> Result<Lsn, StorageError> {
+        let end = self.wal.insert(&smgr_redo::truncate_record(rel, fork, n, horizon))?.end;
+        // Durable before the file shrinks: redo of older records would otherwise miss the blocks and nothing would explain it.
+        self.wal.flush(end)?;
+        self.truncate_local(rel, fork, n)?;
+        Ok(end)
+    }
+
+    pub(crate) fn truncate_local(&self, rel: RelId, fork: Fork, n: BlockNo) -> Result<(), StorageError> {
+        let extension = self.files.extension(rel, fork)?;
+        let growing = extension.lock(&self.files);
+        if growing.n_blocks() > n {
+            growing.shrunk_to(n);
+            self.discard(|tag| tag.rel == rel && tag.fork == fork && tag.block >= n);
+            self.files.truncate(rel, fork, n)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets all pages of a relation and removes its files. The caller made sure nobody reads it any more.
+    pub fn drop_relation(&self, rel: RelId) -> Result<(), StorageError> {
+        self.drop_relations(&[rel])
+    }
+
+    /// As [`Self::drop_relation`] for several, with one pass over the pool.
+    pub fn drop_relations(&self, rels: &[RelId]) -> Result<(), StorageError> {
+        if rels.is_empty() {
+            return Ok(());
+        }
+        self.discard(|tag| rels.contains(&tag.rel));
+        for rel in rels {
+            self.missing.forget_relation(*rel);
+            self.files.unlink(*rel)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets all pages of a database.
+    pub fn discard_database(&self, db: u32) {
+        self.discard(|tag| tag.rel.db == db);
+    }
+
+    /// Drops matching pages unwritten, then waits for writes in flight.
+    fn discard(&self, matches: impl Fn(&PageTag) -> bool) {
+        for (at, frame) in self.frames.iter().enumerate() {
+            let tag = *frame.tag.lock();
+            if let Some(tag) = tag.filter(&matches) {
+                self.unmap(u32::try_from(at).unwrap_or(u32::MAX), tag);
+            }
+        }
+        drop(self.lane.lock());
+    }
+
+    /// A fresh page at `tag`, and empty ones between the end of the fork and it. The extension lock is held.
+    fn fill_up_to(&self, growing: &Growing<'_>, tag: PageTag) -> Result<Buffer, StorageError> {
+        let mut at = growing.n_blocks();
+        growing.reserve(tag.block.get().saturating_sub(at.get()).saturating_add(1))?;
+        while at < tag.block {
+            self.fresh(PageTag { block: at, ..tag })?;
+            at = BlockNo::new(at.get() + 1);
+        }
+        let buffer = self.fresh(tag)?;
+        if growing.n_blocks() <= tag.block {
+            growing.grown_to(BlockNo::new(tag.block.get() + 1));
+        }
+        Ok(buffer)
+    }
+
+    pub(super) fn redo_extend(&self, rel: RelId, fork: Fork, first: BlockNo, n: u32, end: Lsn) -> Result<(), StorageError> {
+        self.files.create(rel, fork)?;
+        for i in 0..n {
+            let block = BlockNo::new(first.get().saturating_add(i));
+            // A page already here may have changes from records after this one; those will be redone, so it may start over.
+            if let Some(buffer) = self.read_for_redo(rel, fork, block, true)? {
+                buffer.write().set_lsn(end);
+            }
+        }
+        Ok(())
+    }
+
+    /// The page a record changes, for redo. With `init` it is not read: the record rebuilds it. `None` if the block does not
+    /// exist: before consistency that is noted, and must be explained by a later truncate or drop.
+    ///
+    /// # Errors
+    /// A missing block after consistency; I/O; a damaged page.
+    pub fn read_for_redo(&self, rel: RelId, fork: Fork, block: BlockNo, init: bool) -> Result<Option<Buffer>, StorageError> {
+        let tag = PageTag { rel, fork, block };
+        if init {
+            self.files.create(rel, fork)?;
+            let extension = self.files.extension(rel, fork)?;
+        let growing = extension.lock(&self.files);
+            return self.fill_up_to(&growing, tag).map(Some);
+        }
+        if self.files.n_blocks(rel, fork)? <= block {
+            self.missing.note(tag, &self.files)?;
+            return Ok(None);
+        }
+        match self.read(rel, fork, block) {
+            Ok(buffer) => Ok(Some(buffer)),
+            Err(StorageError::BadPage { stored: 0, .. }) if self.files.is_zero(tag)? => {
+                self.missing.note(tag, &self.files)?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Redo of one block reference: applies `change` unless the page already has it, then sets the page LSN. Full images and
+    /// initialisations never read the old page. Returns whether the page was changed.
+    pub fn redo_block<E: From<StorageError>>(
+        &self,
+        record: &Record<'_>,
+        index: usize,
+        change: impl FnOnce(&mut Page, &[u8]) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let bad = |what| StorageError::BadRecord { at: record.start(), what };
+        let block = record.block(index).ok_or_else(|| bad("block reference missing"))?;
+        let init = block.is_fpi() || block.will_init();
+        let Some(buffer) = self.read_for_redo(block.rel, block.fork, block.block, init)? else { return Ok(false) };
+        let mut page = buffer.write();
+        if page.lsn() >= record.end() {
+            return Ok(false);
+        }
+        if block.is_fpi() {
+            *page.bytes_mut() = block.data.try_into().map_err(|_| bad("full page image of the wrong size"))?;
+        } else {
+            change(&mut page, block.data)?;
+        }
+        page.set_lsn(record.end());
+        Ok(true)
+    }
+}

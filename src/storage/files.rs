@@ -1,0 +1,622 @@
+//! Relation files: `base/<database>/<relfilenode>[_fork][.segment]`, shared ones in `global/`, 1 GB per segment.
+//!
+//! The size of a fork is kept here, in memory: the pool may hold blocks the file does not have yet. Space for them was reserved
+//! on disk first, so writing them does not fail for want of space. Which files have unsynced writes is kept here too.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+    },
+};
+
+use afterimage_wal::{
+    BlockNo, Fork, Lsn, Oid, RelId,
+    disk::{Disk, DiskFile, Open},
+};
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{
+    StorageError,
+    buffer_pool::PageTag,
+    page::{PAGE_SIZE, Page},
+};
+
+/// Blocks per segment file: 1 GB.
+pub const SEGMENT_BLOCKS: u32 = 131_072;
+/// Most blocks of a fork.
+pub const MAX_BLOCKS: u32 = u32::MAX - 1;
+/// OID of tablespace `pg_default`.
+pub const DEFAULT_TABLESPACE: Oid = 1663;
+/// OID of tablespace `pg_global`.
+pub const GLOBAL_TABLESPACE: Oid = 1664;
+/// Directory of this server's files inside a tablespace.
+pub const TABLESPACE_VERSION_DIR: &str = "PG_15_AFTERIMAGE_1";
+/// Open files beyond which idle ones are closed, unless told otherwise.
+const DEFAULT_MAX_OPEN: usize = 900;
+const MAP_SHARDS: usize = 16;
+
+/// One segment file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileKey {
+    /// Relation.
+    pub rel: RelId,
+    /// Fork.
+    pub fork: Fork,
+    /// Segment.
+    pub segment: u32,
+}
+
+impl FileKey {
+    /// The file a page is in.
+    pub fn of(tag: PageTag) -> Self {
+        Self { rel: tag.rel, fork: tag.fork, segment: tag.block.get() / SEGMENT_BLOCKS }
+    }
+}
+
+/// An open segment file.
+struct Segment {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    /// Written since the last sync. Set after the write; cleared under `syncing` before the sync.
+    dirty: AtomicBool,
+    /// Rank 90. Held across the sync, so that "clean" means synced, not being synced.
+    syncing: Mutex<()>,
+}
+
+/// One fork of one relation.
+struct RelFork {
+    rel: RelId,
+    fork: Fork,
+    /// Whether its first segment exists.
+    exists: AtomicBool,
+    /// Size that readers may use. Release when grown, Acquire by readers.
+    blocks: AtomicU32,
+    /// Blocks that have space on disk.
+    reserved: AtomicU32,
+    /// Rank 15: the extension lock. Held across page allocation, WAL insertion and I/O.
+    extension: Mutex<()>,
+    /// Leaf. Segments open now.
+    segments: RwLock<Vec<Option<Arc<Segment>>>>,
+}
+
+/// A dropped relation whose file waits for old snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingDrop {
+    /// End of the commit record that dropped it.
+    pub commit_lsn: Lsn,
+    /// Relation.
+    pub rel: RelId,
+}
+
+/// Opens a file for reading and writing; `None` if there is none.
+pub(super) fn open_existing(disk: &dyn Disk, path: &Path) -> io::Result<Option<Arc<dyn DiskFile>>> {
+    match disk.open(path, Open::Write) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+type ForkMap = RwLock<FxHashMap<(RelId, Fork), Arc<RelFork>>>;
+
+/// All relation files of a data directory.
+pub struct Files {
+    disk: Arc<dyn Disk>,
+    root: PathBuf,
+    forks: [ForkMap; MAP_SHARDS],
+    /// Leaf. Files written since their last sync.
+    written: Mutex<FxHashSet<FileKey>>,
+    /// Leaf. Dropped relations not unlinked yet.
+    pending: Mutex<Vec<PendingDrop>>,
+    open: AtomicUsize,
+    max_open: AtomicUsize,
+}
+
+impl std::fmt::Debug for Files {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Files({})", self.root.display())
+    }
+}
+
+/// The extension lock of a fork, held.
+pub struct Growing<'a> {
+    files: &'a Files,
+    fork: &'a RelFork,
+    _held: MutexGuard<'a, ()>,
+}
+
+/// A fork together with its map entry, so that a [`Growing`] can borrow from it.
+pub struct Extension {
+    fork: Arc<RelFork>,
+}
+
+impl Growing<'_> {
+    /// Size now.
+    pub fn n_blocks(&self) -> BlockNo {
+        BlockNo::new(self.fork.blocks.load(Ordering::Acquire))
+    }
+
+    /// Makes sure there is space on disk for `n` more blocks.
+    pub fn reserve(&self, n: u32) -> Result<(), StorageError> {
+        let blocks = self.fork.blocks.load(Ordering::Acquire);
+        let wanted = blocks.checked_add(n).filter(|w| *w <= MAX_BLOCKS).ok_or_else(|| StorageError::TooLong {
+            path: self.files.relative_path(self.fork.rel, self.fork.fork, 0),
+            limit: MAX_BLOCKS,
+        })?;
+        let have = self.fork.reserved.load(Ordering::Relaxed);
+        if wanted <= have {
+            return Ok(());
+        }
+        // Ahead by an eighth, up to 8 MB, so that a growing table asks rarely.
+        let ahead = wanted.saturating_add((blocks / 8).min(1024)).min(MAX_BLOCKS);
+        self.files.reserve(self.fork, blocks, ahead).or_else(|_| self.files.reserve(self.fork, blocks, wanted))
+    }
+
+    /// Readers may see blocks below `n` now.
+    pub fn grown_to(&self, n: BlockNo) {
+        self.fork.blocks.store(n.get(), Ordering::Release);
+    }
+
+    /// Readers may no longer see blocks from `n` on.
+    pub fn shrunk_to(&self, n: BlockNo) {
+        self.fork.blocks.store(n.get(), Ordering::Release);
+        self.fork.reserved.store(n.get(), Ordering::Relaxed);
+    }
+}
+
+impl Extension {
+    /// Takes the lock.
+    pub fn lock<'a>(&'a self, files: &'a Files) -> Growing<'a> {
+        Growing { files, fork: &self.fork, _held: self.fork.extension.lock() }
+    }
+}
+
+impl Files {
+    /// The files below `root`.
+    pub fn new(disk: Arc<dyn Disk>, root: &Path) -> Self {
+        Self {
+            disk,
+            root: root.to_owned(),
+            forks: std::array::from_fn(|_| ForkMap::default()),
+            written: Mutex::default(),
+            pending: Mutex::default(),
+            open: AtomicUsize::new(0),
+            max_open: AtomicUsize::new(DEFAULT_MAX_OPEN),
+        }
+    }
+
+    /// The data directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The disk below.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// Sets how many files may stay open (`max_files_per_process`).
+    pub fn set_max_open(&self, n: usize) {
+        self.max_open.store(n.max(16), Ordering::Relaxed);
+    }
+
+    /// Directory of a database in a tablespace, relative to the data directory.
+    pub fn database_dir(spc: Oid, db: Oid) -> String {
+        if db == 0 || spc == GLOBAL_TABLESPACE {
+            "global".to_owned()
+        } else if spc == DEFAULT_TABLESPACE || spc == 0 {
+            format!("base/{db}")
+        } else {
+            format!("pg_tblspc/{spc}/{TABLESPACE_VERSION_DIR}/{db}")
+        }
+    }
+
+    /// File of a segment, relative to the data directory; what error messages show.
+    pub fn relative_path(&self, rel: RelId, fork: Fork, segment: u32) -> String {
+        let dir = Self::database_dir(rel.spc, rel.db);
+        let suffix = match fork {
+            Fork::Main => "",
+            Fork::Fsm => "_fsm",
+            Fork::Vm => "_vm",
+            Fork::Init => "_init",
+        };
+        let number = if segment == 0 { String::new() } else { format!(".{segment}") };
+        format!("{dir}/{}{suffix}{number}", rel.rel)
+    }
+
+    fn io(&self, what: &'static str, key: FileKey) -> impl FnOnce(io::Error) -> StorageError {
+        let path = self.relative_path(key.rel, key.fork, key.segment);
+        move |source| StorageError::Io { what, path, source }
+    }
+
+    fn map(&self, rel: RelId) -> &ForkMap {
+        &self.forks[usize::try_from(rel.rel).unwrap_or(0) % MAP_SHARDS]
+    }
+
+    fn entry(&self, rel: RelId, fork: Fork) -> Result<Arc<RelFork>, StorageError> {
+        if let Some(found) = self.map(rel).read().get(&(rel, fork)) {
+            return Ok(Arc::clone(found));
+        }
+        let mut map = self.map(rel).write();
+        if let Some(found) = map.get(&(rel, fork)) {
+            return Ok(Arc::clone(found));
+        }
+        let (exists, blocks) = self.measure(rel, fork)?;
+        let made = Arc::new(RelFork {
+            rel,
+            fork,
+            exists: AtomicBool::new(exists),
+            blocks: AtomicU32::new(blocks),
+            reserved: AtomicU32::new(blocks),
+            extension: Mutex::new(()),
+            segments: RwLock::default(),
+        });
+        map.insert((rel, fork), Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// Size on disk: whole blocks; a partial last one was never finished, redo makes it again.
+    fn measure(&self, rel: RelId, fork: Fork) -> Result<(bool, u32), StorageError> {
+        let mut blocks = 0_u32;
+        for segment in 0.. {
+            let key = FileKey { rel, fork, segment };
+            let path = self.root.join(self.relative_path(rel, fork, segment));
+            let Some(file) = open_existing(&*self.disk, &path).map_err(self.io("open", key))? else {
+                return Ok((segment > 0, blocks));
+            };
+            let len = file.len().map_err(self.io("read", key))?;
+            let here = u32::try_from(len / PAGE_SIZE as u64).unwrap_or(u32::MAX).min(SEGMENT_BLOCKS);
+            blocks = blocks.saturating_add(here);
+            if here < SEGMENT_BLOCKS {
+                return Ok((true, blocks));
+            }
+        }
+        Ok((true, blocks))
+    }
+
+    /// Whether the fork has a file.
+    pub fn exists(&self, rel: RelId, fork: Fork) -> Result<bool, StorageError> {
+        Ok(self.entry(rel, fork)?.exists.load(Ordering::Acquire))
+    }
+
+    /// Blocks of the fork; zero if it has no file.
+    pub fn n_blocks(&self, rel: RelId, fork: Fork) -> Result<BlockNo, StorageError> {
+        Ok(BlockNo::new(self.entry(rel, fork)?.blocks.load(Ordering::Acquire)))
+    }
+
+    /// Bytes of all segments of a fork.
+    pub fn fork_bytes(&self, rel: RelId, fork: Fork) -> Result<u64, StorageError> {
+        Ok(u64::from(self.n_blocks(rel, fork)?.get()) * PAGE_SIZE as u64)
+    }
+
+    /// Creates the fork's file, and its directory, if they are not there.
+    pub fn create(&self, rel: RelId, fork: Fork) -> Result<(), StorageError> {
+        let entry = self.entry(rel, fork)?;
+        if entry.exists.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _held = entry.extension.lock();
+        self.create_held(&entry)
+    }
+
+    fn create_held(&self, entry: &RelFork) -> Result<(), StorageError> {
+        if entry.exists.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let key = FileKey { rel: entry.rel, fork: entry.fork, segment: 0 };
+        let segment = self.open_segment(entry, 0, true)?;
+        let segment = segment.ok_or_else(|| self.io("create", key)(io::ErrorKind::NotFound.into()))?;
+        // Created files count as written: the checkpoint syncs them and their directory.
+        self.mark_written(&segment, key);
+        entry.exists.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The extension lock of a fork.
+    pub fn extension(&self, rel: RelId, fork: Fork) -> Result<Extension, StorageError> {
+        Ok(Extension { fork: self.entry(rel, fork)? })
+    }
+
+    /// An open segment; `None` if it does not exist and is not to be created.
+    fn open_segment(&self, entry: &RelFork, segment: u32, create: bool) -> Result<Option<Arc<Segment>>, StorageError> {
+        let at = usize::try_from(segment).unwrap_or(usize::MAX);
+        if let Some(Some(open)) = entry.segments.read().get(at) {
+            return Ok(Some(Arc::clone(open)));
+        }
+        self.close_idle();
+        let key = FileKey { rel: entry.rel, fork: entry.fork, segment };
+        let relative = self.relative_path(entry.rel, entry.fork, segment);
+        let path = self.root.join(&relative);
+        let mut segments = entry.segments.write();
+        if let Some(Some(open)) = segments.get(at) {
+            return Ok(Some(Arc::clone(open)));
+        }
+        let open_error = |source| StorageError::Open { path: relative.clone(), source };
+        let file = match open_existing(&*self.disk, &path).map_err(open_error)? {
+            Some(file) => file,
+            None if create => {
+                if let Some(dir) = path.parent() {
+                    self.disk.create_dir(dir).map_err(self.io("create", key))?;
+                }
+                self.disk.open(&path, Open::Create).map_err(open_error)?
+            }
+            None => return Ok(None),
+        };
+        let made =
+            Arc::new(Segment { file, path, dirty: AtomicBool::new(false), syncing: Mutex::new(()) });
+        if segments.len() <= at {
+            segments.resize_with(at + 1, || None);
+        }
+        segments[at] = Some(Arc::clone(&made));
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(made))
+    }
+
+    /// Closes files nobody uses if too many are open. Only synced ones: a failed write-back must reach the sync that asks.
+    fn close_idle(&self) {
+        let limit = self.max_open.load(Ordering::Relaxed);
+        if self.open.load(Ordering::Relaxed) < limit {
+            return;
+        }
+        let mut excess = limit / 4;
+        for map in &self.forks {
+            for entry in map.read().values() {
+                let Some(mut segments) = entry.segments.try_write() else { continue };
+                for slot in segments.iter_mut() {
+                    if slot.as_ref().is_some_and(|s| Arc::strong_count(s) == 1 && !s.dirty.load(Ordering::Acquire)) {
+                        *slot = None;
+                        self.open.fetch_sub(1, Ordering::Relaxed);
+                        excess = excess.saturating_sub(1);
+                    }
+                }
+                if excess == 0 {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn segment_for(&self, tag: PageTag, create: bool) -> Result<(Arc<Segment>, u64), StorageError> {
+        let entry = self.entry(tag.rel, tag.fork)?;
+        let key = FileKey::of(tag);
+        let segment = self.open_segment(&entry, key.segment, create)?.ok_or_else(|| StorageError::Open {
+            path: self.relative_path(tag.rel, tag.fork, key.segment),
+            source: io::ErrorKind::NotFound.into(),
+        })?;
+        Ok((segment, u64::from(tag.block.get() % SEGMENT_BLOCKS) * PAGE_SIZE as u64))
+    }
+
+    /// Reads and verifies a page.
+    pub fn read_page(&self, tag: PageTag, page: &mut Page) -> Result<(), StorageError> {
+        let blocks = self.n_blocks(tag.rel, tag.fork)?;
+        if tag.block >= blocks {
+            return Err(StorageError::MissingBlock {
+                block: tag.block,
+                path: self.relative_path(tag.rel, tag.fork, 0),
+                blocks: blocks.get(),
+            });
+        }
+        self.read_raw(tag, page)?;
+        if page.verifies(tag.rel, tag.fork, tag.block) {
+            return Ok(());
+        }
+        Err(StorageError::BadPage {
+            rel: tag.rel,
+            fork: tag.fork,
+            block: tag.block,
+            path: self.relative_path(tag.rel, tag.fork, 0),
+            stored: page.stored_checksum(),
+            computed: page.checksum(tag.rel, tag.fork, tag.block),
+        })
+    }
+
+    /// Reads a page without verifying; what the file does not have reads as zero. Returns the bytes there were.
+    pub fn read_raw(&self, tag: PageTag, page: &mut Page) -> Result<usize, StorageError> {
+        let (segment, at) = self.segment_for(tag, false)?;
+        let have = segment.file.read_at(page.bytes_mut(), at).map_err(self.io("read", FileKey::of(tag)))?;
+        page.bytes_mut()[have..].fill(0);
+        Ok(have)
+    }
+
+    /// Whether the block is all zero on disk.
+    pub fn is_zero(&self, tag: PageTag) -> Result<bool, StorageError> {
+        let mut page = Page::zeroed();
+        self.read_raw(tag, &mut page)?;
+        Ok(page.is_zero())
+    }
+
+    /// Whether the double-write area should put its copy back: the block is in the file and does not verify.
+    pub fn page_needs_restore(&self, tag: PageTag) -> Result<bool, StorageError> {
+        if !self.exists(tag.rel, tag.fork)? || tag.block >= self.n_blocks(tag.rel, tag.fork)? {
+            return Ok(false);
+        }
+        let mut page = Page::zeroed();
+        let have = self.read_raw(tag, &mut page)?;
+        Ok(have == PAGE_SIZE && !page.verifies(tag.rel, tag.fork, tag.block))
+    }
+
+    /// Writes a stamped page in place; synced later. The write lane is held, or nobody else runs.
+    pub fn write_page(&self, tag: PageTag, bytes: &[u8]) -> Result<(), StorageError> {
+        let (segment, at) = self.segment_for(tag, true)?;
+        segment.file.write_at(bytes, at).map_err(self.io("write", FileKey::of(tag)))?;
+        self.mark_written(&segment, FileKey::of(tag));
+        Ok(())
+    }
+
+    fn mark_written(&self, segment: &Segment, key: FileKey) {
+        if !segment.dirty.swap(true, Ordering::AcqRel) {
+            self.written.lock().insert(key);
+        }
+    }
+
+    fn reserve(&self, fork: &RelFork, from: u32, upto: u32) -> Result<(), StorageError> {
+        let mut at = from;
+        while at < upto {
+            let segment_no = at / SEGMENT_BLOCKS;
+            let end = upto.min((segment_no + 1).saturating_mul(SEGMENT_BLOCKS));
+            let key = FileKey { rel: fork.rel, fork: fork.fork, segment: segment_no };
+            let segment = self
+                .open_segment(fork, segment_no, true)?
+                .ok_or_else(|| self.io("extend", key)(io::ErrorKind::NotFound.into()))?;
+            let offset = u64::from(at % SEGMENT_BLOCKS) * PAGE_SIZE as u64;
+            segment
+                .file
+                .reserve(offset, u64::from(end - at) * PAGE_SIZE as u64)
+                .map_err(self.io("extend", key))?;
+            at = end;
+        }
+        fork.exists.store(true, Ordering::Release);
+        fork.reserved.fetch_max(upto, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Shortens the file; the caller holds the extension lock and forgot the pages.
+    pub fn truncate(&self, rel: RelId, fork: Fork, n: BlockNo) -> Result<(), StorageError> {
+        let entry = self.entry(rel, fork)?;
+        let first = n.get() / SEGMENT_BLOCKS;
+        for segment_no in first.. {
+            let key = FileKey { rel, fork, segment: segment_no };
+            let Some(segment) = self.open_segment(&entry, segment_no, false)? else { break };
+            // Later segments stay as empty files; they are found full of nothing and reused.
+            let blocks = if segment_no == first { n.get() % SEGMENT_BLOCKS } else { 0 };
+            segment
+                .file
+                .set_len(u64::from(blocks) * PAGE_SIZE as u64)
+                .map_err(self.io("truncate", key))?;
+            self.mark_written(&segment, key);
+        }
+        Ok(())
+    }
+
+    /// Removes all files of a relation.
+    pub fn unlink(&self, rel: RelId) -> Result<(), StorageError> {
+        for fork in Fork::ALL {
+            self.unlink_fork(rel, fork)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the files of one fork. Its pages were forgotten.
+    pub fn unlink_fork(&self, rel: RelId, fork: Fork) -> Result<(), StorageError> {
+        if let Some(entry) = self.map(rel).write().remove(&(rel, fork)) {
+            let open = entry.segments.write().drain(..).flatten().count();
+            self.open.fetch_sub(open, Ordering::Relaxed);
+        }
+        self.written.lock().retain(|k| k.rel != rel || k.fork != fork);
+        for segment in 0.. {
+            let key = FileKey { rel, fork, segment };
+            let path = self.root.join(self.relative_path(rel, fork, segment));
+            match self.disk.remove(&path) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => break,
+                Err(e) => return Err(self.io("remove", key)(e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets everything about a database whose directory is removed.
+    pub fn forget_database(&self, db: Oid) {
+        for map in &self.forks {
+            map.write().retain(|(rel, _), entry| {
+                if rel.db == db {
+                    let open = entry.segments.write().drain(..).flatten().count();
+                    self.open.fetch_sub(open, Ordering::Relaxed);
+                }
+                rel.db != db
+            });
+        }
+        self.written.lock().retain(|k| k.rel.db != db);
+    }
+
+    /// Syncs every file written since its last sync. Returns how many.
+    ///
+    /// # Errors
+    /// [`StorageError::Sync`]: the node must stop.
+    pub fn sync_written(&self) -> Result<usize, StorageError> {
+        let keys: Vec<FileKey> = self.written.lock().iter().copied().collect();
+        self.sync_these(&keys)?;
+        Ok(keys.len())
+    }
+
+    /// Syncs those of these files that were written since their last sync, and the directories of new ones.
+    pub fn sync_these(&self, keys: &[FileKey]) -> Result<(), StorageError> {
+        let mut dirs = FxHashSet::default();
+        for key in keys {
+            let Some(entry) = self.map(key.rel).read().get(&(key.rel, key.fork)).cloned() else { continue };
+            let Some(segment) = self.open_segment(&entry, key.segment, false)? else { continue };
+            let _syncing = segment.syncing.lock();
+            self.written.lock().remove(key);
+            if segment.dirty.swap(false, Ordering::AcqRel) {
+                segment.file.sync_data().map_err(|source| StorageError::Sync { path: segment.path.clone(), source })?;
+                if let Some(dir) = segment.path.parent() {
+                    dirs.insert(dir.to_owned());
+                }
+            }
+        }
+        for dir in dirs {
+            match self.disk.sync_dir(&dir) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                other => other.map_err(|source| StorageError::Sync { path: dir, source })?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Syncs every data file there is: after a crash or a failed sync the page cache proves nothing.
+    pub fn sync_everything(&self) -> Result<usize, StorageError> {
+        let mut synced = 0;
+        for top in ["global", "base", "pg_tblspc", "pg_xact"] {
+            synced += self.sync_tree(&self.root.join(top))?;
+        }
+        Ok(synced)
+    }
+
+    fn sync_tree(&self, dir: &Path) -> Result<usize, StorageError> {
+        let fail = |path: &Path, source| StorageError::Sync { path: path.to_owned(), source };
+        let mut synced = 0;
+        let names = match self.disk.list(dir) {
+            Ok(names) => names,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+                if let Some(file) = open_existing(&*self.disk, dir).map_err(|e| fail(dir, e))? {
+                    file.sync_data().map_err(|e| fail(dir, e))?;
+                }
+                return Ok(1);
+            }
+            Err(e) => return Err(fail(dir, e)),
+        };
+        for name in names {
+            synced += self.sync_tree(&dir.join(name))?;
+        }
+        self.disk.sync_dir(dir).map_err(|e| fail(dir, e))?;
+        Ok(synced)
+    }
+
+    /// Notes that a commit dropped these relations; they are unlinked when no snapshot is older.
+    pub fn schedule_drop(&self, rels: &[RelId], commit_lsn: Lsn) {
+        let mut pending = self.pending.lock();
+        for rel in rels {
+            if !pending.iter().any(|p| p.rel == *rel) {
+                pending.push(PendingDrop { commit_lsn, rel: *rel });
+            }
+        }
+    }
+
+    /// Takes the drops whose commit is at or below `upto`.
+    pub fn take_due_drops(&self, upto: Lsn) -> Vec<RelId> {
+        let mut pending = self.pending.lock();
+        let due = pending.iter().filter(|p| p.commit_lsn <= upto).map(|p| p.rel).collect();
+        pending.retain(|p| p.commit_lsn > upto);
+        due
+    }
+
+    /// Drops not done yet; a checkpoint makes the list durable.
+    pub fn pending_drops(&self) -> Vec<PendingDrop> {
+        self.pending.lock().clone()
+    }
+}

@@ -1,0 +1,82 @@
+//! The visibility map: one bit per heap block, set when every row version on it is visible to everyone.
+//!
+//! A map page is an ordinary page whose bits fill it after the header. Changes are logged by the heap record that makes them,
+//! which names the map's block too; the functions here only find and change bits.
+
+use afterimage_wal::{BlockNo, Fork, RelId};
+
+use super::{
+    Buffer, StorageError,
+    buffer_pool::BufferPool,
+    page::{HEADER_SIZE, PAGE_SIZE, Page},
+};
+
+/// Heap blocks one map page covers.
+pub const BLOCKS_PER_PAGE: u32 = ((PAGE_SIZE - HEADER_SIZE) * 8) as u32;
+
+/// The map block with this heap block's bit.
+pub fn map_block(heap: BlockNo) -> BlockNo {
+    BlockNo::new(heap.get() / BLOCKS_PER_PAGE)
+}
+
+fn place(heap: BlockNo) -> (usize, u8) {
+    let bit = heap.get() % BLOCKS_PER_PAGE;
+    (HEADER_SIZE + usize::try_from(bit / 8).unwrap_or(0), 1 << (bit % 8))
+}
+
+/// Whether the bit is set on this map page.
+pub fn is_set(page: &Page, heap: BlockNo) -> bool {
+    let (at, mask) = place(heap);
+    page.bytes()[at] & mask != 0
+}
+
+/// Sets the bit on its map page.
+pub fn set(page: &mut Page, heap: BlockNo) {
+    let (at, mask) = place(heap);
+    page.bytes_mut()[at] |= mask;
+}
+
+/// Clears the bit on its map page.
+pub fn clear(page: &mut Page, heap: BlockNo) {
+    let (at, mask) = place(heap);
+    page.bytes_mut()[at] &= !mask;
+}
+
+/// Pins the map page of a heap block if the map reaches that far.
+pub fn find(pool: &BufferPool, rel: RelId, heap: BlockNo) -> Result<Option<Buffer>, StorageError> {
+    let block = map_block(heap);
+    if block >= pool.n_blocks(rel, Fork::Vm)? {
+        return Ok(None);
+    }
+    pool.read(rel, Fork::Vm, block).map(Some)
+}
+
+/// Pins the map page of a heap block, extending the map (logged) if needed. Take no page latch before.
+pub fn find_or_extend(pool: &BufferPool, rel: RelId, heap: BlockNo) -> Result<Buffer, StorageError> {
+    let block = map_block(heap);
+    loop {
+        let blocks = pool.n_blocks(rel, Fork::Vm)?;
+        if block < blocks {
+            return pool.read(rel, Fork::Vm, block);
+        }
+        if blocks.get() == 0 && !pool.files().exists(rel, Fork::Vm)? {
+            pool.create_fork(rel, Fork::Vm)?;
+        }
+        pool.extend(rel, Fork::Vm, 1)?;
+    }
+}
+
+/// Whether all rows of a heap block are visible to everyone, as the map says now.
+pub fn all_visible(pool: &BufferPool, rel: RelId, heap: BlockNo) -> Result<bool, StorageError> {
+    Ok(find(pool, rel, heap)?.is_some_and(|buffer| is_set(&buffer.read(), heap)))
+}
+
+/// Number of bits set, for statistics.
+pub fn count(pool: &BufferPool, rel: RelId) -> Result<u32, StorageError> {
+    let mut sum = 0_u32;
+    for block in 0..pool.n_blocks(rel, Fork::Vm)?.get() {
+        let buffer = pool.read(rel, Fork::Vm, BlockNo::new(block))?;
+        sum += buffer.read().bytes()[HEADER_SIZE..].iter().map(|b| b.count_ones()).sum::<u32>();
+    }
+    Ok(sum)
+}
