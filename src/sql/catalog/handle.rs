@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::file_id::Oid;
+use afterimage_wal::Oid;
 use super::relation::{Index, Relation};
 use crate::sqlstate::{SqlError, SqlState};
 

@@ -5,7 +5,8 @@
 //! shared through a cache (`cache`) that commit records invalidate, on a standby too. Catalogs whose contents are
 //! compiled in, and system views, are [`VirtualTable`]s.
 
-pub mod file_id;
+mod builtin;
+pub mod compiled;
 pub mod handle;
 pub mod relation;
 pub mod schema;

@@ -6,9 +6,10 @@
 
 use std::sync::Arc;
 
-use super::file_id::{Oid, RelId};
+use afterimage_wal::{Oid, RelId};
 
 use super::virtual_table::VirtualTable;
+use crate::sql::types::TupleDesc;
 
 /// First OID given to user objects; everything below is compiled in or made by bootstrap.
 pub const FIRST_NORMAL_OID: Oid = 16384;
@@ -168,6 +169,8 @@ pub struct Relation {
     pub source: Source,
     /// All columns ever added, dropped ones included; index = attnum - 1.
     pub columns: Vec<Column>,
+    /// The same for row encoding: dropped columns and missing values included.
+    pub desc: Arc<TupleDesc>,
     /// Valid and building indexes; each INSERT maintains those that are `ready`.
     pub indexes: Vec<Arc<Index>>,
     /// Primary key, unique, foreign key, exclusion constraints.
