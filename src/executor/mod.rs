@@ -1,1 +1,21 @@
-//! `executor`: see docs/ARCHITECTURE.md.
+//! Plan to rows: scans, joins, aggregates, sorts, windows, changes, DDL, COPY.
+//!
+//! A [`plan::PlanNode`] tree is immutable and shared by every execution of a statement; a [`Portal`] holds one
+//! execution's state, owned, so that it can wait between two fetches. Expressions arrive compiled ([`code::Code`]).
+//! Everything runs on a [`SessionContext`], which a session lends for each call.
+
+pub mod code;
+pub mod context;
+pub mod copy;
+pub mod front_end;
+pub mod plan;
+pub mod portal;
+pub mod sink;
+pub mod statement;
+pub mod utility;
+
+pub use context::SessionContext;
+pub use front_end::SqlFrontEnd;
+pub use portal::{ColumnDesc, Portal, PortalStatus, Prepared};
+pub use sink::RowSink;
+pub use statement::{RawStmt, StmtKind, TransactionKind};

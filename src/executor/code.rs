@@ -1,0 +1,840 @@
+//! Compiled expressions: what the planner makes of bound ones, once per plan.
+//!
+//! Names, types and functions are resolved, constants folded, variables are positions in the input row. Evaluation
+//! follows PostgreSQL's order and NULL rules.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::eval::Exec;
+use crate::sql::functions::{Call, CallTypes, ProcEntry};
+use crate::sql::types::{self, ArrayValue, ColDesc, Datum, Oid, RecordValue, TupleDesc, array::Dim, oids};
+use crate::sqlstate::{SqlError, SqlState};
+
+/// A compiled expression.
+#[derive(Clone)]
+pub enum Code {
+    /// A value.
+    Const(Datum),
+    /// Column of the input row.
+    Column(usize),
+    /// `$n`, from 0.
+    Param(usize),
+    /// A value another part of the plan sets: outer variables of subplans, inner sides of nested loops.
+    Exec(usize),
+    /// The value `CASE x WHEN` and array casts work on.
+    CaseValue,
+    /// A function or operator.
+    Call(Box<CallCode>),
+    /// A comparison of integers, dates, timestamps, booleans or text, without a function call.
+    Compare(Box<CompareCode>),
+    /// AND.
+    And(Box<[Code]>),
+    /// OR.
+    Or(Box<[Code]>),
+    /// NOT.
+    Not(Box<Code>),
+    /// IS NULL (false), IS NOT NULL (true), of a plain value.
+    IsNull(Box<Code>, bool),
+    /// The same of a row: each column is asked.
+    RowIsNull(Box<Code>, bool),
+    /// IS [NOT] TRUE, FALSE, UNKNOWN.
+    BoolTest(Box<Code>, BoolTest),
+    /// IS DISTINCT FROM (false), IS NOT DISTINCT FROM (true); the last is `=` over Exec-free `CaseValue` pairs.
+    Distinct(Box<CallCode>, bool),
+    /// NULLIF: the call is `=`.
+    NullIf(Box<CallCode>),
+    /// CASE.
+    Case(Box<CaseCode>),
+    /// COALESCE.
+    Coalesce(Box<[Code]>),
+    /// GREATEST (true), LEAST (false).
+    MinMax(Box<[Code]>, bool),
+    /// ARRAY[..]; nested when the items are arrays themselves.
+    Array(Box<[Code]>, Oid, bool),
+    /// ROW(..) and whole rows.
+    Row(Box<[Code]>, Arc<TupleDesc>, Oid),
+    /// Row comparison by `<`, `<=`, `>=`, `>`: per column its `<`-like call on both sides and its `=`.
+    RowCompare(Box<RowCompareCode>),
+    /// Column of a record.
+    Field(Box<Code>, usize),
+    /// Array subscripts and slices.
+    Subscript(Box<SubscriptCode>),
+    /// `x op ANY (array)` (true) or ALL (false).
+    ArrayCompare(Box<ArrayCompareCode>),
+    /// Text output, then text input.
+    InOut(Box<Code>, Oid, Oid, i32),
+    /// Same bits, other representation.
+    Reinterpret(Box<Code>, Oid),
+    /// Each element of an array through a code on `CaseValue`; the new element type.
+    ArrayCast(Box<Code>, Box<Code>, Oid),
+    /// Fit to a type modifier.
+    Typmod(Box<Code>, Oid, i32, bool),
+    /// A subplan of the statement.
+    Subplan(usize),
+    /// CURRENT_USER and its kin.
+    Session(SessionValue),
+    /// Column of the input row that must not be NULL in rows of a nullable side: a whole row that is NULL if the marker
+    /// column is.
+    NullIfMissing(Box<Code>, usize),
+    /// Assign to an array element or a record field: see `assign`.
+    AssignElement(Box<AssignCode>),
+    /// GROUPING(): bits by grouping set, from the column that holds the set's number.
+    Grouping(usize, Box<[i32]>),
+    /// A constant that raises this error when evaluated (kept from folding, as PostgreSQL keeps `1/0` under CASE).
+    Fail(Box<SqlError>),
+    /// A domain's or column's NOT NULL.
+    NotNull(Box<Code>, Arc<str>),
+}
+
+/// A call.
+#[derive(Clone)]
+pub struct CallCode {
+    /// The function.
+    pub func: &'static ProcEntry,
+    /// Types at this site.
+    pub types: CallTypes,
+    /// Arguments.
+    pub args: Box<[Code]>,
+}
+
+/// A comparison with a short cut.
+#[derive(Clone)]
+pub struct CompareCode {
+    /// Which.
+    pub op: CompareOp,
+    /// Left.
+    pub left: Code,
+    /// Right.
+    pub right: Code,
+}
+
+/// A comparison operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompareOp {
+    /// =
+    Eq,
+    /// <>
+    Ne,
+    /// <
+    Lt,
+    /// <=
+    Le,
+    /// >
+    Gt,
+    /// >=
+    Ge,
+}
+
+impl CompareOp {
+    /// Whether an order satisfies it.
+    #[inline]
+    pub fn holds(self, order: std::cmp::Ordering) -> bool {
+        match self {
+            Self::Eq => order.is_eq(),
+            Self::Ne => order.is_ne(),
+            Self::Lt => order.is_lt(),
+            Self::Le => order.is_le(),
+            Self::Gt => order.is_gt(),
+            Self::Ge => order.is_ge(),
+        }
+    }
+}
+
+/// IS TRUE and its kin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BoolTest {
+    /// IS TRUE.
+    True,
+    /// IS NOT TRUE.
+    NotTrue,
+    /// IS FALSE.
+    False,
+    /// IS NOT FALSE.
+    NotFalse,
+    /// IS UNKNOWN.
+    Unknown,
+    /// IS NOT UNKNOWN.
+    NotUnknown,
+}
+
+/// CASE.
+#[derive(Clone)]
+pub struct CaseCode {
+    /// `CASE x`: its value is `CaseValue` in the conditions.
+    pub arg: Option<Code>,
+    /// Conditions and results.
+    pub arms: Box<[(Code, Code)]>,
+    /// ELSE.
+    pub default: Code,
+}
+
+/// Row comparison.
+#[derive(Clone)]
+pub struct RowCompareCode {
+    /// Which.
+    pub op: CompareOp,
+    /// Pairs.
+    pub pairs: Box<[(Code, Code)]>,
+}
+
+/// Array subscripts.
+#[derive(Clone)]
+pub struct SubscriptCode {
+    /// The array.
+    pub array: Code,
+    /// Per dimension: lower (of a slice), upper or the subscript itself.
+    pub subscripts: Box<[(Option<Code>, Option<Code>)]>,
+    /// Any of them is a slice.
+    pub slice: bool,
+}
+
+/// Assignment to a part of a column.
+#[derive(Clone)]
+pub struct AssignCode {
+    /// The old value.
+    pub target: Code,
+    /// Element type of the array.
+    pub elem: Oid,
+    /// Subscripts.
+    pub subscripts: Box<[(Option<Code>, Option<Code>)]>,
+    /// Any of them is a slice.
+    pub slice: bool,
+    /// The new value.
+    pub value: Code,
+}
+
+/// `x op ANY (array)`.
+#[derive(Clone)]
+pub struct ArrayCompareCode {
+    /// The operator's function.
+    pub func: &'static ProcEntry,
+    /// Its types.
+    pub types: CallTypes,
+    /// ANY, else ALL.
+    pub any: bool,
+    /// Left.
+    pub left: Code,
+    /// The array.
+    pub array: Code,
+    /// `=` or `<>` with the type's default meaning: values may be compared without a call.
+    pub shortcut: Option<CompareOp>,
+}
+
+/// What the session knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionValue {
+    /// CURRENT_USER, CURRENT_ROLE, USER.
+    CurrentUser,
+    /// SESSION_USER.
+    SessionUser,
+    /// CURRENT_CATALOG.
+    CurrentCatalog,
+    /// CURRENT_SCHEMA.
+    CurrentSchema,
+    /// CURRENT_DATE.
+    CurrentDate,
+    /// CURRENT_TIME(n).
+    CurrentTime(i32),
+    /// CURRENT_TIMESTAMP(n).
+    CurrentTimestamp(i32),
+    /// LOCALTIME(n).
+    LocalTime(i32),
+    /// LOCALTIMESTAMP(n).
+    LocalTimestamp(i32),
+}
+
+impl std::fmt::Debug for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Code")
+    }
+}
+
+impl Code {
+    /// The short cut for this function, if it is a plain comparison of values of one representation class.
+    pub fn comparison(func: &ProcEntry) -> Option<CompareOp> {
+        let (kind, op) = func.source.split_at_checked(func.source.len().checked_sub(2)?)?;
+        let op = match op {
+            "eq" => CompareOp::Eq,
+            "ne" => CompareOp::Ne,
+            "lt" => CompareOp::Lt,
+            "le" => CompareOp::Le,
+            "gt" => CompareOp::Gt,
+            "ge" => CompareOp::Ge,
+            _ => return None,
+        };
+        matches!(
+            kind,
+            "int2" | "int4" | "int8" | "int24" | "int42" | "int28" | "int82" | "int48" | "int84" | "oid" | "date_" | "timestamp_" | "timestamptz_" | "bool" | "text" | "text_" | "name" | "char"
+        )
+        .then_some(op)
+    }
+
+    /// The value for `row`.
+    ///
+    /// # Errors
+    /// What the expression's functions fail with.
+    pub fn eval(&self, x: &mut Exec<'_>, row: &[Datum]) -> Result<Datum, SqlError> {
+        match self {
+            Self::Const(v) => Ok(v.clone()),
+            Self::Column(i) => Ok(row.get(*i).cloned().unwrap_or_default()),
+            Self::Param(i) => Ok(x.state.params.get(*i).cloned().unwrap_or_default()),
+            Self::Exec(i) => Ok(x.state.exec.get(*i).cloned().unwrap_or_default()),
+            Self::CaseValue => Ok(x.state.case_values.last().cloned().unwrap_or_default()),
+            Self::Call(call) => call.eval(x, row),
+            Self::Compare(c) => {
+                let compare = |a: &Datum, b: &Datum| match compare_plain(a, b) {
+                    Some(order) => Datum::Bool(c.op.holds(order)),
+                    None => Datum::Null,
+                };
+                // Columns and constants are looked at where they are.
+                match (&c.left, &c.right) {
+                    (Self::Column(l), Self::Const(r)) => Ok(row.get(*l).map_or(Datum::Null, |l| compare(l, r))),
+                    (Self::Column(l), Self::Column(r)) => Ok(match (row.get(*l), row.get(*r)) {
+                        (Some(l), Some(r)) => compare(l, r),
+                        _ => Datum::Null,
+                    }),
+                    (Self::Column(l), r) => {
+                        let r = r.eval(x, row)?;
+                        Ok(row.get(*l).map_or(Datum::Null, |l| compare(l, &r)))
+                    }
+                    (l, r) => {
+                        let l = l.eval(x, row)?;
+                        let r = r.eval(x, row)?;
+                        Ok(compare(&l, &r))
+                    }
+                }
+            }
+            Self::And(items) => {
+                let mut null = false;
+                for item in items {
+                    match item.eval(x, row)? {
+                        Datum::Bool(true) => {}
+                        Datum::Null => null = true,
+                        _ => return Ok(Datum::Bool(false)),
+                    }
+                }
+                Ok(if null { Datum::Null } else { Datum::Bool(true) })
+            }
+            Self::Or(items) => {
+                let mut null = false;
+                for item in items {
+                    match item.eval(x, row)? {
+                        Datum::Bool(true) => return Ok(Datum::Bool(true)),
+                        Datum::Null => null = true,
+                        _ => {}
+                    }
+                }
+                Ok(if null { Datum::Null } else { Datum::Bool(false) })
+            }
+            Self::Not(item) => Ok(match item.eval(x, row)? {
+                Datum::Bool(b) => Datum::Bool(!b),
+                other => other,
+            }),
+            Self::IsNull(item, negated) => Ok(Datum::Bool(item.eval(x, row)?.is_null() != *negated)),
+            Self::RowIsNull(item, negated) => Ok(Datum::Bool(match item.eval(x, row)? {
+                Datum::Null => !*negated,
+                Datum::Record(r) => r.values.iter().all(|v| v.is_null() != *negated),
+                _ => *negated,
+            })),
+            Self::BoolTest(item, test) => {
+                let v = item.eval(x, row)?;
+                let (is_true, is_null) = (v.is_true(), v.is_null());
+                Ok(Datum::Bool(match test {
+                    BoolTest::True => is_true,
+                    BoolTest::NotTrue => !is_true,
+                    BoolTest::False => !is_true && !is_null,
+                    BoolTest::NotFalse => is_true || is_null,
+                    BoolTest::Unknown => is_null,
+                    BoolTest::NotUnknown => !is_null,
+                }))
+            }
+            Self::Distinct(call, negated) => {
+                let args = call.args(x, row)?;
+                let same = match args.as_slice() {
+                    [a, b] if a.is_null() || b.is_null() => a.is_null() && b.is_null(),
+                    args => call.invoke(x, args)?.is_true(),
+                };
+                Ok(Datum::Bool(same == *negated))
+            }
+            Self::NullIf(call) => {
+                let mut args = call.args(x, row)?;
+                if let [a, b] = args.as_slice()
+                    && !a.is_null()
+                    && !b.is_null()
+                    && call.invoke(x, &args)?.is_true()
+                {
+                    return Ok(Datum::Null);
+                }
+                Ok(args.drain(..).next().unwrap_or_default())
+            }
+            Self::Case(case) => {
+                let pushed = match &case.arg {
+                    Some(arg) => {
+                        let v = arg.eval(x, row)?;
+                        x.state.case_values.push(v);
+                        true
+                    }
+                    None => false,
+                };
+                let result = case.eval_arms(x, row, pushed);
+                if result.is_err() && pushed {
+                    // The caller gives up on this execution; leave the stack as deep as it was all the same.
+                    x.state.case_values.truncate(x.state.case_values.len());
+                }
+                result
+            }
+            Self::Coalesce(items) => {
+                for item in items {
+                    let v = item.eval(x, row)?;
+                    if !v.is_null() {
+                        return Ok(v);
+                    }
+                }
+                Ok(Datum::Null)
+            }
+            Self::MinMax(items, greatest) => {
+                let mut best = Datum::Null;
+                for item in items {
+                    let v = item.eval(x, row)?;
+                    if v.is_null() {
+                        continue;
+                    }
+                    if best.is_null() || (types::compare(&v, &best).is_gt() == *greatest && types::compare(&v, &best).is_ne()) {
+                        best = v;
+                    }
+                }
+                Ok(best)
+            }
+            Self::Array(items, elem, nested) => make_array(x, row, items, *elem, *nested),
+            Self::Row(items, desc, type_oid) => {
+                let values = items.iter().map(|i| i.eval(x, row)).collect::<Result<Box<[Datum]>, _>>()?;
+                Ok(Datum::Record(Arc::new(RecordValue { type_oid: *type_oid, desc: desc.clone(), values })))
+            }
+            Self::RowCompare(c) => {
+                for (l, r) in &c.pairs {
+                    let l = l.eval(x, row)?;
+                    let r = r.eval(x, row)?;
+                    if l.is_null() || r.is_null() {
+                        return Ok(Datum::Null);
+                    }
+                    let order = types::compare(&l, &r);
+                    if order.is_ne() {
+                        return Ok(Datum::Bool(c.op.holds(order)));
+                    }
+                }
+                Ok(Datum::Bool(c.op.holds(std::cmp::Ordering::Equal)))
+            }
+            Self::Field(item, i) => Ok(match item.eval(x, row)? {
+                Datum::Record(r) => r.values.get(*i).cloned().unwrap_or_default(),
+                _ => Datum::Null,
+            }),
+            Self::Subscript(s) => s.eval(x, row),
+            Self::ArrayCompare(c) => c.eval(x, row),
+            Self::InOut(item, from, to, typmod) => {
+                let v = item.eval(x, row)?;
+                if v.is_null() {
+                    return Ok(v);
+                }
+                let mut text = Vec::new();
+                let io = x.session.io();
+                types::text_out(&v, *from, &mut text, io)?;
+                let text = String::from_utf8(text).map_err(|_| SqlError::internal("text output is not UTF-8"))?;
+                if is_string(*to) && *typmod < 0 {
+                    return Ok(Datum::text(text));
+                }
+                types::text_in(*to, *typmod, &text, io)
+            }
+            Self::Reinterpret(item, to) => reinterpret(item.eval(x, row)?, *to),
+            Self::ArrayCast(item, each, elem) => {
+                let v = item.eval(x, row)?;
+                let Datum::Array(a) = v else { return Ok(Datum::Null) };
+                let mut values = Vec::with_capacity(a.values.len());
+                for v in &a.values {
+                    if v.is_null() {
+                        values.push(Datum::Null);
+                        continue;
+                    }
+                    x.state.case_values.push(v.clone());
+                    let v = each.eval(x, row);
+                    x.state.case_values.pop();
+                    values.push(v?);
+                }
+                Ok(Datum::array(ArrayValue { elem: *elem, dims: a.dims.clone(), values }))
+            }
+            Self::Typmod(item, ty, typmod, explicit) => {
+                let v = item.eval(x, row)?;
+                if v.is_null() { Ok(v) } else { types::typmod::coerce_typmod(v, *ty, *typmod, *explicit) }
+            }
+            Self::Subplan(i) => super::subplan::eval(x, *i, row),
+            Self::Session(value) => x.session.session_value(*value),
+            Self::NullIfMissing(item, marker) => {
+                if row.get(*marker).is_none_or(Datum::is_null) { Ok(Datum::Null) } else { item.eval(x, row) }
+            }
+            Self::AssignElement(a) => a.eval(x, row),
+            Self::Grouping(column, bits) => {
+                let set = match row.get(*column) {
+                    Some(Datum::Int4(n)) => usize::try_from(*n).unwrap_or(0),
+                    _ => 0,
+                };
+                Ok(Datum::Int4(bits.get(set).copied().unwrap_or(0)))
+            }
+            Self::Fail(e) => Err((**e).clone()),
+            Self::NotNull(item, message) => {
+                let v = item.eval(x, row)?;
+                if v.is_null() { Err(SqlError::new(SqlState::NOT_NULL_VIOLATION, &**message)) } else { Ok(v) }
+            }
+        }
+    }
+
+    /// True for `true`; NULL and false are false.
+    ///
+    /// # Errors
+    /// As [`Self::eval`].
+    #[inline]
+    pub fn holds(&self, x: &mut Exec<'_>, row: &[Datum]) -> Result<bool, SqlError> {
+        match self {
+            Self::And(items) => {
+                for item in items {
+                    if !item.holds(x, row)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+            other => Ok(other.eval(x, row)?.is_true()),
+        }
+    }
+}
+
+impl CallCode {
+    fn args(&self, x: &mut Exec<'_>, row: &[Datum]) -> Result<SmallVec<[Datum; 4]>, SqlError> {
+        let mut args = SmallVec::new();
+        for arg in &self.args {
+            args.push(arg.eval(x, row)?);
+        }
+        Ok(args)
+    }
+
+    fn invoke(&self, x: &mut Exec<'_>, args: &[Datum]) -> Result<Datum, SqlError> {
+        self.func.invoke(&mut Call { ctx: x.session, types: &self.types }, args)
+    }
+
+    fn eval(&self, x: &mut Exec<'_>, row: &[Datum]) -> Result<Datum, SqlError> {
+        let args = self.args(x, row)?;
+        self.invoke(x, &args)
+    }
+}
+
+impl CaseCode {
+    fn eval_arms(&self, x: &mut Exec<'_>, row: &[Datum], pushed: bool) -> Result<Datum, SqlError> {
+        let mut chosen = &self.default;
+        for (condition, result) in &self.arms {
+            if condition.eval(x, row)?.is_true() {
+                chosen = result;
+                break;
+            }
+        }
+        // Results see the CASE value of an enclosing array cast or CASE, not of this one.
+        if pushed {
+            x.state.case_values.pop();
+        }
+        chosen.eval(x, row)
+    }
+}
+
+/// Order of two values of the same representation class; `None` if either is NULL.
+#[inline]
+fn compare_plain(a: &Datum, b: &Datum) -> Option<std::cmp::Ordering> {
+    match (a, b) {
+        (Datum::Int4(a), Datum::Int4(b)) => Some(a.cmp(b)),
+        (Datum::Int8(a), Datum::Int8(b)) => Some(a.cmp(b)),
+        (Datum::Text(a), Datum::Text(b)) => Some(a.as_str().cmp(b.as_str())),
+        (Datum::Null, _) | (_, Datum::Null) => None,
+        _ => match (integer(a), integer(b)) {
+            (Some(a), Some(b)) => Some(a.cmp(&b)),
+            _ => Some(types::compare(a, b)),
+        },
+    }
+}
+
+fn integer(v: &Datum) -> Option<i64> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only integers are meant")]
+    match v {
+        Datum::Int2(v) => Some(i64::from(*v)),
+        Datum::Int4(v) => Some(i64::from(*v)),
+        Datum::Int8(v) => Some(*v),
+        Datum::Oid(v) => Some(i64::from(*v)),
+        _ => None,
+    }
+}
+
+/// Text, varchar, name, cstring, unknown: no input function needed.
+pub fn is_string(ty: Oid) -> bool {
+    matches!(ty, oids::TEXT | oids::VARCHAR | oids::UNKNOWN | oids::CSTRING)
+}
+
+fn make_array(x: &mut Exec<'_>, row: &[Datum], items: &[Code], elem: Oid, nested: bool) -> Result<Datum, SqlError> {
+    let mut values = Vec::with_capacity(items.len());
+    for item in items {
+        values.push(item.eval(x, row)?);
+    }
+    if !nested {
+        return Ok(Datum::array(ArrayValue::one_dim(elem, values)));
+    }
+    let mismatch = || SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "multidimensional arrays must have array expressions with matching dimensions");
+    let mut inner: Option<SmallVec<[Dim; 1]>> = None;
+    let mut flat = Vec::new();
+    let mut count = 0i32;
+    for value in values {
+        let Datum::Array(a) = value else { continue };
+        match &inner {
+            None => inner = Some(a.dims.clone()),
+            Some(dims) if *dims == a.dims => {}
+            Some(_) => return Err(mismatch()),
+        }
+        count += 1;
+        flat.extend(a.values.iter().cloned());
+    }
+    let inner = inner.unwrap_or_default();
+    if inner.is_empty() {
+        return Ok(Datum::array(ArrayValue::empty(elem)));
+    }
+    let mut dims: SmallVec<[Dim; 1]> = SmallVec::new();
+    dims.push(Dim { len: count, lower: 1 });
+    dims.extend(inner);
+    if dims.len() > 6 {
+        return Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("number of array dimensions ({}) exceeds the maximum allowed (6)", dims.len())));
+    }
+    Ok(Datum::array(ArrayValue { elem, dims, values: flat }))
+}
+
+/// `int4` to `oid` and the like: PostgreSQL's same bits, another variant here.
+fn reinterpret(v: Datum, to: Oid) -> Result<Datum, SqlError> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "other values stay as they are")]
+    Ok(match (v, to) {
+        (Datum::Int4(v), oids::INT4) => Datum::Int4(v),
+        (Datum::Int4(v), oids::OID | oids::XID | oids::CID | oids::REGCLASS | oids::REGTYPE | oids::REGPROC | oids::REGPROCEDURE | oids::REGOPER | oids::REGOPERATOR | oids::REGNAMESPACE | oids::REGROLE | oids::REGCONFIG | oids::REGDICTIONARY | oids::REGCOLLATION) => Datum::Oid(v.cast_unsigned()),
+        (Datum::Oid(v), oids::INT4) => Datum::Int4(v.cast_signed()),
+        (v, _) => v,
+    })
+}
+
+fn subscript_value(code: &Option<Code>, x: &mut Exec<'_>, row: &[Datum]) -> Result<Option<Option<i32>>, SqlError> {
+    match code {
+        None => Ok(Some(None)),
+        Some(code) => match code.eval(x, row)? {
+            Datum::Null => Ok(None),
+            Datum::Int4(v) => Ok(Some(Some(v))),
+            other => Err(SqlError::internal(format!("array subscript {other:?}"))),
+        },
+    }
+}
+
+impl SubscriptCode {
+    fn eval(&self, x: &mut Exec<'_>, row: &[Datum]) -> Result<Datum, SqlError> {
+        let value = self.array.eval(x, row)?;
+        let mut bounds: SmallVec<[(Option<i32>, Option<i32>); 2]> = SmallVec::new();
+        for (lower, upper) in &self.subscripts {
+            let (Some(lower), Some(upper)) = (subscript_value(lower, x, row)?, subscript_value(upper, x, row)?) else {
+                return Ok(Datum::Null);
+            };
+            bounds.push((lower, upper));
+        }
+        let Datum::Array(array) = value else { return Ok(Datum::Null) };
+        if self.slice { Ok(slice(&array, &bounds)) } else { Ok(element(&array, &bounds)) }
+    }
+}
+
+fn element(array: &ArrayValue, bounds: &[(Option<i32>, Option<i32>)]) -> Datum {
+    if bounds.len() != array.dims.len() {
+        return Datum::Null;
+    }
+    let mut at = 0usize;
+    for (dim, (_, subscript)) in array.dims.iter().zip(bounds) {
+        let Some(offset) = subscript.and_then(|s| s.checked_sub(dim.lower)).filter(|o| (0..dim.len).contains(o)) else { return Datum::Null };
+        at = at * usize::try_from(dim.len).unwrap_or(0) + usize::try_from(offset).unwrap_or(0);
+    }
+    array.values.get(at).cloned().unwrap_or_default()
+}
+
+fn slice(array: &ArrayValue, bounds: &[(Option<i32>, Option<i32>)]) -> Datum {
+    let empty = || Datum::array(ArrayValue::empty(array.elem));
+    if array.dims.is_empty() || bounds.len() > array.dims.len() {
+        return empty();
+    }
+    // A plain subscript among slices means 1:n, as PostgreSQL has it; the compiler gives it as (1, n).
+    let mut ranges: SmallVec<[(i32, i32); 2]> = SmallVec::new();
+    let mut dims: SmallVec<[Dim; 1]> = SmallVec::new();
+    for (i, dim) in array.dims.iter().enumerate() {
+        let (lower, upper) = bounds.get(i).copied().unwrap_or((None, None));
+        let from = lower.unwrap_or(dim.lower).max(dim.lower);
+        let to = upper.unwrap_or_else(|| dim.lower.saturating_add(dim.len - 1)).min(dim.lower.saturating_add(dim.len - 1));
+        if from > to {
+            return empty();
+        }
+        ranges.push((from - dim.lower, to - dim.lower));
+        dims.push(Dim { len: to - from + 1, lower: 1 });
+    }
+    let mut values = Vec::new();
+    let mut index: SmallVec<[i32; 2]> = ranges.iter().map(|r| r.0).collect();
+    'all: loop {
+        let mut at = 0usize;
+        for (i, dim) in index.iter().zip(&array.dims) {
+            at = at * usize::try_from(dim.len).unwrap_or(0) + usize::try_from(*i).unwrap_or(0);
+        }
+        values.push(array.values.get(at).cloned().unwrap_or_default());
+        for (i, range) in index.iter_mut().zip(&ranges).rev() {
+            if *i < range.1 {
+                *i += 1;
+                continue 'all;
+            }
+            *i = range.0;
+        }
+        break;
+    }
+    Datum::array(ArrayValue { elem: array.elem, dims, values })
+}
+
+impl AssignCode {
+    fn eval(&self, x: &mut Exec<'_>, row: &[Datum]) -> Result<Datum, SqlError> {
+        let old = self.target.eval(x, row)?;
+        let value = self.value.eval(x, row)?;
+        let null = || SqlError::new(SqlState::NULL_VALUE_NOT_ALLOWED, "array subscript in assignment must not be null");
+        let mut bounds: SmallVec<[(Option<i32>, Option<i32>); 2]> = SmallVec::new();
+        for (lower, upper) in &self.subscripts {
+            let lower = subscript_value(lower, x, row)?.ok_or_else(null)?;
+            let upper = subscript_value(upper, x, row)?.ok_or_else(null)?;
+            bounds.push((lower, upper));
+        }
+        let mut array = match old {
+            Datum::Array(a) => (*a).clone(),
+            _ => ArrayValue::empty(self.elem),
+        };
+        if self.slice || bounds.len() != 1 || array.dims.len() > 1 {
+            return self.assign_wide(array, &bounds, &value);
+        }
+        let at = bounds.first().and_then(|b| b.1).ok_or_else(null)?;
+        let Some(dim) = array.dims.first().copied() else {
+            return Ok(Datum::array(ArrayValue::with_lower(self.elem, vec![value], at)));
+        };
+        let too_big = || SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "array size exceeds the maximum allowed (134217727)");
+        if at < dim.lower {
+            let gap = usize::try_from(dim.lower - at).map_err(|_| too_big())?;
+            if gap + array.values.len() > 134_217_727 {
+                return Err(too_big());
+            }
+            let mut values = Vec::with_capacity(gap + array.values.len());
+            values.push(value);
+            values.resize(gap, Datum::Null);
+            values.append(&mut array.values);
+            return Ok(Datum::array(ArrayValue::with_lower(self.elem, values, at)));
+        }
+        let index = usize::try_from(i64::from(at) - i64::from(dim.lower)).map_err(|_| too_big())?;
+        if index >= 134_217_727 {
+            return Err(too_big());
+        }
+        if index >= array.values.len() {
+            array.values.resize(index + 1, Datum::Null);
+        }
+        if let Some(slot) = array.values.get_mut(index) {
+            *slot = value;
+        }
+        Ok(Datum::array(ArrayValue::with_lower(self.elem, array.values, dim.lower)))
+    }
+
+    fn assign_wide(&self, mut array: ArrayValue, bounds: &[(Option<i32>, Option<i32>)], value: &Datum) -> Result<Datum, SqlError> {
+        let range = || SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "array subscript out of range");
+        if !self.slice {
+            if array.dims.len() != bounds.len() {
+                return Err(SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "wrong number of array subscripts"));
+            }
+            let mut at = 0usize;
+            for (dim, (_, s)) in array.dims.iter().zip(bounds) {
+                let offset = s.and_then(|s| s.checked_sub(dim.lower)).filter(|o| (0..dim.len).contains(o)).ok_or_else(range)?;
+                at = at * usize::try_from(dim.len).unwrap_or(0) + usize::try_from(offset).unwrap_or(0);
+            }
+            *array.values.get_mut(at).ok_or_else(range)? = value.clone();
+            return Ok(Datum::array(array));
+        }
+        // Slices of one dimension.
+        let (Datum::Array(source), [(lower, upper)]) = (value, bounds) else {
+            return Err(SqlError::unsupported("assignment to a slice of several dimensions"));
+        };
+        let dim = array.dims.first().copied().unwrap_or(Dim { len: 0, lower: 1 });
+        let lower = lower.unwrap_or(dim.lower);
+        let upper = upper.unwrap_or(dim.lower + dim.len - 1);
+        let wanted = usize::try_from(i64::from(upper) - i64::from(lower) + 1).map_err(|_| range())?;
+        if source.values.len() < wanted {
+            return Err(SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "source array too small"));
+        }
+        if array.values.is_empty() {
+            return Ok(Datum::array(ArrayValue::with_lower(self.elem, source.values.iter().take(wanted).cloned().collect(), lower)));
+        }
+        let new_lower = lower.min(dim.lower);
+        let new_upper = upper.max(dim.lower + dim.len - 1);
+        let total = usize::try_from(i64::from(new_upper) - i64::from(new_lower) + 1).map_err(|_| range())?;
+        let mut values = vec![Datum::Null; total];
+        let old_at = usize::try_from(dim.lower - new_lower).map_err(|_| range())?;
+        for (i, v) in array.values.drain(..).enumerate() {
+            if let Some(slot) = values.get_mut(old_at + i) {
+                *slot = v;
+            }
+        }
+        let new_at = usize::try_from(lower - new_lower).map_err(|_| range())?;
+        for (i, v) in source.values.iter().take(wanted).enumerate() {
+            if let Some(slot) = values.get_mut(new_at + i) {
+                *slot = v.clone();
+            }
+        }
+        Ok(Datum::array(ArrayValue::with_lower(self.elem, values, new_lower)))
+    }
+}
+
+impl ArrayCompareCode {
+    fn eval(&self, x: &mut Exec<'_>, row: &[Datum]) -> Result<Datum, SqlError> {
+        let left = self.left.eval(x, row)?;
+        let array;
+        let array = match &self.array {
+            Code::Const(Datum::Array(a)) => a,
+            other => match other.eval(x, row)? {
+                Datum::Array(a) => {
+                    array = a;
+                    &array
+                }
+                _ => return Ok(Datum::Null),
+            },
+        };
+        if array.values.is_empty() {
+            return Ok(Datum::Bool(!self.any));
+        }
+        if left.is_null() && self.func.strict {
+            return Ok(Datum::Null);
+        }
+        let mut null = false;
+        for item in &array.values {
+            let result = match self.shortcut {
+                Some(op) => compare_plain(&left, item).map(|order| op.holds(order)),
+                None => {
+                    let args = [left.clone(), item.clone()];
+                    match self.func.invoke(&mut Call { ctx: x.session, types: &self.types }, &args)? {
+                        Datum::Bool(b) => Some(b),
+                        _ => None,
+                    }
+                }
+            };
+            match result {
+                None => null = true,
+                Some(b) if b == self.any => return Ok(Datum::Bool(self.any)),
+                Some(_) => {}
+            }
+        }
+        Ok(if null { Datum::Null } else { Datum::Bool(!self.any) })
+    }
+}
+
+/// A description for rows made of these types, columns named `f1`, `f2`, ...
+pub fn row_desc(items: &[(Oid, i32)]) -> Arc<TupleDesc> {
+    Arc::new(TupleDesc::new(items.iter().enumerate().map(|(i, (ty, typmod))| ColDesc::new(&format!("f{}", i + 1), *ty, *typmod)).collect()))
+}

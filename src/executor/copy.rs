@@ -1,0 +1,5 @@
+//! COPY.
+
+/// A COPY FROM STDIN that waits for data.
+#[derive(Debug)]
+pub struct CopyInState {}

@@ -1,0 +1,84 @@
+//! What the executor asks of the layers above it: text and nodes to plans and code.
+
+use std::sync::Arc;
+
+use pg_query::protobuf;
+
+use super::code::Code;
+use super::context::SessionContext;
+use super::portal::Prepared;
+use super::statement::RawStmt;
+use crate::sql::catalog::Relation;
+use crate::sql::types::Oid;
+use crate::sqlstate::SqlError;
+
+/// An expression ready to run over a relation's rows (value `i` = attribute `i + 1`).
+#[derive(Clone, Debug)]
+pub struct TableExpr {
+    /// To run.
+    pub code: Arc<Code>,
+    /// Its type.
+    pub type_oid: Oid,
+    /// Its type modifier.
+    pub typmod: i32,
+    /// Attributes it reads, sorted.
+    pub columns: Vec<i16>,
+    /// Whether it calls nothing but immutable functions.
+    pub immutable: bool,
+}
+
+/// Binding and planning, for DDL, COPY and views, which run below them. `sql` implements it; every
+/// [`SessionContext`] carries it as `front_end`.
+pub trait SqlFrontEnd: Send + Sync {
+    /// Binds an expression node over the columns of `relation` (none: no columns), and coerces it to `target`
+    /// (type, typmod) as an assignment does. Aggregates and subqueries are refused, as in column defaults and checks;
+    /// `what` names the place for that message ("DEFAULT expressions", "check constraints", ...).
+    ///
+    /// # Errors
+    /// PostgreSQL's, with positions into the text the node came from.
+    fn table_expression(
+        &self,
+        session: &mut SessionContext,
+        node: &protobuf::Node,
+        relation: Option<&Relation>,
+        target: Option<(Oid, i32)>,
+        what: &str,
+    ) -> Result<TableExpr, SqlError>;
+
+    /// The same from stored SQL text.
+    ///
+    /// # Errors
+    /// As [`Self::table_expression`].
+    fn table_expression_text(
+        &self,
+        session: &mut SessionContext,
+        text: &str,
+        relation: Option<&Relation>,
+        target: Option<(Oid, i32)>,
+        what: &str,
+    ) -> Result<TableExpr, SqlError>;
+
+    /// Binds and plans a statement (the query of CREATE VIEW, CREATE TABLE AS, COPY (query) TO).
+    ///
+    /// # Errors
+    /// PostgreSQL's.
+    fn prepare(&self, session: &mut SessionContext, statement: &RawStmt, param_types: &[Oid]) -> Result<Arc<Prepared>, SqlError>;
+
+    /// The type a type name denotes, with its typmod.
+    ///
+    /// # Errors
+    /// 42704 and others, with position.
+    fn resolve_type(&self, session: &mut SessionContext, name: &protobuf::TypeName) -> Result<(Oid, i32), SqlError>;
+
+    /// SQL text of an expression node, as `pg_get_expr` shows it and as catalogs store it.
+    ///
+    /// # Errors
+    /// The node has no text form.
+    fn deparse(&self, node: &protobuf::Node) -> Result<String, SqlError>;
+
+    /// Parses a query string.
+    ///
+    /// # Errors
+    /// 42601.
+    fn parse(&self, text: &str) -> Result<Vec<RawStmt>, SqlError>;
+}
