@@ -378,12 +378,7 @@ impl Code {
                     }
                     None => false,
                 };
-                let result = case.eval_arms(x, row, pushed);
-                if result.is_err() && pushed {
-                    // The caller gives up on this execution; leave the stack as deep as it was all the same.
-                    x.state.case_values.truncate(x.state.case_values.len());
-                }
-                result
+                case.eval_arms(x, row, pushed)
             }
             Self::Coalesce(items) => {
                 for item in items {

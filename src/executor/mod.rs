@@ -7,15 +7,18 @@
 pub mod code;
 pub mod context;
 pub mod copy;
+pub mod eval;
 pub mod front_end;
 pub mod plan;
 pub mod portal;
 pub mod sink;
 pub mod statement;
+pub mod subplan;
 pub mod utility;
 
-pub use context::SessionContext;
-pub use front_end::SqlFrontEnd;
+pub use context::{ExternalFunctions, Notice, SessionContext};
+pub use eval::{Exec, ExecState};
+pub use front_end::{SqlFrontEnd, TableExpr};
 pub use portal::{ColumnDesc, Portal, PortalStatus, Prepared};
 pub use sink::RowSink;
 pub use statement::{RawStmt, StmtKind, TransactionKind};

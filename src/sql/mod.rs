@@ -7,3 +7,10 @@ pub mod parse;
 pub mod plan;
 pub mod plan_cache;
 pub mod types;
+
+mod prepare;
+
+pub use parse::{RawStmt, StmtKind, TransactionKind, parse_statements};
+pub use prepare::{FRONT_END, open_portal, prepare};
+
+pub use crate::executor::{ColumnDesc, Portal, PortalStatus, Prepared, RowSink, SessionContext};

@@ -1,0 +1,162 @@
+//! What every execution gets: the session it runs for.
+
+use std::sync::Arc;
+
+use super::code::SessionValue;
+use super::front_end::SqlFrontEnd;
+use crate::config::SessionSettings;
+use crate::sql::catalog::CatalogHandle;
+use crate::sql::functions::call::{FnCtx, SetRows, not_implemented};
+use crate::sql::functions::{CallTypes, ProcEntry};
+use crate::sql::types::{Datum, IoSettings, Oid, Text};
+use crate::sqlstate::{SqlError, SqlState};
+
+/// One session's state as far as SQL needs it. The session owns it and lends it to each statement.
+pub struct SessionContext {
+    /// The connected database.
+    pub database: Oid,
+    /// Its name.
+    pub database_name: Arc<str>,
+    /// `current_user`.
+    pub user: Oid,
+    /// Its name.
+    pub user_name: Arc<str>,
+    /// `session_user`.
+    pub session_user: Oid,
+    /// Its name.
+    pub session_user_name: Arc<str>,
+    /// `pg_backend_pid()`.
+    pub backend_pid: i32,
+    /// Settings.
+    pub settings: SessionSettings,
+    /// Text forms of values; rebuilt when settings change.
+    pub io: IoSettings,
+    /// Catalogs at the current statement's snapshot.
+    pub catalog: CatalogHandle,
+    /// Notices and warnings the session has yet to send; severity is the first word of each (`NOTICE`, `WARNING`).
+    pub notices: Vec<Notice>,
+    /// `now()`, microseconds from 2000-01-01 UTC.
+    pub transaction_timestamp: i64,
+    /// `statement_timestamp()`.
+    pub statement_timestamp: i64,
+    /// Binding and planning.
+    pub front_end: &'static dyn SqlFrontEnd,
+    /// Functions of higher layers, asked in order.
+    pub externals: Vec<Arc<dyn ExternalFunctions>>,
+}
+
+/// A message that is not an error.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// `NOTICE`, `WARNING`, `INFO`, `DEBUG1`, ...
+    pub severity: &'static str,
+    /// Its fields.
+    pub fields: SqlError,
+}
+
+/// Functions that need what only a higher layer knows (`pg_terminate_backend`, replication slots, ...), by `prosrc`.
+pub trait ExternalFunctions: Send + Sync {
+    /// The value, or `None` if the function is not its own.
+    ///
+    /// # Errors
+    /// The function's own.
+    fn call(&self, session: &mut SessionContext, func: &'static ProcEntry, types: &CallTypes, args: &[Datum]) -> Result<Option<Datum>, SqlError>;
+
+    /// The rows of a set-returning one, or `None`.
+    ///
+    /// # Errors
+    /// The function's own.
+    fn call_set(&self, session: &mut SessionContext, func: &'static ProcEntry, types: &CallTypes, args: &[Datum]) -> Result<Option<SetRows>, SqlError>;
+}
+
+impl SessionContext {
+    /// Text input and output settings.
+    pub fn io(&self) -> &IoSettings {
+        &self.io
+    }
+
+    /// Queues a NOTICE.
+    pub fn notice(&mut self, message: impl Into<String>) {
+        self.notices.push(Notice { severity: "NOTICE", fields: SqlError::new(SqlState("00000"), message) });
+    }
+
+    /// Queues a WARNING.
+    pub fn warning(&mut self, state: SqlState, message: impl Into<String>) {
+        self.notices.push(Notice { severity: "WARNING", fields: SqlError::new(state, message) });
+    }
+
+    pub(super) fn session_value(&mut self, value: SessionValue) -> Result<Datum, SqlError> {
+        match value {
+            SessionValue::CurrentUser => Ok(Datum::text(&*self.user_name)),
+            SessionValue::SessionUser => Ok(Datum::text(&*self.session_user_name)),
+            SessionValue::CurrentCatalog => Ok(Datum::text(&*self.database_name)),
+            SessionValue::CurrentSchema => Ok(self.current_schemas(false).into_iter().next().map_or(Datum::Null, Datum::Text)),
+            SessionValue::CurrentDate
+            | SessionValue::CurrentTime(_)
+            | SessionValue::CurrentTimestamp(_)
+            | SessionValue::LocalTime(_)
+            | SessionValue::LocalTimestamp(_) => Err(SqlError::unsupported("this value")),
+        }
+    }
+}
+
+impl FnCtx for SessionContext {
+    fn io(&self) -> &IoSettings {
+        &self.io
+    }
+
+    fn transaction_timestamp(&self) -> i64 {
+        self.transaction_timestamp
+    }
+
+    fn statement_timestamp(&self) -> i64 {
+        self.statement_timestamp
+    }
+
+    fn current_user(&self) -> Text {
+        Text::from(&*self.user_name)
+    }
+
+    fn session_user(&self) -> Text {
+        Text::from(&*self.session_user_name)
+    }
+
+    fn current_database(&self) -> Text {
+        Text::from(&*self.database_name)
+    }
+
+    fn current_schemas(&self, implicit: bool) -> Vec<Text> {
+        let mut names = Vec::new();
+        for oid in self.catalog.search_path() {
+            if *oid == crate::sql::catalog::relation::PG_CATALOG_NAMESPACE && !implicit {
+                continue;
+            }
+            if let Ok(Some(name)) = self.catalog.namespace_name(*oid) {
+                names.push(Text::from(&*name));
+            }
+        }
+        names
+    }
+
+    fn backend_pid(&self) -> i32 {
+        self.backend_pid
+    }
+
+    fn external(&mut self, func: &'static ProcEntry, types: &CallTypes, args: &[Datum]) -> Result<Datum, SqlError> {
+        for other in self.externals.clone() {
+            if let Some(value) = other.call(self, func, types, args)? {
+                return Ok(value);
+            }
+        }
+        Err(not_implemented(func))
+    }
+
+    fn external_set(&mut self, func: &'static ProcEntry, types: &CallTypes, args: &[Datum]) -> Result<SetRows, SqlError> {
+        for other in self.externals.clone() {
+            if let Some(rows) = other.call_set(self, func, types, args)? {
+                return Ok(rows);
+            }
+        }
+        Err(not_implemented(func))
+    }
+}
