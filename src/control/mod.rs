@@ -1,3 +1,1 @@
 //! `control`: see docs/ARCHITECTURE.md.
-
-pub mod node_state;

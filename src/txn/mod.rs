@@ -1,1 +1,37 @@
-//! `txn`: see docs/ARCHITECTURE.md.
+//! Transactions: who did what, who may see it, who waits for whom.
+//!
+//! - [`Transactions`]: one per node. Assigns xids, keeps their status ([`xact_status`]) and commit LSNs ([`commit_lsns`]),
+//!   the visible positions and the queue of commits that wait for them ([`positions`]), and the removal horizon.
+//! - [`Proc`]: one per session. What others see of it: xid, oldest snapshot, what it waits for.
+//! - [`Transaction`]: owned by a session; dropping it aborts.
+//! - [`Snapshot`]: one commit LSN, plus the own changes up to a command.
+//! - [`LockManager`]: table, object, row and advisory locks, deadlock detection.
+//!
+//! Visibility: look at the status first, then at the commit LSN. Writers publish in the opposite order: commit record,
+//! commit LSN, status, then the positions advance (architecture 5).
+
+pub mod cancel;
+pub mod commit_lsns;
+pub mod deadlock;
+pub mod error;
+pub mod locks;
+pub mod positions;
+pub mod proc;
+pub mod record;
+pub mod redo;
+pub mod snapshot;
+pub mod transaction;
+pub mod transactions;
+pub mod wait;
+pub mod xact_status;
+
+pub use cancel::{CancelFlag, CancelReason};
+pub use error::TxnError;
+pub use locks::{LockManager, LockMode, LockTag, RowLockMode, WaitPolicy};
+pub use positions::{CommitLevel, CommitWait, Positions, SyncPositions};
+pub use proc::{Proc, ProcId};
+pub use record::Invalidation;
+pub use snapshot::Snapshot;
+pub use transaction::{Isolation, SavepointMark, Transaction, TransactionOptions};
+pub use transactions::{CheckpointXids, Transactions, TransactionsStart, XidStatus};
+pub use wait::blocking;

@@ -1,1 +1,21 @@
-//! `heap` access method.
+//! Heap: row versions in place, HOT chains, pruning, vacuum.
+//!
+//! A row version is 28 bytes of header ([`tuple`]) and the row, opaque here. An update writes a new version and links the old one to it; if
+//! the new one fits on the same page and no indexed column changed it is heap-only: index entries keep pointing to the chain's root.
+//! Row bytes are looked at, or copied, under the page latch; nobody keeps a place inside a page without it, so pruning needs the
+//! exclusive latch and nothing more.
+//!
+//! PostgreSQL: access/heap/README.HOT, heapam.c, pruneheap.c, vacuumlazy.c.
+
+pub mod change;
+pub mod fetch;
+pub mod scan;
+pub mod tuple;
+pub mod vacuum;
+
+pub use change::{
+    ChangeOptions, ChangeResult, UpdateOptions, delete, insert, lock_row, multi_insert, update,
+};
+pub use fetch::{Liveness, fetch, fetch_latest, liveness};
+pub use scan::{BuildRow, HeapScan, build_scan};
+pub use vacuum::{DeadTids, VacuumStats, vacuum};

@@ -1,0 +1,1 @@
+//! A row version's header.

@@ -1,0 +1,123 @@
+//! Asking a session to stop: query cancel, terminate, timeouts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use parking_lot::Mutex;
+
+use super::error::TxnError;
+use super::wait::Waiter;
+
+/// Why a session is asked to stop. Later ones outrank earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum CancelReason {
+    /// `statement_timeout`.
+    StatementTimeout = 1,
+    /// A cancel request, or `pg_cancel_backend`.
+    Query = 2,
+    /// Replay on this standby needs what the query still reads.
+    RecoveryConflict = 3,
+    /// `idle_in_transaction_session_timeout`. Ends the session.
+    IdleInTransactionTimeout = 4,
+    /// `idle_session_timeout`. Ends the session.
+    IdleSessionTimeout = 5,
+    /// `pg_terminate_backend`, or the server stops. Ends the session.
+    Terminate = 6,
+    /// Another process of the server crashed, or it stops at once. Ends the session.
+    Crash = 7,
+}
+
+impl CancelReason {
+    const ALL: [Self; 7] = [
+        Self::StatementTimeout,
+        Self::Query,
+        Self::RecoveryConflict,
+        Self::IdleInTransactionTimeout,
+        Self::IdleSessionTimeout,
+        Self::Terminate,
+        Self::Crash,
+    ];
+
+    fn from_u8(v: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(v).checked_sub(1)?).copied()
+    }
+
+    /// PostgreSQL's message for it.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::StatementTimeout => "canceling statement due to statement timeout",
+            Self::Query => "canceling statement due to user request",
+            Self::RecoveryConflict => "canceling statement due to conflict with recovery",
+            Self::IdleInTransactionTimeout => "terminating connection due to idle-in-transaction timeout",
+            Self::IdleSessionTimeout => "terminating connection due to idle-session timeout",
+            Self::Terminate => "terminating connection due to administrator command",
+            Self::Crash => "terminating connection because of crash of another server process",
+        }
+    }
+
+    /// Whether it ends the session, not only the statement.
+    pub fn ends_session(self) -> bool {
+        self >= Self::IdleInTransactionTimeout
+    }
+}
+
+/// A session's stop flag. Cheap to check in loops; wakes the session if it waits for a lock.
+#[derive(Debug, Default)]
+pub struct CancelFlag {
+    /// 0 or a `CancelReason`. Relaxed: `check` needs no other data with it.
+    reason: AtomicU8,
+    /// The lock wait the session is in, if any. Rank 90: nothing else is taken while held except the waiter's own lock.
+    waiting: Mutex<Option<Arc<Waiter>>>,
+}
+
+impl CancelFlag {
+    /// A flag nobody has raised.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// Raises the flag, unless it is raised for something graver already, and wakes the session from a lock wait.
+    pub fn cancel(&self, reason: CancelReason) {
+        self.reason.fetch_max(reason as u8, Ordering::SeqCst);
+        if let Some(w) = self.waiting.lock().as_ref() {
+            w.notify();
+        }
+    }
+
+    /// What it was raised for.
+    pub fn reason(&self) -> Option<CancelReason> {
+        CancelReason::from_u8(self.reason.load(Ordering::Relaxed))
+    }
+
+    /// Lowers the flag at the start of a statement, except for reasons that end the session.
+    pub fn reset(&self) {
+        let v = self.reason.load(Ordering::Relaxed);
+        if v != 0 && CancelReason::from_u8(v).is_some_and(|r| !r.ends_session()) {
+            // If a graver reason arrives in between it stays.
+            let _lost_race = self.reason.compare_exchange(v, 0, Ordering::SeqCst, Ordering::SeqCst);
+        }
+    }
+
+    /// Error if raised.
+    ///
+    /// # Errors
+    /// [`TxnError::Cancelled`].
+    #[inline]
+    pub fn check(&self) -> Result<(), TxnError> {
+        match self.reason.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            v => Err(TxnError::Cancelled(CancelReason::from_u8(v).unwrap_or(CancelReason::Terminate))),
+        }
+    }
+
+    /// Notes the wait the session enters, so that `cancel` can end it.
+    pub(super) fn enter_wait(&self, waiter: &Arc<Waiter>) {
+        *self.waiting.lock() = Some(Arc::clone(waiter));
+    }
+
+    /// The wait is over.
+    pub(super) fn leave_wait(&self) {
+        *self.waiting.lock() = None;
+    }
+}

@@ -1,0 +1,66 @@
+//! What can go wrong in a transaction.
+
+use afterimage_wal::WalError;
+use afterimage_wal::ids::{Lsn, Xid};
+
+use super::cancel::CancelReason;
+use crate::storage::StorageError;
+
+/// Failures of transactions and locks.
+#[derive(Debug, thiserror::Error)]
+pub enum TxnError {
+    /// A cycle of waits; this waiter was chosen to give up. `detail` has PostgreSQL's text, one line per wait.
+    #[error("deadlock detected")]
+    Deadlock {
+        /// One line per edge of the cycle.
+        detail: String,
+    },
+    /// `lock_timeout` passed.
+    #[error("canceling statement due to lock timeout")]
+    LockTimeout,
+    /// A lock asked for with NOWAIT is held.
+    #[error("could not obtain lock")]
+    LockNotAvailable,
+    /// The session was told to stop what it does.
+    #[error("{}", .0.message())]
+    Cancelled(CancelReason),
+    /// REPEATABLE READ met a row changed by a later commit.
+    #[error("could not serialize access due to concurrent {0}")]
+    Serialization(&'static str),
+    /// A write, or something that needs an xid, on a standby.
+    #[error("cannot {0} during recovery")]
+    InRecovery(&'static str),
+    /// A write in a read-only transaction.
+    #[error("cannot execute {0} in a read-only transaction")]
+    ReadOnly(&'static str),
+    /// A savepoint that does not exist.
+    #[error("savepoint \"{0}\" does not exist")]
+    NoSuchSavepoint(String),
+    /// More than 2^32-2 commands in one transaction.
+    #[error("cannot have more than 2^32-2 commands in a transaction")]
+    TooManyCommands,
+    /// An xid whose status is no longer kept, or not yet assigned: a page is damaged.
+    #[error("could not access status of transaction {0}")]
+    StatusMissing(Xid),
+    /// A commit, abort or status record that does not decode.
+    #[error("invalid transaction record ending at {0}")]
+    BadRecord(Lsn),
+    /// The node stops while the session waits for its commit to be durable; its outcome is unknown to the client.
+    #[error("the server stopped before the commit at {0} was confirmed")]
+    CommitUnknown(Lsn),
+    /// A status file could not be read or written.
+    #[error("transaction status file {path}")]
+    StatusFile {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The WAL failed.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// Storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}

@@ -1,0 +1,841 @@
+//! The lock manager: eight modes on tables, objects, rows and advisory keys; waiting for transactions; who waits for whom.
+//!
+//! Row locks taken by SELECT FOR ... and by foreign keys live here only: a row version is written when a row changes, never because it
+//! is locked. So sharers need no multixacts, and after a crash there is nothing to clean up. PostgreSQL: storage/lmgr/lock.c.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, BuildHasherDefault};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::time::{Duration, Instant};
+
+use afterimage_wal::ids::{BlockNo, Oid, RelId, Xid};
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use rustc_hash::FxHasher;
+use smallvec::SmallVec;
+
+use super::deadlock;
+use super::error::TxnError;
+use super::proc::{Proc, ProcId, Procs};
+use super::wait::{Waiter, blocking};
+
+/// What is locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LockTag {
+    /// A table, index, sequence, view.
+    Relation {
+        /// Its database, 0 if shared.
+        db: Oid,
+        /// Its oid.
+        rel: Oid,
+    },
+    /// Any other catalog object.
+    Object {
+        /// Its database, 0 if shared.
+        db: Oid,
+        /// The catalog it is described in.
+        class: Oid,
+        /// Its oid.
+        object: Oid,
+    },
+    /// A row, by the version's place.
+    Tuple {
+        /// The table's files.
+        rel: RelId,
+        /// Block.
+        block: BlockNo,
+        /// Line pointer.
+        offset: u16,
+    },
+    /// `pg_advisory_lock`.
+    Advisory {
+        /// Database.
+        db: Oid,
+        /// Upper half of the key, or the first of two.
+        key1: u32,
+        /// Lower half, or the second.
+        key2: u32,
+        /// Whether two keys were given: their space is another.
+        two_keys: bool,
+    },
+}
+
+impl std::fmt::Display for LockTag {
+    /// As PostgreSQL's DescribeLockTag.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Relation { db, rel } => write!(f, "relation {rel} of database {db}"),
+            Self::Object { db, class, object } => write!(f, "object {object} of class {class} of database {db}"),
+            Self::Tuple { rel, block, offset } => {
+                write!(f, "tuple ({},{}) of relation {} of database {}", block.get(), offset, rel.rel, rel.db)
+            }
+            Self::Advisory { db, key1, key2, two_keys } => {
+                write!(f, "advisory lock [{},{},{},{}]", db, key1, key2, if *two_keys { 2 } else { 1 })
+            }
+        }
+    }
+}
+
+/// The eight modes of a heavyweight lock, with PostgreSQL's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum LockMode {
+    /// SELECT.
+    AccessShare = 1,
+    /// SELECT FOR ....
+    RowShare = 2,
+    /// INSERT, UPDATE, DELETE.
+    RowExclusive = 3,
+    /// VACUUM, ANALYZE, CREATE INDEX CONCURRENTLY.
+    ShareUpdateExclusive = 4,
+    /// CREATE INDEX.
+    Share = 5,
+    /// CREATE TRIGGER and others.
+    ShareRowExclusive = 6,
+    /// REFRESH MATERIALIZED VIEW CONCURRENTLY.
+    Exclusive = 7,
+    /// DROP, TRUNCATE, most of ALTER TABLE.
+    AccessExclusive = 8,
+}
+
+impl LockMode {
+    /// All modes, weakest first.
+    pub const ALL: [Self; 8] = [
+        Self::AccessShare,
+        Self::RowShare,
+        Self::RowExclusive,
+        Self::ShareUpdateExclusive,
+        Self::Share,
+        Self::ShareRowExclusive,
+        Self::Exclusive,
+        Self::AccessExclusive,
+    ];
+
+    const fn bit(self) -> u16 {
+        1 << self as u8
+    }
+
+    /// Modes that conflict with it (PostgreSQL: LockConflicts).
+    const fn conflicts(self) -> u16 {
+        const fn from(m: LockMode) -> u16 {
+            // This mode and all stronger ones.
+            0x1fe & !(m.bit() - 1)
+        }
+        match self {
+            Self::AccessShare => Self::AccessExclusive.bit(),
+            Self::RowShare => from(Self::Exclusive),
+            Self::RowExclusive => from(Self::Share),
+            Self::ShareUpdateExclusive => from(Self::ShareUpdateExclusive),
+            Self::Share => from(Self::ShareUpdateExclusive) & !Self::Share.bit() | Self::RowExclusive.bit(),
+            Self::ShareRowExclusive => from(Self::RowExclusive),
+            Self::Exclusive => from(Self::RowShare),
+            Self::AccessExclusive => from(Self::AccessShare),
+        }
+    }
+
+    /// Whether two holders exclude each other.
+    pub fn conflicts_with(self, other: Self) -> bool {
+        self.conflicts() & other.bit() != 0
+    }
+
+    /// As in `pg_locks.mode` and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AccessShare => "AccessShareLock",
+            Self::RowShare => "RowShareLock",
+            Self::RowExclusive => "RowExclusiveLock",
+            Self::ShareUpdateExclusive => "ShareUpdateExclusiveLock",
+            Self::Share => "ShareLock",
+            Self::ShareRowExclusive => "ShareRowExclusiveLock",
+            Self::Exclusive => "ExclusiveLock",
+            Self::AccessExclusive => "AccessExclusiveLock",
+        }
+    }
+}
+
+/// Strength of a row lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RowLockMode {
+    /// FOR KEY SHARE: the key must stay.
+    KeyShare,
+    /// FOR SHARE: the row must stay.
+    Share,
+    /// FOR NO KEY UPDATE, and an UPDATE that leaves the keys alone.
+    NoKeyUpdate,
+    /// FOR UPDATE, DELETE, and an UPDATE of a key.
+    Update,
+}
+
+impl RowLockMode {
+    /// The lock mode that stands for it on a row (PostgreSQL: tupleLockExtraInfo).
+    pub fn lock_mode(self) -> LockMode {
+        match self {
+            Self::KeyShare => LockMode::AccessShare,
+            Self::Share => LockMode::RowShare,
+            Self::NoKeyUpdate => LockMode::Exclusive,
+            Self::Update => LockMode::AccessExclusive,
+        }
+    }
+
+    /// Whether two lockers exclude each other.
+    pub fn conflicts_with(self, other: Self) -> bool {
+        self.lock_mode().conflicts_with(other.lock_mode())
+    }
+}
+
+/// What to do when something is locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum WaitPolicy {
+    /// Wait for it.
+    #[default]
+    Block,
+    /// SKIP LOCKED: leave it.
+    Skip,
+    /// NOWAIT: fail.
+    Error,
+}
+
+/// Who holds locks: one transaction, or a session across its transactions.
+///
+/// The lock table and the holder both know of each grant; the table's shard is locked first.
+#[derive(Debug)]
+pub struct LockHolder {
+    proc: ProcId,
+    /// Rank 82, below the shards of the table (81).
+    held: Mutex<HeldLocks>,
+}
+
+#[derive(Debug, Default)]
+struct HeldLocks {
+    /// The holder has released everything for good.
+    ended: bool,
+    /// No lock was taken deeper than this.
+    deepest: u32,
+    list: Vec<HeldLock>,
+    /// Places in `list`, kept once it is long.
+    index: HashMap<LockTag, usize, BuildHasherDefault<FxHasher>>,
+}
+
+#[derive(Debug)]
+struct HeldLock {
+    tag: LockTag,
+    /// Per mode bit: nesting depth at which it was taken first. Modes not held: 0.
+    modes: SmallVec<[(LockMode, u32, u32); 2]>,
+}
+
+const INDEX_FROM: usize = 12;
+
+impl HeldLocks {
+    fn place(&self, tag: &LockTag) -> Option<usize> {
+        if self.list.len() < INDEX_FROM {
+            self.list.iter().position(|h| h.tag == *tag)
+        } else {
+            self.index.get(tag).copied()
+        }
+    }
+
+    fn mask(&self, tag: &LockTag) -> u16 {
+        self.place(tag).map_or(0, |i| self.list[i].modes.iter().fold(0, |m, x| m | x.0.bit()))
+    }
+
+    fn add(&mut self, tag: LockTag, mode: LockMode, depth: u32) {
+        self.deepest = self.deepest.max(depth);
+        let at = self.place(&tag).unwrap_or_else(|| {
+            self.list.push(HeldLock { tag, modes: SmallVec::new() });
+            match self.list.len() {
+                INDEX_FROM => self.index = self.list.iter().enumerate().map(|(i, h)| (h.tag, i)).collect(),
+                n if n > INDEX_FROM => {
+                    self.index.insert(tag, n - 1);
+                }
+                _ => {}
+            }
+            self.list.len() - 1
+        });
+        let modes = &mut self.list[at].modes;
+        match modes.iter_mut().find(|m| m.0 == mode) {
+            Some(m) => m.2 += 1,
+            None => modes.push((mode, depth, 1)),
+        }
+    }
+
+    /// Gives up one hold of a mode; true if it was the last.
+    fn sub(&mut self, tag: &LockTag, mode: LockMode) -> Option<bool> {
+        let at = self.place(tag)?;
+        let modes = &mut self.list[at].modes;
+        let i = modes.iter().position(|m| m.0 == mode)?;
+        modes[i].2 -= 1;
+        if modes[i].2 > 0 {
+            return Some(false);
+        }
+        modes.swap_remove(i);
+        if modes.is_empty() {
+            self.remove(at);
+        }
+        Some(true)
+    }
+
+    fn remove(&mut self, at: usize) {
+        let gone = self.list.swap_remove(at);
+        if !self.index.is_empty() {
+            self.index.remove(&gone.tag);
+            if let Some(moved) = self.list.get(at) {
+                self.index.insert(moved.tag, at);
+            }
+            if self.list.len() < INDEX_FROM {
+                self.index.clear();
+            }
+        }
+    }
+}
+
+impl LockHolder {
+    pub(super) fn new(proc: ProcId) -> Arc<Self> {
+        Arc::new(Self { proc, held: Mutex::default() })
+    }
+
+    /// Whether it holds `tag` in this mode or one that conflicts with more.
+    pub fn holds(&self, tag: &LockTag, mode: LockMode) -> bool {
+        self.held.lock().mask(tag) & mode.bit() != 0
+    }
+
+    /// Number of locked things.
+    pub fn count(&self) -> usize {
+        self.held.lock().list.len()
+    }
+}
+
+#[derive(Debug)]
+struct Grant {
+    holder: Arc<LockHolder>,
+    mask: u16,
+}
+
+#[derive(Debug)]
+struct Request {
+    holder: Arc<LockHolder>,
+    mode: LockMode,
+    depth: u32,
+    waiter: Arc<Waiter>,
+    /// Set under the shard's lock by whoever grants it.
+    granted: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct LockState {
+    granted: SmallVec<[Grant; 2]>,
+    waiting: VecDeque<Arc<Request>>,
+}
+
+impl LockState {
+    /// Whether a grant of another session excludes `mode`.
+    fn excluded(&self, proc: ProcId, mode: LockMode) -> bool {
+        self.granted.iter().any(|g| g.mask & mode.conflicts() != 0 && g.holder.proc != proc)
+    }
+
+    fn mask_of(&self, proc: ProcId) -> u16 {
+        self.granted.iter().filter(|g| g.holder.proc == proc).fold(0, |m, g| m | g.mask)
+    }
+
+    fn grant(&mut self, tag: LockTag, holder: &Arc<LockHolder>, mode: LockMode, depth: u32) {
+        match self.granted.iter_mut().find(|g| Arc::ptr_eq(&g.holder, holder)) {
+            Some(g) => g.mask |= mode.bit(),
+            None => self.granted.push(Grant { holder: Arc::clone(holder), mask: mode.bit() }),
+        }
+        holder.held.lock().add(tag, mode, depth);
+    }
+
+    fn ungrant(&mut self, holder: &Arc<LockHolder>, bits: u16) {
+        if let Some(i) = self.granted.iter().position(|g| Arc::ptr_eq(&g.holder, holder)) {
+            self.granted[i].mask &= !bits;
+            if self.granted[i].mask == 0 {
+                self.granted.swap_remove(i);
+            }
+        }
+    }
+
+    /// Grants what can be granted, in order; nobody overtakes an earlier request that excludes it.
+    fn wake(&mut self, tag: LockTag) {
+        let mut ahead = 0u16;
+        let mut i = 0;
+        while let Some(r) = self.waiting.get(i) {
+            if r.mode.conflicts() & ahead == 0 && !self.excluded(r.holder.proc, r.mode) {
+                let r = Arc::clone(r);
+                self.waiting.remove(i);
+                self.grant(tag, &r.holder, r.mode, r.depth);
+                r.granted.store(true, Ordering::Release);
+                r.waiter.notify();
+            } else {
+                ahead |= r.mode.bit();
+                i += 1;
+            }
+        }
+    }
+}
+
+type Shard = Mutex<HashMap<LockTag, LockState, BuildHasherDefault<FxHasher>>>;
+
+const SHARDS: usize = 64;
+
+/// What a session waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WaitsFor {
+    Lock(LockTag, LockMode),
+    Xid(Xid),
+}
+
+impl WaitsFor {
+    fn describe(&self) -> (&'static str, String) {
+        match self {
+            Self::Lock(t, m) => (m.name(), t.to_string()),
+            Self::Xid(x) => (LockMode::Share.name(), format!("transaction {x}")),
+        }
+    }
+}
+
+/// One line of `pg_locks`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockInfo {
+    /// What; `None`: the transaction `xid`.
+    pub tag: Option<LockTag>,
+    /// The transaction waited for.
+    pub xid: Option<Xid>,
+    /// How.
+    pub mode: LockMode,
+    /// Who.
+    pub proc: ProcId,
+    /// Held, or waited for.
+    pub granted: bool,
+}
+
+/// All heavyweight locks of the node.
+#[derive(Debug)]
+pub struct LockManager {
+    /// Rank 81: the holder's list (82) and a waiter's flag are taken inside.
+    shards: Box<[Shard]>,
+    /// Row locks held or waited for. Lets a change of a row see at one glance that there are none.
+    tuple_locks: AtomicUsize,
+    /// Who sleeps for which transaction. Rank 83.
+    xid_waiters: Box<[Mutex<HashMap<Xid, Vec<Arc<Waiter>>>>]>,
+    /// How many do.
+    xid_waiting: AtomicUsize,
+    /// What each sleeping session waits for. Rank 83. Taken to begin and end a wait and by the deadlock detector.
+    waits: Mutex<HashMap<ProcId, WaitsFor>>,
+    /// One deadlock check at a time, so that of two waiters in one cycle only one gives up. Rank 79.
+    checking: Mutex<()>,
+    procs: Arc<Procs>,
+}
+
+impl LockManager {
+    pub(super) fn new(procs: Arc<Procs>) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            tuple_locks: AtomicUsize::new(0),
+            xid_waiters: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            xid_waiting: AtomicUsize::new(0),
+            waits: Mutex::default(),
+            checking: Mutex::default(),
+            procs,
+        }
+    }
+
+    fn shard(&self, tag: &LockTag) -> &Shard {
+        let h = BuildHasherDefault::<FxHasher>::default().hash_one(tag);
+        &self.shards[usize::try_from(h >> 32).unwrap_or(0) % SHARDS]
+    }
+
+    /// Takes a lock for `holder` at savepoint depth `depth`, waiting as `policy` says. False: it is held and `policy` is to skip.
+    ///
+    /// # Errors
+    /// Deadlock, timeout, cancel; `LockNotAvailable` with [`WaitPolicy::Error`].
+    pub(super) fn acquire(
+        &self,
+        proc: &Proc,
+        holder: &Arc<LockHolder>,
+        depth: u32,
+        tag: LockTag,
+        mode: LockMode,
+        policy: WaitPolicy,
+    ) -> Result<bool, TxnError> {
+        let session = Arc::ptr_eq(holder, &proc.session_locks);
+        if holder.held.lock().mask(&tag) & mode.bit() != 0 {
+            if session {
+                holder.held.lock().add(tag, mode, depth);
+            }
+            return Ok(true);
+        }
+        let is_tuple = matches!(tag, LockTag::Tuple { .. });
+        let request = {
+            if is_tuple {
+                // Before the look at the row version; paired with the fence in `tuple_locked`.
+                self.tuple_locks.fetch_add(1, Ordering::SeqCst);
+            }
+            let mut shard = self.shard(&tag).lock();
+            let state = shard.entry(tag).or_default();
+            let mine = state.mask_of(proc.id());
+            // Requests ahead that exclude this one go first, unless they wait for what this session already holds.
+            let behind = state.waiting.iter().rposition(|r| {
+                r.holder.proc != proc.id() && r.mode.conflicts_with(mode) && r.mode.conflicts() & mine == 0
+            });
+            if behind.is_none() && !state.excluded(proc.id(), mode) {
+                state.grant(tag, holder, mode, depth);
+                return Ok(true);
+            }
+            if policy != WaitPolicy::Block {
+                if state.granted.is_empty() && state.waiting.is_empty() {
+                    shard.remove(&tag);
+                }
+                if is_tuple {
+                    self.tuple_locks.fetch_sub(1, Ordering::SeqCst);
+                }
+                return if policy == WaitPolicy::Skip { Ok(false) } else { Err(TxnError::LockNotAvailable) };
+            }
+            let request = Arc::new(Request {
+                holder: Arc::clone(holder),
+                mode,
+                depth,
+                waiter: Arc::default(),
+                granted: AtomicBool::new(false),
+            });
+            // Before the first request that waits for what this session holds: it cannot go first anyway.
+            let at = state
+                .waiting
+                .iter()
+                .position(|r| r.mode.conflicts() & mine != 0)
+                .filter(|at| behind.is_none_or(|b| *at > b))
+                .unwrap_or(state.waiting.len());
+            state.waiting.insert(at, Arc::clone(&request));
+            request
+        };
+        let granted = || request.granted.load(Ordering::Acquire);
+        let r = self.sleep(proc, WaitsFor::Lock(tag, mode), &request.waiter, granted);
+        if let Err(e) = r {
+            let mut shard = self.shard(&tag).lock();
+            // Granted while giving up: the error stands, the lock goes back.
+            if let Some(state) = shard.get_mut(&tag) {
+                if granted() {
+                    if holder.held.lock().sub(&tag, mode) == Some(true) {
+                        state.ungrant(holder, mode.bit());
+                    }
+                } else {
+                    state.waiting.retain(|r| !Arc::ptr_eq(r, &request));
+                }
+                state.wake(tag);
+                if state.granted.is_empty() && state.waiting.is_empty() {
+                    shard.remove(&tag);
+                }
+            }
+            if is_tuple {
+                self.tuple_locks.fetch_sub(1, Ordering::SeqCst);
+            }
+            return Err(e);
+        }
+        Ok(true)
+    }
+
+    /// Sleeps until `done`, looking for deadlocks once `deadlock_timeout` has passed.
+    fn sleep(
+        &self,
+        proc: &Proc,
+        what: WaitsFor,
+        waiter: &Arc<Waiter>,
+        done: impl Fn() -> bool,
+    ) -> Result<(), TxnError> {
+        self.waits.lock().insert(proc.id(), what);
+        proc.cancel().enter_wait(waiter);
+        let r = blocking(|| {
+            let start = Instant::now();
+            let give_up = proc.lock_timeout().and_then(|t| start.checked_add(t));
+            let mut check = start.checked_add(proc.deadlock_timeout());
+            loop {
+                if done() {
+                    return Ok(());
+                }
+                proc.cancel().check()?;
+                let now = Instant::now();
+                if give_up.is_some_and(|t| t <= now) {
+                    return Err(TxnError::LockTimeout);
+                }
+                if check.is_some_and(|t| t <= now) {
+                    check = None;
+                    self.find_deadlock(proc)?;
+                }
+                let until = match (check, give_up) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
+                waiter.wait(until);
+            }
+        });
+        proc.cancel().leave_wait();
+        self.waits.lock().remove(&proc.id());
+        r
+    }
+
+    fn find_deadlock(&self, proc: &Proc) -> Result<(), TxnError> {
+        let _one = self.checking.lock();
+        let waits = self.waits.lock().clone();
+        let Some(cycle) = deadlock::find_cycle(proc.id(), |p| waits.get(&p).map_or_else(Vec::new, |w| self.blockers_of(p, w)))
+        else {
+            return Ok(());
+        };
+        let mut detail = String::new();
+        for (i, p) in cycle.iter().enumerate() {
+            let next = cycle[(i + 1) % cycle.len()];
+            let (mode, what) = waits.get(p).map_or(("", String::new()), WaitsFor::describe);
+            if i > 0 {
+                detail.push('\n');
+            }
+            detail.push_str(&format!("Process {} waits for {mode} on {what}; blocked by process {}.", p.0, next.0));
+        }
+        // Leave the list at once: the next checker must see the cycle broken.
+        self.waits.lock().remove(&proc.id());
+        Err(TxnError::Deadlock { detail })
+    }
+
+    fn blockers_of(&self, p: ProcId, what: &WaitsFor) -> Vec<ProcId> {
+        match what {
+            WaitsFor::Xid(x) => self.procs.owner_of(*x).into_iter().filter(|o| *o != p).collect(),
+            WaitsFor::Lock(tag, mode) => {
+                let shard = self.shard(tag).lock();
+                let Some(state) = shard.get(tag) else { return Vec::new() };
+                let held = state
+                    .granted
+                    .iter()
+                    .filter(|g| g.mask & mode.conflicts() != 0 && g.holder.proc != p)
+                    .map(|g| g.holder.proc);
+                let ahead = state
+                    .waiting
+                    .iter()
+                    .take_while(|r| r.holder.proc != p)
+                    .filter(|r| r.mode.conflicts_with(*mode))
+                    .map(|r| r.holder.proc);
+                held.chain(ahead).collect()
+            }
+        }
+    }
+
+    /// `pg_blocking_pids`: who keeps `p` waiting.
+    pub fn blockers(&self, p: ProcId) -> Vec<ProcId> {
+        let what = self.waits.lock().get(&p).copied();
+        what.map_or_else(Vec::new, |w| self.blockers_of(p, &w))
+    }
+
+    /// Gives up one hold of a session lock. False: it was not held.
+    pub(super) fn release(&self, holder: &Arc<LockHolder>, tag: LockTag, mode: LockMode) -> bool {
+        let mut shard = self.shard(&tag).lock();
+        match holder.held.lock().sub(&tag, mode) {
+            None => return false,
+            Some(false) => return true,
+            Some(true) => {}
+        }
+        self.ungrant_locked(&mut shard, holder, tag, mode.bit());
+        true
+    }
+
+    fn ungrant_locked(
+        &self,
+        shard: &mut HashMap<LockTag, LockState, BuildHasherDefault<FxHasher>>,
+        holder: &Arc<LockHolder>,
+        tag: LockTag,
+        bits: u16,
+    ) {
+        if let Some(state) = shard.get_mut(&tag) {
+            state.ungrant(holder, bits);
+            state.wake(tag);
+            if state.granted.is_empty() && state.waiting.is_empty() {
+                shard.remove(&tag);
+            }
+        }
+        if matches!(tag, LockTag::Tuple { .. }) {
+            let n = usize::try_from(bits.count_ones()).unwrap_or(0);
+            self.tuple_locks.fetch_sub(n, Ordering::SeqCst);
+        }
+    }
+
+    /// Releases what `holder` took at savepoint depth `depth` or deeper; 0: everything.
+    pub(super) fn release_from(&self, holder: &Arc<LockHolder>, depth: u32) {
+        let gone: SmallVec<[(LockTag, u16); 8]> = {
+            let mut held = holder.held.lock();
+            if depth == 0 {
+                held.ended = true;
+                held.index.clear();
+                held.list
+                    .drain(..)
+                    .map(|h| (h.tag, h.modes.iter().fold(0, |m, x| m | x.0.bit())))
+                    .collect()
+            } else {
+                let mut gone = SmallVec::new();
+                let mut i = held.list.len();
+                while i > 0 {
+                    i -= 1;
+                    let h = &mut held.list[i];
+                    let bits = h.modes.iter().filter(|m| m.1 >= depth).fold(0, |m, x| m | x.0.bit());
+                    if bits != 0 {
+                        gone.push((h.tag, bits));
+                        h.modes.retain(|m| m.1 < depth);
+                        if h.modes.is_empty() {
+                            held.remove(i);
+                        }
+                    }
+                }
+                gone
+            }
+        };
+        for (tag, bits) in gone {
+            let mut shard = self.shard(&tag).lock();
+            self.ungrant_locked(&mut shard, holder, tag, bits);
+        }
+    }
+
+    /// A released savepoint's locks now belong to the level around it.
+    pub(super) fn merge_depth(&self, holder: &Arc<LockHolder>, depth: u32) {
+        let mut held = holder.held.lock();
+        if held.deepest < depth {
+            return;
+        }
+        held.deepest = depth - 1;
+        for m in held.list.iter_mut().flat_map(|h| &mut h.modes) {
+            m.1 = m.1.min(depth - 1);
+        }
+    }
+
+    /// Whether another session holds, or waits for, a row lock on `tag` that excludes `mode`.
+    ///
+    /// Called with the row's page latched exclusively, before the row is changed. A locker takes its lock first and then looks at the row
+    /// under the latch, so either it is seen here or it sees the change.
+    pub fn tuple_locked(&self, proc: &Proc, tag: &LockTag, mode: RowLockMode) -> bool {
+        fence(Ordering::SeqCst);
+        if self.tuple_locks.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
+        self.shard(tag).lock().get(tag).is_some_and(|s| s.excluded(proc.id(), mode.lock_mode()))
+    }
+
+    /// A row with sharers got a new version: they share it too, so that whoever meets the new version first meets them.
+    ///
+    /// Called with the row's page latched exclusively.
+    pub fn carry_tuple_locks(&self, from: &LockTag, to: LockTag) {
+        if self.tuple_locks.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let carried: SmallVec<[(Arc<LockHolder>, LockMode, u32); 4]> = {
+            let shard = self.shard(from).lock();
+            let Some(state) = shard.get(from) else { return };
+            let mut all = SmallVec::new();
+            for g in &state.granted {
+                let held = g.holder.held.lock();
+                if let Some(at) = held.place(from) {
+                    for m in &held.list[at].modes {
+                        all.push((Arc::clone(&g.holder), m.0, m.1));
+                    }
+                }
+            }
+            all
+        };
+        if carried.is_empty() {
+            return;
+        }
+        let mut shard = self.shard(&to).lock();
+        for (holder, mode, depth) in carried {
+            // A holder that ended in between never looks at its list again: what were added now would stay for ever.
+            let mut held = holder.held.lock();
+            if held.ended || held.mask(from) & mode.bit() == 0 {
+                continue;
+            }
+            held.add(to, mode, depth);
+            self.tuple_locks.fetch_add(1, Ordering::SeqCst);
+            let state = shard.entry(to).or_default();
+            match state.granted.iter_mut().find(|g| Arc::ptr_eq(&g.holder, &holder)) {
+                Some(g) => g.mask |= mode.bit(),
+                None => state.granted.push(Grant { holder: Arc::clone(&holder), mask: mode.bit() }),
+            }
+        }
+    }
+
+    /// Sleeps until `finished`, which `xid_finished` announces.
+    pub(super) fn wait_for_xid(
+        &self,
+        proc: &Proc,
+        xid: Xid,
+        finished: impl Fn() -> bool,
+    ) -> Result<(), TxnError> {
+        let waiter: Arc<Waiter> = Arc::default();
+        let bucket = &self.xid_waiters[usize::try_from(xid.as_u64() % 64).unwrap_or(0) % SHARDS];
+        // SeqCst: counted before the look at the status; the finisher sets the status before it looks at the count.
+        self.xid_waiting.fetch_add(1, Ordering::SeqCst);
+        bucket.lock().entry(xid).or_default().push(Arc::clone(&waiter));
+        fence(Ordering::SeqCst);
+        let r = self.sleep(proc, WaitsFor::Xid(xid), &waiter, finished);
+        {
+            let mut b = bucket.lock();
+            if let Some(list) = b.get_mut(&xid) {
+                list.retain(|w| !Arc::ptr_eq(w, &waiter));
+                if list.is_empty() {
+                    b.remove(&xid);
+                }
+            }
+        }
+        self.xid_waiting.fetch_sub(1, Ordering::SeqCst);
+        r
+    }
+
+    /// `xid` is decided and, if committed, its level reached: wakes who waits for it.
+    pub(super) fn xid_finished(&self, xids: impl Iterator<Item = Xid>) {
+        fence(Ordering::SeqCst);
+        if self.xid_waiting.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        for xid in xids {
+            let bucket = &self.xid_waiters[usize::try_from(xid.as_u64() % 64).unwrap_or(0) % SHARDS];
+            if let Some(list) = bucket.lock().get(&xid) {
+                for w in list {
+                    w.notify();
+                }
+            }
+        }
+    }
+
+    /// Everything held and waited for, for `pg_locks`.
+    pub fn list(&self) -> Vec<LockInfo> {
+        let mut out = Vec::new();
+        for shard in &self.shards {
+            for (tag, s) in &*shard.lock() {
+                for g in &s.granted {
+                    for mode in LockMode::ALL.into_iter().filter(|m| g.mask & m.bit() != 0) {
+                        out.push(LockInfo { tag: Some(*tag), xid: None, mode, proc: g.holder.proc, granted: true });
+                    }
+                }
+                for r in &s.waiting {
+                    out.push(LockInfo { tag: Some(*tag), xid: None, mode: r.mode, proc: r.holder.proc, granted: false });
+                }
+            }
+        }
+        for p in self.procs.all() {
+            if let Some(xid) = p.xid() {
+                let mode = LockMode::Exclusive;
+                out.push(LockInfo { tag: None, xid: Some(xid), mode, proc: p.id(), granted: true });
+            }
+        }
+        for (p, w) in &*self.waits.lock() {
+            if let WaitsFor::Xid(x) = w {
+                out.push(LockInfo { tag: None, xid: Some(*x), mode: LockMode::Share, proc: *p, granted: false });
+            }
+        }
+        out
+    }
+
+    /// Whether the session sleeps in a lock wait (`pg_stat_activity.wait_event_type`), and for how it is named.
+    pub fn waiting_for(&self, p: ProcId) -> Option<&'static str> {
+        self.waits.lock().get(&p).map(|w| match w {
+            WaitsFor::Xid(_) => "transactionid",
+            WaitsFor::Lock(LockTag::Relation { .. }, _) => "relation",
+            WaitsFor::Lock(LockTag::Object { .. }, _) => "object",
+            WaitsFor::Lock(LockTag::Tuple { .. }, _) => "tuple",
+            WaitsFor::Lock(LockTag::Advisory { .. }, _) => "advisory",
+        })
+    }
+
+    /// How long a wait may last before the detector looks, when a session sets nothing.
+    pub const DEADLOCK_TIMEOUT: Duration = Duration::from_secs(1);
+}

@@ -1,0 +1,174 @@
+//! A session as other sessions see it: PostgreSQL's PGPROC.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use afterimage_wal::ids::{BlockNo, Lsn, RelId, Xid};
+use parking_lot::{Mutex, RwLock};
+use smallvec::SmallVec;
+
+use super::cancel::CancelFlag;
+use super::locks::LockHolder;
+use super::snapshot::{OwnXids, SnapshotSlot};
+
+/// The number clients know a session by: what `pg_backend_pid()` returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcId(pub i32);
+
+/// One session's entry in the node's list. Leaves the list when dropped.
+#[derive(Debug)]
+pub struct Proc {
+    id: ProcId,
+    cancel: Arc<CancelFlag>,
+    registry: Arc<Procs>,
+    /// Oldest registered snapshot.
+    pub(super) slot: Arc<SnapshotSlot>,
+    /// Locks held across transactions (advisory).
+    pub(super) session_locks: Arc<LockHolder>,
+    /// The running transaction's xids. Rank 84.
+    own: Mutex<Option<Arc<OwnXids>>>,
+    /// The commit LSN of this session's last commit: it never reads below it.
+    last_commit: AtomicU64,
+    deadlock_timeout_ms: AtomicU64,
+    /// 0: none.
+    lock_timeout_ms: AtomicU64,
+    /// Where this session last inserted, per relation. Rank 87, leaf.
+    targets: Mutex<SmallVec<[(RelId, BlockNo); 8]>>,
+}
+
+impl Proc {
+    /// Its number.
+    pub fn id(&self) -> ProcId {
+        self.id
+    }
+
+    /// Its stop flag.
+    pub fn cancel(&self) -> &Arc<CancelFlag> {
+        &self.cancel
+    }
+
+    /// Top-level xid of its running transaction.
+    pub fn xid(&self) -> Option<Xid> {
+        self.own.lock().as_ref().map(|o| o.top())
+    }
+
+    /// LSN of its oldest snapshot.
+    pub fn oldest_snapshot(&self) -> Option<Lsn> {
+        match self.slot.oldest() {
+            SnapshotSlot::NONE => None,
+            v => Some(Lsn::from_u64(v)),
+        }
+    }
+
+    /// LSN of its last commit; INVALID if none.
+    pub fn last_commit(&self) -> Lsn {
+        Lsn::from_u64(self.last_commit.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_last_commit(&self, lsn: Lsn) {
+        self.last_commit.fetch_max(lsn.as_u64(), Ordering::Relaxed);
+    }
+
+    /// `deadlock_timeout` and `lock_timeout` (`None`: wait for ever) of this session.
+    pub fn set_lock_timeouts(&self, deadlock: Duration, lock: Option<Duration>) {
+        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.deadlock_timeout_ms.store(ms(deadlock), Ordering::Relaxed);
+        self.lock_timeout_ms.store(lock.map_or(0, ms), Ordering::Relaxed);
+    }
+
+    pub(super) fn deadlock_timeout(&self) -> Duration {
+        Duration::from_millis(self.deadlock_timeout_ms.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn lock_timeout(&self) -> Option<Duration> {
+        match self.lock_timeout_ms.load(Ordering::Relaxed) {
+            0 => None,
+            ms => Some(Duration::from_millis(ms)),
+        }
+    }
+
+    pub(super) fn set_own(&self, own: Option<Arc<OwnXids>>) {
+        *self.own.lock() = own;
+    }
+
+    pub(super) fn owns_xid(&self, xid: Xid) -> bool {
+        self.own.lock().as_ref().is_some_and(|o| o.contains(xid))
+    }
+
+    /// The block this session last inserted into.
+    pub fn insert_target(&self, rel: RelId) -> Option<BlockNo> {
+        self.targets.lock().iter().find(|(r, _)| *r == rel).map(|(_, b)| *b)
+    }
+
+    /// Remembers the block for the next insert; the oldest of a few is forgotten.
+    pub fn set_insert_target(&self, rel: RelId, block: Option<BlockNo>) {
+        let mut t = self.targets.lock();
+        let at = t.iter().position(|(r, _)| *r == rel);
+        match (at, block) {
+            (Some(i), Some(b)) => t[i].1 = b,
+            (Some(i), None) => {
+                t.remove(i);
+            }
+            (None, Some(b)) => {
+                if t.len() == t.inline_size() {
+                    t.remove(0);
+                }
+                t.push((rel, b));
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+impl Drop for Proc {
+    fn drop(&mut self) {
+        self.registry.leave(self);
+    }
+}
+
+/// All sessions.
+#[derive(Debug, Default)]
+pub(super) struct Procs {
+    /// Rank 80. Read by the horizon and the deadlock detector, written when a session comes or goes.
+    list: RwLock<Vec<(Weak<Proc>, Arc<SnapshotSlot>)>>,
+}
+
+impl Procs {
+    pub(super) fn enter(self: &Arc<Self>, id: ProcId, cancel: Arc<CancelFlag>) -> Arc<Proc> {
+        let slot = Arc::new(SnapshotSlot::new());
+        let proc = Arc::new(Proc {
+            id,
+            cancel,
+            registry: Arc::clone(self),
+            slot: Arc::clone(&slot),
+            session_locks: LockHolder::new(id),
+            own: Mutex::new(None),
+            last_commit: AtomicU64::new(0),
+            deadlock_timeout_ms: AtomicU64::new(1000),
+            lock_timeout_ms: AtomicU64::new(0),
+            targets: Mutex::default(),
+        });
+        self.list.write().push((Arc::downgrade(&proc), slot));
+        proc
+    }
+
+    fn leave(&self, proc: &Proc) {
+        self.list.write().retain(|(_, s)| !Arc::ptr_eq(s, &proc.slot));
+    }
+
+    /// Oldest registered snapshot of all, or `u64::MAX`.
+    pub(super) fn oldest_snapshot(&self) -> u64 {
+        self.list.read().iter().map(|(_, s)| s.oldest()).min().unwrap_or(SnapshotSlot::NONE)
+    }
+
+    /// Every session.
+    pub(super) fn all(&self) -> Vec<Arc<Proc>> {
+        self.list.read().iter().filter_map(|(p, _)| p.upgrade()).collect()
+    }
+
+    /// The session whose running transaction writes under `xid`.
+    pub(super) fn owner_of(&self, xid: Xid) -> Option<ProcId> {
+        self.all().iter().find(|p| p.owns_xid(xid)).map(|p| p.id())
+    }
+}

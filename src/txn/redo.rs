@@ -1,0 +1,59 @@
+//! Redo of commit and abort records.
+
+use afterimage_wal::Record;
+
+use super::error::TxnError;
+use super::record::{Decision, KIND_ABORT, KIND_COMMIT};
+use super::transactions::Transactions;
+
+/// Applies a record of resource manager `XACT`.
+///
+/// # Errors
+/// [`TxnError::BadRecord`] if it does not decode.
+pub fn redo(txns: &Transactions, record: &Record<'_>) -> Result<(), TxnError> {
+    let bad = || TxnError::BadRecord(record.end());
+    let commit = match record.kind() {
+        KIND_COMMIT => true,
+        KIND_ABORT => false,
+        _ => return Err(bad()),
+    };
+    let d = Decision::decode(record.main(), record.xid()).ok_or_else(bad)?;
+    txns.redo_decision(record.xid(), &d, commit, record.end())
+}
+
+/// Shows commit and abort records in `waldump`.
+#[derive(Debug)]
+pub struct DescribeXact;
+
+impl afterimage_wal::rmgr::Describe for DescribeXact {
+    fn kind_name(&self, kind: u8) -> Option<&'static str> {
+        match kind {
+            KIND_COMMIT => Some("COMMIT"),
+            KIND_ABORT => Some("ABORT"),
+            _ => None,
+        }
+    }
+
+    fn describe(&self, record: &Record<'_>, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
+        let Some(d) = Decision::decode(record.main(), record.xid()) else {
+            return write!(out, "does not decode");
+        };
+        write!(out, "time {}", d.time)?;
+        if !d.subs.is_empty() {
+            write!(out, "; subxacts:")?;
+            for x in &d.subs {
+                write!(out, " {x}")?;
+            }
+        }
+        if !d.drops.is_empty() {
+            write!(out, "; rels:")?;
+            for r in &d.drops {
+                write!(out, " {r}")?;
+            }
+        }
+        if !d.invalidations.is_empty() {
+            write!(out, "; inval msgs: {}", d.invalidations.len())?;
+        }
+        Ok(())
+    }
+}

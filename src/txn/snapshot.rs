@@ -1,0 +1,211 @@
+//! Snapshots: which versions a statement sees, and how the removal horizon learns of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use afterimage_wal::ids::{Lsn, Xid};
+use parking_lot::{Mutex, RwLock};
+use smallvec::SmallVec;
+
+/// The xids a transaction writes under, and its combined command ids. Shared with its snapshots and with the deadlock detector.
+#[derive(Debug)]
+pub struct OwnXids {
+    /// The top-level xid. The lowest of all.
+    top: Xid,
+    /// Whether `subs` was ever filled. Relaxed: only the owning session changes and decides by it.
+    has_subs: AtomicBool,
+    /// Sub-xids neither rolled back nor, being released, merged away; ascending. Rank 85.
+    subs: RwLock<Vec<Xid>>,
+    /// (cmin, cmax) of versions this transaction both made and ended. Rank 85.
+    combo: RwLock<Vec<(u32, u32)>>,
+}
+
+impl OwnXids {
+    pub(super) fn new(top: Xid) -> Self {
+        Self { top, has_subs: AtomicBool::new(false), subs: RwLock::default(), combo: RwLock::default() }
+    }
+
+    /// The top-level xid.
+    pub fn top(&self) -> Xid {
+        self.top
+    }
+
+    /// Whether `xid` is one of them.
+    #[inline]
+    pub fn contains(&self, xid: Xid) -> bool {
+        xid == self.top
+            || (xid > self.top && self.has_subs.load(Ordering::Relaxed) && self.subs.read().binary_search(&xid).is_ok())
+    }
+
+    /// Sub-xids, ascending.
+    pub(super) fn subs(&self) -> Vec<Xid> {
+        if self.has_subs.load(Ordering::Relaxed) { self.subs.read().clone() } else { Vec::new() }
+    }
+
+    /// How many sub-xids there are: the mark to cut back to.
+    pub(super) fn sub_count(&self) -> usize {
+        if self.has_subs.load(Ordering::Relaxed) { self.subs.read().len() } else { 0 }
+    }
+
+    pub(super) fn push_sub(&self, xid: Xid) {
+        self.has_subs.store(true, Ordering::Relaxed);
+        self.subs.write().push(xid);
+    }
+
+    /// Removes and returns the sub-xids from `mark` on.
+    pub(super) fn cut_subs(&self, mark: usize) -> Vec<Xid> {
+        let mut s = self.subs.write();
+        let at = mark.min(s.len());
+        s.split_off(at)
+    }
+
+    /// An id that stands for both command ids in a version's one field.
+    pub fn combine(&self, cmin: u32, cmax: u32) -> u32 {
+        let mut c = self.combo.write();
+        // The same pair repeats for every row of one statement; it is nearly always the last one.
+        if let Some(i) = c.iter().rposition(|p| *p == (cmin, cmax)) {
+            return u32::try_from(i).unwrap_or(u32::MAX);
+        }
+        c.push((cmin, cmax));
+        u32::try_from(c.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// The pair behind a combined id.
+    pub fn split(&self, combo: u32) -> Option<(u32, u32)> {
+        self.combo.read().get(usize::try_from(combo).ok()?).copied()
+    }
+}
+
+/// A session's oldest snapshot, where the horizon looks for it.
+///
+/// A snapshot registers first (with the published horizon, a lower bound), then reads its position; both `SeqCst`, paired with
+/// the scan in `Transactions::horizon`, which reads the position before it scans.
+#[derive(Debug)]
+pub(super) struct SnapshotSlot {
+    /// Oldest registered LSN, or `NONE`.
+    oldest: AtomicU64,
+    /// Registered LSNs with their counts. Rank 86, leaf.
+    held: Mutex<SmallVec<[(u64, u32); 4]>>,
+}
+
+impl SnapshotSlot {
+    pub(super) const NONE: u64 = u64::MAX;
+
+    pub(super) fn new() -> Self {
+        Self { oldest: AtomicU64::new(Self::NONE), held: Mutex::default() }
+    }
+
+    pub(super) fn oldest(&self) -> u64 {
+        self.oldest.load(Ordering::SeqCst)
+    }
+
+    /// Registers what `position` returns. `floor` is at or below anything `position` can return.
+    fn register(&self, floor: u64, position: impl FnOnce() -> Lsn) -> Lsn {
+        let mut held = self.held.lock();
+        if held.is_empty() {
+            self.oldest.store(floor, Ordering::SeqCst);
+        }
+        let lsn = position();
+        let v = lsn.as_u64();
+        match held.iter_mut().find(|(l, _)| *l == v) {
+            Some((_, n)) => *n += 1,
+            None => held.push((v, 1)),
+        }
+        self.publish(&held);
+        lsn
+    }
+
+    fn again(&self, lsn: Lsn) {
+        let mut held = self.held.lock();
+        match held.iter_mut().find(|(l, _)| *l == lsn.as_u64()) {
+            Some((_, n)) => *n += 1,
+            None => held.push((lsn.as_u64(), 1)),
+        }
+        self.publish(&held);
+    }
+
+    fn release(&self, lsn: Lsn) {
+        let mut held = self.held.lock();
+        if let Some(i) = held.iter().position(|(l, _)| *l == lsn.as_u64()) {
+            held[i].1 -= 1;
+            if held[i].1 == 0 {
+                held.swap_remove(i);
+                self.publish(&held);
+            }
+        }
+    }
+
+    fn publish(&self, held: &[(u64, u32)]) {
+        let oldest = held.iter().map(|(l, _)| *l).min().unwrap_or(Self::NONE);
+        if self.oldest.load(Ordering::Relaxed) != oldest {
+            self.oldest.store(oldest, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Keeps an LSN registered while it lives.
+#[derive(Debug)]
+pub(super) struct Registration {
+    slot: Arc<SnapshotSlot>,
+    lsn: Lsn,
+}
+
+impl Registration {
+    pub(super) fn new(slot: &Arc<SnapshotSlot>, floor: Lsn, position: impl FnOnce() -> Lsn) -> Self {
+        let lsn = slot.register(floor.as_u64(), position);
+        Self { slot: Arc::clone(slot), lsn }
+    }
+}
+
+impl Clone for Registration {
+    fn clone(&self) -> Self {
+        self.slot.again(self.lsn);
+        Self { slot: Arc::clone(&self.slot), lsn: self.lsn }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.slot.release(self.lsn);
+    }
+}
+
+/// What a statement sees: commits at or before `lsn`, and its transaction's own changes before command `cid`.
+///
+/// Registered while it lives, so that nothing it needs is removed. Clones share nothing that must be waited for.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    lsn: Lsn,
+    cid: u32,
+    /// `None` if the transaction had no xid when the snapshot was taken. What it wrote later is in progress to this snapshot,
+    /// which comes to the same: those changes carry a command id at or above `cid`.
+    own: Option<Arc<OwnXids>>,
+    _registration: Registration,
+}
+
+impl Snapshot {
+    pub(super) fn new(registration: Registration, cid: u32, own: Option<Arc<OwnXids>>) -> Self {
+        Self { lsn: registration.lsn, cid, own, _registration: registration }
+    }
+
+    /// The commit LSN it reads at.
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    /// Own changes with a command id below this are seen.
+    pub fn cid(&self) -> u32 {
+        self.cid
+    }
+
+    /// The own xids, if any.
+    pub fn own(&self) -> Option<&OwnXids> {
+        self.own.as_deref()
+    }
+
+    /// The same commits, with the own changes of commands before `cid`.
+    #[must_use]
+    pub fn with_cid(&self, cid: u32, own: Option<Arc<OwnXids>>) -> Self {
+        Self { cid, own, ..self.clone() }
+    }
+}

@@ -1,0 +1,511 @@
+//! One transaction: its xids, snapshots, savepoints, locks, and what happens when it ends.
+
+use std::sync::Arc;
+
+use afterimage_wal::ids::{Lsn, RelId, Xid};
+
+use super::error::TxnError;
+use super::locks::{LockHolder, LockManager, LockMode, LockTag, WaitPolicy};
+use super::positions::{CommitLevel, CommitWait};
+use super::proc::Proc;
+use super::record::{Decision, Invalidation};
+use super::snapshot::{OwnXids, Snapshot};
+use super::transactions::Transactions;
+
+/// Isolation level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Isolation {
+    /// A fresh snapshot for each statement. READ UNCOMMITTED is the same.
+    #[default]
+    ReadCommitted,
+    /// One snapshot for all statements.
+    RepeatableRead,
+    /// As REPEATABLE READ, and as if one after the other.
+    Serializable,
+}
+
+/// How a transaction begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransactionOptions {
+    /// Isolation level.
+    pub isolation: Isolation,
+    /// No writes.
+    pub read_only: bool,
+    /// SERIALIZABLE READ ONLY DEFERRABLE waits for a safe snapshot.
+    pub deferrable: bool,
+    /// `synchronous_commit`: where it reads, and how long its commit waits.
+    pub level: CommitLevel,
+}
+
+/// A place to roll back to, for callers that name no savepoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SavepointMark(usize);
+
+type Callback = Box<dyn FnOnce() + Send>;
+
+/// What is undone or done at the end. Grows with the transaction, is cut by a rollback to a savepoint.
+#[derive(Default)]
+struct AtEnd {
+    drops: Vec<RelId>,
+    creates: Vec<RelId>,
+    invalidations: Vec<Invalidation>,
+    on_commit: Vec<Callback>,
+    on_abort: Vec<Callback>,
+}
+
+struct Sub {
+    name: Option<Box<str>>,
+    xid: Option<Xid>,
+    /// Lengths at its begin.
+    subs: usize,
+    drops: usize,
+    creates: usize,
+    invalidations: usize,
+    on_commit: usize,
+    on_abort: usize,
+}
+
+/// A running transaction. Dropping it aborts it.
+pub struct Transaction {
+    txns: Arc<Transactions>,
+    proc: Arc<Proc>,
+    options: TransactionOptions,
+    own: Option<Arc<OwnXids>>,
+    holder: Arc<LockHolder>,
+    /// Command id of the current command, and whether it wrote anything.
+    cid: u32,
+    cid_used: bool,
+    /// The snapshot of REPEATABLE READ.
+    kept: Option<Snapshot>,
+    /// Open savepoints, outermost first.
+    stack: Vec<Sub>,
+    end: AtEnd,
+    finished: bool,
+}
+
+impl std::fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transaction")
+            .field("proc", &self.proc.id())
+            .field("own", &self.own)
+            .field("cid", &self.cid)
+            .field("depth", &self.stack.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Transaction {
+    pub(super) fn new(txns: Arc<Transactions>, proc: Arc<Proc>, options: TransactionOptions) -> Self {
+        let holder = LockHolder::new(proc.id());
+        Self {
+            txns,
+            proc,
+            options,
+            own: None,
+            holder,
+            cid: 0,
+            cid_used: false,
+            kept: None,
+            stack: Vec::new(),
+            end: AtEnd::default(),
+            finished: false,
+        }
+    }
+
+    // ---- what it is
+
+    /// The node's transactions.
+    pub fn transactions(&self) -> &Arc<Transactions> {
+        &self.txns
+    }
+
+    /// Its session.
+    pub fn proc(&self) -> &Arc<Proc> {
+        &self.proc
+    }
+
+    /// Its options.
+    pub fn options(&self) -> &TransactionOptions {
+        &self.options
+    }
+
+    /// Isolation level.
+    pub fn isolation(&self) -> Isolation {
+        self.options.isolation
+    }
+
+    /// Changes isolation level; the caller has checked that no snapshot was taken.
+    pub fn set_isolation(&mut self, isolation: Isolation) {
+        self.options.isolation = isolation;
+    }
+
+    /// Changes read-only mode.
+    pub fn set_read_only(&mut self, read_only: bool) {
+        self.options.read_only = read_only;
+    }
+
+    /// Follows `SET synchronous_commit`.
+    pub fn set_level(&mut self, level: CommitLevel) {
+        self.options.level = level;
+    }
+
+    /// Whether REPEATABLE READ has taken its snapshot.
+    pub fn has_snapshot(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Error if it may not write: standby, or read only. `command` as in PostgreSQL's message, `INSERT` say.
+    ///
+    /// # Errors
+    /// [`TxnError::ReadOnly`].
+    pub fn check_writable(&self, command: &'static str) -> Result<(), TxnError> {
+        if self.options.read_only || self.txns.in_recovery() { Err(TxnError::ReadOnly(command)) } else { Ok(()) }
+    }
+
+    // ---- xids
+
+    /// The xid to write under: the innermost savepoint's. Assigned on the first call.
+    ///
+    /// # Errors
+    /// On a standby.
+    pub fn xid(&mut self) -> Result<Xid, TxnError> {
+        let current = match self.stack.last() {
+            None => self.own.as_ref().map(|o| o.top()),
+            Some(s) => s.xid,
+        };
+        match current {
+            Some(xid) => Ok(xid),
+            None => self.assign(),
+        }
+    }
+
+    #[cold]
+    fn assign(&mut self) -> Result<Xid, TxnError> {
+        let own = match &self.own {
+            Some(o) => Arc::clone(o),
+            None => {
+                let o = Arc::new(OwnXids::new(self.txns.assign_xid()?));
+                self.proc.set_own(Some(Arc::clone(&o)));
+                self.own = Some(Arc::clone(&o));
+                o
+            }
+        };
+        let mut last = own.top();
+        // Outer ones first, so that a parent's xid is below its children's.
+        let from = self.stack.iter().rposition(|s| s.xid.is_some()).map_or(0, |i| i + 1);
+        for s in &mut self.stack[from..] {
+            last = self.txns.assign_xid()?;
+            // Whatever was assigned since this savepoint began lies inside it; nothing was yet.
+            s.subs = own.sub_count();
+            own.push_sub(last);
+            s.xid = Some(last);
+        }
+        Ok(last)
+    }
+
+    /// The top-level xid, if one is assigned.
+    pub fn top_xid(&self) -> Option<Xid> {
+        self.own.as_ref().map(|o| o.top())
+    }
+
+    /// Whether it wrote under `xid`, rolled back savepoints excluded.
+    #[inline]
+    pub fn owns(&self, xid: Xid) -> bool {
+        self.own.as_ref().is_some_and(|o| o.contains(xid))
+    }
+
+    /// Its xids, shared with snapshots.
+    pub fn own(&self) -> Option<&Arc<OwnXids>> {
+        self.own.as_ref()
+    }
+
+    // ---- commands and snapshots
+
+    /// The command id of changes made now.
+    pub fn write_cid(&mut self) -> u32 {
+        self.cid_used = true;
+        self.cid
+    }
+
+    /// The current command id, not marked used.
+    pub fn cid(&self) -> u32 {
+        self.cid
+    }
+
+    /// Makes the changes so far visible to the snapshots to come. Free if there were none.
+    ///
+    /// # Errors
+    /// After 2^32-2 commands.
+    pub fn command_counter_increment(&mut self) -> Result<(), TxnError> {
+        if self.cid_used {
+            if self.cid >= u32::MAX - 1 {
+                return Err(TxnError::TooManyCommands);
+            }
+            self.cid += 1;
+            self.cid_used = false;
+        }
+        Ok(())
+    }
+
+    /// The snapshot for a statement: fresh in READ COMMITTED, else the transaction's.
+    ///
+    /// # Errors
+    /// If the node stops.
+    pub fn snapshot(&mut self) -> Result<Snapshot, TxnError> {
+        if self.options.isolation == Isolation::ReadCommitted {
+            return self.latest_snapshot();
+        }
+        if self.kept.is_none() {
+            self.kept = Some(self.latest_snapshot()?);
+        }
+        match &self.kept {
+            Some(k) => Ok(k.with_cid(self.cid, self.own.clone())),
+            None => self.latest_snapshot(),
+        }
+    }
+
+    /// A fresh snapshot whatever the isolation level: for catalogs and constraint checks.
+    ///
+    /// # Errors
+    /// If the node stops.
+    pub fn latest_snapshot(&self) -> Result<Snapshot, TxnError> {
+        let registration = self.txns.register(&self.proc, self.options.level)?;
+        Ok(Snapshot::new(registration, self.cid, self.own.clone()))
+    }
+
+    // ---- locks
+
+    fn depth(&self) -> u32 {
+        u32::try_from(self.stack.len()).unwrap_or(u32::MAX - 1) + 1
+    }
+
+    /// Takes a lock until the transaction, or the savepoint it is taken in, ends. False: held, and `policy` is to skip.
+    ///
+    /// # Errors
+    /// Deadlock, timeout, cancel, not available.
+    pub fn lock(&self, tag: LockTag, mode: LockMode, policy: WaitPolicy) -> Result<bool, TxnError> {
+        self.locks().acquire(&self.proc, &self.holder, self.depth(), tag, mode, policy)
+    }
+
+    /// Whether it holds the lock in that very mode.
+    pub fn holds(&self, tag: &LockTag, mode: LockMode) -> bool {
+        self.holder.holds(tag, mode)
+    }
+
+    /// Gives a lock up before the end. Only for locks that protect nothing uncommitted.
+    pub fn unlock(&self, tag: LockTag, mode: LockMode) -> bool {
+        self.locks().release(&self.holder, tag, mode)
+    }
+
+    /// Takes a lock that outlives the transaction (`pg_advisory_lock`).
+    ///
+    /// # Errors
+    /// As [`Self::lock`].
+    pub fn lock_for_session(&self, tag: LockTag, mode: LockMode, policy: WaitPolicy) -> Result<bool, TxnError> {
+        self.locks().acquire(&self.proc, &self.proc.session_locks, 1, tag, mode, policy)
+    }
+
+    /// Gives a session lock up once (`pg_advisory_unlock`). False: it was not held.
+    pub fn unlock_for_session(&self, tag: LockTag, mode: LockMode) -> bool {
+        self.locks().release(&self.proc.session_locks, tag, mode)
+    }
+
+    /// The lock manager.
+    pub fn locks(&self) -> &LockManager {
+        self.txns.locks()
+    }
+
+    /// Error if the session was told to stop.
+    ///
+    /// # Errors
+    /// [`TxnError::Cancelled`].
+    #[inline]
+    pub fn check_cancel(&self) -> Result<(), TxnError> {
+        self.proc.cancel().check()
+    }
+
+    // ---- what happens at the end
+
+    /// Files to unlink if it commits.
+    pub fn drop_on_commit(&mut self, rel: RelId) {
+        self.end.drops.push(rel);
+    }
+
+    /// Files it created: unlinked if it rolls back.
+    pub fn drop_on_abort(&mut self, rel: RelId) {
+        self.end.creates.push(rel);
+    }
+
+    /// A cached object that is stale if it commits.
+    pub fn invalidate(&mut self, invalidation: Invalidation) {
+        self.end.invalidations.push(invalidation);
+    }
+
+    /// The stale objects so far: what its own caches must not use.
+    pub fn invalidations(&self) -> &[Invalidation] {
+        &self.end.invalidations
+    }
+
+    /// Runs after the commit is recorded, before its wait.
+    pub fn on_commit(&mut self, f: impl FnOnce() + Send + 'static) {
+        self.end.on_commit.push(Box::new(f));
+    }
+
+    /// Runs if it, or the savepoint it is now in, rolls back.
+    pub fn on_abort(&mut self, f: impl FnOnce() + Send + 'static) {
+        self.end.on_abort.push(Box::new(f));
+    }
+
+    // ---- savepoints
+
+    /// How many savepoints are open.
+    pub fn savepoints(&self) -> usize {
+        self.stack.len()
+    }
+
+    /// Sets a savepoint. Costs no xid until something is written in it.
+    pub fn begin_sub(&mut self, name: Option<&str>) -> SavepointMark {
+        self.stack.push(Sub {
+            name: name.map(Into::into),
+            xid: None,
+            subs: self.own.as_ref().map_or(0, |o| o.sub_count()),
+            drops: self.end.drops.len(),
+            creates: self.end.creates.len(),
+            invalidations: self.end.invalidations.len(),
+            on_commit: self.end.on_commit.len(),
+            on_abort: self.end.on_abort.len(),
+        });
+        SavepointMark(self.stack.len() - 1)
+    }
+
+    fn find(&self, name: &str) -> Result<SavepointMark, TxnError> {
+        self.stack
+            .iter()
+            .rposition(|s| s.name.as_deref() == Some(name))
+            .map(SavepointMark)
+            .ok_or_else(|| TxnError::NoSuchSavepoint(name.to_owned()))
+    }
+
+    /// ROLLBACK TO: undoes what happened since, keeps the savepoint. Returns the objects whose cached form it had made stale.
+    ///
+    /// # Errors
+    /// If there is none of that name, or the WAL fails.
+    pub fn rollback_to(&mut self, name: &str) -> Result<Vec<Invalidation>, TxnError> {
+        let mark = self.find(name)?;
+        let stale = self.rollback_sub(mark)?;
+        self.begin_sub(Some(name));
+        Ok(stale)
+    }
+
+    /// RELEASE: forgets the savepoint, keeps what happened since.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn release(&mut self, name: &str) -> Result<(), TxnError> {
+        let mark = self.find(name)?;
+        self.release_sub(mark);
+        Ok(())
+    }
+
+    /// Undoes what happened since the mark and forgets it.
+    ///
+    /// # Errors
+    /// If the WAL fails.
+    pub fn rollback_sub(&mut self, mark: SavepointMark) -> Result<Vec<Invalidation>, TxnError> {
+        let Some(sub) = self.stack.get(mark.0) else { return Ok(Vec::new()) };
+        let depth = u32::try_from(mark.0).unwrap_or(u32::MAX - 2) + 2;
+        let xids = self.own.as_ref().map_or_else(Vec::new, |o| o.cut_subs(sub.subs));
+        let created = self.end.creates.split_off(sub.creates);
+        self.end.drops.truncate(sub.drops);
+        let stale = self.end.invalidations.split_off(sub.invalidations);
+        self.end.on_commit.truncate(sub.on_commit);
+        let undo = self.end.on_abort.split_off(sub.on_abort);
+        self.stack.truncate(mark.0);
+        let r = self.txns.abort_xids(&xids, created);
+        self.locks().release_from(&self.holder, depth);
+        undo.into_iter().rev().for_each(|f| f());
+        r.map(|()| stale)
+    }
+
+    /// Forgets the mark, keeps what happened since.
+    pub fn release_sub(&mut self, mark: SavepointMark) {
+        if mark.0 < self.stack.len() {
+            let depth = u32::try_from(mark.0).unwrap_or(u32::MAX - 2) + 2;
+            self.locks().merge_depth(&self.holder, depth);
+            self.stack.truncate(mark.0);
+        }
+    }
+
+    // ---- the end
+
+    /// Commits: the record is inserted and recorded when this returns. The client is told only once the wait is over.
+    ///
+    /// # Errors
+    /// If the record cannot be inserted; the transaction is then aborted.
+    pub fn commit(mut self, level: CommitLevel) -> Result<CommitWait, TxnError> {
+        self.kept = None;
+        let wait = match self.own.take() {
+            None => {
+                self.finished = true;
+                self.locks().release_from(&self.holder, 0);
+                CommitWait::done(Lsn::INVALID)
+            }
+            Some(own) => {
+                let decision = Decision {
+                    time: 0,
+                    subs: own.subs(),
+                    drops: self.end.drops.clone(),
+                    invalidations: std::mem::take(&mut self.end.invalidations),
+                };
+                let holder = Some(Arc::clone(&self.holder));
+                match self.txns.commit_xid(&self.proc, own.top(), decision, level, holder) {
+                    Ok(w) => {
+                        self.finished = true;
+                        w
+                    }
+                    Err(e) => {
+                        self.own = Some(own);
+                        return Err(e);
+                    }
+                }
+            }
+        };
+        std::mem::take(&mut self.end.on_commit).into_iter().for_each(|f| f());
+        Ok(wait)
+    }
+
+    /// Rolls back.
+    ///
+    /// # Errors
+    /// If the WAL fails; the transaction is over all the same.
+    pub fn abort(mut self) -> Result<(), TxnError> {
+        self.abort_inner()
+    }
+
+    fn abort_inner(&mut self) -> Result<(), TxnError> {
+        if std::mem::replace(&mut self.finished, true) {
+            return Ok(());
+        }
+        self.kept = None;
+        let r = match self.own.take() {
+            None => Ok(()),
+            Some(own) => {
+                let mut xids = vec![own.top()];
+                xids.extend(own.subs());
+                let r = self.txns.abort_xids(&xids, std::mem::take(&mut self.end.creates));
+                self.proc.set_own(None);
+                r
+            }
+        };
+        self.locks().release_from(&self.holder, 0);
+        std::mem::take(&mut self.end.on_abort).into_iter().rev().for_each(|f| f());
+        r
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        // An error here is the WAL's, and it stops the node by itself.
+        let _wal_failed = self.abort_inner();
+    }
+}

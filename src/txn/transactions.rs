@@ -1,0 +1,511 @@
+//! All transactions of a node: xids, their status and commit LSNs, the visible positions, the removal horizon.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use afterimage_wal::disk::Disk;
+use afterimage_wal::ids::{Lsn, RelId, Xid};
+use afterimage_wal::{RecordBuilder, Wal, rmgr};
+use parking_lot::{Mutex, RwLock};
+
+use super::cancel::CancelFlag;
+use super::commit_lsns::CommitLsns;
+use super::error::TxnError;
+use super::locks::{LockHolder, LockManager};
+use super::positions::{
+    CommitLevel, CommitQueue, CommitWait, CommitWaiter, Positions, Queued, Released, SyncPositions, acknowledge,
+};
+use super::proc::{Proc, ProcId, Procs};
+use super::record::{Decision, Invalidation, KIND_ABORT, KIND_COMMIT};
+use super::snapshot::Registration;
+use super::transaction::{Transaction, TransactionOptions};
+use super::xact_status::{Status, XactStatus};
+use crate::storage::CriticalSection;
+
+/// Where an xid stands, for visibility.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XidStatus {
+    /// Not decided.
+    Running,
+    /// Committed at this LSN; INVALID: before anything that can ask.
+    Committed(Lsn),
+    /// Rolled back, or ended by a crash.
+    Aborted,
+}
+
+/// What a node's transactions start from: the checkpoint it recovers from, or initdb's.
+pub struct TransactionsStart {
+    /// `pg_xact`.
+    pub dir: PathBuf,
+    /// The disk it is on.
+    pub disk: Arc<dyn Disk>,
+    /// The WAL that commits go to. It knows the cluster's identity.
+    pub wal: Arc<Wal>,
+    /// Next xid as of the checkpoint.
+    pub next_xid: Xid,
+    /// Oldest xid that was not settled then.
+    pub oldest_xid: Xid,
+    /// Where redo starts, or the end of the WAL if there is nothing to redo.
+    pub position: Lsn,
+}
+
+/// What a checkpoint keeps of the transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointXids {
+    /// Next xid to assign.
+    pub next_xid: Xid,
+    /// Every xid below is finished.
+    pub oldest_xid: Xid,
+    /// The redo point must not lie after this: a commit record may be there that is not recorded yet.
+    pub redo_limit: Option<Lsn>,
+}
+
+type InvalidationHook = Box<dyn Fn(Lsn, &[Invalidation]) + Send + Sync>;
+type UnlinkHook = Box<dyn Fn(Lsn, &[RelId]) + Send + Sync>;
+
+/// The node's transactions.
+pub struct Transactions {
+    wal: Arc<Wal>,
+    locks: Arc<LockManager>,
+    procs: Arc<Procs>,
+    status: XactStatus,
+    lsns: CommitLsns,
+    queue: CommitQueue,
+    next_xid: AtomicU64,
+    /// An xid below it of which nothing is recorded was ended by a crash.
+    crashed_below: AtomicU64,
+    /// Replaying: positions follow replay, no xid is assigned.
+    recovering: AtomicBool,
+    /// The horizon as last computed: monotone, at or below `replicated`. `SeqCst`, see `SnapshotSlot`.
+    horizon: AtomicU64,
+    /// What standbys ask to be kept; `u64::MAX`: nothing.
+    feedback: AtomicU64,
+    /// One at a time raises the settled floor. Rank 77.
+    settling: Mutex<()>,
+    decided: AtomicU64,
+    /// Told of a commit's stale cache entries before it becomes visible. Rank 76.
+    invalidation_hooks: RwLock<Vec<InvalidationHook>>,
+    /// Told of files to unlink: dropped by a commit, or created by what rolled back. Rank 76.
+    unlink_hooks: RwLock<Vec<UnlinkHook>>,
+}
+
+impl std::fmt::Debug for Transactions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transactions")
+            .field("next_xid", &self.next_xid)
+            .field("positions", &self.positions())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Transactions {
+    /// Transactions of a node that is still recovering; [`Self::end_recovery`] lets it write.
+    pub fn new(start: TransactionsStart) -> Arc<Self> {
+        let procs = Arc::new(Procs::default());
+        let system = start.wal.system_id();
+        let oldest = start.oldest_xid.min(start.next_xid).max(Xid::FIRST_NORMAL);
+        let this = Arc::new(Self {
+            locks: Arc::new(LockManager::new(Arc::clone(&procs))),
+            procs,
+            status: XactStatus::new(start.dir, start.disk, system),
+            lsns: CommitLsns::new(oldest),
+            queue: CommitQueue::new(start.position),
+            next_xid: AtomicU64::new(start.next_xid.max(Xid::FIRST_NORMAL).as_u64()),
+            crashed_below: AtomicU64::new(oldest.as_u64()),
+            recovering: AtomicBool::new(true),
+            horizon: AtomicU64::new(start.position.as_u64()),
+            feedback: AtomicU64::new(u64::MAX),
+            settling: Mutex::default(),
+            decided: AtomicU64::new(0),
+            invalidation_hooks: RwLock::default(),
+            unlink_hooks: RwLock::default(),
+            wal: start.wal,
+        });
+        let weak = Arc::downgrade(&this);
+        this.wal.add_position_listener(Box::new(move |p| {
+            if let Some(t) = weak.upgrade()
+                && !t.in_recovery()
+            {
+                t.release(t.queue.advance(p.flushed));
+            }
+        }));
+        this
+    }
+
+    /// A new session.
+    pub fn enter(&self, id: ProcId, cancel: Arc<CancelFlag>) -> Arc<Proc> {
+        self.procs.enter(id, cancel)
+    }
+
+    /// Begins a transaction of `proc`.
+    pub fn begin(self: &Arc<Self>, proc: &Arc<Proc>, options: TransactionOptions) -> Transaction {
+        Transaction::new(Arc::clone(self), Arc::clone(proc), options)
+    }
+
+    /// The lock manager.
+    pub fn locks(&self) -> &Arc<LockManager> {
+        &self.locks
+    }
+
+    /// The WAL.
+    pub fn wal(&self) -> &Arc<Wal> {
+        &self.wal
+    }
+
+    /// Sessions, for `pg_stat_activity` and the like.
+    pub fn procs(&self) -> Vec<Arc<Proc>> {
+        self.procs.all()
+    }
+
+    /// Adds a listener for stale cache entries. It runs before the commit is visible to anyone, on the primary and in redo.
+    pub fn on_invalidations(&self, hook: impl Fn(Lsn, &[Invalidation]) + Send + Sync + 'static) {
+        self.invalidation_hooks.write().push(Box::new(hook));
+    }
+
+    /// Adds a listener for files that are to be unlinked once no snapshot here is older than the LSN given.
+    pub fn on_unlink(&self, hook: impl Fn(Lsn, &[RelId]) + Send + Sync + 'static) {
+        self.unlink_hooks.write().push(Box::new(hook));
+    }
+
+    // ---- xids and their status
+
+    /// The next xid to be assigned.
+    pub fn next_xid(&self) -> Xid {
+        Xid::from_u64(self.next_xid.load(Ordering::SeqCst))
+    }
+
+    /// Whether the node replays and may not write.
+    pub fn in_recovery(&self) -> bool {
+        self.recovering.load(Ordering::Acquire)
+    }
+
+    pub(super) fn assign_xid(&self) -> Result<Xid, TxnError> {
+        if self.in_recovery() {
+            return Err(TxnError::InRecovery("assign TransactionIds"));
+        }
+        let xid = Xid::from_u64(self.next_xid.fetch_add(1, Ordering::SeqCst));
+        self.status.prepare(xid)?;
+        Ok(xid)
+    }
+
+    /// Where `xid` stands. Looks at the status first, then at the commit LSN.
+    ///
+    /// # Errors
+    /// If its status file is damaged.
+    #[inline]
+    pub fn xid_status(&self, xid: Xid) -> Result<XidStatus, TxnError> {
+        Ok(match self.status.get(xid)? {
+            Status::Committed => XidStatus::Committed(self.lsns.get(xid)),
+            Status::Aborted => XidStatus::Aborted,
+            Status::Unknown if xid.as_u64() < self.crashed_below.load(Ordering::Acquire) => XidStatus::Aborted,
+            Status::Unknown => XidStatus::Running,
+        })
+    }
+
+    /// The LSN at which a decided xid was decided; INVALID if that is long ago. For hints: they need the record to be durable.
+    #[inline]
+    pub fn decided_at(&self, xid: Xid) -> Lsn {
+        self.lsns.get(xid)
+    }
+
+    /// Whether an xid that is committed is so for every snapshot.
+    #[inline]
+    pub fn is_settled(&self, xid: Xid) -> bool {
+        xid < self.lsns.floor()
+    }
+
+    /// Xids below are finished and decided before any snapshot.
+    pub fn settled_floor(&self) -> Xid {
+        self.lsns.floor()
+    }
+
+    /// Whether `xid` still counts as running for others: undecided, or committed with its level not yet reached.
+    ///
+    /// # Errors
+    /// If its status file is damaged.
+    pub fn is_in_progress(&self, xid: Xid) -> Result<bool, TxnError> {
+        Ok(match self.xid_status(xid)? {
+            XidStatus::Running => true,
+            XidStatus::Committed(lsn) => self.queue.is_waiting(lsn),
+            XidStatus::Aborted => false,
+        })
+    }
+
+    /// Sleeps until `xid` is finished for others, and, if it committed, until sessions at `level` read its changes.
+    ///
+    /// # Errors
+    /// Deadlock, timeout, cancel.
+    pub fn wait_for_xid(&self, proc: &Proc, xid: Xid, level: CommitLevel) -> Result<(), TxnError> {
+        if self.is_in_progress(xid)? {
+            self.locks.wait_for_xid(proc, xid, || !matches!(self.is_in_progress(xid), Ok(true)))?;
+        }
+        if let XidStatus::Committed(lsn) = self.xid_status(xid)? {
+            self.wait_readable(proc, level, lsn)?;
+        }
+        Ok(())
+    }
+
+    /// Sleeps until sessions at `level` read at `lsn` or later. Own commits are always read.
+    ///
+    /// # Errors
+    /// If the node stops.
+    pub fn wait_readable(&self, proc: &Proc, level: CommitLevel, lsn: Lsn) -> Result<(), TxnError> {
+        if self.queue.readable(level) >= lsn || lsn <= proc.last_commit() {
+            return Ok(());
+        }
+        super::wait::blocking(|| self.queue.wait_readable(level, lsn).wait())
+    }
+
+    // ---- positions
+
+    /// The visible positions.
+    pub fn positions(&self) -> Positions {
+        Positions {
+            recorded: self.queue.reached(CommitLevel::Off),
+            flushed: self.queue.reached(CommitLevel::Local),
+            replicated: self.queue.reached(CommitLevel::On),
+        }
+    }
+
+    /// The position sessions at `level` read at.
+    #[inline]
+    pub fn readable(&self, level: CommitLevel) -> Lsn {
+        self.queue.readable(level)
+    }
+
+    /// How far the synchronous standbys are; `None`: none are asked for, so `flushed` counts.
+    pub fn set_replicated(&self, sync: Option<SyncPositions>) {
+        if !self.in_recovery() {
+            self.release(self.queue.set_sync(sync, self.wal.flushed()));
+        }
+    }
+
+    /// Replay has applied everything before `lsn`: sessions on this standby read there.
+    pub fn set_replayed(&self, lsn: Lsn) {
+        self.release(self.queue.set_all(lsn));
+    }
+
+    /// The node stops: commits that wait learn that their outcome is unknown.
+    pub fn stop(&self) {
+        self.queue.stop();
+    }
+
+    fn release(&self, released: Released) {
+        for q in &released {
+            if let Some(l) = &q.locks {
+                self.locks.release_from(l, 0);
+            }
+            self.locks.xid_finished(std::iter::once(q.top).chain(q.subs.iter().copied()));
+            acknowledge(q);
+        }
+    }
+
+    // ---- horizon
+
+    pub(super) fn register(&self, proc: &Proc, level: CommitLevel) -> Result<Registration, TxnError> {
+        let own = proc.last_commit();
+        if self.queue.reached(CommitLevel::Off) < own {
+            // Behind another commit that is just being recorded.
+            super::wait::blocking(|| self.queue.wait_readable(CommitLevel::Off, own).wait())?;
+        }
+        let floor = Lsn::from_u64(self.horizon.load(Ordering::SeqCst));
+        Ok(Registration::new(&proc.slot, floor, || self.queue.readable(level).max(own)))
+    }
+
+    /// No snapshot, here or on a standby that asked, needs a version whose end committed at or before this.
+    pub fn horizon(&self) -> Lsn {
+        // The position before the snapshots: one that registers after the scan reads at or above it.
+        let replicated = self.queue.reached(CommitLevel::On).as_u64();
+        let h = replicated.min(self.procs.oldest_snapshot()).min(self.feedback.load(Ordering::SeqCst));
+        Lsn::from_u64(self.horizon.fetch_max(h, Ordering::SeqCst).max(h))
+    }
+
+    /// Whether a version ended at `lsn` is needed by nobody. Looks at the sessions only if the last answer does not suffice.
+    pub fn is_removable(&self, lsn: Lsn) -> bool {
+        lsn.as_u64() <= self.horizon.load(Ordering::SeqCst)
+            || (lsn <= self.queue.reached(CommitLevel::On) && lsn <= self.horizon())
+    }
+
+    /// The oldest snapshot of this node's sessions; `None`: there is none.
+    pub fn oldest_snapshot(&self) -> Option<Lsn> {
+        match self.procs.oldest_snapshot() {
+            u64::MAX => None,
+            v => Some(Lsn::from_u64(v)),
+        }
+    }
+
+    /// What the standbys' queries and slots need kept: the least of them; `None`: nothing.
+    pub fn set_feedback(&self, oldest: Option<Lsn>) {
+        self.feedback.store(oldest.map_or(u64::MAX, Lsn::as_u64), Ordering::SeqCst);
+    }
+
+    /// Raises the settled floor past xids that are finished and decided at or before the horizon.
+    pub fn settle(&self) -> Result<(), TxnError> {
+        let Some(_one) = self.settling.try_lock() else { return Ok(()) };
+        let horizon = self.horizon();
+        let (mut xid, next) = (self.lsns.floor(), self.next_xid());
+        while xid < next {
+            match self.xid_status(xid)? {
+                XidStatus::Running => break,
+                XidStatus::Committed(lsn) if lsn > horizon => break,
+                XidStatus::Committed(_) | XidStatus::Aborted => xid = xid.next(),
+            }
+        }
+        // Below the floor nothing recorded means aborted; so that must be true for all of them.
+        self.crashed_below.fetch_max(xid.as_u64(), Ordering::AcqRel);
+        self.lsns.settle(xid);
+        Ok(())
+    }
+
+    fn settle_sometimes(&self) -> Result<(), TxnError> {
+        if self.decided.fetch_add(1, Ordering::Relaxed) % 256 == 255 { self.settle() } else { Ok(()) }
+    }
+
+    // ---- deciding
+
+    fn now() -> i64 {
+        const EPOCH_2000: u64 = 946_684_800;
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX) - i64::try_from(EPOCH_2000 * 1_000_000).unwrap_or(0)
+    }
+
+    /// Writes and records a commit. The locks pass to the queue.
+    pub(super) fn commit_xid(
+        &self,
+        proc: &Proc,
+        top: Xid,
+        mut decision: Decision,
+        level: CommitLevel,
+        locks: Option<Arc<LockHolder>>,
+    ) -> Result<CommitWait, TxnError> {
+        decision.time = Self::now();
+        let ticket = self.queue.enter(|| self.wal.inserted());
+        let inserted = {
+            let mut main = Vec::with_capacity(64);
+            decision.encode(top, &mut main);
+            let mut record = RecordBuilder::new(rmgr::XACT, KIND_COMMIT, top);
+            record.carry_flushed_mark().main(&main);
+            self.wal.insert(&record)
+        };
+        let lsn = match inserted {
+            Ok(range) => range.end,
+            Err(e) => {
+                self.release(self.queue.leave(&ticket, None, self.wal.flushed()));
+                return Err(e.into());
+            }
+        };
+        // From here the commit is in the WAL: what fails now must stop the node, not report an abort.
+        let critical = CriticalSection::begin("record a commit");
+        self.record(top, &decision.subs, Status::Committed, lsn)?;
+        if !decision.invalidations.is_empty() {
+            self.invalidation_hooks.read().iter().for_each(|h| h(lsn, &decision.invalidations));
+        }
+        critical.end();
+        proc.set_last_commit(lsn);
+        proc.set_own(None);
+        let waiter = Arc::<CommitWaiter>::default();
+        let queued = Queued { locks, top, subs: decision.subs, waiter: Some(Arc::clone(&waiter)) };
+        self.release(self.queue.leave(&ticket, Some((lsn, level, queued)), self.wal.flushed()));
+        self.wal.request_flush(lsn);
+        if !decision.drops.is_empty() {
+            self.unlink_hooks.read().iter().for_each(|h| h(lsn, &decision.drops));
+        }
+        self.settle_sometimes()?;
+        Ok(CommitWait::new(lsn, waiter))
+    }
+
+    /// Writes and records the abort of `xids` (ascending, the first stands for all), then wakes who waits for them.
+    pub(super) fn abort_xids(&self, xids: &[Xid], created: Vec<RelId>) -> Result<(), TxnError> {
+        let Some((first, rest)) = xids.split_first() else { return Ok(()) };
+        let decision = Decision { time: Self::now(), subs: rest.to_vec(), drops: created, ..Decision::default() };
+        let mut main = Vec::with_capacity(32);
+        decision.encode(*first, &mut main);
+        let mut record = RecordBuilder::new(rmgr::XACT, KIND_ABORT, *first);
+        record.main(&main);
+        let lsn = self.wal.insert(&record)?.end;
+        self.record(*first, rest, Status::Aborted, lsn)?;
+        self.locks.xid_finished(xids.iter().copied());
+        if !decision.drops.is_empty() {
+            self.unlink_hooks.read().iter().for_each(|h| h(lsn, &decision.drops));
+        }
+        self.settle_sometimes()
+    }
+
+    /// LSN first, status second: readers look the other way round.
+    fn record(&self, top: Xid, subs: &[Xid], status: Status, lsn: Lsn) -> Result<(), TxnError> {
+        for xid in subs.iter().copied().chain([top]) {
+            self.lsns.set(xid, lsn);
+        }
+        for xid in subs.iter().copied().chain([top]) {
+            self.status.set(xid, status)?;
+        }
+        Ok(())
+    }
+
+    // ---- recovery and checkpoint
+
+    /// A record of `xid` was replayed: it is assigned.
+    pub fn note_xid(&self, xid: Xid) {
+        self.next_xid.fetch_max(xid.as_u64().saturating_add(1), Ordering::SeqCst);
+    }
+
+    /// Redo of a decision. Its position follows with [`Self::set_replayed`].
+    pub(super) fn redo_decision(&self, top: Xid, d: &Decision, commit: bool, lsn: Lsn) -> Result<(), TxnError> {
+        self.note_xid(d.subs.last().copied().unwrap_or(top).max(top));
+        let status = if commit { Status::Committed } else { Status::Aborted };
+        self.record(top, &d.subs, status, lsn)?;
+        if !d.invalidations.is_empty() {
+            self.invalidation_hooks.read().iter().for_each(|h| h(lsn, &d.invalidations));
+        }
+        if !d.drops.is_empty() {
+            self.unlink_hooks.read().iter().for_each(|h| h(lsn, &d.drops));
+        }
+        self.settle_sometimes()
+    }
+
+    /// The writer that this node replays began anew with `next_xid`: what it left undecided before is aborted.
+    pub fn note_writer_restart(&self, next_xid: Xid) {
+        self.next_xid.fetch_max(next_xid.as_u64(), Ordering::SeqCst);
+        self.crashed_below.fetch_max(next_xid.as_u64(), Ordering::AcqRel);
+    }
+
+    /// Recovery is over, everything before `at` is applied: this node writes from now on. What is undecided is aborted.
+    pub fn end_recovery(&self, at: Lsn) {
+        self.note_writer_restart(self.next_xid());
+        self.release(self.queue.set_all(at));
+        self.recovering.store(false, Ordering::Release);
+    }
+
+    /// What a checkpoint has to keep. Call after choosing the redo point, and take the lesser of it and `redo_limit`.
+    pub fn checkpoint_xids(&self) -> CheckpointXids {
+        CheckpointXids {
+            redo_limit: self.queue.oldest_pending(),
+            oldest_xid: self.lsns.floor(),
+            next_xid: self.next_xid(),
+        }
+    }
+
+    /// Makes the statuses durable; after `checkpoint_xids`, before the checkpoint record.
+    ///
+    /// # Errors
+    /// If the WAL cannot be flushed or a file not written.
+    pub fn checkpoint_status(&self) -> Result<(), TxnError> {
+        self.settle()?;
+        self.status.checkpoint(|| {
+            if !self.in_recovery() {
+                self.wal.flush(self.wal.inserted())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets statuses of xids below `oldest`, which no row version names any more.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
+    pub fn trim_status(&self, oldest: Xid) -> Result<(), TxnError> {
+        self.status.trim(oldest.min(self.lsns.floor()))
+    }
+}

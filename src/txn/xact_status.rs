@@ -1,0 +1,271 @@
+//! Status of every xid: two bits, in files under `pg_xact`, in memory by segment.
+//!
+//! A file holds 262,144 xids: 32 bytes of header, then 64 KiB, four xids a byte, low bits first. It is replaced as a whole
+//! (write, sync, rename), so it is never torn. The WAL is flushed before a file is written, so a file never says more than the WAL can
+//! prove; what it says less, redo adds.
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 8 | magic `AIXACT\0\1` (the last byte is the format version) |
+//! | 8 | 8 | segment number |
+//! | 16 | 8 | system identifier |
+//! | 24 | 4 | crc32c of bytes 0 to 24 and of the statuses |
+//! | 28 | 4 | 0 |
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use afterimage_wal::disk::{Disk, durable_replace, read_all};
+use afterimage_wal::ids::{SystemId, Xid};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use super::error::TxnError;
+
+/// Xids per file.
+pub const SEGMENT_XIDS: u64 = 1 << 18;
+const WORD_XIDS: u64 = 32;
+const WORDS: usize = (SEGMENT_XIDS / WORD_XIDS) as usize;
+const HEADER: usize = 32;
+const MAGIC: [u8; 8] = *b"AIXACT\0\x01";
+
+/// What is recorded about an xid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// Nothing: in progress, or ended by a crash.
+    Unknown = 0,
+    /// Committed.
+    Committed = 1,
+    /// Rolled back.
+    Aborted = 2,
+}
+
+#[derive(Debug)]
+struct Segment {
+    words: Box<[AtomicU64]>,
+    dirty: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Segments {
+    /// Number of the first one kept.
+    first: u64,
+    list: Vec<Option<Arc<Segment>>>,
+}
+
+/// The statuses.
+pub struct XactStatus {
+    dir: PathBuf,
+    disk: Arc<dyn Disk>,
+    system: SystemId,
+    segments: ArcSwap<Segments>,
+    /// Held while a segment is read in, the list replaced, or dirty segments written. Rank 78; I/O while held, never taken on a path
+    /// that finds its segment in memory.
+    load: Mutex<()>,
+}
+
+impl XactStatus {
+    /// Statuses in `dir`, read as they are asked for.
+    pub fn new(dir: impl Into<PathBuf>, disk: Arc<dyn Disk>, system: SystemId) -> Self {
+        Self { dir: dir.into(), disk, system, segments: ArcSwap::default(), load: Mutex::new(()) }
+    }
+
+    fn split(xid: Xid) -> (u64, usize, u32) {
+        let at = xid.as_u64() % SEGMENT_XIDS;
+        let word = usize::try_from(at / WORD_XIDS).unwrap_or(0);
+        (xid.as_u64() / SEGMENT_XIDS, word, u32::try_from(at % WORD_XIDS).unwrap_or(0) * 2)
+    }
+
+    fn find(&self, segno: u64) -> Option<Arc<Segment>> {
+        let s = self.segments.load();
+        let i = usize::try_from(segno.checked_sub(s.first)?).ok()?;
+        s.list.get(i)?.clone()
+    }
+
+    fn segment(&self, segno: u64) -> Result<Arc<Segment>, TxnError> {
+        if let Some(s) = self.find(segno) {
+            return Ok(s);
+        }
+        let _g = self.load.lock();
+        if let Some(s) = self.find(segno) {
+            return Ok(s);
+        }
+        let new = Arc::new(self.read_file(segno)?);
+        let old = self.segments.load();
+        let mut list = old.list.clone();
+        let mut first = old.first;
+        if list.is_empty() {
+            first = segno;
+        }
+        while segno < first {
+            list.insert(0, None);
+            first -= 1;
+        }
+        let i = usize::try_from(segno - first).unwrap_or(usize::MAX);
+        if list.len() <= i {
+            list.resize(i + 1, None);
+        }
+        list[i] = Some(Arc::clone(&new));
+        self.segments.store(Arc::new(Segments { first, list }));
+        Ok(new)
+    }
+
+    /// What is recorded about `xid`.
+    ///
+    /// # Errors
+    /// If its file cannot be read or is damaged.
+    #[inline]
+    pub fn get(&self, xid: Xid) -> Result<Status, TxnError> {
+        let (segno, word, shift) = Self::split(xid);
+        let w = {
+            let s = self.segments.load();
+            let seg = segno
+                .checked_sub(s.first)
+                .and_then(|i| usize::try_from(i).ok())
+                .and_then(|i| s.list.get(i))
+                .and_then(Option::as_ref);
+            // Acquire, paired with Release in `set`: who sees the status sees the commit LSN set before it.
+            seg.map(|seg| seg.words[word].load(Ordering::Acquire))
+        };
+        let w = match w {
+            Some(w) => w,
+            None => self.segment(segno)?.words[word].load(Ordering::Acquire),
+        };
+        Ok(match (w >> shift) & 3 {
+            0 => Status::Unknown,
+            1 => Status::Committed,
+            2 => Status::Aborted,
+            _ => return Err(TxnError::StatusMissing(xid)),
+        })
+    }
+
+    /// Records the outcome of `xid`, once.
+    ///
+    /// # Errors
+    /// If its file cannot be read.
+    pub fn set(&self, xid: Xid, status: Status) -> Result<(), TxnError> {
+        let (segno, word, shift) = Self::split(xid);
+        let seg = self.segment(segno)?;
+        seg.words[word].fetch_or(u64::from(status as u8) << shift, Ordering::Release);
+        seg.dirty.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes sure the segment of `xid` is in memory, so that recording its outcome later does no I/O.
+    ///
+    /// # Errors
+    /// If its file cannot be read.
+    pub fn prepare(&self, xid: Xid) -> Result<(), TxnError> {
+        let segno = xid.as_u64() / SEGMENT_XIDS;
+        {
+            let s = self.segments.load();
+            let i = segno.checked_sub(s.first).and_then(|i| usize::try_from(i).ok());
+            if i.and_then(|i| s.list.get(i)).is_some_and(Option::is_some) {
+                return Ok(());
+            }
+        }
+        self.segment(segno).map(|_| ())
+    }
+
+    fn path(&self, segno: u64) -> PathBuf {
+        self.dir.join(format!("{segno:04X}"))
+    }
+
+    fn read_file(&self, segno: u64) -> Result<Segment, TxnError> {
+        let path = self.path(segno);
+        let words: Box<[AtomicU64]> = match read_all(self.disk.as_ref(), &path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
+            Ok(b) => {
+                let ok = b.len() == HEADER + WORDS * 8
+                    && b[..8] == MAGIC
+                    && b[8..16] == segno.to_le_bytes()
+                    && b[16..24] == self.system.to_le_bytes()
+                    && b[24..28] == crc32c::crc32c_append(crc32c::crc32c(&b[..24]), &b[HEADER..]).to_le_bytes();
+                if !ok {
+                    let source = io::Error::new(io::ErrorKind::InvalidData, "header or checksum is wrong");
+                    return Err(TxnError::StatusFile { path, source });
+                }
+                b[HEADER..]
+                    .as_chunks::<8>()
+                    .0
+                    .iter()
+                    .map(|w| AtomicU64::new(u64::from_le_bytes(*w)))
+                    .collect()
+            }
+            Err(source) => return Err(TxnError::StatusFile { path, source }),
+        };
+        Ok(Segment { words, dirty: AtomicBool::new(false) })
+    }
+
+    /// Writes what changed since the last call and makes it durable. `flush_wal` runs after the statuses are copied, before they are
+    /// written. Part of every checkpoint, after its redo point is chosen.
+    ///
+    /// # Errors
+    /// If a file cannot be written, or `flush_wal` fails.
+    pub fn checkpoint(&self, flush_wal: impl Fn() -> Result<(), TxnError>) -> Result<(), TxnError> {
+        let _g = self.load.lock();
+        let s = self.segments.load_full();
+        for (i, seg) in s.list.iter().enumerate() {
+            let Some(seg) = seg else { continue };
+            if !seg.dirty.swap(false, Ordering::AcqRel) {
+                continue;
+            }
+            let segno = s.first + u64::try_from(i).unwrap_or(0);
+            let r = self.write_file(segno, seg, &flush_wal);
+            if r.is_err() {
+                seg.dirty.store(true, Ordering::Release);
+            }
+            r?;
+        }
+        Ok(())
+    }
+
+    fn write_file(
+        &self,
+        segno: u64,
+        seg: &Segment,
+        flush_wal: &impl Fn() -> Result<(), TxnError>,
+    ) -> Result<(), TxnError> {
+        let mut b = Vec::with_capacity(HEADER + WORDS * 8);
+        b.extend_from_slice(&MAGIC);
+        b.extend_from_slice(&segno.to_le_bytes());
+        b.extend_from_slice(&self.system.to_le_bytes());
+        b.extend_from_slice(&[0; 8]);
+        for w in &seg.words {
+            b.extend_from_slice(&w.load(Ordering::Acquire).to_le_bytes());
+        }
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&b[..24]), &b[HEADER..]);
+        b[24..28].copy_from_slice(&crc.to_le_bytes());
+        flush_wal()?;
+        let path = self.path(segno);
+        let err = |source| TxnError::StatusFile { path: path.clone(), source };
+        durable_replace(self.disk.as_ref(), &path, &b).map_err(err)
+    }
+
+    /// Removes files that hold only xids below `oldest`, which no row version names any more.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
+    pub fn trim(&self, oldest: Xid) -> Result<(), TxnError> {
+        let _g = self.load.lock();
+        let s = self.segments.load_full();
+        let keep = oldest.as_u64() / SEGMENT_XIDS;
+        let Some(n) = keep.checked_sub(s.first).filter(|n| *n > 0) else { return Ok(()) };
+        let n = usize::try_from(n).unwrap_or(usize::MAX).min(s.list.len());
+        let list = s.list[n..].to_vec();
+        let upto = s.first + u64::try_from(n).unwrap_or(0);
+        self.segments.store(Arc::new(Segments { first: upto, list }));
+        for segno in s.first..upto {
+            let path = self.path(segno);
+            match self.disk.remove(&path) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(TxnError::StatusFile { path, source }),
+            }
+        }
+        Ok(())
+    }
+}
