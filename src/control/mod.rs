@@ -1,1 +1,3 @@
 //! `control`: see docs/ARCHITECTURE.md.
+
+pub mod node_state;

@@ -193,6 +193,26 @@ impl Buffer {
         OwnedWrite { guard: RwLock::write_arc(&self.frame.latch), buffer: self }
     }
 
+    /// Exclusive latch that owns its pin, if it is free; else the pin back.
+    pub fn try_write_owned(self) -> Result<OwnedWrite, Self> {
+        match RwLock::try_write_arc(&self.frame.latch) {
+            Some(guard) => Ok(OwnedWrite { guard, buffer: self }),
+            None => Err(self),
+        }
+    }
+
+    /// As [`Self::write_cleanup`], owning the pin.
+    pub fn write_cleanup_owned(self) -> OwnedWrite {
+        loop {
+            let guard = RwLock::write_arc(&self.frame.latch);
+            if self.frame.pins.load(Ordering::SeqCst) == 1 {
+                return OwnedWrite { guard, buffer: self };
+            }
+            drop(guard);
+            self.wait_for_only_pin();
+        }
+    }
+
     /// Exclusive latch, if it is free and this is the only pin: nobody holds a place inside the page, so items may move.
     pub fn try_write_cleanup(&self) -> Option<PageWrite<'_>> {
         let guard = self.frame.latch.try_write()?;
@@ -207,14 +227,18 @@ impl Buffer {
                 return PageWrite { guard, frame: &self.frame };
             }
             drop(guard);
-            let mut held = self.frame.pin_gone.lock.lock();
-            self.frame.pin_waiters.fetch_add(1, Ordering::SeqCst);
-            // A pin dropped after the store takes the lock to notify, so it cannot slip between this look and the wait.
-            while self.frame.pins.load(Ordering::SeqCst) != 1 {
-                self.frame.pin_gone.cond.wait(&mut held);
-            }
-            self.frame.pin_waiters.fetch_sub(1, Ordering::SeqCst);
+            self.wait_for_only_pin();
         }
+    }
+
+    fn wait_for_only_pin(&self) {
+        let mut held = self.frame.pin_gone.lock.lock();
+        self.frame.pin_waiters.fetch_add(1, Ordering::SeqCst);
+        // A pin dropped after the raise takes the lock to notify, so it cannot slip between this look and the wait.
+        while self.frame.pins.load(Ordering::SeqCst) != 1 {
+            self.frame.pin_gone.cond.wait(&mut held);
+        }
+        self.frame.pin_waiters.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -12,6 +12,8 @@ use super::{
     page::{HEADER_SIZE, PAGE_SIZE, Page},
 };
 
+/// Free bytes recorded for a page that is free as a whole; [`find`] with this many finds only such.
+pub const WHOLE_PAGE: usize = PAGE_SIZE - HEADER_SIZE;
 /// Bytes one step of a category stands for.
 const STEP: usize = PAGE_SIZE / 256;
 /// Inner nodes of a page's tree; the tree is complete, so leaves are one more at most.
@@ -170,6 +172,11 @@ pub fn search(pool: &BufferPool, rel: RelId, need: usize, spread: usize) -> Resu
     Ok(None)
 }
 
+/// As [`search`] without spreading.
+pub fn find(pool: &BufferPool, rel: RelId, need: usize) -> Result<Option<BlockNo>, StorageError> {
+    search(pool, rel, need, 0)
+}
+
 /// Records what `block` really has and searches again.
 pub fn record_and_search(
     pool: &BufferPool,
@@ -192,4 +199,39 @@ pub fn recorded(pool: &BufferPool, rel: RelId, block: BlockNo) -> Result<usize, 
     let buffer = open(pool, rel, 0, index)?;
     let value = leaf(&buffer.read(), usize::try_from(block.get() % LEAVES_U32).unwrap_or(0));
     Ok(usize::from(value) * STEP)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_tree_page_has_its_own_block() {
+        let mut seen = HashSet::new();
+        assert_eq!(physical(ROOT_LEVEL, 0), BlockNo::new(0));
+        assert_eq!(physical(1, 0), BlockNo::new(1));
+        assert_eq!(physical(0, 0), BlockNo::new(2));
+        for level in 0..=1 {
+            for index in 0..if level == 0 { 3 * LEAVES_U32 } else { 3 } {
+                assert!(seen.insert(physical(level, index)), "level {level} index {index}");
+            }
+        }
+    }
+
+    #[test]
+    fn tree_finds_what_was_set() {
+        let mut page = Page::zeroed();
+        page.init(0);
+        assert_eq!(find_leaf(&page, 1, 0), None);
+        for (slot, value) in [(0, 3), (17, 200), (LEAVES - 1, 255)] {
+            set_leaf(&mut page, slot, value);
+        }
+        assert_eq!(find_leaf(&page, 201, 0), Some(LEAVES - 1));
+        assert_eq!(find_leaf(&page, 100, 0), Some(17));
+        set_leaf(&mut page, LEAVES - 1, 0);
+        assert_eq!(find_leaf(&page, 201, 5), None);
+        assert_eq!(find_leaf(&page, 2, 0), Some(0));
+    }
 }

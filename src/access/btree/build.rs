@@ -1,0 +1,306 @@
+//! Building a whole index from sorted entries: nodes are filled one after the other, bottom up, and written as whole pages.
+//!
+//! Nobody else sees the index before the transaction that builds it commits, so nothing is latched for long and the order of
+//! writing is free. Blocks are taken in order; the root, block 0, is written last.
+
+use std::collections::VecDeque;
+
+use afterimage_wal::{BlockNo, Fork, RecordBuilder, Xid, record::WILL_INIT, rmgr};
+
+use super::alloc::extend;
+use super::descend::{ROOT, damaged, latch_write, sound};
+use super::insert::{INTERNAL_FILL, LEAF_FILL, check_key, log_pages};
+use super::node::{self, Fence, KeyBuf, NO_BLOCK, NodeBuilder, Shape, separator};
+use super::record::PAGES;
+use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
+use crate::storage::{CriticalSection, OwnedWrite, PAGE_SIZE, Page, page::LINE_POINTER_SIZE};
+
+/// Entries in ascending order of key, then tid. Lends, so that a merge of runs copies nothing.
+pub trait SortedEntries {
+    /// The next one.
+    ///
+    /// # Errors
+    /// Reading a spilled run, or the source.
+    fn next(&mut self) -> Result<Option<SortedEntry<'_>>, AccessError>;
+}
+
+/// One entry of a build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SortedEntry<'a> {
+    /// Key.
+    pub key: &'a [u8],
+    /// Row.
+    pub tid: Tid,
+    /// Whether the row counts for uniqueness; one that is deleted but still visible to some snapshot does not.
+    pub live: bool,
+}
+
+/// How to build.
+#[derive(Clone, Copy, Default)]
+pub struct BuildOptions<'a> {
+    /// `fillfactor` of leaves, percent; 90 if not given.
+    pub fill: Option<usize>,
+    /// For a unique index: the length of the part of a key that must be unique, or `None` for a key that never conflicts (nulls).
+    pub unique: Option<&'a dyn Fn(&[u8]) -> Option<usize>>,
+}
+
+impl std::fmt::Debug for BuildOptions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BuildOptions(fill {:?}, unique {})", self.fill, self.unique.is_some())
+    }
+}
+
+/// What a build made, or why it stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Built {
+    /// So many entries.
+    Entries(u64),
+    /// Two live rows with this key.
+    Duplicate {
+        /// The key.
+        key: Vec<u8>,
+        /// One row.
+        first: Tid,
+        /// The other.
+        second: Tid,
+    },
+}
+
+/// Makes an empty index in the relation's empty file.
+///
+/// # Errors
+/// Storage, WAL.
+pub fn create(ctx: &AccessCtx, rel: &RelHandle) -> Result<(), AccessError> {
+    let mut out = Output::new(ctx, rel)?;
+    let shape = Shape { level: 0, right: NO_BLOCK, low: Fence::default(), high: Fence::default(), incomplete: false, deleted: false };
+    let builder = sound(rel, ROOT, NodeBuilder::new(&shape))?;
+    out.write_root(&builder.finish())
+}
+
+/// Fills the relation's empty file with an index over `entries`.
+///
+/// # Errors
+/// [`AccessError::KeyTooBig`]; storage, WAL; what `entries` and `check` give (the latter is called now and then: cancel).
+pub fn build(
+    ctx: &AccessCtx,
+    rel: &RelHandle,
+    entries: &mut dyn SortedEntries,
+    options: &BuildOptions<'_>,
+    check: &mut dyn FnMut() -> Result<(), AccessError>,
+) -> Result<Built, AccessError> {
+    let mut build = Build { out: Output::new(ctx, rel)?, levels: Vec::new(), fill: options.fill.unwrap_or(LEAF_FILL).clamp(10, 100) };
+    let mut count = 0_u64;
+    let mut last_live: Option<(KeyBuf, usize, Tid)> = None;
+    while let Some(SortedEntry { key, tid, live }) = entries.next()? {
+        check_key(key)?;
+        if let Some(unique) = options.unique
+            && live
+            && let Some(len) = unique(key)
+        {
+            if let Some((last, last_len, first)) = &last_live
+                && key.get(..len) == last.get(..*last_len)
+            {
+                return Ok(Built::Duplicate { key: key.to_vec(), first: *first, second: tid });
+            }
+            last_live = Some((KeyBuf::from_slice(key), len, tid));
+        }
+        build.add(0, key, tid.as_u64(), NO_BLOCK)?;
+        count += 1;
+        if count.is_multiple_of(1024) {
+            check()?;
+        }
+    }
+    build.finish()?;
+    Ok(Built::Entries(count))
+}
+
+/// A node being filled: entries are kept until its fences are known.
+struct Open {
+    /// Block it will be written to.
+    block: BlockNo,
+    low: Fence,
+    /// Keys one after the other; `entries` has tid, child and end.
+    keys: Vec<u8>,
+    entries: Vec<(u64, BlockNo, usize)>,
+    bytes: usize,
+}
+
+impl Open {
+    fn new(block: BlockNo, low: Fence) -> Self {
+        let bytes = low.key.len() + node::TID_SIZE + LINE_POINTER_SIZE;
+        Self { block, low, keys: Vec::with_capacity(PAGE_SIZE), entries: Vec::with_capacity(512), bytes }
+    }
+
+    fn key(&self, i: usize) -> &[u8] {
+        let start = if i == 0 { 0 } else { self.entries[i - 1].2 };
+        &self.keys[start..self.entries[i].2]
+    }
+}
+
+struct Build<'a> {
+    out: Output<'a>,
+    levels: Vec<Open>,
+    fill: usize,
+}
+
+impl Build<'_> {
+    /// Appends an entry to the open node of a level.
+    fn add(&mut self, level: usize, key: &[u8], tid: u64, child: BlockNo) -> Result<(), AccessError> {
+        if level == self.levels.len() {
+            let block = self.out.take_block();
+            self.levels.push(Open::new(block, Fence::default()));
+        }
+        let item = LINE_POINTER_SIZE + node::TID_SIZE + if level == 0 { 0 } else { 4 } + key.len();
+        let capacity = PAGE_SIZE - crate::storage::page::HEADER_SIZE - node::SPECIAL_SIZE;
+        let open = &self.levels[level];
+        let fill = if level == 0 { self.fill } else { INTERNAL_FILL.max(self.fill.min(90)) };
+        // Room for the longest high fence stays, whatever the fill; a node has at least one entry, an inner one two.
+        let full = open.bytes + item > (capacity * fill / 100).min(capacity)
+            || open.bytes + item + key.len() + node::TID_SIZE + LINE_POINTER_SIZE > capacity;
+        if full && open.entries.len() > usize::from(level > 0) {
+            let fence = if level == 0 {
+                let last = open.entries.len() - 1;
+                let left = (open.key(last), open.entries[last].0);
+                if left >= (key, tid) {
+                    return Err(damaged(&self.out.rel, open.block, "entries to build from are out of order"));
+                }
+                separator(left, (key, tid))
+            } else {
+                Fence::new(key, tid)
+            };
+            let right = self.out.take_block();
+            let closed = std::mem::replace(&mut self.levels[level], Open::new(right, fence.clone()));
+            self.close(level, closed, fence, right)?;
+        }
+        let open = &mut self.levels[level];
+        open.keys.extend_from_slice(key);
+        open.entries.push((tid, child, open.keys.len()));
+        open.bytes += item;
+        Ok(())
+    }
+
+    /// Writes a full node and tells the level above.
+    fn close(&mut self, level: usize, open: Open, high: Fence, right: BlockNo) -> Result<(), AccessError> {
+        let low = open.low.clone();
+        let block = open.block;
+        let page = self.image(level, &open, high, right)?;
+        self.out.write(block, page)?;
+        self.add(level + 1, &low.key, low.tid, block)
+    }
+
+    fn image(&self, level: usize, open: &Open, high: Fence, right: BlockNo) -> Result<Box<Page>, AccessError> {
+        let shape = Shape {
+            level: u16::try_from(level).map_err(|_| damaged(&self.out.rel, open.block, "too many levels"))?,
+            right,
+            low: open.low.clone(),
+            high,
+            incomplete: false,
+            deleted: false,
+        };
+        let mut builder = sound(&self.out.rel, open.block, NodeBuilder::new(&shape))?;
+        for i in 0..open.entries.len() {
+            let (tid, child, _) = open.entries[i];
+            if !builder.push(tid, false, child, open.key(i), &[]) {
+                return Err(damaged(&self.out.rel, open.block, "a node of a build does not fit its page"));
+            }
+        }
+        Ok(builder.finish())
+    }
+
+    /// Closes all levels; the last becomes the root.
+    fn finish(mut self) -> Result<(), AccessError> {
+        if self.levels.is_empty() {
+            let block = self.out.take_block();
+            self.levels.push(Open::new(block, Fence::default()));
+        }
+        let mut level = 0;
+        loop {
+            let open = std::mem::replace(&mut self.levels[level], Open::new(NO_BLOCK, Fence::default()));
+            if level + 1 == self.levels.len() {
+                // Nothing above: this is the root. Its own block was taken but is not needed.
+                let page = self.image(level, &open, Fence::default(), NO_BLOCK)?;
+                return self.out.write_root(&page);
+            }
+            self.close(level, open, Fence::default(), NO_BLOCK)?;
+            level += 1;
+        }
+    }
+}
+
+/// Blocks added to the file at a time.
+const EXTEND_BY: u32 = 32;
+/// Pages per record.
+const PAGES_PER_RECORD: usize = 8;
+
+/// Writes finished pages.
+struct Output<'a> {
+    ctx: &'a AccessCtx,
+    rel: RelHandle,
+    /// Block 0, kept for the root.
+    root: OwnedWrite,
+    next: u32,
+    waiting: VecDeque<(BlockNo, Box<Page>)>,
+}
+
+impl<'a> Output<'a> {
+    fn new(ctx: &'a AccessCtx, rel: &RelHandle) -> Result<Self, AccessError> {
+        if ctx.pool.n_blocks(rel.file, Fork::Main)? != BlockNo::new(0) {
+            return Err(damaged(rel, ROOT, "the file of an index to build is not empty"));
+        }
+        let root = extend(ctx, rel, 1)?.write_owned();
+        Ok(Self { ctx, rel: *rel, root, next: 1, waiting: VecDeque::new() })
+    }
+
+    fn take_block(&mut self) -> BlockNo {
+        let block = BlockNo::new(self.next);
+        self.next += 1;
+        block
+    }
+
+    fn write(&mut self, block: BlockNo, page: Box<Page>) -> Result<(), AccessError> {
+        self.waiting.push_back((block, page));
+        if self.waiting.len() >= PAGES_PER_RECORD {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), AccessError> {
+        let Some(highest) = self.waiting.iter().map(|(b, _)| b.get()).max() else { return Ok(()) };
+        let have = self.ctx.pool.n_blocks(self.rel.file, Fork::Main)?.get();
+        if highest >= have {
+            drop(extend(self.ctx, &self.rel, (highest + 1 - have).max(EXTEND_BY))?);
+        }
+        let mut record = RecordBuilder::new(rmgr::BTREE, PAGES, Xid::INVALID);
+        let mut pages = Vec::with_capacity(self.waiting.len());
+        let mut data = Vec::with_capacity(PAGE_SIZE);
+        for (block, image) in &self.waiting {
+            data.clear();
+            node::pack(image, &mut data);
+            record.block(self.rel.file, Fork::Main, *block, WILL_INIT, &data);
+            pages.push(latch_write(self.ctx, &self.rel, *block)?);
+        }
+        CriticalSection::run("write built btree nodes", || -> Result<(), AccessError> {
+            for ((_, image), page) in self.waiting.iter().zip(&mut pages) {
+                node::replace(page, image);
+            }
+            let mut pages: Vec<&mut OwnedWrite> = pages.iter_mut().collect();
+            log_pages(self.ctx, &self.rel, &record, &mut pages)
+        });
+        self.waiting.clear();
+        Ok(())
+    }
+
+    fn write_root(&mut self, image: &Page) -> Result<(), AccessError> {
+        self.flush()?;
+        let mut data = Vec::with_capacity(PAGE_SIZE);
+        node::pack(image, &mut data);
+        let mut record = RecordBuilder::new(rmgr::BTREE, PAGES, Xid::INVALID);
+        record.block(self.rel.file, Fork::Main, ROOT, WILL_INIT, &data);
+        CriticalSection::run("write the root of a built btree", || -> Result<(), AccessError> {
+            node::replace(&mut self.root, image);
+            log_pages(self.ctx, &self.rel, &record, &mut [&mut self.root])
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,235 @@
+//! Sorting the entries of an index to be built, with as much memory as is given; the rest goes to files as sorted runs.
+//!
+//! A run's file is unlinked as soon as it is open: no crash leaves one behind.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering as Atomic};
+
+use super::build::{SortedEntries, SortedEntry};
+use crate::access::{AccessError, Tid};
+use crate::storage::StorageError;
+
+/// Makes names unique in this process. Relaxed: nothing else depends on it.
+static NEXT_FILE: AtomicU64 = AtomicU64::new(0);
+
+/// Where an entry's key lies, and enough of it to decide most comparisons.
+struct Slot {
+    /// First eight bytes, big-endian, padded with zeros.
+    head: u64,
+    start: usize,
+    len: u32,
+    live: bool,
+    tid: u64,
+}
+
+/// Takes entries in any order.
+pub struct Sorter {
+    dir: PathBuf,
+    budget_bytes: usize,
+    keys: Vec<u8>,
+    slots: Vec<Slot>,
+    runs: Vec<File>,
+    spilled_bytes: u64,
+    path: PathBuf,
+}
+
+impl std::fmt::Debug for Sorter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sorter({} in memory, {} runs, {} bytes spilled)", self.slots.len(), self.runs.len(), self.spilled_bytes)
+    }
+}
+
+fn head(key: &[u8]) -> u64 {
+    let mut b = [0; 8];
+    let n = key.len().min(8);
+    b[..n].copy_from_slice(&key[..n]);
+    u64::from_be_bytes(b)
+}
+
+fn failed(what: &'static str, path: &Path, source: io::Error) -> AccessError {
+    StorageError::Io { what, path: path.display().to_string(), source }.into()
+}
+
+impl Sorter {
+    /// Sorts with about `budget_bytes` of memory (`maintenance_work_mem`) and files in `dir`, which is made if it is missing.
+    pub fn new(dir: &Path, budget_bytes: usize) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            budget_bytes: budget_bytes.max(64 * 1024),
+            keys: Vec::new(),
+            slots: Vec::new(),
+            runs: Vec::new(),
+            spilled_bytes: 0,
+            path: dir.to_owned(),
+        }
+    }
+
+    /// Adds an entry.
+    ///
+    /// # Errors
+    /// Writing a run: full disk, I/O.
+    pub fn push(&mut self, key: &[u8], tid: Tid, live: bool) -> Result<(), AccessError> {
+        let used = self.keys.len() + self.slots.len() * size_of::<Slot>();
+        if used + key.len() + size_of::<Slot>() > self.budget_bytes && !self.slots.is_empty() {
+            self.spill()?;
+        }
+        let start = self.keys.len();
+        self.keys.extend_from_slice(key);
+        let len = u32::try_from(key.len()).map_err(|_| AccessError::KeyTooBig { size: key.len(), max: super::MAX_KEY_BYTES })?;
+        self.slots.push(Slot { head: head(key), start, len, live, tid: tid.as_u64() });
+        Ok(())
+    }
+
+    /// Bytes written to runs so far.
+    pub fn spilled_bytes(&self) -> u64 {
+        self.spilled_bytes
+    }
+
+    fn sort(&mut self) {
+        let keys = &self.keys;
+        let key = |s: &Slot| &keys[s.start..s.start + usize::try_from(s.len).unwrap_or(0)];
+        self.slots.sort_unstable_by(|a, b| match a.head.cmp(&b.head) {
+            Ordering::Equal => key(a).cmp(key(b)).then(a.tid.cmp(&b.tid)),
+            decided => decided,
+        });
+    }
+
+    fn spill(&mut self) -> Result<(), AccessError> {
+        self.sort();
+        std::fs::create_dir_all(&self.dir).map_err(|e| failed("create directory of", &self.dir, e))?;
+        let n = NEXT_FILE.fetch_add(1, Atomic::Relaxed);
+        self.path = self.dir.join(format!("pgsql_tmp{}.{n}", std::process::id()));
+        let path = &self.path;
+        let file =
+            OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(|e| failed("create", path, e))?;
+        std::fs::remove_file(path).map_err(|e| failed("remove", path, e))?;
+        let mut out = BufWriter::with_capacity(256 * 1024, file);
+        for s in &self.slots {
+            let len = usize::try_from(s.len).unwrap_or(0);
+            let mut fixed = [0; 13];
+            fixed[..4].copy_from_slice(&s.len.to_le_bytes());
+            fixed[4..12].copy_from_slice(&s.tid.to_le_bytes());
+            fixed[12] = u8::from(s.live);
+            out.write_all(&fixed).and_then(|()| out.write_all(&self.keys[s.start..s.start + len])).map_err(|e| failed("write", path, e))?;
+            self.spilled_bytes += 13 + u64::from(s.len);
+        }
+        let mut file = out.into_inner().map_err(|e| failed("write", path, e.into_error()))?;
+        file.rewind().map_err(|e| failed("read", path, e))?;
+        self.runs.push(file);
+        self.keys.clear();
+        self.slots.clear();
+        Ok(())
+    }
+
+    /// Everything that was pushed, in order.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push), and reading runs.
+    pub fn finish(mut self) -> Result<Sorted, AccessError> {
+        if self.runs.is_empty() {
+            self.sort();
+            return Ok(Sorted(Source::Memory { keys: self.keys, slots: self.slots, at: 0 }));
+        }
+        self.spill()?;
+        self.keys = Vec::new();
+        self.slots = Vec::new();
+        let buffer = (self.budget_bytes / self.runs.len()).clamp(16 * 1024, 1024 * 1024);
+        let mut heap = BinaryHeap::with_capacity(self.runs.len());
+        for file in self.runs {
+            let mut run = Run { input: BufReader::with_capacity(buffer, file), key: Vec::new(), tid: 0, live: false };
+            if run.advance().map_err(|e| failed("read", &self.path, e))? {
+                heap.push(run);
+            }
+        }
+        Ok(Sorted(Source::Runs { heap, path: self.path, begun: false }))
+    }
+}
+
+/// Sorted entries.
+#[derive(Debug)]
+pub struct Sorted(Source);
+
+enum Source {
+    Memory { keys: Vec<u8>, slots: Vec<Slot>, at: usize },
+    Runs { heap: BinaryHeap<Run>, path: PathBuf, begun: bool },
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Memory { slots, at, .. } => write!(f, "Memory({at} of {})", slots.len()),
+            Self::Runs { heap, .. } => write!(f, "Runs({})", heap.len()),
+        }
+    }
+}
+
+/// A run and its current entry. Ordered so that the heap gives the least first.
+struct Run {
+    input: BufReader<File>,
+    key: Vec<u8>,
+    tid: u64,
+    live: bool,
+}
+
+impl Run {
+    fn advance(&mut self) -> io::Result<bool> {
+        let mut fixed = [0; 13];
+        match self.input.read_exact(&mut fixed) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(e) => return Err(e),
+        }
+        let [a, b, c, d, tid @ .., live] = fixed;
+        self.tid = u64::from_le_bytes(tid);
+        self.live = live != 0;
+        self.key.resize(usize::try_from(u32::from_le_bytes([a, b, c, d])).unwrap_or(0), 0);
+        self.input.read_exact(&mut self.key)?;
+        Ok(true)
+    }
+}
+
+impl PartialEq for Run {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Run {}
+
+impl PartialOrd for Run {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Run {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (&other.key, other.tid).cmp(&(&self.key, self.tid))
+    }
+}
+
+impl SortedEntries for Sorted {
+    fn next(&mut self) -> Result<Option<SortedEntry<'_>>, AccessError> {
+        match &mut self.0 {
+            Source::Memory { keys, slots, at } => {
+                let Some(s) = slots.get(*at) else { return Ok(None) };
+                *at += 1;
+                let key = &keys[s.start..s.start + usize::try_from(s.len).unwrap_or(0)];
+                Ok(Some(SortedEntry { key, tid: Tid::from_u64(s.tid), live: s.live }))
+            }
+            Source::Runs { heap, path, begun } => {
+                if std::mem::replace(begun, true)
+                    && let Some(mut top) = heap.peek_mut()
+                    && !top.advance().map_err(|e| failed("read", path, e))?
+                {
+                    drop(std::collections::binary_heap::PeekMut::pop(top));
+                }
+                Ok(heap.peek().map(|run| SortedEntry { key: &run.key, tid: Tid::from_u64(run.tid), live: run.live }))
+            }
+        }
+    }
+}
