@@ -29,6 +29,8 @@ pub mod segment;
 
 pub use error::WalError;
 pub use ids::{BlockNo, Fork, Lsn, LsnRange, Oid, RelId, SegNo, StartId, SystemId, TimelineId, Xid};
-pub use insert::{Positions, Wal, WalEnd, WalOptions};
+pub use flush::{FLUSHED_BYTES, FLUSHED_FILE, FlushedMark};
+pub use insert::{Listener, Positions, Wal, WalEnd, WalOptions};
 pub use reader::{ReadStop, StopReason, WalReader};
+pub use receive::StreamCheck;
 pub use record::{BlockRef, Record, RecordBuf, RecordBuilder};

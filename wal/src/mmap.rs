@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What makes a range of a map durable. The real one is `msync`.
@@ -78,7 +79,7 @@ impl SegmentMap {
     ///
     /// # Panics
     /// If part of the range was claimed before, or lies outside: a bug in reserving, which must not reach the disk.
-    pub(crate) fn claim(&self, range: Range<usize>) -> Claim<'_> {
+    pub(crate) fn claim(self: &Arc<Self>, range: Range<usize>) -> Claim {
         assert!(range.start <= range.end && range.end <= self.len(), "claim outside the segment");
         let claimed = self.claimed.load(Ordering::Acquire);
         assert!(
@@ -86,7 +87,7 @@ impl SegmentMap {
                 && self.claimed.compare_exchange(claimed, range.end, Ordering::AcqRel, Ordering::Acquire).is_ok(),
             "bytes of the WAL claimed twice"
         );
-        Claim { map: self, at: range.start, end: range.end }
+        Claim { map: Arc::clone(self), at: range.start, end: range.end }
     }
 
     /// Makes bytes below `upto` readable. The caller has seen every claim below `upto` written and dropped.
@@ -131,13 +132,13 @@ impl SegmentMap {
 
 /// The right to write some bytes of a segment, once, front to back.
 #[derive(Debug)]
-pub(crate) struct Claim<'a> {
-    map: &'a SegmentMap,
+pub(crate) struct Claim {
+    map: Arc<SegmentMap>,
     at: usize,
     end: usize,
 }
 
-impl Claim<'_> {
+impl Claim {
     /// Bytes that are still to be written.
     pub(crate) fn room(&self) -> usize {
         self.end - self.at
@@ -181,7 +182,7 @@ mod tests {
 
     #[test]
     fn only_published_bytes_are_readable() {
-        let map = SegmentMap::of_memory(4096, b"old", Box::new(Never)).unwrap();
+        let map = SegmentMap::of_memory(4096, b"old", Box::new(Never)).map(Arc::new).unwrap();
         map.begin_at(3);
         assert_eq!(map.bytes(0..3), Some(&b"old"[..]));
         let mut claim = map.claim(8..16);
@@ -195,7 +196,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "claimed twice")]
     fn no_byte_is_claimed_twice() {
-        let map = SegmentMap::of_memory(4096, b"", Box::new(Never)).unwrap();
+        let map = SegmentMap::of_memory(4096, b"", Box::new(Never)).map(Arc::new).unwrap();
         map.claim(0..16);
         map.claim(8..24);
     }
