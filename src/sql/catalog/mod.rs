@@ -8,6 +8,7 @@
 mod builtin;
 pub mod compiled;
 pub mod handle;
+pub mod load;
 pub mod relation;
 pub mod schema;
 pub mod virtual_table;
