@@ -6,14 +6,16 @@
 //! compiled in, and system views, are [`VirtualTable`]s.
 
 mod builtin;
+pub mod cache;
 pub mod compiled;
 pub mod handle;
 pub mod load;
+pub mod names;
 pub mod relation;
 pub mod schema;
 pub mod virtual_table;
 
-pub use handle::{CatalogHandle, Database, Role};
+pub use handle::{CatalogHandle, Database, Role, Viewer};
 pub use relation::{
     CheckConstraint, Column, Constraint, ConstraintKind, FkAction, FkMatch, ForeignKey, Identity, Index, IndexColumn,
     Persistence, RelKind, Relation, SequenceDef, Source,
