@@ -7,12 +7,16 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 use super::cache::{Cache, DatabaseCache, Invalidations, SharedCache};
-use super::load::{self, CatalogReader, CatalogRow, by};
+use super::load::{self, CatalogReader, by};
 use super::names::split_identifiers;
 use super::relation::{Index, PG_CATALOG_NAMESPACE, Relation};
-use super::schema::{CatalogDef, pg_auth_members, pg_authid, pg_class, pg_database, pg_index, pg_namespace};
+use super::schema::{pg_auth_members, pg_authid, pg_class, pg_database, pg_index, pg_namespace};
+use super::shared::Catalog;
+use super::tables::StoredReader;
 use crate::sql::types::Datum;
 use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::{CommitLevel, Proc};
+use crate::txn::snapshot::OwnXids;
 
 /// A role, from `pg_authid`.
 #[derive(Clone, Debug)]
@@ -83,23 +87,30 @@ pub struct Viewer {
     pub temp_namespace: Option<Oid>,
 }
 
-/// Catalog lookups at one snapshot. Cheap to clone; make a new one per statement.
+/// Whose eyes a handle sees with.
+pub(super) struct View {
+    pub(super) proc: Arc<Proc>,
+    pub(super) level: CommitLevel,
+    pub(super) cid: u32,
+    pub(super) own: Option<Arc<OwnXids>>,
+    /// The transaction has DDL of its own: what it reads is not for others, nor the other way round.
+    pub(super) own_ddl: bool,
+}
+
+/// Catalog lookups of one session. Cheap to clone; make a new one per statement, and after each change of catalogs.
 ///
-/// A transaction that ran DDL of its own sees it: its handles bypass the shared cache.
+/// Holds no snapshot: each descriptor is the newest committed one, whatever the transaction's isolation level, since data must be
+/// changed by the rules of now. A transaction that ran DDL of its own sees it: its handles bypass the shared cache.
 #[derive(Clone)]
 pub struct CatalogHandle {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    viewer: Viewer,
+    catalog: Arc<Catalog>,
     database: Arc<DatabaseCache>,
-    shared: Arc<SharedCache>,
-    reader: Box<dyn CatalogReader + Send + Sync>,
-    /// The snapshot's position.
-    now: Lsn,
-    /// The transaction has DDL of its own: what it reads is not for others, nor the other way round.
-    own_ddl: bool,
+    viewer: Viewer,
+    view: View,
     /// Relations read so far by a handle with own DDL. Leaf.
     own: Mutex<FxHashMap<Oid, Option<Arc<Relation>>>>,
     search_path: OnceLock<SearchPath>,
@@ -114,22 +125,24 @@ struct SearchPath {
 
 impl std::fmt::Debug for CatalogHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CatalogHandle").field("viewer", &self.inner.viewer).field("now", &self.inner.now).finish_non_exhaustive()
+        f.debug_struct("CatalogHandle").field("viewer", &self.inner.viewer).finish_non_exhaustive()
     }
 }
 
 impl CatalogHandle {
-    pub(super) fn new(
-        viewer: Viewer,
-        database: Arc<DatabaseCache>,
-        shared: Arc<SharedCache>,
-        reader: Box<dyn CatalogReader + Send + Sync>,
-        now: Lsn,
-        own_ddl: bool,
-    ) -> Self {
-        let inner =
-            Inner { viewer, database, shared, reader, now, own_ddl, own: Mutex::default(), search_path: OnceLock::new() };
-        Self { inner: Arc::new(inner) }
+    pub(super) fn new(catalog: Arc<Catalog>, database: Arc<DatabaseCache>, viewer: Viewer, view: View) -> Self {
+        let own = Mutex::default();
+        Self { inner: Arc::new(Inner { catalog, database, viewer, view, own, search_path: OnceLock::new() }) }
+    }
+
+    /// Who looks.
+    pub fn viewer(&self) -> &Viewer {
+        &self.inner.viewer
+    }
+
+    /// The server's catalog.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.inner.catalog
     }
 
     /// The connected database.
@@ -142,9 +155,20 @@ impl CatalogHandle {
         self.inner.viewer.user
     }
 
-    /// Reads stored catalogs at this snapshot.
-    pub fn reader(&self) -> &dyn CatalogReader {
-        &*self.inner.reader
+    /// Reads stored catalogs, at a snapshot taken now.
+    ///
+    /// # Errors
+    /// If the node stops.
+    pub fn reader(&self) -> Result<StoredReader, SqlError> {
+        let View { proc, level, cid, own, .. } = &self.inner.view;
+        let ctx = self.inner.catalog.ctx();
+        let snapshot = ctx.txns.snapshot_for(proc, *level, *cid, own.clone())?;
+        Ok(StoredReader::new(ctx.clone(), self.database(), snapshot))
+    }
+
+    /// Where a snapshot taken now would read.
+    fn now(&self) -> Lsn {
+        self.inner.catalog.ctx().txns.readable_for(&self.inner.view.proc, self.inner.view.level)
     }
 
     /// Schemas searched for unqualified names, in order, `pg_catalog` (first unless listed) included.
@@ -198,15 +222,19 @@ impl CatalogHandle {
     }
 
     /// Newest change of anything this handle reads; part of a plan cache's key. `None` when shared caches must be neither
-    /// used nor filled: the transaction has DDL of its own, or its snapshot is older than the change.
+    /// used nor filled: the transaction has DDL of its own, or a change is not yet visible at its commit level.
     pub fn version(&self) -> Option<u64> {
-        let newest = self.inner.database.invalidations.newest().max(self.inner.shared.invalidations.newest());
-        (!self.inner.own_ddl && newest <= self.inner.now).then(|| newest.as_u64())
+        let newest = self.inner.database.invalidations.newest().max(self.shared().invalidations.newest());
+        (!self.inner.view.own_ddl && newest <= self.now()).then(|| newest.as_u64())
     }
 
     /// True if the transaction has DDL of its own.
     pub fn has_own_ddl(&self) -> bool {
-        self.inner.own_ddl
+        self.inner.view.own_ddl
+    }
+
+    fn shared(&self) -> &SharedCache {
+        self.inner.catalog.shared()
     }
 
     /// From the cache, or read and kept.
@@ -216,25 +244,22 @@ impl CatalogHandle {
         invalidations: &Invalidations,
         key: K,
         object: Oid,
-        read: impl FnOnce() -> Result<Option<V>, SqlError>,
+        read: impl FnOnce(&StoredReader) -> Result<Option<V>, SqlError>,
     ) -> Result<Option<V>, SqlError>
     where
         K: std::hash::Hash + Eq,
         V: Clone,
     {
-        if self.inner.own_ddl {
-            return read();
+        if self.inner.view.own_ddl {
+            return read(&self.reader()?);
         }
-        if let Some(known) = cache.get(invalidations, &key, object, self.inner.now) {
+        if let Some(known) = cache.get(invalidations, &key, object, self.now()) {
             return Ok(known);
         }
-        let value = read()?;
-        cache.put(key, value.clone(), self.inner.now);
+        let reader = self.reader()?;
+        let value = read(&reader)?;
+        cache.put(key, value.clone(), reader.lsn());
         Ok(value)
-    }
-
-    fn row(&self, def: &'static CatalogDef, index: Oid, key: &[Datum]) -> Result<Option<CatalogRow>, SqlError> {
-        self.inner.reader.row(def, index, key)
     }
 
     /// The relation with this OID.
@@ -246,12 +271,12 @@ impl CatalogHandle {
         if let Some(relation) = db.builtin.relation(oid) {
             return Ok(Some(relation.clone()));
         }
-        let read = || Ok(load::relation(self.reader(), self.database(), oid)?.map(Arc::new));
-        if self.inner.own_ddl {
+        let read = |reader: &StoredReader| Ok(load::relation(reader, self.database(), oid)?.map(Arc::new));
+        if self.inner.view.own_ddl {
             if let Some(known) = self.inner.own.lock().get(&oid) {
                 return Ok(known.clone());
             }
-            let relation = read()?;
+            let relation = read(&self.reader()?)?;
             self.inner.own.lock().insert(oid, relation.clone());
             return Ok(relation);
         }
@@ -270,9 +295,9 @@ impl CatalogHandle {
         if namespace == PG_CATALOG_NAMESPACE {
             return Ok(None);
         }
-        self.cached(&db.names, &db.invalidations, (namespace, Arc::from(name)), 0, || {
+        self.cached(&db.names, &db.invalidations, (namespace, Arc::from(name)), 0, |reader| {
             let key = [Datum::text(name), Datum::Oid(namespace)];
-            self.row(&pg_class::DEF, by::CLASS_NAME, &key)?.map(|row| row.oid(pg_class::oid)).transpose()
+            reader.row(&pg_class::DEF, by::CLASS_NAME, &key)?.map(|row| row.oid(pg_class::oid)).transpose()
         })
     }
 
@@ -318,8 +343,8 @@ impl CatalogHandle {
         let db = &self.inner.database;
         let table = match db.builtin.index_table(oid) {
             Some(table) => Some(table),
-            None => self.cached(&db.index_tables, &db.invalidations, oid, 0, || {
-                let row = self.row(&pg_index::DEF, by::INDEX_OID, &[Datum::Oid(oid)])?;
+            None => self.cached(&db.index_tables, &db.invalidations, oid, 0, |reader| {
+                let row = reader.row(&pg_index::DEF, by::INDEX_OID, &[Datum::Oid(oid)])?;
                 row.map(|row| row.oid(pg_index::indrelid)).transpose()
             })?,
         };
@@ -356,8 +381,8 @@ impl CatalogHandle {
             _ => {}
         }
         let db = &self.inner.database;
-        self.cached(&db.namespaces, &db.invalidations, Arc::from(name), 0, || {
-            let row = self.row(&pg_namespace::DEF, by::NAMESPACE_NAME, &[Datum::text(name)])?;
+        self.cached(&db.namespaces, &db.invalidations, Arc::from(name), 0, |reader| {
+            let row = reader.row(&pg_namespace::DEF, by::NAMESPACE_NAME, &[Datum::text(name)])?;
             row.map(|row| row.oid(pg_namespace::oid)).transpose()
         })
     }
@@ -381,8 +406,8 @@ impl CatalogHandle {
             return Ok(Some(Arc::from("pg_catalog")));
         }
         let db = &self.inner.database;
-        self.cached(&db.namespace_names, &db.invalidations, oid, 0, || {
-            let row = self.row(&pg_namespace::DEF, by::NAMESPACE_OID, &[Datum::Oid(oid)])?;
+        self.cached(&db.namespace_names, &db.invalidations, oid, 0, |reader| {
+            let row = reader.row(&pg_namespace::DEF, by::NAMESPACE_OID, &[Datum::Oid(oid)])?;
             row.map(|row| row.str(pg_namespace::nspname).map(Arc::from)).transpose()
         })
     }
@@ -392,9 +417,9 @@ impl CatalogHandle {
     /// # Errors
     /// Reading catalogs failed.
     pub fn find_role(&self, name: &str) -> Result<Option<Arc<Role>>, SqlError> {
-        let shared = &self.inner.shared;
-        let oid = self.cached(&shared.role_names, &shared.invalidations, Arc::from(name), 0, || {
-            let row = self.row(&pg_authid::DEF, by::AUTHID_NAME, &[Datum::text(name)])?;
+        let shared = self.shared();
+        let oid = self.cached(&shared.role_names, &shared.invalidations, Arc::from(name), 0, |reader| {
+            let row = reader.row(&pg_authid::DEF, by::AUTHID_NAME, &[Datum::text(name)])?;
             row.map(|row| row.oid(pg_authid::oid)).transpose()
         })?;
         oid.map_or(Ok(None), |oid| self.role(oid))
@@ -414,9 +439,9 @@ impl CatalogHandle {
     /// # Errors
     /// Reading catalogs failed.
     pub fn role(&self, oid: Oid) -> Result<Option<Arc<Role>>, SqlError> {
-        let shared = &self.inner.shared;
-        self.cached(&shared.roles, &shared.invalidations, oid, 0, || {
-            let Some(row) = self.row(&pg_authid::DEF, by::AUTHID_OID, &[Datum::Oid(oid)])? else { return Ok(None) };
+        let shared = self.shared();
+        self.cached(&shared.roles, &shared.invalidations, oid, 0, |reader| {
+            let Some(row) = reader.row(&pg_authid::DEF, by::AUTHID_OID, &[Datum::Oid(oid)])? else { return Ok(None) };
             Ok(Some(Arc::new(Role {
                 oid,
                 name: Arc::from(row.str(pg_authid::rolname)?),
@@ -460,9 +485,9 @@ impl CatalogHandle {
     }
 
     fn direct_memberships(&self, member: Oid) -> Result<Arc<[Oid]>, SqlError> {
-        let shared = &self.inner.shared;
-        let found = self.cached(&shared.memberships, &shared.invalidations, member, 0, || {
-            let rows = self.reader().rows(&pg_auth_members::DEF, by::MEMBERS_MEMBER, &[Datum::Oid(member)])?;
+        let shared = self.shared();
+        let found = self.cached(&shared.memberships, &shared.invalidations, member, 0, |reader| {
+            let rows = reader.rows(&pg_auth_members::DEF, by::MEMBERS_MEMBER, &[Datum::Oid(member)])?;
             rows.iter().map(|row| row.oid(pg_auth_members::roleid)).collect::<Result<Arc<[Oid]>, _>>().map(Some)
         })?;
         Ok(found.unwrap_or_else(|| Arc::from([])))
@@ -489,9 +514,9 @@ impl CatalogHandle {
     /// # Errors
     /// Reading catalogs failed.
     pub fn find_database(&self, name: &str) -> Result<Option<Arc<Database>>, SqlError> {
-        let shared = &self.inner.shared;
-        let oid = self.cached(&shared.database_names, &shared.invalidations, Arc::from(name), 0, || {
-            let row = self.row(&pg_database::DEF, by::DATABASE_NAME, &[Datum::text(name)])?;
+        let shared = self.shared();
+        let oid = self.cached(&shared.database_names, &shared.invalidations, Arc::from(name), 0, |reader| {
+            let row = reader.row(&pg_database::DEF, by::DATABASE_NAME, &[Datum::text(name)])?;
             row.map(|row| row.oid(pg_database::oid)).transpose()
         })?;
         oid.map_or(Ok(None), |oid| self.database_by_oid(oid))
@@ -502,9 +527,9 @@ impl CatalogHandle {
     /// # Errors
     /// Reading catalogs failed.
     pub fn database_by_oid(&self, oid: Oid) -> Result<Option<Arc<Database>>, SqlError> {
-        let shared = &self.inner.shared;
-        self.cached(&shared.databases, &shared.invalidations, oid, 0, || {
-            let row = self.row(&pg_database::DEF, by::DATABASE_OID, &[Datum::Oid(oid)])?;
+        let shared = self.shared();
+        self.cached(&shared.databases, &shared.invalidations, oid, 0, |reader| {
+            let row = reader.row(&pg_database::DEF, by::DATABASE_OID, &[Datum::Oid(oid)])?;
             row.map(|row| {
                 Ok(Arc::new(Database {
                     oid,

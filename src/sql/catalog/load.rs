@@ -12,7 +12,8 @@ use super::schema::{
     CatalogDef, pg_attrdef, pg_attribute, pg_class, pg_constraint, pg_depend, pg_index, pg_namespace, pg_rewrite,
     pg_sequence, pg_statistic,
 };
-use crate::sql::types::{ColDesc, Datum, IoSettings, Tid, TupleDesc, text_in};
+use crate::access::Tid;
+use crate::sql::types::{ColDesc, Datum, IoSettings, TupleDesc, text_in};
 use crate::sqlstate::{SqlError, SqlState};
 
 /// Separates the expressions of one index in `pg_index.indexprs`.

@@ -13,11 +13,14 @@ pub mod load;
 pub mod names;
 pub mod relation;
 pub mod schema;
+pub mod shared;
+pub mod tables;
 pub mod virtual_table;
 
 pub use handle::{CatalogHandle, Database, Role, Viewer};
 pub use relation::{
-    CheckConstraint, Column, Constraint, ConstraintKind, FkAction, FkMatch, ForeignKey, Identity, Index, IndexColumn,
+    CheckConstraint, Column, ColumnStats, Constraint, ConstraintKind, FkAction, FkMatch, ForeignKey, Identity, Index, IndexColumn,
     Persistence, RelKind, Relation, SequenceDef, Source,
 };
+pub use shared::Catalog;
 pub use virtual_table::{VirtualCx, VirtualTable};
