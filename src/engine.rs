@@ -239,4 +239,57 @@ impl Engine {
     pub fn allocate_oid(&self) -> Result<Oid, EngineError> {
         Err(EngineError::WrongState { state: self.node.get(), what: "not built yet" })
     }
+
+    /// Replayed LSN, whenever it moves.
+    pub fn subscribe_replayed(&self) -> tokio::sync::watch::Receiver<Lsn> {
+        tokio::sync::watch::Sender::new(Lsn::INVALID).subscribe()
+    }
+
+    /// History of the current timeline.
+    pub fn history(&self) -> Arc<afterimage_wal::history::History> {
+        Arc::new(afterimage_wal::history::History::first())
+    }
+
+    /// Redo point of the last checkpoint.
+    pub fn redo_lsn(&self) -> Lsn {
+        Lsn::INVALID
+    }
+
+    /// A standby goes over to the child timeline at the fork, where its WAL ends.
+    ///
+    /// # Errors
+    /// The WAL's.
+    pub fn follow_timeline(&self, history: afterimage_wal::history::History, switch_lsn: Lsn) -> Result<(), EngineError> {
+        let _unused = (history, switch_lsn);
+        Err(EngineError::DataDirectory { what: "the engine is not open".to_owned() })
+    }
+
+    /// Begins a base backup: a checkpoint, and where recovery of the copy starts.
+    ///
+    /// # Errors
+    /// The checkpoint's.
+    pub fn backup_start(&self, fast: bool) -> Result<BackupStart, EngineError> {
+        let _unused = fast;
+        Err(EngineError::DataDirectory { what: "the engine is not open".to_owned() })
+    }
+
+    /// Ends a base backup: the position at which the copy is consistent.
+    ///
+    /// # Errors
+    /// The WAL's.
+    pub fn backup_stop(&self, start: &BackupStart) -> Result<(Lsn, TimelineId), EngineError> {
+        let _unused = start;
+        Err(EngineError::DataDirectory { what: "the engine is not open".to_owned() })
+    }
+}
+
+/// Where recovery of a base backup starts.
+#[derive(Clone, Copy, Debug)]
+pub struct BackupStart {
+    /// The checkpoint record.
+    pub checkpoint_lsn: Lsn,
+    /// Its redo point.
+    pub redo_lsn: Lsn,
+    /// Its timeline.
+    pub tli: TimelineId,
 }

@@ -1,1 +1,3 @@
 //! `cli`: see docs/ARCHITECTURE.md.
+
+pub mod basebackup;

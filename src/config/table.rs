@@ -356,6 +356,8 @@ settings! {
     WalKeepSize "wal_keep_size" Kind::Int { min: 0, max: 2147483647 }, Mb, Sighup, "0", 0, "Replication / Sending Servers", "WAL kept for standbys beyond what recovery needs.";
     WalLevel "wal_level" Kind::Enum(&["minimal", "replica", "logical"]), None, Postmaster, "replica", 0, "Write-Ahead Log / Settings", "";
     WalLogHints "wal_log_hints" Kind::Bool, None, Postmaster, "off", 0, "Write-Ahead Log / Settings", "";
+    WalReceiverCompression "wal_receiver_compression" Kind::Enum(&["zstd", "off"]), None, Sighup, "zstd", 0, "Replication / Standby Servers", "How WAL is compressed on the way from an upstream of our own kind.";
+    WalReceiverCompressionLevel "wal_receiver_compression_level" Kind::Int { min: 1, max: 19 }, None, Sighup, "1", 0, "Replication / Standby Servers", "zstd level of the compressed WAL stream.";
     WalReceiverCreateTempSlot "wal_receiver_create_temp_slot" Kind::Bool, None, Sighup, "off", 0, "Replication / Standby Servers", "";
     WalReceiverStatusInterval "wal_receiver_status_interval" Kind::Int { min: 0, max: 2147483 }, S, Sighup, "10", 0, "Replication / Standby Servers", "Longest time between two reports to the upstream.";
     WalReceiverTimeout "wal_receiver_timeout" Kind::Int { min: 0, max: 2147483647 }, Ms, Sighup, "60000", 0, "Replication / Standby Servers", "Silence after which the upstream connection is closed.";

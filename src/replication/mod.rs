@@ -1,1 +1,32 @@
-//! `replication`: see docs/ARCHITECTURE.md.
+//! Physical replication: WAL leaves through [`sender`], arrives through [`receiver`], and is promised to standbys by [`slot`]s.
+//!
+//! - [`command`], [`message`], [`conninfo`], [`client`]: the protocol, both sides.
+//! - [`senders`]: who streams from us and how far they are; `pg_stat_replication`.
+//! - [`sync_names`], [`sync_wait`]: `synchronous_standby_names`, and the position commits wait for.
+//! - [`base_backup`], [`manifest`]: a copy of a running node.
+//! - [`archive`]: `archive_command` and `restore_command`.
+//! - [`services`]: what one node has of all this, put together.
+
+pub mod archive;
+pub mod base_backup;
+pub mod client;
+pub mod command;
+pub mod conninfo;
+pub mod connection;
+pub mod manifest;
+pub mod message;
+pub mod receiver;
+pub mod sender;
+pub mod senders;
+pub mod services;
+pub mod slot;
+pub mod sync_names;
+pub mod sync_wait;
+
+pub use services::Replication;
+
+/// Microseconds since 2000-01-01 UTC, as the protocol counts time.
+pub fn timestamp_now() -> i64 {
+    const PG_EPOCH_MICROS: i64 = 946_684_800_000_000;
+    jiff::Timestamp::now().as_microsecond() - PG_EPOCH_MICROS
+}

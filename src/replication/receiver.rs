@@ -1,0 +1,539 @@
+//! The walreceiver: keeps a standby's WAL growing, from the archive and from its upstream.
+//!
+//! Received bytes are verified record by record and written; the flusher makes them durable; replay follows on its own.
+//! Positions are reported when they move, not on a timer only. A clean disconnect is answered by reconnecting at once;
+//! after failures the wait doubles up to `wal_retrieve_retry_interval`.
+//!
+//! PostgreSQL: replication/walreceiver.c, WaitForWALToBecomeAvailable in access/transam/xlogrecovery.c.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use afterimage_wal::history::History;
+use afterimage_wal::ids::{Lsn, TimelineId};
+use parking_lot::Mutex;
+
+use super::archive;
+use super::client::{Client, ClientError, Event};
+use super::conninfo::{Address, ConnInfo};
+use super::message::{MessageError, ServerMessage, StandbyMessage};
+use super::sender::ZSTD_WINDOW_LOG;
+use super::services::Replication;
+use super::timestamp_now;
+use crate::config::Setting;
+
+/// Most bytes one compressed message may hold once decompressed; senders send 128 kB.
+const RAW_LIMIT_BYTES: usize = 1 << 20;
+/// First wait after a failure.
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error("could not connect to the primary server: {0}")]
+    Connect(#[source] ClientError),
+    #[error("could not receive data from WAL stream: {0}")]
+    Client(#[from] ClientError),
+    #[error("database system identifier differs between the primary and standby\nDETAIL:  The primary's identifier is {theirs}, the standby's identifier is {ours}.")]
+    SystemId { theirs: String, ours: String },
+    #[error("highest timeline {theirs} of the primary is behind recovery timeline {ours}")]
+    TimelineBehind { theirs: TimelineId, ours: TimelineId },
+    #[error(
+        "new timeline {theirs} forked off current database system timeline {ours} before current recovery point {ours_end}\nDETAIL:  The histories part at {fork}; WAL after it exists only here.\nHINT:  Rewind this node, or clone it again."
+    )]
+    Forked { theirs: TimelineId, ours: TimelineId, fork: Lsn, ours_end: Lsn },
+    #[error("invalid message received from primary: {0}")]
+    Message(#[from] MessageError),
+    #[error("compressed WAL from the primary does not decode: {0}")]
+    Compression(String),
+    #[error("could not write received WAL: {0}")]
+    Wal(#[from] afterimage_wal::WalError),
+    #[error("terminating walreceiver due to timeout")]
+    Timeout,
+    #[error("unexpected answer from primary: {0}")]
+    Protocol(String),
+    #[error("could not store timeline history file: {0}")]
+    History(#[source] io::Error),
+}
+
+impl StreamError {
+    /// Trying again cannot help until somebody changes something.
+    fn is_lasting(&self) -> bool {
+        matches!(self, Self::SystemId { .. } | Self::TimelineBehind { .. } | Self::Forked { .. })
+    }
+}
+
+/// How a stream ended without a failure.
+enum StreamEnd {
+    /// The upstream stopped or closed the stream.
+    Closed,
+    /// Promotion, stop, or changed settings.
+    Asked,
+}
+
+/// What `pg_stat_wal_receiver` shows.
+#[derive(Clone, Debug)]
+pub struct ReceiverInfo {
+    /// Number of the receiver, shown as pid; it stays over timeline switches.
+    pub pid: i32,
+    /// `starting`, `streaming`, `waiting`, `restarting`.
+    pub status: &'static str,
+    /// Where this stream began.
+    pub receive_start_lsn: Lsn,
+    /// Timeline where it began.
+    pub receive_start_tli: TimelineId,
+    /// Written here.
+    pub written: Lsn,
+    /// Durable here.
+    pub flushed: Lsn,
+    /// Timeline of the last WAL received.
+    pub received_tli: TimelineId,
+    /// Upstream's clock in its last message.
+    pub last_msg_send_time: Option<i64>,
+    /// When that message came.
+    pub last_msg_receipt_time: Option<i64>,
+    /// Last end of WAL reported to or by the upstream.
+    pub latest_end_lsn: Lsn,
+    /// When.
+    pub latest_end_time: Option<i64>,
+    /// Slot in use.
+    pub slot_name: Option<String>,
+    /// Upstream's host or socket directory.
+    pub sender_host: String,
+    /// Upstream's port.
+    pub sender_port: i32,
+    /// Connection string without secrets.
+    pub conninfo: String,
+}
+
+/// Shared state of the receiver; `None` inside while there is none.
+#[derive(Debug, Default)]
+pub struct ReceiverStatus {
+    /// Rank 62, a leaf.
+    info: Mutex<Option<ReceiverInfo>>,
+}
+
+impl ReceiverStatus {
+    /// The row of `pg_stat_wal_receiver`, if a receiver is connected.
+    pub fn get(&self) -> Option<ReceiverInfo> {
+        self.info.lock().clone()
+    }
+
+    fn update(&self, change: impl FnOnce(&mut ReceiverInfo)) {
+        if let Some(info) = self.info.lock().as_mut() {
+            change(info);
+        }
+    }
+}
+
+/// Feeds a standby until it is promoted or stopped.
+pub async fn run(node: Arc<Replication>) {
+    let mut receiver = Receiver { pid: node.next_pid(), retry: FIRST_RETRY, last_failure: None, node };
+    receiver.run().await;
+    *receiver.node.receiver.info.lock() = None;
+}
+
+struct Receiver {
+    node: Arc<Replication>,
+    pid: i32,
+    retry: Duration,
+    /// The last failure logged, so that a lasting one is logged once.
+    last_failure: Option<String>,
+}
+
+impl Receiver {
+    async fn run(&mut self) {
+        let mut reloads = self.node.config.subscribe();
+        let mut asked = self.node.receiver_stop();
+        loop {
+            if *asked.borrow() {
+                return;
+            }
+            let settings = self.node.config.current();
+            let restore = settings.str(Setting::RestoreCommand).to_owned();
+            if !restore.is_empty() {
+                if let Err(error) = archive::feed(&self.node, &restore).await {
+                    tracing::warn!("{error}");
+                }
+            }
+            let conninfo = settings.str(Setting::PrimaryConninfo).to_owned();
+            let mut wait = settings.duration(Setting::WalRetrieveRetryInterval).unwrap_or(Duration::from_secs(5));
+            if !conninfo.is_empty() {
+                let outcome = tokio::select! {
+                    outcome = self.stream(&conninfo) => outcome,
+                    _ = asked.wait_for(|stop| *stop) => Ok(StreamEnd::Asked),
+                };
+                *self.node.receiver.info.lock() = None;
+                match outcome {
+                    Ok(StreamEnd::Asked) => {
+                        self.retry = FIRST_RETRY;
+                        continue;
+                    }
+                    Ok(StreamEnd::Closed) => {
+                        wait = wait.min(self.retry);
+                        self.retry = (self.retry * 2).min(Duration::from_secs(5));
+                    }
+                    Err(error) => {
+                        let text = error.to_string();
+                        if self.last_failure.as_ref() != Some(&text) || !error.is_lasting() {
+                            tracing::error!(fatal = true, "{text}");
+                        }
+                        self.last_failure = Some(text);
+                        wait = if error.is_lasting() { wait } else { wait.min(self.retry) };
+                        self.retry = (self.retry * 2).min(Duration::from_secs(5));
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                changed = reloads.changed() => {
+                    if changed.is_err() { return }
+                    self.retry = FIRST_RETRY;
+                }
+                _ = asked.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    async fn stream(&mut self, conninfo: &str) -> Result<StreamEnd, StreamError> {
+        let node = Arc::clone(&self.node);
+        let settings = node.config.current();
+        let info = ConnInfo::parse(conninfo).map_err(|e| StreamError::Connect(e.into()))?;
+        let cluster_name = settings.str(Setting::ClusterName);
+        let name = if cluster_name.is_empty() { "walreceiver" } else { cluster_name };
+        let mut client = Client::connect(&info, true, name).await.map_err(StreamError::Connect)?;
+        let ours_speaks_zstd = client.parameter("server_version").is_some_and(|v| v.contains("Afterimage"));
+
+        let identity = client.query("IDENTIFY_SYSTEM").await?;
+        let identity = identity.first().ok_or_else(|| StreamError::Protocol("no answer to IDENTIFY_SYSTEM".to_owned()))?;
+        let (theirs, ours) = (identity.text(0, 0).unwrap_or("").to_owned(), node.engine.wal().system_id().to_string());
+        if theirs != ours {
+            return Err(StreamError::SystemId { theirs, ours });
+        }
+        let upstream_tli: TimelineId = identity.text(0, 1).and_then(|t| t.parse().ok()).map(TimelineId::new).ok_or_else(|| StreamError::Protocol("timeline".to_owned()))?;
+        let our_tli = node.engine.wal().tli();
+        if upstream_tli < our_tli {
+            return Err(StreamError::TimelineBehind { theirs: upstream_tli, ours: our_tli });
+        }
+        if upstream_tli > our_tli && settings.str(Setting::RecoveryTargetTimeline) == "latest" {
+            self.fetch_histories(&mut client, our_tli, upstream_tli).await?;
+            self.check_fork(upstream_tli)?;
+        }
+        let slot = Some(settings.str(Setting::PrimarySlotName).to_owned()).filter(|s| !s.is_empty());
+        let address = info.addresses().map_err(|e| StreamError::Connect(e.into()))?.into_iter().next();
+        let (sender_host, sender_port) = match address {
+            Some(Address::Tcp(host, port)) => (host, i32::from(port)),
+            Some(Address::Unix(path)) => (
+                path.parent().map(|p| p.display().to_string()).unwrap_or_default(),
+                path.extension().and_then(|e| e.to_str()).and_then(|e| e.parse().ok()).unwrap_or(5432),
+            ),
+            None => (String::new(), 5432),
+        };
+        let mut restarted = false;
+        loop {
+            node.engine.wal().drop_incomplete();
+            let start = node.engine.wal().received();
+            let tli = node.engine.wal().tli();
+            *node.receiver.info.lock() = Some(ReceiverInfo {
+                pid: self.pid,
+                status: if restarted { "restarting" } else { "starting" },
+                receive_start_lsn: start,
+                receive_start_tli: tli,
+                written: start,
+                flushed: node.engine.wal().flushed(),
+                received_tli: tli,
+                last_msg_send_time: None,
+                last_msg_receipt_time: None,
+                latest_end_lsn: start,
+                latest_end_time: None,
+                slot_name: slot.clone(),
+                sender_host: sender_host.clone(),
+                sender_port,
+                conninfo: info.to_display(),
+            });
+            let mut command = String::from("START_REPLICATION ");
+            if let Some(slot) = &slot {
+                command.push_str(&format!("SLOT \"{slot}\" "));
+            }
+            command.push_str(&format!("{start} TIMELINE {tli}"));
+            if ours_speaks_zstd && settings.str(Setting::WalReceiverCompression) == "zstd" {
+                command.push_str(&format!(" (compression 'zstd', compression_level '{}')", settings.int(Setting::WalReceiverCompressionLevel)));
+            }
+            client.send(&command).await?;
+            let end = match client.event().await? {
+                Event::CopyBoth => {
+                    tracing::info!("{} WAL streaming from primary at {start} on timeline {tli}", if restarted { "restarted" } else { "started" });
+                    self.last_failure = None;
+                    self.retry = FIRST_RETRY;
+                    node.receiver.update(|i| i.status = "streaming");
+                    self.copy(&mut client, conninfo).await?
+                }
+                Event::Columns(_) => self.read_next_timeline(&mut client).await?,
+                Event::Complete(_) => None,
+                other => return Err(StreamError::Protocol(format!("{other:?}"))),
+            };
+            match end {
+                Some(End::Asked) => return Ok(StreamEnd::Asked),
+                Some(End::Closed) => return Ok(StreamEnd::Closed),
+                Some(End::Next { tli: next, at }) => {
+                    node.receiver.update(|i| i.status = "waiting");
+                    self.fetch_histories(&mut client, tli, next).await?;
+                    self.check_fork(next)?;
+                    self.follow(next, at).await?;
+                    restarted = true;
+                }
+                None => return Ok(StreamEnd::Closed),
+            }
+        }
+    }
+
+    /// Stores the history files of the timelines after `have` up to `want`, unless they are here.
+    async fn fetch_histories(&self, client: &mut Client, have: TimelineId, want: TimelineId) -> Result<(), StreamError> {
+        for tli in (have.get() + 1..=want.get()).map(TimelineId::new) {
+            let path = self.node.engine.data_dir().join("pg_wal").join(History::file_name(tli));
+            if path.exists() {
+                continue;
+            }
+            tracing::info!("fetching timeline history file for timeline {tli} from primary server");
+            let answer = match client.query(&format!("TIMELINE_HISTORY {tli}")).await {
+                Ok(answer) => answer,
+                // Timeline numbers need not be dense: an id may have been skipped by a promotion elsewhere.
+                Err(ClientError::Server { .. }) if tli != want => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let content = answer.first().and_then(|set| set.text(0, 1)).ok_or_else(|| StreamError::Protocol("timeline history".to_owned()))?;
+            afterimage_wal::disk::durable_replace(&afterimage_wal::disk::RealDisk, &path, content.as_bytes()).map_err(StreamError::History)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses to follow a timeline that parted from ours before the end of our WAL.
+    fn check_fork(&self, theirs: TimelineId) -> Result<(), StreamError> {
+        let wal = self.node.engine.wal();
+        let history = self.node.history_of(theirs).map_err(|e| StreamError::Protocol(e.to_string()))?;
+        let (ours, ours_end) = (wal.tli(), wal.received());
+        match history.end_of(ours) {
+            Some(fork) if ours_end <= fork => Ok(()),
+            Some(fork) => Err(StreamError::Forked { theirs, ours, fork, ours_end }),
+            None => Err(StreamError::Forked { theirs, ours, fork: Lsn::INVALID, ours_end }),
+        }
+    }
+
+    /// Our WAL has reached the fork: go over to the child.
+    async fn follow(&self, next: TimelineId, at: Lsn) -> Result<(), StreamError> {
+        let engine = Arc::clone(&self.node.engine);
+        let history = self.node.history_of(next).map_err(|e| StreamError::Protocol(e.to_string()))?;
+        tokio::task::spawn_blocking(move || engine.follow_timeline(history, at))
+            .await
+            .map_err(|e| StreamError::Protocol(e.to_string()))?
+            .map_err(|e| StreamError::Protocol(e.to_string()))
+    }
+
+    /// After CopyDone, or instead of a copy: the result set that names the next timeline.
+    async fn read_next_timeline(&self, client: &mut Client) -> Result<Option<End>, StreamError> {
+        let mut next = None;
+        loop {
+            match client.event().await? {
+                Event::Row(row) => {
+                    let text = |i: usize| row.get(i).and_then(Option::as_ref).and_then(|b| std::str::from_utf8(b).ok());
+                    let tli = text(0).and_then(|t| t.parse().ok()).map(TimelineId::new);
+                    let at = text(1).and_then(|t| t.parse().ok());
+                    next = tli.zip(at);
+                }
+                Event::Ready => break,
+                Event::Columns(_) | Event::Complete(_) | Event::Notice(_) => {}
+                other => return Err(StreamError::Protocol(format!("{other:?}"))),
+            }
+        }
+        Ok(next.map(|(tli, at)| End::Next { tli, at }))
+    }
+
+    async fn copy(&mut self, client: &mut Client, conninfo: &str) -> Result<Option<End>, StreamError> {
+        let node = Arc::clone(&self.node);
+        let wal = node.engine.wal();
+        let mut wal_moved = node.wal_moved();
+        let mut replayed = node.engine.subscribe_replayed();
+        let mut reloads = node.config.subscribe();
+        let mut decoder = Decompressor::default();
+        let mut sent = Reported::default();
+        let mut last_message = Instant::now();
+        let mut pinged = false;
+        let mut next_status = tokio::time::Instant::now();
+        self.report(client, &mut sent, true, false).await?;
+        loop {
+            let settings = node.config.current();
+            let timeout = settings.duration(Setting::WalReceiverTimeout).filter(|t| !t.is_zero());
+            let deadline = timeout.map(|t| tokio::time::Instant::from_std(last_message + if pinged { t } else { t / 2 }));
+            let interval = settings.duration(Setting::WalReceiverStatusInterval).filter(|t| !t.is_zero());
+            tokio::select! {
+                event = client.event() => {
+                    last_message = Instant::now();
+                    pinged = false;
+                    match event {
+                        Ok(Event::Data(bytes)) => {
+                            let mut reply = false;
+                            match ServerMessage::decode(&bytes)? {
+                                ServerMessage::XLogData { start, wal_end, sent_at, data } => self.append(start, data, wal_end, sent_at)?,
+                                ServerMessage::Compressed { start, wal_end, sent_at, raw_len, data } => {
+                                    let raw = decoder.decode(data, raw_len)?;
+                                    self.append(start, raw, wal_end, sent_at)?;
+                                }
+                                ServerMessage::Keepalive { wal_end, sent_at, reply_requested } => {
+                                    self.heard(wal_end, sent_at);
+                                    reply = reply_requested;
+                                }
+                            }
+                            if reply {
+                                self.report(client, &mut sent, true, false).await?;
+                            }
+                        }
+                        Ok(Event::CopyDone) => {
+                            client.send_copy_done().await?;
+                            return self.read_next_timeline(client).await.map(|next| next.or(Some(End::Closed)));
+                        }
+                        Ok(Event::Complete(_)) => {
+                            tracing::info!("replication terminated by primary server\nDETAIL:  End of WAL reached on timeline {} at {}.", wal.tli(), wal.received());
+                            return Ok(Some(End::Closed));
+                        }
+                        Ok(Event::Notice(_)) => {}
+                        Ok(other) => return Err(StreamError::Protocol(format!("{other:?}"))),
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                _ = wal_moved.changed() => self.report(client, &mut sent, false, false).await?,
+                _ = replayed.changed() => self.report(client, &mut sent, false, false).await?,
+                () = async { match interval { Some(_) => tokio::time::sleep_until(next_status).await, None => std::future::pending().await } } => {
+                    next_status = tokio::time::Instant::now() + interval.unwrap_or(Duration::from_secs(10));
+                    self.report(client, &mut sent, true, false).await?;
+                    self.feedback(client, &mut sent).await?;
+                }
+                () = async { match deadline { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
+                    if pinged {
+                        return Err(StreamError::Timeout);
+                    }
+                    pinged = true;
+                    self.report(client, &mut sent, true, true).await?;
+                }
+                _ = reloads.changed() => {
+                    let settings = node.config.current();
+                    let slot_changed = node.receiver.get().is_some_and(|i| i.slot_name.as_deref().unwrap_or("") != settings.str(Setting::PrimarySlotName));
+                    if settings.str(Setting::PrimaryConninfo) != conninfo || slot_changed {
+                        tracing::info!("WAL receiver process shutdown requested");
+                        tracing::error!(fatal = true, "terminating walreceiver process due to administrator command");
+                        return Ok(Some(End::Asked));
+                    }
+                    self.feedback(client, &mut sent).await?;
+                }
+            }
+        }
+    }
+
+    fn append(&self, start: Lsn, data: &[u8], wal_end: Lsn, sent_at: i64) -> Result<(), StreamError> {
+        let wal = self.node.engine.wal();
+        let verified = wal.append_received(start, data)?;
+        wal.request_flush(verified);
+        self.heard(wal_end, sent_at);
+        Ok(())
+    }
+
+    fn heard(&self, wal_end: Lsn, sent_at: i64) {
+        let now = timestamp_now();
+        self.node.receiver.update(|info| {
+            info.last_msg_send_time = Some(sent_at);
+            info.last_msg_receipt_time = Some(now);
+            if info.latest_end_lsn < wal_end {
+                info.latest_end_lsn = wal_end;
+                info.latest_end_time = Some(sent_at);
+            }
+        });
+    }
+
+    /// Sends positions if they moved, or in any case when `force`d.
+    async fn report(&self, client: &mut Client, sent: &mut Reported, force: bool, reply_requested: bool) -> Result<(), StreamError> {
+        let engine = &self.node.engine;
+        let (written, flushed, applied) = (engine.wal().published(), engine.wal().flushed(), engine.replayed_lsn());
+        let now = Reported { written, flushed, applied, horizon: sent.horizon };
+        if !force && now == *sent {
+            return Ok(());
+        }
+        *sent = now;
+        self.node.receiver.update(|info| (info.written, info.flushed) = (written, flushed));
+        let status = StandbyMessage::Status { written, flushed, applied: applied.min(flushed), sent_at: timestamp_now(), reply_requested };
+        client.send_copy_data(|b| status.encode(b)).await?;
+        Ok(())
+    }
+
+    async fn feedback(&self, client: &mut Client, sent: &mut Reported) -> Result<(), StreamError> {
+        let horizon = if self.node.config.current().bool(Setting::HotStandbyFeedback) { self.node.engine.ctx().txns.oldest_snapshot().unwrap_or(Lsn::INVALID) } else { Lsn::INVALID };
+        if horizon == sent.horizon {
+            return Ok(());
+        }
+        sent.horizon = horizon;
+        let message = StandbyMessage::FeedbackLsn { sent_at: timestamp_now(), horizon };
+        client.send_copy_data(|b| message.encode(b)).await?;
+        Ok(())
+    }
+}
+
+enum End {
+    Next { tli: TimelineId, at: Lsn },
+    Closed,
+    Asked,
+}
+
+/// What was last told to the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reported {
+    written: Lsn,
+    flushed: Lsn,
+    applied: Lsn,
+    horizon: Lsn,
+}
+
+impl Default for Reported {
+    fn default() -> Self {
+        Self { written: Lsn::INVALID, flushed: Lsn::INVALID, applied: Lsn::INVALID, horizon: Lsn::INVALID }
+    }
+}
+
+/// The zstd stream from the upstream. Window and output are bounded, whatever the bytes say.
+#[derive(Default)]
+struct Decompressor {
+    decoder: Option<zstd::stream::raw::Decoder<'static>>,
+    raw: Vec<u8>,
+}
+
+impl Decompressor {
+    fn decode(&mut self, mut data: &[u8], raw_len: u32) -> Result<&[u8], StreamError> {
+        use zstd::stream::raw::{Decoder, InBuffer, Operation as _, OutBuffer};
+        let failed = |e: io::Error| StreamError::Compression(e.to_string());
+        let want = usize::try_from(raw_len).unwrap_or(usize::MAX);
+        if want > RAW_LIMIT_BYTES {
+            return Err(StreamError::Compression(format!("{want} bytes in one message")));
+        }
+        if self.decoder.is_none() {
+            let mut decoder = Decoder::new().map_err(failed)?;
+            decoder.set_parameter(zstd::stream::raw::DParameter::WindowLogMax(ZSTD_WINDOW_LOG)).map_err(failed)?;
+            self.decoder = Some(decoder);
+        }
+        let Some(decoder) = &mut self.decoder else { return Err(StreamError::Compression("no decoder".to_owned())) };
+        self.raw.resize(want, 0);
+        let mut filled = 0;
+        loop {
+            let mut input = InBuffer::around(data);
+            let mut output = OutBuffer::around(&mut self.raw[filled..]);
+            decoder.run(&mut input, &mut output).map_err(failed)?;
+            let (consumed, produced) = (input.pos(), output.pos());
+            filled += produced;
+            data = &data[consumed..];
+            if data.is_empty() && (filled == want || produced == 0) {
+                break;
+            }
+            if consumed == 0 && produced == 0 {
+                return Err(StreamError::Compression(format!("more than the {want} bytes announced")));
+            }
+        }
+        if filled == want { Ok(&self.raw) } else { Err(StreamError::Compression(format!("{filled} bytes where {want} were announced"))) }
+    }
+}
