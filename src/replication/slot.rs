@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use afterimage_wal::disk::{RealDisk, durable_rename, durable_replace};
+use afterimage_wal::disk::{Disk as _, RealDisk, durable_replace};
 use afterimage_wal::ids::Lsn;
 use parking_lot::{Condvar, Mutex};
 
@@ -318,7 +318,7 @@ impl Slots {
         let dir = self.dir.join(name);
         let doomed = self.dir.join(format!("{name}.tmp"));
         // Renamed first: a crash half way through the removal must not leave a slot without its state file.
-        durable_rename(&RealDisk, &dir, &doomed).map_err(|source| SlotError::Io { path: dir.clone(), source })?;
+        RealDisk.rename(&dir, &doomed).and_then(|()| RealDisk.sync_dir(&self.dir)).map_err(|source| SlotError::Io { path: dir.clone(), source })?;
         fs::remove_dir_all(&doomed).map_err(|source| SlotError::Io { path: doomed.clone(), source })?;
         sync_dir(&self.dir)
     }
