@@ -19,7 +19,6 @@ pub(super) fn is_free(page: &Page) -> bool {
     }
 }
 
-
 /// A block to write a new node to, latched exclusively. It is linked nowhere.
 pub(super) fn new_block(ctx: &AccessCtx, rel: &RelHandle) -> Result<OwnedWrite, AccessError> {
     while let Some(block) = fsm::find(&ctx.pool, rel.file, WHOLE_PAGE)? {
@@ -27,7 +26,7 @@ pub(super) fn new_block(ctx: &AccessCtx, rel: &RelHandle) -> Result<OwnedWrite, 
         let page = if block == ROOT { None } else { ctx.pool.read(rel.file, Fork::Main, block)?.try_write_owned().ok() };
         if let Some(page) = &page
             && is_free(page)
-            && page.lsn() >= horizon(ctx)
+            && page.lsn() > horizon(ctx)
         {
             // Too early; it stays in the map.
             break;
