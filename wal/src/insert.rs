@@ -461,6 +461,11 @@ impl Wal {
         self.inner.receive.lock().received()
     }
 
+    /// Where the next byte of the stream is expected: the same as [`received`](Self::received); after damage the end of the last whole record.
+    pub fn receive_position(&self) -> Lsn {
+        self.received()
+    }
+
     /// Drops bytes received past the last whole record, before the stream is asked for again.
     pub fn drop_incomplete(&self) {
         self.inner.receive.lock().drop_staged();

@@ -1,0 +1,55 @@
+//! Measures insert: nanoseconds per record of 150 bytes, with 1 and 2 threads, and flush latency. `cargo run --release -p afterimage-wal --example insert_rate`.
+
+use afterimage_wal::disk::RealDisk;
+use afterimage_wal::{BlockNo, Fork, Lsn, RecordBuilder, RelId, SystemId, Wal, WalOptions, Xid};
+use std::sync::Arc;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = std::env::temp_dir().join(format!("afterimage-wal-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    let wal = Wal::create(RealDisk::shared(), &dir, SystemId::new(1), WalOptions::default())?;
+    for threads in [1_u64, 2, 4] {
+        let count = 400_000 / threads;
+        let clock = std::time::Instant::now();
+        std::thread::scope(|s| {
+            for t in 0..threads {
+                let wal = &wal;
+                s.spawn(move || insert_many(wal, t, count));
+            }
+        });
+        let each = clock.elapsed().as_nanos() as f64 / (count * threads) as f64;
+        println!("{threads} threads: {each:.0} ns per record");
+        wal.flush(wal.inserted())?;
+        wal.recycle_upto(wal.flushed(), &|_| true)?;
+    }
+    let mut total = std::time::Duration::ZERO;
+    for i in 0..500 {
+        let end = insert_many(&wal, i, 10);
+        let clock = std::time::Instant::now();
+        wal.flush(end)?;
+        total += clock.elapsed();
+    }
+    println!("flush after 10 records: {:?}", total / 500);
+    drop(Arc::clone(&wal));
+    wal.close()?;
+    std::fs::remove_dir_all(&dir)?;
+    Ok(())
+}
+
+fn insert_many(wal: &Wal, t: u64, count: u64) -> Lsn {
+    let mut record = RecordBuilder::new(3, 0, Xid::INVALID);
+    let data = [t as u8; 100];
+    let mut end = Lsn::INVALID;
+    for i in 0..count {
+        record.reset(3, 0, Xid::new(i));
+        record.block(RelId::new(1663, 5, 16384), Fork::Main, BlockNo::new(i as u32), 0, &data).main(&[1, 2, 3]);
+        match wal.insert(&record) {
+            Ok(range) => end = range.end,
+            Err(e) => {
+                eprintln!("{e}");
+                std::process::exit(1);
+            }
+        }
+    }
+    end
+}
