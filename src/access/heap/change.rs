@@ -1,9 +1,17 @@
 //! Insert, update, delete, lock.
 
-use afterimage_wal::ids::{Lsn, Xid};
+use afterimage_wal::ids::{BlockNo, Fork, Xid};
+use afterimage_wal::{RecordBuilder, rmgr};
+use smallvec::SmallVec;
 
+use super::log::{self, Latched, change_pages};
+use super::prune;
+use super::tuple::{HEADER, Header, MAX_TUPLE, header, mask, put_header};
+use super::visibility::{Verdict, end_cid, judge};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
-use crate::txn::{RowLockMode, Snapshot, Transaction, WaitPolicy};
+use crate::storage::page::{FLAG_FULL, FLAG_HAS_FREE_LINES, LINE_POINTER_SIZE};
+use crate::storage::{Buffer, LinePointer, Page, fsm};
+use crate::txn::{LockMode, LockTag, RowLockMode, Snapshot, Transaction, TxnError, WaitPolicy};
 
 /// How a change treats rows others hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,7 +21,7 @@ pub struct ChangeOptions {
 }
 
 /// How an update goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UpdateOptions {
     /// What to do when another transaction holds the row.
     pub wait: WaitPolicy,
@@ -54,8 +62,75 @@ pub enum ChangeResult {
     Skipped,
 }
 
-fn missing<T>() -> Result<T, AccessError> {
-    Err(AccessError::BadRecord { at: Lsn::INVALID, what: "heap is being built" })
+/// Line pointers a heap page may have: more are not worth their space.
+const MAX_LINES: u16 = 512;
+
+fn check_size(row: &[u8]) -> Result<usize, AccessError> {
+    let size = HEADER + row.len();
+    if size > MAX_TUPLE { Err(AccessError::RowTooBig { size, max: MAX_TUPLE }) } else { Ok(size) }
+}
+
+/// Whether an item of `size` bytes can be added.
+fn has_room(page: &Page, size: usize) -> bool {
+    // With a free line pointer to reuse, its four bytes are not needed; that rare gain is left.
+    page.free_space() >= size && (page.max_offset() < MAX_LINES || page.has_flag(FLAG_HAS_FREE_LINES))
+}
+
+type Item = SmallVec<[u8; 512]>;
+
+fn item(h: &Header, row: &[u8]) -> Item {
+    let mut v = Item::with_capacity(HEADER + row.len());
+    v.extend_from_slice(&h.encode());
+    v.extend_from_slice(row);
+    v
+}
+
+fn extend(ctx: &AccessCtx, rel: &RelHandle, n: u32) -> Result<Buffer, AccessError> {
+    let b = if rel.logged() {
+        ctx.pool.extend(rel.file, Fork::Main, n)
+    } else {
+        ctx.pool.extend_unlogged(rel.file, Fork::Main, n)
+    };
+    Ok(b?)
+}
+
+fn spread(txn: &Transaction) -> usize {
+    usize::try_from(txn.proc().id().0).unwrap_or(0)
+}
+
+/// A page that should have room for `size` bytes: where this session inserted last, else one the free space map knows, else a new one.
+/// `not`: a page that was tried and has `0.1` bytes.
+fn page_for_insert(
+    ctx: &AccessCtx,
+    txn: &Transaction,
+    rel: &RelHandle,
+    size: usize,
+    tried: Option<(BlockNo, usize)>,
+    extend_by: u32,
+) -> Result<Buffer, AccessError> {
+    let need = size + LINE_POINTER_SIZE;
+    let found = match tried {
+        None => match txn.proc().insert_target(rel.file) {
+            Some(b) => Some(b),
+            None => match fsm::search(&ctx.pool, rel.file, need, spread(txn))? {
+                Some(b) => Some(b),
+                None => ctx.pool.n_blocks(rel.file, Fork::Main)?.get().checked_sub(1).map(BlockNo::new),
+            },
+        },
+        Some((b, free)) => fsm::record_and_search(&ctx.pool, rel.file, b, free, need, spread(txn))?.filter(|n| *n != b),
+    };
+    let buffer = match found {
+        Some(b) if b < ctx.pool.n_blocks(rel.file, Fork::Main)? => ctx.pool.read(rel.file, Fork::Main, b)?,
+        Some(_) | None => {
+            let first = extend(ctx, rel, extend_by)?;
+            for i in 1..extend_by {
+                let free = MAX_TUPLE + LINE_POINTER_SIZE;
+                fsm::record(&ctx.pool, rel.file, BlockNo::new(first.block().get() + i), free)?;
+            }
+            first
+        }
+    };
+    Ok(buffer)
 }
 
 /// Inserts a row and returns its place.
@@ -63,8 +138,38 @@ fn missing<T>() -> Result<T, AccessError> {
 /// # Errors
 /// `RowTooBig`; I/O.
 pub fn insert(ctx: &AccessCtx, txn: &mut Transaction, rel: &RelHandle, row: &[u8]) -> Result<Tid, AccessError> {
-    let _ = (ctx, txn, rel, row);
-    missing()
+    let size = check_size(row)?;
+    let (xid, cid) = (txn.xid()?, txn.write_cid());
+    let mut tried = None;
+    loop {
+        let buffer = page_for_insert(ctx, txn, rel, size, tried, 1)?;
+        let mut latched = Latched::new(ctx, rel, &buffer)?;
+        if !has_room(&latched.page, size) {
+            tried = Some((buffer.block(), latched.page.raw_free_space()));
+            continue;
+        }
+        let mut record = RecordBuilder::new(rmgr::HEAP, log::INSERT, xid);
+        let mut tid = Tid::new(buffer.block(), 0);
+        let mut header = Header::new(xid, tid, 0, cid);
+        let mut added = false;
+        change_pages(ctx, rel, "insert a row", &mut record, &mut [&mut latched], |pages, record| {
+            let page = &mut pages[0].page;
+            if let Some(off) = page.add_item(&item(&header, row), None) {
+                tid.offset = off;
+                header.next = tid;
+                put_header(page, off, &header);
+                record.block_parts(rel.file, Fork::Main, tid.block, 0, &[&off.to_le_bytes(), row]);
+                added = true;
+            }
+        });
+        if !added {
+            return Err(AccessError::Damaged { rel: rel.file, block: tid.block, what: "free space that cannot be used" });
+        }
+        if tried.is_some() || txn.proc().insert_target(rel.file) != Some(tid.block) {
+            txn.proc().set_insert_target(rel.file, Some(tid.block));
+        }
+        return Ok(tid);
+    }
 }
 
 /// Inserts many rows, a page per record where possible; places come back in order.
@@ -78,8 +183,138 @@ pub fn multi_insert<R: AsRef<[u8]>>(
     rows: &[R],
     tids: &mut Vec<Tid>,
 ) -> Result<(), AccessError> {
-    let _ = (ctx, txn, rel, rows, tids);
-    missing()
+    let mut total = 0;
+    for r in rows {
+        total += check_size(r.as_ref())? + LINE_POINTER_SIZE;
+    }
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let (xid, cid) = (txn.xid()?, txn.write_cid());
+    let mut rest = rows;
+    let mut tried = None;
+    let mut data = Vec::new();
+    while let Some(first) = rest.first() {
+        let size = HEADER + first.as_ref().len();
+        // Enough pages for what is left, but not so many that others who search the map find none.
+        let pages = u32::try_from(total / MAX_TUPLE + 1).unwrap_or(1).min(32);
+        let buffer = page_for_insert(ctx, txn, rel, size, tried, pages)?;
+        let mut latched = Latched::new(ctx, rel, &buffer)?;
+        if !has_room(&latched.page, size) {
+            tried = Some((buffer.block(), latched.page.raw_free_space()));
+            continue;
+        }
+        let block = buffer.block();
+        let mut record = RecordBuilder::new(rmgr::HEAP, log::MULTI_INSERT, xid);
+        let before = tids.len();
+        change_pages(ctx, rel, "insert rows", &mut record, &mut [&mut latched], |pages, record| {
+            let page = &mut pages[0].page;
+            let first_off = page.max_offset() + 1;
+            data.clear();
+            data.extend_from_slice(&first_off.to_le_bytes());
+            let mut off = first_off;
+            for r in rest {
+                let row = r.as_ref();
+                let tid = Tid::new(block, off);
+                if off > MAX_LINES || page.add_item(&item(&Header::new(xid, tid, 0, cid), row), Some(off)).is_none() {
+                    break;
+                }
+                data.extend_from_slice(&u16::try_from(row.len()).unwrap_or(u16::MAX).to_le_bytes());
+                data.extend_from_slice(row);
+                tids.push(tid);
+                off += 1;
+            }
+            record.block(rel.file, Fork::Main, block, 0, &data);
+        });
+        let done = tids.len() - before;
+        tried = Some((block, latched.page.raw_free_space()));
+        drop(latched);
+        if done == 0 {
+            // Room for the bytes, but all line pointers are taken by unused ones: one row at a time reuses them.
+            tids.push(insert(ctx, txn, rel, first.as_ref())?);
+            rest = &rest[1..];
+            continue;
+        }
+        txn.proc().set_insert_target(rel.file, Some(block));
+        total = total.saturating_sub(rest[..done].iter().map(|r| r.as_ref().len() + HEADER + LINE_POINTER_SIZE).sum());
+        rest = &rest[done..];
+    }
+    Ok(())
+}
+
+/// What stands in the way of a change.
+enum Step {
+    /// Nothing: the version may be changed under the latch that is held.
+    Go(Header),
+    /// The answer.
+    Stop(ChangeResult),
+    /// Wait, then look again.
+    WaitXid(Xid),
+    WaitLock,
+}
+
+/// Looks at the version `tid` on its latched page.
+fn look(
+    ctx: &AccessCtx,
+    txn: &Transaction,
+    rel: &RelHandle,
+    page: &Page,
+    tid: Tid,
+    cid: u32,
+    mode: RowLockMode,
+) -> Result<Step, AccessError> {
+    let Some(h) = header(page, tid.offset) else { return Err(AccessError::NoSuchRow { rel: rel.file, tid }) };
+    Ok(match judge(txn, &h, cid)? {
+        Verdict::Invisible => return Err(AccessError::Invisible),
+        Verdict::SelfModified { same_command } => Step::Stop(ChangeResult::SelfModified { same_command }),
+        Verdict::Ended { next, by } if next == tid => Step::Stop(ChangeResult::Deleted { by }),
+        Verdict::Ended { next, by } => Step::Stop(ChangeResult::Updated { next, by }),
+        Verdict::Busy { by, .. } => Step::WaitXid(by),
+        Verdict::Free if ctx.locks.tuple_locked(txn.proc(), &tag(rel, tid), mode) => Step::WaitLock,
+        Verdict::Free => Step::Go(h),
+    })
+}
+
+fn tag(rel: &RelHandle, tid: Tid) -> LockTag {
+    LockTag::Tuple { rel: rel.file, block: tid.block, offset: tid.offset }
+}
+
+/// A place in the queue of those who want a row: taken before the first wait, so that they get it in order; given up at the end.
+struct Place {
+    tag: LockTag,
+    mode: LockMode,
+    taken: bool,
+}
+
+impl Place {
+    fn new(rel: &RelHandle, tid: Tid, mode: RowLockMode) -> Self {
+        Self { tag: tag(rel, tid), mode: mode.lock_mode(), taken: false }
+    }
+
+    /// False: skip the row.
+    fn wait(&mut self, txn: &Transaction, by: Option<Xid>, policy: WaitPolicy) -> Result<bool, TxnError> {
+        if !self.taken && !txn.holds(&self.tag, self.mode) {
+            if !txn.lock(self.tag, self.mode, policy)? {
+                return Ok(false);
+            }
+            self.taken = true;
+        }
+        match (by, policy) {
+            (None, _) => {}
+            (Some(_), WaitPolicy::Skip) => return Ok(false),
+            (Some(_), WaitPolicy::Error) => return Err(TxnError::LockNotAvailable),
+            (Some(xid), WaitPolicy::Block) => {
+                txn.transactions().wait_for_xid(txn.proc(), xid, txn.options().level)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn leave(self, txn: &Transaction) {
+        if self.taken {
+            txn.unlock(self.tag, self.mode);
+        }
+    }
 }
 
 /// Replaces the version `tid`, which `snapshot` sees. Waits for others as `options` say.
@@ -95,8 +330,187 @@ pub fn update(
     row: &[u8],
     options: UpdateOptions,
 ) -> Result<ChangeResult, AccessError> {
-    let _ = (ctx, txn, rel, snapshot, tid, row, options);
-    missing()
+    check_size(row)?;
+    let mode = if options.key_changed { RowLockMode::Update } else { RowLockMode::NoKeyUpdate };
+    let mut place = Place::new(rel, tid, mode);
+    let r = update_at(ctx, txn, rel, snapshot, tid, row, options, mode, &mut place);
+    place.leave(txn);
+    r
+}
+
+#[expect(clippy::too_many_arguments, reason = "one caller, right above")]
+fn update_at(
+    ctx: &AccessCtx,
+    txn: &mut Transaction,
+    rel: &RelHandle,
+    snapshot: &Snapshot,
+    tid: Tid,
+    row: &[u8],
+    options: UpdateOptions,
+    mode: RowLockMode,
+    place: &mut Place,
+) -> Result<ChangeResult, AccessError> {
+    let size = HEADER + row.len();
+    let (xid, cid) = (txn.xid()?, txn.write_cid());
+    let old_buffer = ctx.pool.read(rel.file, Fork::Main, tid.block)?;
+    // The page for the new version, once the old one's proved full, and what was tried in vain.
+    let mut other: Option<Buffer> = None;
+    let mut tried = None;
+    loop {
+        // Latched in block order.
+        let (mut old, mut new) = match &other {
+            Some(o) if o.block() < tid.block => {
+                let n = Latched::new(ctx, rel, o)?;
+                (Latched::new(ctx, rel, &old_buffer)?, Some(n))
+            }
+            Some(o) => {
+                let l = Latched::new(ctx, rel, &old_buffer)?;
+                (l, Some(Latched::new(ctx, rel, o)?))
+            }
+            None => (Latched::new(ctx, rel, &old_buffer)?, None),
+        };
+        let h = match look(ctx, txn, rel, &old.page, tid, snapshot.cid(), mode)? {
+            Step::Go(h) => h,
+            Step::Stop(r) => return Ok(r),
+            wait @ (Step::WaitXid(_) | Step::WaitLock) => {
+                drop(new);
+                drop(old);
+                let by = if let Step::WaitXid(x) = wait { Some(x) } else { None };
+                if !place.wait(txn, by, options.wait)? {
+                    return Ok(ChangeResult::Skipped);
+                }
+                continue;
+            }
+        };
+        let (end_cid, combo) = end_cid(&h, txn, cid);
+        if !has_room(&old.page, size) {
+            old.page.set_flag(FLAG_FULL, true);
+            prune::prune_latched(ctx, rel, &mut old)?;
+        }
+        if has_room(&old.page, size) {
+            drop(new);
+            return update_same_page(ctx, rel, &mut old, tid, &h, row, xid, cid, (end_cid, combo), options);
+        }
+        match new.as_mut() {
+            Some(n) if has_room(&n.page, size) => {
+                let mut tid2 = Tid::new(n.buffer.block(), 0);
+                let mut nh = Header::new(xid, tid2, mask::UPDATED, cid);
+                let mut record = RecordBuilder::new(rmgr::HEAP, log::UPDATE, xid);
+                let mut pages = [&mut *n, &mut old];
+                let mut added = false;
+                change_pages(ctx, rel, "update a row", &mut record, &mut pages, |pages, record| {
+                    let Some(off) = pages[0].page.add_item(&item(&nh, row), None) else { return };
+                    added = true;
+                    tid2.offset = off;
+                    nh.next = tid2;
+                    put_header(&mut pages[0].page, off, &nh);
+                    let mut oh = h;
+                    oh.end(xid, tid2, options.key_changed, false);
+                    oh.cid = end_cid;
+                    oh.mask |= combo;
+                    put_header(&mut pages[1].page, tid.offset, &oh);
+                    ctx.locks.carry_tuple_locks(&tag(rel, tid), tag(rel, tid2));
+                    let flags = if options.key_changed { log::KEYS_CHANGED } else { 0 };
+                    let head = [flags, off.to_le_bytes()[0], off.to_le_bytes()[1]];
+                    record.block_parts(rel.file, Fork::Main, tid2.block, 0, &[&head, row]);
+                    record.block(rel.file, Fork::Main, tid.block, 0, &tid.offset.to_le_bytes());
+                });
+                if !added {
+                    let what = "free space that cannot be used";
+                    return Err(AccessError::Damaged { rel: rel.file, block: tid2.block, what });
+                }
+                txn.proc().set_insert_target(rel.file, Some(tid2.block));
+                return Ok(ChangeResult::Done { tid: tid2, hot: false });
+            }
+            Some(n) => tried = Some((n.buffer.block(), n.page.raw_free_space())),
+            None => {}
+        }
+        let full = (tid.block, old.page.raw_free_space());
+        drop(new);
+        drop(old);
+        // The session's own target first; if that is the full page itself, the map.
+        let first_try = tried.is_none() && txn.proc().insert_target(rel.file) != Some(tid.block);
+        let mut candidate = page_for_insert(ctx, txn, rel, size, if first_try { None } else { tried.or(Some(full)) }, 1)?;
+        if candidate.block() == tid.block {
+            candidate = page_for_insert(ctx, txn, rel, size, Some(full), 1)?;
+        }
+        if candidate.block() == tid.block {
+            candidate = extend(ctx, rel, 1)?;
+        }
+        other = Some(candidate);
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one caller, right above")]
+fn update_same_page(
+    ctx: &AccessCtx,
+    rel: &RelHandle,
+    latched: &mut Latched<'_>,
+    tid: Tid,
+    h: &Header,
+    row: &[u8],
+    xid: Xid,
+    cid: u32,
+    end: (u32, u16),
+    options: UpdateOptions,
+) -> Result<ChangeResult, AccessError> {
+    let hot = options.hot_ok;
+    let mut tid2 = Tid::new(tid.block, 0);
+    let mut nh = Header::new(xid, tid2, mask::UPDATED | if hot { mask::HEAP_ONLY } else { 0 }, cid);
+    let mut record = RecordBuilder::new(rmgr::HEAP, log::UPDATE, xid);
+    let mut added = false;
+    change_pages(ctx, rel, "update a row", &mut record, &mut [latched], |pages, record| {
+        let page = &mut pages[0].page;
+        let (prefix, suffix) = page.item(tid.offset).map_or((0, 0), |old| common(&old[HEADER.min(old.len())..], row));
+        let Some(off) = page.add_item(&item(&nh, row), None) else { return };
+        added = true;
+        tid2.offset = off;
+        nh.next = tid2;
+        put_header(page, off, &nh);
+        let mut oh = *h;
+        oh.end(xid, tid2, options.key_changed, hot);
+        oh.cid = end.0;
+        oh.mask |= end.1;
+        put_header(page, tid.offset, &oh);
+        ctx.locks.carry_tuple_locks(&tag(rel, tid), tag(rel, tid2));
+        let flags = log::SAME_PAGE
+            | if hot { log::UPDATE_HOT } else { 0 }
+            | if options.key_changed { log::KEYS_CHANGED } else { 0 }
+            | if prefix > 0 { log::PREFIX } else { 0 }
+            | if suffix > 0 { log::SUFFIX } else { 0 };
+        let (p, s) = (prefix.to_le_bytes(), suffix.to_le_bytes());
+        let middle = &row[usize::from(prefix)..row.len() - usize::from(suffix)];
+        record.block_parts(
+            rel.file,
+            Fork::Main,
+            tid.block,
+            0,
+            &[
+                &[flags],
+                &off.to_le_bytes(),
+                &tid.offset.to_le_bytes(),
+                if prefix > 0 { &p } else { &[] },
+                if suffix > 0 { &s } else { &[] },
+                middle,
+            ],
+        );
+    });
+    if added {
+        Ok(ChangeResult::Done { tid: tid2, hot })
+    } else {
+        Err(AccessError::Damaged { rel: rel.file, block: tid.block, what: "free space that cannot be used" })
+    }
+}
+
+/// Bytes two rows share at the beginning and, past that, at the end; 0 where naming them would not save any.
+fn common(old: &[u8], new: &[u8]) -> (u16, u16) {
+    let max = old.len().min(new.len()).min(usize::from(u16::MAX));
+    let mut prefix = old.iter().zip(new).take(max).take_while(|(a, b)| a == b).count();
+    prefix = if prefix > 2 { prefix } else { 0 };
+    let left = max - prefix;
+    let suffix = old.iter().rev().zip(new.iter().rev()).take(left).take_while(|(a, b)| a == b).count();
+    let suffix = if suffix > 2 { suffix } else { 0 };
+    (u16::try_from(prefix).unwrap_or(0), u16::try_from(suffix).unwrap_or(0))
 }
 
 /// Deletes the version `tid`, which `snapshot` sees.
@@ -111,8 +525,49 @@ pub fn delete(
     tid: Tid,
     options: ChangeOptions,
 ) -> Result<ChangeResult, AccessError> {
-    let _ = (ctx, txn, rel, snapshot, tid, options);
-    missing()
+    let mut place = Place::new(rel, tid, RowLockMode::Update);
+    let r = delete_at(ctx, txn, rel, snapshot, tid, options, &mut place);
+    place.leave(txn);
+    r
+}
+
+fn delete_at(
+    ctx: &AccessCtx,
+    txn: &mut Transaction,
+    rel: &RelHandle,
+    snapshot: &Snapshot,
+    tid: Tid,
+    options: ChangeOptions,
+    place: &mut Place,
+) -> Result<ChangeResult, AccessError> {
+    let (xid, cid) = (txn.xid()?, txn.write_cid());
+    let buffer = ctx.pool.read(rel.file, Fork::Main, tid.block)?;
+    loop {
+        let mut latched = Latched::new(ctx, rel, &buffer)?;
+        let mut h = match look(ctx, txn, rel, &latched.page, tid, snapshot.cid(), RowLockMode::Update)? {
+            Step::Go(h) => h,
+            Step::Stop(r) => return Ok(r),
+            wait @ (Step::WaitXid(_) | Step::WaitLock) => {
+                drop(latched);
+                let by = if let Step::WaitXid(x) = wait { Some(x) } else { None };
+                if !place.wait(txn, by, options.wait)? {
+                    return Ok(ChangeResult::Skipped);
+                }
+                continue;
+            }
+        };
+        let (end_cid, combo) = end_cid(&h, txn, cid);
+        let mut record = RecordBuilder::new(rmgr::HEAP, log::DELETE, xid);
+        change_pages(ctx, rel, "delete a row", &mut record, &mut [&mut latched], |pages, record| {
+            h.end(xid, tid, true, false);
+            h.cid = end_cid;
+            h.mask |= combo;
+            put_header(&mut pages[0].page, tid.offset, &h);
+            record.block(rel.file, Fork::Main, tid.block, 0, &tid.offset.to_le_bytes());
+            record.main(&[log::KEYS_CHANGED]);
+        });
+        return Ok(ChangeResult::Done { tid, hot: false });
+    }
 }
 
 /// Locks the row whose version `tid` is, until the transaction ends.
@@ -128,6 +583,93 @@ pub fn lock_row(
     mode: RowLockMode,
     wait: WaitPolicy,
 ) -> Result<ChangeResult, AccessError> {
-    let _ = (ctx, txn, rel, snapshot, tid, mode, wait);
-    missing()
+    let tag0 = tag(rel, tid);
+    let held = txn.holds(&tag0, mode.lock_mode());
+    // The lock first, then the look: see `LockManager::tuple_locked`.
+    if !txn.lock(tag0, mode.lock_mode(), wait)? {
+        return Ok(ChangeResult::Skipped);
+    }
+    let r = lock_row_at(ctx, txn, rel, snapshot, tid, mode, wait);
+    if !held && !matches!(r, Ok(ChangeResult::Done { .. })) {
+        txn.unlock(tag0, mode.lock_mode());
+    }
+    r
+}
+
+fn lock_row_at(
+    ctx: &AccessCtx,
+    txn: &Transaction,
+    rel: &RelHandle,
+    snapshot: &Snapshot,
+    tid: Tid,
+    mode: RowLockMode,
+    wait: WaitPolicy,
+) -> Result<ChangeResult, AccessError> {
+    let buffer = ctx.pool.read(rel.file, Fork::Main, tid.block)?;
+    loop {
+        let h = header(&buffer.read(), tid.offset).ok_or(AccessError::NoSuchRow { rel: rel.file, tid })?;
+        let (by, next) = match judge(txn, &h, snapshot.cid())? {
+            Verdict::Free => return Ok(ChangeResult::Done { tid, hot: false }),
+            Verdict::Invisible => return Err(AccessError::Invisible),
+            Verdict::SelfModified { same_command } => return Ok(ChangeResult::SelfModified { same_command }),
+            Verdict::Ended { next, by } if next == tid => return Ok(ChangeResult::Deleted { by }),
+            Verdict::Ended { next, by } => return Ok(ChangeResult::Updated { next, by }),
+            Verdict::Busy { by, keys_changed, next } => {
+                let theirs = if keys_changed { RowLockMode::Update } else { RowLockMode::NoKeyUpdate };
+                if theirs.conflicts_with(mode) { (by, None) } else { (by, Some(next)) }
+            }
+        };
+        match next {
+            // Compatible: the new version is locked as well, and those after it, so that whoever meets the newest first meets the lock.
+            Some(next) => {
+                lock_successors(ctx, txn, rel, next, by, mode)?;
+                return Ok(ChangeResult::Done { tid, hot: false });
+            }
+            None => match wait {
+                WaitPolicy::Skip => return Ok(ChangeResult::Skipped),
+                WaitPolicy::Error => return Err(TxnError::LockNotAvailable.into()),
+                WaitPolicy::Block => txn.transactions().wait_for_xid(txn.proc(), by, txn.options().level)?,
+            },
+        }
+    }
+}
+
+fn lock_successors(
+    ctx: &AccessCtx,
+    txn: &Transaction,
+    rel: &RelHandle,
+    mut next: Tid,
+    mut by: Xid,
+    mode: RowLockMode,
+) -> Result<(), AccessError> {
+    loop {
+        txn.lock(tag(rel, next), mode.lock_mode(), WaitPolicy::Block)?;
+        let buffer = ctx.pool.read(rel.file, Fork::Main, next.block)?;
+        let found = header(&buffer.read(), next.offset);
+        match found {
+            Some(h) if h.xmin == by && h.xmax.is_valid() && h.next != next => (by, next) = (h.xmax, h.next),
+            Some(_) | None => return Ok(()),
+        }
+    }
+}
+
+/// Overwrites a row where it is, in no transaction: for statistics in catalogs. The length must be the same.
+///
+/// # Errors
+/// `NoSuchRow`; I/O.
+pub fn overwrite_in_place(ctx: &AccessCtx, rel: &RelHandle, tid: Tid, row: &[u8]) -> Result<(), AccessError> {
+    let buffer = ctx.pool.read(rel.file, Fork::Main, tid.block)?;
+    let mut latched = Latched::new(ctx, rel, &buffer)?;
+    let fits = latched.page.item(tid.offset).is_some_and(|i| i.len() == HEADER + row.len());
+    if !fits || !matches!(latched.page.line(tid.offset), LinePointer::Normal { .. }) {
+        return Err(AccessError::NoSuchRow { rel: rel.file, tid });
+    }
+    let mut record = RecordBuilder::new(rmgr::HEAP, log::INPLACE, Xid::INVALID);
+    change_pages(ctx, rel, "overwrite a row", &mut record, &mut [&mut latched], |pages, record| {
+        if let Some(i) = pages[0].page.item_mut(tid.offset) {
+            i[HEADER..].copy_from_slice(row);
+        }
+        record.block_parts(rel.file, Fork::Main, tid.block, 0, &[&tid.offset.to_le_bytes(), row]);
+    });
+    Ok(())
 }

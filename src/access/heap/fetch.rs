@@ -1,9 +1,15 @@
 //! One row by its place.
 
-use afterimage_wal::ids::{Lsn, Xid};
+use afterimage_wal::ids::{Fork, Xid};
 
+use super::log::Latched;
+use super::prune::{next_in_chain, prune_latched};
+use super::tuple::{HEADER, header, mask};
+use super::visibility::Lookup;
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
-use crate::txn::{Snapshot, Transaction};
+use crate::storage::page::FLAG_ALL_VISIBLE;
+use crate::storage::{Buffer, LinePointer, Page};
+use crate::txn::{Snapshot, Transaction, XidStatus};
 
 /// Whether a unique key's row counts as there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +24,27 @@ pub enum Liveness {
     Deleting(Tid, Xid),
 }
 
-/// Gives `f` the version that `snapshot` sees of the HOT chain at `tid`, under the page latch. `None`: it sees none.
+/// Versions walked after which a reader prunes the page it walked on.
+const LONG_CHAIN: usize = 12;
+
+fn page(ctx: &AccessCtx, rel: &RelHandle, tid: Tid) -> Result<Option<Buffer>, AccessError> {
+    if tid.block >= ctx.pool.n_blocks(rel.file, Fork::Main)? {
+        return Ok(None);
+    }
+    Ok(Some(ctx.pool.read(rel.file, Fork::Main, tid.block)?))
+}
+
+/// Where the chain that an index entry names begins; `None`: the entry is older than its row's removal.
+fn chain_start(page: &Page, root: u16) -> Option<u16> {
+    match page.line(root) {
+        // A heap-only version here was put in a line pointer that was freed since the entry was read.
+        LinePointer::Normal { .. } => header(page, root).filter(|h| !h.has(mask::HEAP_ONLY)).map(|_| root),
+        LinePointer::Redirect(to) => Some(to),
+        LinePointer::Unused | LinePointer::Dead => None,
+    }
+}
+
+/// Gives `f` the version that `snapshot` sees of the HOT chain at `tid`, an index entry's place, under the page latch. `None`: it sees none.
 ///
 /// `f` must not call into heap, index or buffer pool.
 ///
@@ -31,11 +57,52 @@ pub fn fetch<R>(
     snapshot: &Snapshot,
     f: impl FnOnce(Tid, &[u8]) -> R,
 ) -> Result<Option<R>, AccessError> {
-    let _ = (ctx, rel, tid, snapshot, f);
-    Err(AccessError::BadRecord { at: Lsn::INVALID, what: "heap is being built" })
+    let Some(buffer) = page(ctx, rel, tid)? else { return Ok(None) };
+    let (found, walked) = {
+        let page = buffer.read();
+        let mut look = Lookup::new(&ctx.txns);
+        let all = page.has_flag(FLAG_ALL_VISIBLE);
+        let (mut at, mut expect, mut walked) = (chain_start(&page, tid.offset), None::<Xid>, 0usize);
+        let mut found = None;
+        while let Some(off) = at {
+            let Some(item) = page.item(off) else { break };
+            let Some(h) = header(&page, off).filter(|h| expect.is_none_or(|x| x == h.xmin)) else { break };
+            if all || look.visible(&h, snapshot)? {
+                found = Some(f(Tid::new(tid.block, off), &item[HEADER..]));
+                break;
+            }
+            walked += 1;
+            // A damaged page may link in a circle.
+            let next = next_in_chain(&h, tid.block).filter(|_| walked <= usize::from(page.max_offset()));
+            (at, expect) = (next.map(|n| n.0), next.map(|n| n.1));
+        }
+        (found, walked)
+    };
+    if walked >= LONG_CHAIN && !ctx.txns.in_recovery() && buffer.try_write().is_some() {
+        prune_latched(ctx, rel, &mut Latched::new(ctx, rel, &buffer)?)?;
+    }
+    Ok(found)
 }
 
-/// Gives `f` the newest committed (or own) version that follows `tid`, for the re-check in READ COMMITTED. `None`: the row is gone.
+/// Gives `f` the version at exactly `tid`, if `snapshot` sees it.
+///
+/// # Errors
+/// As [`fetch`].
+pub fn fetch_exact<R>(
+    ctx: &AccessCtx,
+    rel: &RelHandle,
+    tid: Tid,
+    snapshot: &Snapshot,
+    f: impl FnOnce(Tid, &[u8]) -> R,
+) -> Result<Option<R>, AccessError> {
+    let Some(buffer) = page(ctx, rel, tid)? else { return Ok(None) };
+    let page = buffer.read();
+    let (Some(h), Some(item)) = (header(&page, tid.offset), page.item(tid.offset)) else { return Ok(None) };
+    if Lookup::new(&ctx.txns).visible(&h, snapshot)? { Ok(Some(f(tid, &item[HEADER..]))) } else { Ok(None) }
+}
+
+/// Gives `f` the newest committed (or own) version of the row whose version `tid` is, for the re-check in READ COMMITTED and for what
+/// this transaction just changed. `None`: the row is gone.
 ///
 /// # Errors
 /// As [`fetch`].
@@ -43,18 +110,93 @@ pub fn fetch_latest<R>(
     ctx: &AccessCtx,
     txn: &Transaction,
     rel: &RelHandle,
-    tid: Tid,
+    mut tid: Tid,
     f: impl FnOnce(Tid, &[u8]) -> R,
 ) -> Result<Option<R>, AccessError> {
-    let _ = (ctx, txn, rel, tid, f);
-    Err(AccessError::BadRecord { at: Lsn::INVALID, what: "heap is being built" })
+    let mut look = Lookup::new(&ctx.txns);
+    let mut expect: Option<Xid> = None;
+    loop {
+        let Some(buffer) = page(ctx, rel, tid)? else { return Ok(None) };
+        let page = buffer.read();
+        let (Some(h), Some(item)) = (header(&page, tid.offset), page.item(tid.offset)) else { return Ok(None) };
+        // Another row took the place of a version that was removed.
+        if expect.is_some_and(|x| x != h.xmin) {
+            return Ok(None);
+        }
+        if !txn.owns(h.xmin) && !matches!(look.xmin(&h)?, XidStatus::Committed(_)) {
+            return Ok(None);
+        }
+        let ended = match look.xmax(&h)? {
+            Some(XidStatus::Committed(_)) => true,
+            Some(XidStatus::Running) => txn.owns(h.xmax),
+            Some(XidStatus::Aborted) | None => false,
+        };
+        if !ended {
+            return Ok(Some(f(tid, &item[HEADER..])));
+        }
+        if h.next == tid {
+            return Ok(None);
+        }
+        (tid, expect) = (h.next, Some(h.xmax));
+    }
 }
 
-/// Whether the row at `tid` counts for a unique check by `txn`.
+/// Whether the row an index entry at `tid` names counts for a unique check by `txn`.
 ///
 /// # Errors
 /// I/O.
 pub fn liveness(ctx: &AccessCtx, txn: &Transaction, rel: &RelHandle, tid: Tid) -> Result<Liveness, AccessError> {
-    let _ = (ctx, txn, rel, tid);
-    Err(AccessError::BadRecord { at: Lsn::INVALID, what: "heap is being built" })
+    let Some(buffer) = page(ctx, rel, tid)? else { return Ok(Liveness::Dead) };
+    let page = buffer.read();
+    let mut look = Lookup::new(&ctx.txns);
+    let (mut at, mut expect, mut walked) = (chain_start(&page, tid.offset), None::<Xid>, 0u16);
+    while let Some(off) = at {
+        let Some(h) = header(&page, off).filter(|h| expect.is_none_or(|x| x == h.xmin)) else { break };
+        let here = Tid::new(tid.block, off);
+        if !txn.owns(h.xmin) {
+            match look.xmin(&h)? {
+                XidStatus::Running => return Ok(Liveness::Inserting(here, h.xmin)),
+                XidStatus::Aborted => break,
+                XidStatus::Committed(_) if ctx.txns.is_in_progress(h.xmin)? => {
+                    return Ok(Liveness::Inserting(here, h.xmin));
+                }
+                XidStatus::Committed(_) => {}
+            }
+        }
+        if !txn.owns(h.xmax) || !h.xmax.is_valid() {
+            match look.xmax(&h)? {
+                None => return Ok(Liveness::Live(here)),
+                Some(XidStatus::Running | XidStatus::Aborted) => return Ok(Liveness::Deleting(here, h.xmax)),
+                Some(XidStatus::Committed(_)) if ctx.txns.is_in_progress(h.xmax)? => {
+                    return Ok(Liveness::Deleting(here, h.xmax));
+                }
+                Some(XidStatus::Committed(_)) => {}
+            }
+        }
+        walked += 1;
+        let next = next_in_chain(&h, tid.block).filter(|_| walked <= page.max_offset());
+        (at, expect) = (next.map(|n| n.0), next.map(|n| n.1));
+    }
+    Ok(Liveness::Dead)
+}
+
+/// Whether every version of the chain at `tid` is dead to all snapshots: an index entry for it may be marked killed.
+///
+/// # Errors
+/// I/O.
+pub fn is_dead_to_all(ctx: &AccessCtx, rel: &RelHandle, tid: Tid) -> Result<bool, AccessError> {
+    let Some(buffer) = page(ctx, rel, tid)? else { return Ok(false) };
+    let page = buffer.read();
+    let mut look = Lookup::new(&ctx.txns);
+    let (mut at, mut expect, mut walked) = (chain_start(&page, tid.offset), None::<Xid>, 0u16);
+    while let Some(off) = at {
+        let Some(h) = header(&page, off).filter(|h| expect.is_none_or(|x| x == h.xmin)) else { break };
+        if !matches!(look.fate(&h)?, super::visibility::Fate::Dead { .. }) {
+            return Ok(false);
+        }
+        walked += 1;
+        let next = next_in_chain(&h, tid.block).filter(|_| walked <= page.max_offset());
+        (at, expect) = (next.map(|n| n.0), next.map(|n| n.1));
+    }
+    Ok(true)
 }

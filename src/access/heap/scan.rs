@@ -1,16 +1,28 @@
 //! Scans: a page at a time, visibility decided under the latch, rows lent from the scan's own copy of the page.
 
-use afterimage_wal::ids::{BlockNo, Lsn};
+use afterimage_wal::ids::{BlockNo, Fork};
 
+use super::prune::next_in_chain;
+use super::tuple::{HEADER, Header, header, mask};
+use super::visibility::{Fate, Lookup};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
+use crate::storage::page::FLAG_ALL_VISIBLE;
+use crate::storage::{LinePointer, Page, StorageError};
 use crate::txn::{Snapshot, Transaction};
 
 /// A sequential scan.
+///
+/// The page is copied once its visible rows are known: 8 KiB for some sixty rows, and no latch or pin is held while the rows are used.
 pub struct HeapScan {
     rel: RelHandle,
     snapshot: Snapshot,
     next: BlockNo,
     end: BlockNo,
+    page: Box<Page>,
+    block: BlockNo,
+    /// Line pointer, first byte and end of each visible row's bytes.
+    rows: Vec<(u16, u16, u16)>,
+    at: usize,
 }
 
 impl HeapScan {
@@ -19,17 +31,41 @@ impl HeapScan {
     /// # Errors
     /// I/O.
     pub fn new(ctx: &AccessCtx, rel: &RelHandle, snapshot: &Snapshot) -> Result<Self, AccessError> {
-        let _ = ctx;
-        Ok(Self { rel: *rel, snapshot: snapshot.clone(), next: BlockNo::new(0), end: BlockNo::new(0) })
+        Ok(Self {
+            rel: *rel,
+            snapshot: snapshot.clone(),
+            next: BlockNo::new(0),
+            end: ctx.pool.n_blocks(rel.file, Fork::Main)?,
+            page: Box::default(),
+            block: BlockNo::new(0),
+            rows: Vec::new(),
+            at: 0,
+        })
+    }
+
+    /// Limits the scan to blocks from `from` up to `upto`, for parallel and sampling scans.
+    #[must_use]
+    pub fn blocks(mut self, from: BlockNo, upto: BlockNo) -> Self {
+        self.next = from;
+        self.end = self.end.min(upto);
+        self
     }
 
     /// The next visible row; `None` at the end. The bytes are lent until the next call.
     ///
     /// # Errors
     /// I/O.
+    #[expect(clippy::should_implement_trait, reason = "lends")]
     pub fn next(&mut self, ctx: &AccessCtx) -> Result<Option<(Tid, &[u8])>, AccessError> {
-        let _ = (ctx, &self.rel, &self.snapshot, self.next, self.end);
-        Err(AccessError::BadRecord { at: Lsn::INVALID, what: "heap is being built" })
+        while self.at >= self.rows.len() {
+            if !self.next_batch(ctx)? {
+                return Ok(None);
+            }
+        }
+        let (off, start, end) = self.rows[self.at];
+        self.at += 1;
+        let row = &self.page.bytes()[usize::from(start)..usize::from(end)];
+        Ok(Some((Tid::new(self.block, off), row)))
     }
 
     /// Loads the next page that has visible rows; false at the end. [`Self::rows`] then lends them all.
@@ -37,20 +73,58 @@ impl HeapScan {
     /// # Errors
     /// I/O.
     pub fn next_batch(&mut self, ctx: &AccessCtx) -> Result<bool, AccessError> {
-        let _ = ctx;
-        Err(AccessError::BadRecord { at: Lsn::INVALID, what: "heap is being built" })
+        self.rows.clear();
+        self.at = 0;
+        while self.next < self.end {
+            let block = self.next;
+            self.next = BlockNo::new(block.get() + 1);
+            let buffer = match ctx.pool.read(self.rel.file, Fork::Main, block) {
+                Ok(b) => b,
+                // Truncated by replay since the scan began: those blocks held nothing a snapshot here may need.
+                Err(StorageError::MissingBlock { .. }) if ctx.txns.in_recovery() => break,
+                Err(e) => return Err(e.into()),
+            };
+            let page = buffer.read();
+            let all = page.has_flag(FLAG_ALL_VISIBLE);
+            let mut look = Lookup::new(&ctx.txns);
+            for off in 1..=page.max_offset() {
+                let LinePointer::Normal { offset, len } = page.line(off) else { continue };
+                let Some(item) = page.item(off) else { continue };
+                let Some(h) = Header::decode(item) else { continue };
+                if all || look.visible(&h, &self.snapshot)? {
+                    self.rows.push((off, offset + 28, offset + len));
+                }
+            }
+            if !self.rows.is_empty() {
+                self.page.bytes_mut().copy_from_slice(page.bytes());
+                self.block = block;
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The visible rows of the page last loaded.
     pub fn rows(&self) -> impl Iterator<Item = (Tid, &[u8])> {
-        std::iter::empty()
+        self.rows.iter().map(|(off, start, end)| {
+            (Tid::new(self.block, *off), &self.page.bytes()[usize::from(*start)..usize::from(*end)])
+        })
     }
 
     /// Starts over with the same snapshot.
     pub fn rewind(&mut self) {
         self.next = BlockNo::new(0);
+        self.rows.clear();
+        self.at = 0;
+    }
+
+    /// Its snapshot.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
     }
 }
+
+const _: () = assert!(HEADER == 28);
 
 /// One row for an index build.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +139,10 @@ pub struct BuildRow<'a> {
     pub live: bool,
 }
 
-/// Gives `f` every version an index has to know: those some snapshot may still see.
+/// Gives `f` every version an index has to know: those some snapshot may still see. The caller keeps writers out (a Share lock).
+///
+/// A HOT chain yields each of its versions; the index columns of all are given, so a chain broken by a new index gets one entry per
+/// distinct key.
 ///
 /// # Errors
 /// I/O, and what `f` returns.
@@ -73,8 +150,57 @@ pub fn build_scan<E: From<AccessError>>(
     ctx: &AccessCtx,
     txn: &Transaction,
     rel: &RelHandle,
-    f: impl FnMut(BuildRow<'_>) -> Result<(), E>,
+    mut f: impl FnMut(BuildRow<'_>) -> Result<(), E>,
 ) -> Result<u64, E> {
-    let _ = (ctx, txn, rel, f);
-    Err(AccessError::BadRecord { at: Lsn::INVALID, what: "heap is being built" }.into())
+    let end = ctx.pool.n_blocks(rel.file, Fork::Main).map_err(AccessError::from)?;
+    let mut copy = Box::<Page>::default();
+    let mut roots: Vec<u16> = Vec::new();
+    let mut count = 0;
+    for block in (0..end.get()).map(BlockNo::new) {
+        {
+            let buffer = ctx.pool.read(rel.file, Fork::Main, block).map_err(AccessError::from)?;
+            copy.bytes_mut().copy_from_slice(buffer.read().bytes());
+        }
+        find_roots(&copy, block, &mut roots);
+        let mut look = Lookup::new(&ctx.txns);
+        for off in 1..=copy.max_offset() {
+            let (Some(h), Some(item)) = (header(&copy, off), copy.item(off)) else { continue };
+            let fate = look.fate(&h).map_err(AccessError::from)?;
+            let live = match fate {
+                Fate::Dead { .. } => continue,
+                Fate::RecentlyDead => false,
+                Fate::Live { .. } | Fate::InProgress => true,
+                Fate::BeingEnded => !txn.owns(h.xmax),
+            };
+            let live = live && !(txn.owns(h.xmin) && h.xmax.is_valid() && txn.owns(h.xmax));
+            let root = roots.get(usize::from(off)).copied().filter(|r| *r != 0).unwrap_or(off);
+            f(BuildRow { root: Tid::new(block, root), tid: Tid::new(block, off), row: &item[HEADER..], live })?;
+            count += u64::from(live);
+        }
+    }
+    Ok(count)
+}
+
+/// For each line pointer with a row version: the root of its chain, or 0.
+fn find_roots(page: &Page, block: BlockNo, roots: &mut Vec<u16>) {
+    roots.clear();
+    roots.resize(usize::from(page.max_offset()) + 1, 0);
+    for root in 1..=page.max_offset() {
+        let mut off = match page.line(root) {
+            LinePointer::Redirect(to) => to,
+            LinePointer::Normal { .. } if header(page, root).is_some_and(|h| !h.has(mask::HEAP_ONLY)) => root,
+            LinePointer::Normal { .. } | LinePointer::Unused | LinePointer::Dead => continue,
+        };
+        let mut expect = None;
+        while let Some(h) = header(page, off).filter(|h| expect.is_none_or(|x| x == h.xmin)) {
+            if roots[usize::from(off)] != 0 {
+                break;
+            }
+            roots[usize::from(off)] = root;
+            match next_in_chain(&h, block) {
+                Some((o, x)) => (off, expect) = (o, Some(x)),
+                None => break,
+            }
+        }
+    }
 }

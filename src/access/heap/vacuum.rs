@@ -1,9 +1,19 @@
 //! Removing dead versions that index entries still point to.
+//!
+//! First pass: prune every page that is not all-visible and collect its dead line pointers. The indexes drop the entries that point to
+//! them. Second pass: free the line pointers, mark pages all-visible. PostgreSQL: access/heap/vacuumlazy.c.
 
-use afterimage_wal::ids::Lsn;
+use afterimage_wal::ids::{BlockNo, Fork, Lsn, Xid};
+use afterimage_wal::{RecordBuilder, rmgr};
 
+use super::log::{self, Latched, change_pages};
+use super::prune::prune_latched;
+use super::tuple::{header, later, mask, put_header};
+use super::visibility::{Fate, Lookup};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
-use crate::txn::Transaction;
+use crate::storage::page::FLAG_ALL_VISIBLE;
+use crate::storage::{Buffer, CriticalSection, LinePointer, Page, fsm, vm};
+use crate::txn::{LockMode, LockTag, Transaction, WaitPolicy};
 
 /// Places whose index entries are to be removed; sorted.
 #[derive(Clone, Debug, Default)]
@@ -26,34 +36,314 @@ impl DeadTids {
     }
 }
 
+/// How a vacuum goes.
+#[derive(Clone, Copy, Debug)]
+pub struct VacuumOptions {
+    /// Look at pages marked all-visible too.
+    pub all_pages: bool,
+    /// Freeze versions made by xids below this, so that their status can be forgotten. INVALID: none.
+    pub freeze_below: Xid,
+    /// Give empty blocks at the end back, if nobody uses the table just then.
+    pub truncate: bool,
+    /// Dead places kept in memory between two index cleanings.
+    pub max_dead: usize,
+}
+
+impl Default for VacuumOptions {
+    fn default() -> Self {
+        Self { all_pages: false, freeze_below: Xid::INVALID, truncate: true, max_dead: 8 << 20 }
+    }
+}
+
 /// What a vacuum found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VacuumStats {
     /// Blocks of the table.
     pub pages: u32,
+    /// Blocks looked at.
+    pub scanned: u32,
     /// Blocks in which every row is visible to all.
     pub all_visible: u32,
-    /// Rows that stay.
+    /// Rows that stay, on the blocks looked at.
     pub live_rows: u64,
     /// Versions that are dead but still needed by someone.
     pub recently_dead: u64,
-    /// Versions removed.
+    /// Line pointers freed.
     pub removed: u64,
+    /// Versions frozen.
+    pub frozen: u64,
     /// Blocks given back at the end.
     pub truncated: u32,
 }
 
 /// Vacuums a table. `clean_indexes` removes the entries that point to the given places from every index; it runs between the
-/// pass that finds them and the pass that frees them, as often as memory needs.
+/// pass that finds them and the pass that frees them, as often as memory needs. The caller holds `ShareUpdateExclusive`.
 ///
 /// # Errors
-/// I/O, and what `clean_indexes` returns.
+/// I/O, cancel, and what `clean_indexes` returns.
 pub fn vacuum<E: From<AccessError>>(
     ctx: &AccessCtx,
     txn: &Transaction,
     rel: &RelHandle,
-    clean_indexes: impl FnMut(&DeadTids) -> Result<(), E>,
+    options: VacuumOptions,
+    mut clean_indexes: impl FnMut(&DeadTids) -> Result<(), E>,
 ) -> Result<VacuumStats, E> {
-    let _ = (ctx, txn, rel, clean_indexes);
-    Err(AccessError::BadRecord { at: Lsn::INVALID, what: "heap is being built" }.into())
+    let mut stats = VacuumStats::default();
+    let end = ctx.pool.n_blocks(rel.file, Fork::Main).map_err(AccessError::from)?;
+    let mut dead = DeadTids::default();
+    for block in (0..end.get()).map(BlockNo::new) {
+        stats.pages += 1;
+        txn.check_cancel().map_err(AccessError::from)?;
+        if !options.all_pages && vm::all_visible(&ctx.pool, rel.file, block).map_err(AccessError::from)? {
+            stats.all_visible += 1;
+            continue;
+        }
+        scan_page(ctx, rel, block, &options, &mut dead, &mut stats)?;
+        if dead.len() >= options.max_dead {
+            clean_indexes(&dead)?;
+            free_dead(ctx, txn, rel, &mut dead, &mut stats)?;
+        }
+    }
+    if !dead.is_empty() {
+        clean_indexes(&dead)?;
+        free_dead(ctx, txn, rel, &mut dead, &mut stats)?;
+    }
+    if options.truncate {
+        stats.truncated = truncate_tail(ctx, txn, rel)?;
+    }
+    Ok(stats)
+}
+
+fn scan_page(
+    ctx: &AccessCtx,
+    rel: &RelHandle,
+    block: BlockNo,
+    options: &VacuumOptions,
+    dead: &mut DeadTids,
+    stats: &mut VacuumStats,
+) -> Result<(), AccessError> {
+    let buffer = ctx.pool.read(rel.file, Fork::Main, block)?;
+    let mut latched = Latched::new(ctx, rel, &buffer)?;
+    prune_latched(ctx, rel, &mut latched)?;
+    stats.scanned += 1;
+    let before = dead.len();
+    let found = examine(ctx, &latched.page)?;
+    stats.live_rows += found.live;
+    stats.recently_dead += found.recently_dead;
+    for off in found.dead {
+        dead.0.push(Tid::new(block, off).as_u64());
+    }
+    stats.frozen += freeze(ctx, rel, &mut latched, options.freeze_below)?;
+    let free = latched.page.raw_free_space();
+    drop(latched);
+    if dead.len() == before {
+        // Pages with dead line pointers are recorded once those are freed.
+        fsm::record(&ctx.pool, rel.file, block, free)?;
+        if let Some(horizon) = found.all_visible {
+            stats.all_visible += u32::from(set_visible(ctx, rel, &buffer, horizon)?);
+        }
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Found {
+    live: u64,
+    recently_dead: u64,
+    dead: Vec<u16>,
+    /// If all rows are visible to everyone: the newest commit among them.
+    all_visible: Option<Lsn>,
+}
+
+fn examine(ctx: &AccessCtx, page: &Page) -> Result<Found, AccessError> {
+    let mut look = Lookup::new(&ctx.txns);
+    let mut found = Found::default();
+    let (mut all, mut newest, mut known) = (true, Lsn::INVALID, true);
+    for off in 1..=page.max_offset() {
+        match page.line(off) {
+            LinePointer::Unused | LinePointer::Redirect(_) => continue,
+            LinePointer::Dead => {
+                found.dead.push(off);
+                all = false;
+                continue;
+            }
+            LinePointer::Normal { .. } => {}
+        }
+        let Some(h) = header(page, off) else { continue };
+        match look.fate(&h)? {
+            Fate::Live { made } => {
+                found.live += 1;
+                all &= ctx.txns.is_removable(made);
+                newest = later(newest, made);
+                known &= made.is_valid() || h.has(mask::FROZEN);
+            }
+            Fate::InProgress | Fate::BeingEnded => {
+                found.live += 1;
+                all = false;
+            }
+            Fate::RecentlyDead => {
+                found.recently_dead += 1;
+                all = false;
+            }
+            Fate::Dead { .. } => all = false,
+        }
+    }
+    if all {
+        // A commit of long ago has no LSN any more, but a standby's snapshot may still be older than it.
+        found.all_visible = Some(if known { newest } else { later(newest, ctx.txns.horizon()) });
+    }
+    Ok(found)
+}
+
+/// Marks a page all-visible unless it changed since it was examined. Logged; the horizon is the newest commit on it.
+fn set_visible(ctx: &AccessCtx, rel: &RelHandle, buffer: &Buffer, horizon: Lsn) -> Result<bool, AccessError> {
+    let map = vm::find_or_extend(&ctx.pool, rel.file, buffer.block())?;
+    let mut page = buffer.write();
+    if page.has_flag(FLAG_ALL_VISIBLE) || examine(ctx, &page)?.all_visible != Some(horizon) {
+        return Ok(page.has_flag(FLAG_ALL_VISIBLE));
+    }
+    CriticalSection::run("mark a page all-visible", || -> Result<(), AccessError> {
+        let mut m = map.write();
+        page.set_flag(FLAG_ALL_VISIBLE, true);
+        vm::set(&mut m, buffer.block());
+        if rel.logged() {
+            let mut record = RecordBuilder::new(rmgr::HEAP, log::VISIBLE, Xid::INVALID);
+            record.block(rel.file, Fork::Main, buffer.block(), 0, &[]);
+            record.block(rel.file, Fork::Vm, map.block(), 0, &[]);
+            record.main(&horizon.to_le_bytes());
+            let end = ctx.wal.insert(&record)?.end;
+            page.set_lsn(end);
+            m.set_lsn(end);
+        }
+        Ok(())
+    });
+    Ok(true)
+}
+
+fn freeze(ctx: &AccessCtx, rel: &RelHandle, latched: &mut Latched<'_>, below: Xid) -> Result<u64, AccessError> {
+    if !below.is_valid() {
+        return Ok(0);
+    }
+    let below = below.min(ctx.txns.settled_floor());
+    let mut look = Lookup::new(&ctx.txns);
+    let mut offs: Vec<u16> = Vec::new();
+    for off in 1..=latched.page.max_offset() {
+        if let Some(h) = header(&latched.page, off)
+            && h.xmin < below
+            && !h.has(mask::FROZEN)
+            && matches!(look.fate(&h)?, Fate::Live { .. } | Fate::BeingEnded)
+        {
+            offs.push(off);
+        }
+    }
+    if offs.is_empty() {
+        return Ok(0);
+    }
+    let mut record = RecordBuilder::new(rmgr::HEAP, log::FREEZE, Xid::INVALID);
+    // Freezing changes what nobody sees: the page stays all-visible.
+    let visible = latched.page.has_flag(FLAG_ALL_VISIBLE);
+    CriticalSection::run("freeze rows", || -> Result<(), AccessError> {
+        let page = &mut latched.page;
+        apply_freeze(page, &offs);
+        let data: Vec<u8> = offs.iter().flat_map(|o| o.to_le_bytes()).collect();
+        record.block(rel.file, Fork::Main, latched.buffer.block(), 0, &data);
+        if rel.logged() {
+            page.set_lsn(ctx.wal.insert(&record)?.end);
+        }
+        debug_assert_eq!(visible, page.has_flag(FLAG_ALL_VISIBLE));
+        Ok(())
+    });
+    Ok(u64::try_from(offs.len()).unwrap_or(0))
+}
+
+/// Freezes versions; an end that was rolled back is forgotten with it, so that its status is not needed either.
+pub(super) fn apply_freeze(page: &mut Page, offs: &[u16]) {
+    for off in offs {
+        if let Some(mut h) = header(page, *off) {
+            h.mask |= mask::FROZEN;
+            put_header(page, *off, &h);
+        }
+    }
+}
+
+fn free_dead(
+    ctx: &AccessCtx,
+    txn: &Transaction,
+    rel: &RelHandle,
+    dead: &mut DeadTids,
+    stats: &mut VacuumStats,
+) -> Result<(), AccessError> {
+    for places in dead.0.chunk_by(|a, b| a >> 16 == b >> 16) {
+        txn.check_cancel()?;
+        let Some(first) = places.first() else { continue };
+        let block = Tid::from_u64(*first).block;
+        let buffer = ctx.pool.read(rel.file, Fork::Main, block)?;
+        let mut latched = Latched::new(ctx, rel, &buffer)?;
+        let offs: Vec<u16> = places
+            .iter()
+            .map(|p| Tid::from_u64(*p).offset)
+            .filter(|o| latched.page.line(*o) == LinePointer::Dead)
+            .collect();
+        let mut record = RecordBuilder::new(rmgr::HEAP, log::VACUUM, Xid::INVALID);
+        if !offs.is_empty() {
+            change_pages(ctx, rel, "free line pointers", &mut record, &mut [&mut latched], |pages, record| {
+                apply_unused(&mut pages[0].page, &offs);
+                let data: Vec<u8> = offs.iter().flat_map(|o| o.to_le_bytes()).collect();
+                record.block(rel.file, Fork::Main, block, 0, &data);
+            });
+        }
+        stats.removed += u64::try_from(offs.len()).unwrap_or(0);
+        let free = latched.page.raw_free_space();
+        let visible = examine(ctx, &latched.page)?.all_visible;
+        drop(latched);
+        fsm::record(&ctx.pool, rel.file, block, free)?;
+        if let Some(horizon) = visible {
+            stats.all_visible += u32::from(set_visible(ctx, rel, &buffer, horizon)?);
+        }
+    }
+    dead.0.clear();
+    Ok(())
+}
+
+/// Frees dead line pointers. The same on a primary and in redo.
+pub(super) fn apply_unused(page: &mut Page, offs: &[u16]) {
+    for off in offs {
+        page.set_line(*off, LinePointer::Unused);
+    }
+    page.trim_unused_lines();
+    page.compact();
+}
+
+/// Gives empty blocks at the end back if that is worth it and nobody holds the table.
+fn truncate_tail(ctx: &AccessCtx, txn: &Transaction, rel: &RelHandle) -> Result<u32, AccessError> {
+    let empty_from = |ctx: &AccessCtx| -> Result<(BlockNo, BlockNo), AccessError> {
+        let end = ctx.pool.n_blocks(rel.file, Fork::Main)?;
+        let mut keep = end.get();
+        while keep > 0 {
+            let buffer = ctx.pool.read(rel.file, Fork::Main, BlockNo::new(keep - 1))?;
+            let page = buffer.read();
+            if (1..=page.max_offset()).any(|o| page.line(o) != LinePointer::Unused) {
+                break;
+            }
+            keep -= 1;
+        }
+        Ok((BlockNo::new(keep), end))
+    };
+    let (keep, end) = empty_from(ctx)?;
+    let gain = end.get() - keep.get();
+    if gain == 0 || (gain < 1000 && gain < end.get() / 16) || !rel.logged() {
+        return Ok(0);
+    }
+    let tag = LockTag::Relation { db: rel.file.db, rel: rel.oid };
+    if !txn.lock(tag, LockMode::AccessExclusive, WaitPolicy::Skip)? {
+        return Ok(0);
+    }
+    // Again, now that nobody can insert there.
+    let (keep, end) = empty_from(ctx)?;
+    let gain = end.get() - keep.get();
+    if gain > 0 {
+        ctx.pool.truncate(rel.file, Fork::Main, keep, ctx.txns.horizon())?;
+    }
+    txn.unlock(tag, LockMode::AccessExclusive);
+    Ok(gain)
 }
