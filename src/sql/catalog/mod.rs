@@ -5,10 +5,13 @@
 //! shared through a cache (`cache`) that commit records invalidate, on a standby too. Catalogs whose contents are
 //! compiled in, and system views, are [`VirtualTable`]s.
 
+pub mod bootstrap;
 mod builtin;
 pub mod compiled;
+pub mod database;
 pub mod handle;
 pub mod relation;
+pub mod rows;
 pub mod schema;
 pub mod virtual_table;
 
