@@ -4,6 +4,13 @@
 
 use std::fmt;
 
+use afterimage_wal::WalError;
+
+use crate::access::AccessError;
+use crate::engine::EngineError;
+use crate::storage::StorageError;
+use crate::txn::{CancelReason, TxnError};
+
 /// Five characters, as PostgreSQL's errcodes.txt lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SqlState(pub &'static str);
@@ -38,6 +45,7 @@ sqlstates! {
     STRING_DATA_RIGHT_TRUNCATION = "22001";
     NUMERIC_VALUE_OUT_OF_RANGE = "22003";
     NULL_VALUE_NOT_ALLOWED = "22004";
+    SEQUENCE_GENERATOR_LIMIT_EXCEEDED = "2200H";
     INVALID_DATETIME_FORMAT = "22007";
     DATETIME_FIELD_OVERFLOW = "22008";
     INVALID_TIME_ZONE_DISPLACEMENT_VALUE = "22009";
@@ -300,3 +308,120 @@ impl fmt::Display for SqlError {
 }
 
 impl std::error::Error for SqlError {}
+
+fn io_state(source: &std::io::Error) -> SqlState {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "std's list grows; the rest are I/O errors")]
+    match source.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => SqlState::DISK_FULL,
+        std::io::ErrorKind::NotFound => SqlState::UNDEFINED_FILE,
+        _ => SqlState::IO_ERROR,
+    }
+}
+
+impl From<WalError> for SqlError {
+    fn from(e: WalError) -> Self {
+        let message = e.to_string();
+        match e {
+            WalError::RecordTooLarge { .. } => Self::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message),
+            WalError::Io { source, .. } => Self::new(io_state(&source), message),
+            WalError::Sync { source, .. } => Self::new(io_state(&source), message).panic(),
+            WalError::Closed => Self::new(SqlState::ADMIN_SHUTDOWN, message).fatal(),
+            WalError::NotWriting => Self::new(SqlState::READ_ONLY_SQL_TRANSACTION, message),
+            WalError::NotReceiving => Self::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message),
+            WalError::FlushBeyondEnd { .. } => Self::new(SqlState::INTERNAL_ERROR, message),
+            WalError::SegmentGone { .. } => Self::new(SqlState::UNDEFINED_FILE, message),
+            WalError::Gap { .. }
+            | WalError::ReceivedDamage { .. }
+            | WalError::Diverged { .. }
+            | WalError::NotARecordEnd { .. }
+            | WalError::BadFile { .. }
+            | WalError::BadVersion { .. }
+            | WalError::Checksum { .. }
+            | WalError::WrongSystem { .. }
+            | WalError::BadTimeline { .. } => Self::new(SqlState::DATA_CORRUPTED, message),
+            WalError::SegmentMissing { .. } => Self::new(SqlState::UNDEFINED_FILE, message),
+        }
+    }
+}
+
+impl From<StorageError> for SqlError {
+    fn from(e: StorageError) -> Self {
+        let message = e.to_string();
+        match e {
+            StorageError::Wal(e) => e.into(),
+            StorageError::BadPage { .. } | StorageError::MissingBlock { .. } | StorageError::BadFile { .. } => {
+                Self::new(SqlState::DATA_CORRUPTED, message)
+            }
+            StorageError::UnexplainedBlocks { .. }
+            | StorageError::PageAheadOfWal { .. }
+            | StorageError::BadRecord { .. } => Self::new(SqlState::DATA_CORRUPTED, message).panic(),
+            StorageError::Open { source, .. } | StorageError::Io { source, .. } => Self::new(io_state(&source), message),
+            StorageError::Sync { source, .. } => Self::new(io_state(&source), message).panic(),
+            StorageError::TooLong { .. } => Self::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message),
+            StorageError::NoBuffer => Self::new(SqlState::INSUFFICIENT_RESOURCES, message),
+        }
+    }
+}
+
+impl From<TxnError> for SqlError {
+    fn from(e: TxnError) -> Self {
+        let message = e.to_string();
+        match e {
+            TxnError::Wal(e) => e.into(),
+            TxnError::Storage(e) => e.into(),
+            TxnError::Deadlock { detail } => Self::new(SqlState::DEADLOCK_DETECTED, message)
+                .detail(detail)
+                .hint("See server log for query details."),
+            TxnError::LockTimeout | TxnError::LockNotAvailable => Self::new(SqlState::LOCK_NOT_AVAILABLE, message),
+            TxnError::Cancelled(reason) => match reason {
+                CancelReason::StatementTimeout | CancelReason::Query => Self::new(SqlState::QUERY_CANCELED, message),
+                CancelReason::RecoveryConflict => Self::new(SqlState::SERIALIZATION_FAILURE, message),
+                CancelReason::IdleInTransactionTimeout => {
+                    Self::new(SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT, message).fatal()
+                }
+                CancelReason::IdleSessionTimeout => Self::new(SqlState::IDLE_SESSION_TIMEOUT, message).fatal(),
+                CancelReason::Terminate => Self::new(SqlState::ADMIN_SHUTDOWN, message).fatal(),
+                CancelReason::Crash => Self::new(SqlState::CRASH_SHUTDOWN, message).fatal(),
+            },
+            TxnError::Serialization(_) => Self::new(SqlState::SERIALIZATION_FAILURE, message),
+            TxnError::InRecovery(_) | TxnError::ReadOnly(_) => Self::new(SqlState::READ_ONLY_SQL_TRANSACTION, message),
+            TxnError::NoSuchSavepoint(_) => Self::new(SqlState::S_E_INVALID_SPECIFICATION, message),
+            TxnError::TooManyCommands => Self::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message),
+            TxnError::StatusMissing(_) | TxnError::BadRecord(_) => Self::new(SqlState::DATA_CORRUPTED, message),
+            TxnError::CommitUnknown(_) => Self::new(SqlState::STATEMENT_COMPLETION_UNKNOWN, message).fatal(),
+            TxnError::StatusFile { source, .. } => Self::new(io_state(&source), message),
+        }
+    }
+}
+
+impl From<AccessError> for SqlError {
+    fn from(e: AccessError) -> Self {
+        let message = e.to_string();
+        match e {
+            AccessError::Txn(e) => e.into(),
+            AccessError::Wal(e) => e.into(),
+            AccessError::Storage(e) => e.into(),
+            AccessError::RowTooBig { .. } => Self::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message),
+            AccessError::KeyTooBig { .. } => Self::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message).hint(
+                "Values larger than 1/3 of a buffer page cannot be indexed.\nConsider a function index of an MD5 hash of \
+                 the value, or use full text indexing.",
+            ),
+            AccessError::NoSuchRow { .. } | AccessError::Damaged { .. } => Self::new(SqlState::DATA_CORRUPTED, message),
+            AccessError::Invisible => Self::new(SqlState::INTERNAL_ERROR, message),
+            AccessError::BadRecord { .. } => Self::new(SqlState::DATA_CORRUPTED, message).panic(),
+            AccessError::SequenceExhausted { .. } => Self::new(SqlState::SEQUENCE_GENERATOR_LIMIT_EXCEEDED, message),
+        }
+    }
+}
+
+impl From<EngineError> for SqlError {
+    fn from(e: EngineError) -> Self {
+        let message = e.to_string();
+        match e {
+            EngineError::Storage(e) => e.into(),
+            EngineError::Wal(e) => e.into(),
+            EngineError::DataDirectory { .. } => Self::new(SqlState::CONFIG_FILE_ERROR, message).fatal(),
+            EngineError::WrongState { .. } => Self::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message),
+        }
+    }
+}

@@ -19,7 +19,7 @@ use super::positions::{
 };
 use super::proc::{Proc, ProcId, Procs};
 use super::record::{Decision, Invalidation, KIND_ABORT, KIND_COMMIT};
-use super::snapshot::Registration;
+use super::snapshot::{OwnXids, Registration, Snapshot};
 use super::transaction::{Transaction, TransactionOptions};
 use super::xact_status::{Status, XactStatus};
 use crate::storage::CriticalSection;
@@ -300,6 +300,20 @@ impl Transactions {
             self.locks.xid_finished(std::iter::once(q.top).chain(q.subs.iter().copied()));
             acknowledge(q);
         }
+    }
+
+    /// A fresh snapshot for reads outside a transaction's statements, as of catalogs; `cid` and `own` are the transaction's, if
+    /// there is one.
+    ///
+    /// # Errors
+    /// If the node stops.
+    pub fn snapshot_for(&self, proc: &Proc, level: CommitLevel, cid: u32, own: Option<Arc<OwnXids>>) -> Result<Snapshot, TxnError> {
+        Ok(Snapshot::new(self.register(proc, level)?, cid, own))
+    }
+
+    /// Where a snapshot of `proc` taken now would read at least; registers nothing.
+    pub fn readable_for(&self, proc: &Proc, level: CommitLevel) -> Lsn {
+        self.queue.readable(level).max(proc.last_commit())
     }
 
     // ---- horizon

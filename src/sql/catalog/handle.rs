@@ -1,10 +1,22 @@
 //! Lookups at one snapshot, with one session's database, user and search path.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use afterimage_wal::Oid;
-use super::relation::{Index, Relation};
+use afterimage_wal::{Lsn, Oid};
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use super::cache::{Cache, DatabaseCache, Invalidations, SharedCache};
+use super::load::{self, CatalogReader, by};
+use super::names::split_identifiers;
+use super::relation::{Index, PG_CATALOG_NAMESPACE, Relation};
+use super::schema::{pg_auth_members, pg_authid, pg_class, pg_database, pg_index, pg_namespace};
+use super::shared::Catalog;
+use super::tables::StoredReader;
+use crate::sql::types::Datum;
 use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::{CommitLevel, Proc};
+use crate::txn::snapshot::OwnXids;
 
 /// A role, from `pg_authid`.
 #[derive(Clone, Debug)]
@@ -60,52 +72,253 @@ pub struct Database {
     pub ctype: Arc<str>,
 }
 
-/// Catalog lookups at one snapshot. Cheap to clone; make a new one per statement.
+/// What a session tells the catalog about itself.
+#[derive(Clone, Debug)]
+pub struct Viewer {
+    /// The connected database.
+    pub database: Oid,
+    /// The current user.
+    pub user: Oid,
+    /// Its name, for `"$user"` in the search path.
+    pub user_name: Arc<str>,
+    /// Setting `search_path`.
+    pub search_path: Arc<str>,
+    /// The session's temporary schema, once it has one.
+    pub temp_namespace: Option<Oid>,
+}
+
+/// Whose eyes a handle sees with.
+pub(super) struct View {
+    pub(super) proc: Arc<Proc>,
+    pub(super) level: CommitLevel,
+    pub(super) cid: u32,
+    pub(super) own: Option<Arc<OwnXids>>,
+    /// The transaction has DDL of its own: what it reads is not for others, nor the other way round.
+    pub(super) own_ddl: bool,
+}
+
+/// Catalog lookups of one session. Cheap to clone; make a new one per statement, and after each change of catalogs.
 ///
-/// A transaction that ran DDL of its own sees it: its handles bypass the shared cache.
+/// Holds no snapshot: each descriptor is the newest committed one, whatever the transaction's isolation level, since data must be
+/// changed by the rules of now. A transaction that ran DDL of its own sees it: its handles bypass the shared cache.
 #[derive(Clone)]
 pub struct CatalogHandle {
-    database: Oid,
-    user: Oid,
-    search_path: Arc<[Oid]>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    catalog: Arc<Catalog>,
+    database: Arc<DatabaseCache>,
+    viewer: Viewer,
+    view: View,
+    /// Relations read so far by a handle with own DDL. Leaf.
+    own: Mutex<FxHashMap<Oid, Option<Arc<Relation>>>>,
+    search_path: OnceLock<SearchPath>,
+}
+
+struct SearchPath {
+    /// With `pg_catalog` and the temporary schema where they are searched.
+    effective: Vec<Oid>,
+    /// As written: where new objects go.
+    listed: Vec<Oid>,
+}
+
+impl std::fmt::Debug for CatalogHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CatalogHandle").field("viewer", &self.inner.viewer).finish_non_exhaustive()
+    }
 }
 
 impl CatalogHandle {
+    pub(super) fn new(catalog: Arc<Catalog>, database: Arc<DatabaseCache>, viewer: Viewer, view: View) -> Self {
+        let own = Mutex::default();
+        Self { inner: Arc::new(Inner { catalog, database, viewer, view, own, search_path: OnceLock::new() }) }
+    }
+
+    /// Who looks.
+    pub fn viewer(&self) -> &Viewer {
+        &self.inner.viewer
+    }
+
+    /// The server's catalog.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.inner.catalog
+    }
+
     /// The connected database.
     pub fn database(&self) -> Oid {
-        self.database
+        self.inner.viewer.database
     }
 
     /// The current user.
     pub fn user(&self) -> Oid {
-        self.user
+        self.inner.viewer.user
     }
 
-    /// Schemas searched for unqualified names, `pg_catalog` (first unless listed) included.
+    /// Reads stored catalogs, at a snapshot taken now.
+    ///
+    /// # Errors
+    /// If the node stops.
+    pub fn reader(&self) -> Result<StoredReader, SqlError> {
+        let View { proc, level, cid, own, .. } = &self.inner.view;
+        let ctx = self.inner.catalog.ctx();
+        let snapshot = ctx.txns.snapshot_for(proc, *level, *cid, own.clone())?;
+        Ok(StoredReader::new(ctx.clone(), self.database(), snapshot))
+    }
+
+    /// Where a snapshot taken now would read.
+    fn now(&self) -> Lsn {
+        self.inner.catalog.ctx().txns.readable_for(&self.inner.view.proc, self.inner.view.level)
+    }
+
+    /// Schemas searched for unqualified names, in order, `pg_catalog` (first unless listed) included.
     pub fn search_path(&self) -> &[Oid] {
-        &self.search_path
+        &self.search().effective
     }
 
-    /// Changes whenever any catalog this handle reads has changed; part of a plan cache's key. `None` while the
-    /// transaction has DDL of its own: do not use or fill shared caches then.
+    /// The schema that new objects without a schema go to.
+    ///
+    /// # Errors
+    /// `3F000` if no schema of the search path exists.
+    pub fn creation_namespace(&self) -> Result<Oid, SqlError> {
+        self.search().listed.first().copied().ok_or_else(|| {
+            SqlError::new(SqlState::INVALID_SCHEMA_NAME, "no schema has been selected to create in")
+        })
+    }
+
+    /// Existing schemas of the search path as written.
+    pub fn listed_search_path(&self) -> &[Oid] {
+        &self.search().listed
+    }
+
+    fn search(&self) -> &SearchPath {
+        self.inner.search_path.get_or_init(|| {
+            let viewer = &self.inner.viewer;
+            let mut listed = Vec::new();
+            for name in split_identifiers(&viewer.search_path, ',').unwrap_or_default() {
+                let oid = match name.as_str() {
+                    "$user" => self.find_namespace(&viewer.user_name),
+                    "pg_temp" => Ok(viewer.temp_namespace),
+                    other => self.find_namespace(other),
+                };
+                // A schema that cannot be read is not searched; using the catalog will say why.
+                if let Ok(Some(oid)) = oid
+                    && !listed.contains(&oid)
+                {
+                    listed.push(oid);
+                }
+            }
+            let mut effective = listed.clone();
+            if !effective.contains(&PG_CATALOG_NAMESPACE) {
+                effective.insert(0, PG_CATALOG_NAMESPACE);
+            }
+            if let Some(temp) = viewer.temp_namespace
+                && !effective.contains(&temp)
+            {
+                effective.insert(0, temp);
+            }
+            SearchPath { effective, listed }
+        })
+    }
+
+    /// Newest change of anything this handle reads; part of a plan cache's key. `None` when shared caches must be neither
+    /// used nor filled: the transaction has DDL of its own, or a change is not yet visible at its commit level.
     pub fn version(&self) -> Option<u64> {
-        None
+        let newest = self.inner.database.invalidations.newest().max(self.shared().invalidations.newest());
+        (!self.inner.view.own_ddl && newest <= self.now()).then(|| newest.as_u64())
+    }
+
+    /// True if the transaction has DDL of its own.
+    pub fn has_own_ddl(&self) -> bool {
+        self.inner.view.own_ddl
+    }
+
+    fn shared(&self) -> &SharedCache {
+        self.inner.catalog.shared()
+    }
+
+    /// From the cache, or read and kept.
+    fn cached<K, V>(
+        &self,
+        cache: &Cache<K, V>,
+        invalidations: &Invalidations,
+        key: K,
+        object: Oid,
+        read: impl FnOnce(&StoredReader) -> Result<Option<V>, SqlError>,
+    ) -> Result<Option<V>, SqlError>
+    where
+        K: std::hash::Hash + Eq,
+        V: Clone,
+    {
+        if self.inner.view.own_ddl {
+            return read(&self.reader()?);
+        }
+        if let Some(known) = cache.get(invalidations, &key, object, self.now()) {
+            return Ok(known);
+        }
+        let reader = self.reader()?;
+        let value = read(&reader)?;
+        cache.put(key, value.clone(), reader.lsn());
+        Ok(value)
     }
 
     /// The relation with this OID.
     ///
     /// # Errors
     /// Reading catalogs failed.
-    pub fn relation(&self, _oid: Oid) -> Result<Option<Arc<Relation>>, SqlError> {
-        Err(SqlError::unsupported("catalog"))
+    pub fn relation(&self, oid: Oid) -> Result<Option<Arc<Relation>>, SqlError> {
+        let db = &self.inner.database;
+        if let Some(relation) = db.builtin.relation(oid) {
+            return Ok(Some(relation.clone()));
+        }
+        let read = |reader: &StoredReader| Ok(load::relation(reader, self.database(), oid)?.map(Arc::new));
+        if self.inner.view.own_ddl {
+            if let Some(known) = self.inner.own.lock().get(&oid) {
+                return Ok(known.clone());
+            }
+            let relation = read(&self.reader()?)?;
+            self.inner.own.lock().insert(oid, relation.clone());
+            return Ok(relation);
+        }
+        self.cached(&db.relations, &db.invalidations, oid, oid, read)
+    }
+
+    /// OID of the relation of this name in this schema.
+    ///
+    /// # Errors
+    /// Reading catalogs failed.
+    pub fn relation_oid(&self, namespace: Oid, name: &str) -> Result<Option<Oid>, SqlError> {
+        let db = &self.inner.database;
+        if let Some(oid) = db.builtin.find(namespace, name) {
+            return Ok(Some(oid));
+        }
+        if namespace == PG_CATALOG_NAMESPACE {
+            return Ok(None);
+        }
+        self.cached(&db.names, &db.invalidations, (namespace, Arc::from(name)), 0, |reader| {
+            let key = [Datum::text(name), Datum::Oid(namespace)];
+            reader.row(&pg_class::DEF, by::CLASS_NAME, &key)?.map(|row| row.oid(pg_class::oid)).transpose()
+        })
     }
 
     /// The relation of this name in `schema`, or the first on the search path. `None` if there is none.
     ///
     /// # Errors
     /// `3F000` if `schema` does not exist; reading catalogs failed.
-    pub fn find_relation(&self, _schema: Option<&str>, _name: &str) -> Result<Option<Arc<Relation>>, SqlError> {
-        Err(SqlError::unsupported("catalog"))
+    pub fn find_relation(&self, schema: Option<&str>, name: &str) -> Result<Option<Arc<Relation>>, SqlError> {
+        if let Some(schema) = schema {
+            let namespace = self.require_namespace(schema)?;
+            return match self.relation_oid(namespace, name)? {
+                Some(oid) => self.relation(oid),
+                None => Ok(None),
+            };
+        }
+        for &namespace in self.search_path() {
+            if let Some(oid) = self.relation_oid(namespace, name)? {
+                return self.relation(oid);
+            }
+        }
+        Ok(None)
     }
 
     /// Like [`Self::find_relation`], with `42P01` if there is none.
@@ -126,56 +339,213 @@ impl CatalogHandle {
     ///
     /// # Errors
     /// Reading catalogs failed.
-    pub fn index(&self, _oid: Oid) -> Result<Option<(Arc<Relation>, Arc<Index>)>, SqlError> {
-        Err(SqlError::unsupported("catalog"))
+    pub fn index(&self, oid: Oid) -> Result<Option<(Arc<Relation>, Arc<Index>)>, SqlError> {
+        let db = &self.inner.database;
+        let table = match db.builtin.index_table(oid) {
+            Some(table) => Some(table),
+            None => self.cached(&db.index_tables, &db.invalidations, oid, 0, |reader| {
+                let row = reader.row(&pg_index::DEF, by::INDEX_OID, &[Datum::Oid(oid)])?;
+                row.map(|row| row.oid(pg_index::indrelid)).transpose()
+            })?,
+        };
+        let Some(table) = table else { return Ok(None) };
+        let Some(relation) = self.relation(table)? else { return Ok(None) };
+        let index = relation.indexes.iter().find(|i| i.oid == oid).cloned();
+        Ok(index.map(|index| (relation, index)))
+    }
+
+    /// True if an unqualified use of the relation's name finds it.
+    ///
+    /// # Errors
+    /// Reading catalogs failed.
+    pub fn is_visible(&self, relation: &Relation) -> Result<bool, SqlError> {
+        for &namespace in self.search_path() {
+            if namespace == relation.namespace {
+                return Ok(true);
+            }
+            if self.relation_oid(namespace, &relation.name)?.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(false)
     }
 
     /// OID of a schema.
     ///
     /// # Errors
     /// Reading catalogs failed.
-    pub fn find_namespace(&self, _name: &str) -> Result<Option<Oid>, SqlError> {
-        Err(SqlError::unsupported("catalog"))
+    pub fn find_namespace(&self, name: &str) -> Result<Option<Oid>, SqlError> {
+        match name {
+            "pg_catalog" => return Ok(Some(PG_CATALOG_NAMESPACE)),
+            "pg_temp" => return Ok(self.inner.viewer.temp_namespace),
+            _ => {}
+        }
+        let db = &self.inner.database;
+        self.cached(&db.namespaces, &db.invalidations, Arc::from(name), 0, |reader| {
+            let row = reader.row(&pg_namespace::DEF, by::NAMESPACE_NAME, &[Datum::text(name)])?;
+            row.map(|row| row.oid(pg_namespace::oid)).transpose()
+        })
+    }
+
+    /// OID of a schema that must exist.
+    ///
+    /// # Errors
+    /// `3F000`.
+    pub fn require_namespace(&self, name: &str) -> Result<Oid, SqlError> {
+        self.find_namespace(name)?.ok_or_else(|| {
+            SqlError::new(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist"))
+        })
     }
 
     /// Name of a schema.
     ///
     /// # Errors
     /// Reading catalogs failed.
-    pub fn namespace_name(&self, _oid: Oid) -> Result<Option<Arc<str>>, SqlError> {
-        Err(SqlError::unsupported("catalog"))
+    pub fn namespace_name(&self, oid: Oid) -> Result<Option<Arc<str>>, SqlError> {
+        if oid == PG_CATALOG_NAMESPACE {
+            return Ok(Some(Arc::from("pg_catalog")));
+        }
+        let db = &self.inner.database;
+        self.cached(&db.namespace_names, &db.invalidations, oid, 0, |reader| {
+            let row = reader.row(&pg_namespace::DEF, by::NAMESPACE_OID, &[Datum::Oid(oid)])?;
+            row.map(|row| row.str(pg_namespace::nspname).map(Arc::from)).transpose()
+        })
     }
 
     /// A role by name.
     ///
     /// # Errors
     /// Reading catalogs failed.
-    pub fn find_role(&self, _name: &str) -> Result<Option<Arc<Role>>, SqlError> {
-        Err(SqlError::unsupported("catalog"))
+    pub fn find_role(&self, name: &str) -> Result<Option<Arc<Role>>, SqlError> {
+        let shared = self.shared();
+        let oid = self.cached(&shared.role_names, &shared.invalidations, Arc::from(name), 0, |reader| {
+            let row = reader.row(&pg_authid::DEF, by::AUTHID_NAME, &[Datum::text(name)])?;
+            row.map(|row| row.oid(pg_authid::oid)).transpose()
+        })?;
+        oid.map_or(Ok(None), |oid| self.role(oid))
+    }
+
+    /// A role by name that must exist.
+    ///
+    /// # Errors
+    /// `42704`.
+    pub fn require_role(&self, name: &str) -> Result<Arc<Role>, SqlError> {
+        self.find_role(name)?
+            .ok_or_else(|| SqlError::new(SqlState::UNDEFINED_OBJECT, format!("role \"{name}\" does not exist")))
     }
 
     /// A role by OID.
     ///
     /// # Errors
     /// Reading catalogs failed.
-    pub fn role(&self, _oid: Oid) -> Result<Option<Arc<Role>>, SqlError> {
-        Err(SqlError::unsupported("catalog"))
+    pub fn role(&self, oid: Oid) -> Result<Option<Arc<Role>>, SqlError> {
+        let shared = self.shared();
+        self.cached(&shared.roles, &shared.invalidations, oid, 0, |reader| {
+            let Some(row) = reader.row(&pg_authid::DEF, by::AUTHID_OID, &[Datum::Oid(oid)])? else { return Ok(None) };
+            Ok(Some(Arc::new(Role {
+                oid,
+                name: Arc::from(row.str(pg_authid::rolname)?),
+                superuser: row.bool(pg_authid::rolsuper)?,
+                inherit: row.bool(pg_authid::rolinherit)?,
+                create_role: row.bool(pg_authid::rolcreaterole)?,
+                create_db: row.bool(pg_authid::rolcreatedb)?,
+                login: row.bool(pg_authid::rolcanlogin)?,
+                replication: row.bool(pg_authid::rolreplication)?,
+                bypass_rls: row.bool(pg_authid::rolbypassrls)?,
+                connection_limit: row.int4(pg_authid::rolconnlimit)?,
+                password: row.opt_str(pg_authid::rolpassword)?,
+                valid_until: match row.values.get(pg_authid::rolvaliduntil) {
+                    Some(Datum::TimestampTz(t)) => Some(*t),
+                    _ => None,
+                },
+            })))
+        })
+    }
+
+    /// Roles that `role` is a member of, itself included, directly or through others (whose membership it inherits, when
+    /// `inherited`).
+    ///
+    /// # Errors
+    /// Reading catalogs failed.
+    pub fn roles_of(&self, role: Oid, inherited: bool) -> Result<Vec<Oid>, SqlError> {
+        let mut out = vec![role];
+        let mut next = 0;
+        while let Some(&member) = out.get(next) {
+            next += 1;
+            if inherited && !self.role(member)?.is_some_and(|r| r.inherit) {
+                continue;
+            }
+            for &granted in self.direct_memberships(member)?.iter() {
+                if !out.contains(&granted) {
+                    out.push(granted);
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    fn direct_memberships(&self, member: Oid) -> Result<Arc<[Oid]>, SqlError> {
+        let shared = self.shared();
+        let found = self.cached(&shared.memberships, &shared.invalidations, member, 0, |reader| {
+            let rows = reader.rows(&pg_auth_members::DEF, by::MEMBERS_MEMBER, &[Datum::Oid(member)])?;
+            rows.iter().map(|row| row.oid(pg_auth_members::roleid)).collect::<Result<Arc<[Oid]>, _>>().map(Some)
+        })?;
+        Ok(found.unwrap_or_else(|| Arc::from([])))
+    }
+
+    /// True if `user` is a superuser.
+    ///
+    /// # Errors
+    /// Reading catalogs failed.
+    pub fn is_superuser(&self, user: Oid) -> Result<bool, SqlError> {
+        Ok(self.role(user)?.is_some_and(|r| r.superuser))
+    }
+
+    /// True if `user` may act as `owner`: is it, a superuser, or inherits from it.
+    ///
+    /// # Errors
+    /// Reading catalogs failed.
+    pub fn has_privileges_of(&self, user: Oid, owner: Oid) -> Result<bool, SqlError> {
+        Ok(user == owner || self.is_superuser(user)? || self.roles_of(user, true)?.contains(&owner))
     }
 
     /// A database by name.
     ///
     /// # Errors
     /// Reading catalogs failed.
-    pub fn find_database(&self, _name: &str) -> Result<Option<Arc<Database>>, SqlError> {
-        Err(SqlError::unsupported("catalog"))
+    pub fn find_database(&self, name: &str) -> Result<Option<Arc<Database>>, SqlError> {
+        let shared = self.shared();
+        let oid = self.cached(&shared.database_names, &shared.invalidations, Arc::from(name), 0, |reader| {
+            let row = reader.row(&pg_database::DEF, by::DATABASE_NAME, &[Datum::text(name)])?;
+            row.map(|row| row.oid(pg_database::oid)).transpose()
+        })?;
+        oid.map_or(Ok(None), |oid| self.database_by_oid(oid))
     }
 
     /// A database by OID.
     ///
     /// # Errors
     /// Reading catalogs failed.
-    pub fn database_by_oid(&self, _oid: Oid) -> Result<Option<Arc<Database>>, SqlError> {
-        Err(SqlError::unsupported("catalog"))
+    pub fn database_by_oid(&self, oid: Oid) -> Result<Option<Arc<Database>>, SqlError> {
+        let shared = self.shared();
+        self.cached(&shared.databases, &shared.invalidations, oid, 0, |reader| {
+            let row = reader.row(&pg_database::DEF, by::DATABASE_OID, &[Datum::Oid(oid)])?;
+            row.map(|row| {
+                Ok(Arc::new(Database {
+                    oid,
+                    name: Arc::from(row.str(pg_database::datname)?),
+                    owner: row.oid(pg_database::datdba)?,
+                    encoding: row.int4(pg_database::encoding)?,
+                    is_template: row.bool(pg_database::datistemplate)?,
+                    allow_connections: row.bool(pg_database::datallowconn)?,
+                    connection_limit: row.int4(pg_database::datconnlimit)?,
+                    tablespace: row.oid(pg_database::dattablespace)?,
+                    collate: Arc::from(row.str(pg_database::datcollate)?),
+                    ctype: Arc::from(row.str(pg_database::datctype)?),
+                }))
+            })
+            .transpose()
+        })
     }
 }
 

@@ -7,17 +7,23 @@
 
 pub mod bootstrap;
 mod builtin;
+pub mod cache;
 pub mod compiled;
 pub mod database;
 pub mod handle;
+pub mod load;
+pub mod names;
 pub mod relation;
 pub mod rows;
 pub mod schema;
+pub mod shared;
+pub mod tables;
 pub mod virtual_table;
 
-pub use handle::{CatalogHandle, Database, Role};
+pub use handle::{CatalogHandle, Database, Role, Viewer};
 pub use relation::{
-    CheckConstraint, Column, Constraint, ConstraintKind, FkAction, FkMatch, ForeignKey, Identity, Index, IndexColumn,
+    CheckConstraint, Column, ColumnStats, Constraint, ConstraintKind, FkAction, FkMatch, ForeignKey, Identity, Index, IndexColumn,
     Persistence, RelKind, Relation, SequenceDef, Source,
 };
+pub use shared::Catalog;
 pub use virtual_table::{VirtualCx, VirtualTable};

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use afterimage_wal::{Oid, RelId};
 
 use super::virtual_table::VirtualTable;
+use crate::access::{self, RelHandle};
 use crate::sql::types::TupleDesc;
+use crate::txn::LockTag;
 
 /// First OID given to user objects; everything below is compiled in or made by bootstrap.
 pub const FIRST_NORMAL_OID: Oid = 16384;
@@ -122,6 +124,17 @@ impl Persistence {
     }
 }
 
+impl Persistence {
+    /// The same for access methods.
+    pub fn access(self) -> access::Persistence {
+        match self {
+            Self::Permanent => access::Persistence::Permanent,
+            Self::Unlogged => access::Persistence::Unlogged,
+            Self::Temporary => access::Persistence::Temporary,
+        }
+    }
+}
+
 /// Where a relation's rows come from.
 #[derive(Clone)]
 pub enum Source {
@@ -202,6 +215,21 @@ impl Relation {
             Source::File(file) => Some(file),
             Source::Virtual(_) | Source::View(_) | Source::None => None,
         }
+    }
+
+    /// The relation as access methods see it; `None` if it has no file.
+    pub fn rel_handle(&self) -> Option<RelHandle> {
+        self.file().map(|file| RelHandle { oid: self.oid, file, persistence: self.persistence.access() })
+    }
+
+    /// One of its indexes as access methods see it.
+    pub fn index_handle(&self, index: &Index) -> RelHandle {
+        RelHandle { oid: index.oid, file: index.file, persistence: self.persistence.access() }
+    }
+
+    /// What to lock for uses of the relation.
+    pub fn lock_tag(&self, database: Oid) -> LockTag {
+        LockTag::Relation { db: if self.shared { 0 } else { database }, rel: self.oid }
     }
 
     /// The live column with this name.

@@ -1,0 +1,307 @@
+//! Reading and writing rows of the stored catalogs, their indexes included.
+
+use std::sync::{Arc, LazyLock};
+
+use afterimage_wal::{Lsn, Oid, Xid};
+
+use super::builtin::catalog_file;
+use super::load::{CatalogReader, CatalogRow};
+use super::schema::{CATALOGS, CatalogDef, IndexDef};
+use crate::access::btree::{self, Direction, Inserted, KeyRange, Scan, ScanOptions, UniqueProbe};
+use crate::access::heap::{self, ChangeOptions, ChangeResult, HeapScan, UpdateOptions};
+use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
+use crate::sql::types::key::{self, KeyOrder};
+use crate::sql::types::{ColDesc, Datum, TupleDesc, row};
+use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::{Snapshot, Transaction, WaitPolicy};
+
+/// Row descriptors of the catalogs, in the order of [`CATALOGS`].
+static DESCS: LazyLock<Vec<Arc<TupleDesc>>> = LazyLock::new(|| {
+    let desc = |def: &&CatalogDef| {
+        let cols = def.columns.iter().map(|c| ColDesc { not_null: c.not_null, ..ColDesc::new(c.name, c.type_oid, -1) });
+        Arc::new(TupleDesc::new(cols.collect()))
+    };
+    CATALOGS.iter().map(desc).collect()
+});
+
+/// The row descriptor of a catalog.
+pub fn desc_of(def: &CatalogDef) -> Arc<TupleDesc> {
+    let position = CATALOGS.iter().position(|d| d.oid == def.oid);
+    position.and_then(|i| DESCS.get(i)).cloned().unwrap_or_default()
+}
+
+/// The catalog's heap.
+pub fn heap_handle(def: &CatalogDef, database: Oid) -> RelHandle {
+    RelHandle::permanent(def.oid, catalog_file(def, def.oid, database))
+}
+
+/// One of its indexes.
+pub fn index_handle(def: &CatalogDef, index: Oid, database: Oid) -> RelHandle {
+    RelHandle::permanent(index, catalog_file(def, index, database))
+}
+
+fn encode_key<'a>(values: impl IntoIterator<Item = &'a Datum>, out: &mut Vec<u8>) -> Result<(), SqlError> {
+    values.into_iter().try_for_each(|value| key::encode(value, KeyOrder::ASC, out))
+}
+
+fn index_key(index: &IndexDef, values: &[Datum], out: &mut Vec<u8>) -> Result<(), SqlError> {
+    out.clear();
+    encode_key(index.columns.iter().filter_map(|&i| values.get(i)), out)
+}
+
+/// Reads stored catalogs at one snapshot.
+pub struct StoredReader {
+    ctx: AccessCtx,
+    database: Oid,
+    snapshot: Snapshot,
+}
+
+impl StoredReader {
+    /// A reader of a database's catalogs and the shared ones.
+    pub fn new(ctx: AccessCtx, database: Oid, snapshot: Snapshot) -> Self {
+        Self { ctx, database, snapshot }
+    }
+
+    /// The position it reads at.
+    pub fn lsn(&self) -> Lsn {
+        self.snapshot.lsn()
+    }
+
+    fn by_index(&self, def: &'static CatalogDef, index: Oid, key: &[Datum]) -> Result<Vec<CatalogRow>, SqlError> {
+        let desc = desc_of(def);
+        let heap = heap_handle(def, self.database);
+        let mut prefix = Vec::new();
+        encode_key(key, &mut prefix)?;
+        let handle = index_handle(def, index, self.database);
+        let mut scan = Scan::new(&handle, KeyRange::prefix(&prefix), Direction::Forward, ScanOptions::default());
+        let mut rows = Vec::new();
+        while let Some((_, tid)) = scan.next(&self.ctx)? {
+            let found = heap::fetch(&self.ctx, &heap, tid, &self.snapshot, |tid, bytes| decode(&desc, tid, bytes))?;
+            if let Some(row) = found {
+                rows.push(row?);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn all(&self, def: &'static CatalogDef) -> Result<Vec<CatalogRow>, SqlError> {
+        let desc = desc_of(def);
+        let mut scan = HeapScan::new(&self.ctx, &heap_handle(def, self.database), &self.snapshot)?;
+        let mut rows = Vec::new();
+        while let Some((tid, bytes)) = scan.next(&self.ctx)? {
+            rows.push(decode(&desc, tid, bytes)?);
+        }
+        Ok(rows)
+    }
+}
+
+impl CatalogReader for StoredReader {
+    fn rows(&self, def: &'static CatalogDef, index: Oid, key: &[Datum]) -> Result<Vec<CatalogRow>, SqlError> {
+        if index == 0 { self.all(def) } else { self.by_index(def, index, key) }
+    }
+}
+
+fn decode(desc: &TupleDesc, tid: Tid, bytes: &[u8]) -> Result<CatalogRow, SqlError> {
+    let mut values = vec![Datum::Null; desc.len()];
+    row::decode(desc, bytes, desc.len(), &mut values)?;
+    Ok(CatalogRow { tid, values })
+}
+
+/// Changes stored catalogs in a transaction. Each change is its own command: what comes after sees it.
+pub struct CatalogWriter<'a> {
+    ctx: AccessCtx,
+    database: Oid,
+    txn: &'a mut Transaction,
+}
+
+impl<'a> CatalogWriter<'a> {
+    /// A writer of a database's catalogs and the shared ones.
+    pub fn new(ctx: AccessCtx, database: Oid, txn: &'a mut Transaction) -> Self {
+        Self { ctx, database, txn }
+    }
+
+    /// The transaction.
+    pub fn txn(&mut self) -> &mut Transaction {
+        self.txn
+    }
+
+    /// A reader that sees what was written so far.
+    ///
+    /// # Errors
+    /// If the node stops.
+    pub fn reader(&self) -> Result<StoredReader, SqlError> {
+        Ok(StoredReader::new(self.ctx.clone(), self.database, self.txn.latest_snapshot()?))
+    }
+
+    /// Inserts a row.
+    ///
+    /// # Errors
+    /// 23505 if a unique index has it; I/O.
+    pub fn insert(&mut self, def: &'static CatalogDef, values: &[Datum]) -> Result<Tid, SqlError> {
+        let mut bytes = Vec::new();
+        row::encode(&desc_of(def), values, &mut bytes)?;
+        let tid = heap::insert(&self.ctx, self.txn, &heap_handle(def, self.database), &bytes)?;
+        self.insert_keys(def, values, None, tid)?;
+        self.txn.command_counter_increment()?;
+        Ok(tid)
+    }
+
+    /// Inserts many rows; unique indexes are checked as for one.
+    ///
+    /// # Errors
+    /// As [`Self::insert`].
+    pub fn insert_all(&mut self, def: &'static CatalogDef, rows: &[Vec<Datum>]) -> Result<(), SqlError> {
+        let desc = desc_of(def);
+        let mut encoded = Vec::with_capacity(rows.len());
+        for values in rows {
+            let mut bytes = Vec::new();
+            row::encode(&desc, values, &mut bytes)?;
+            encoded.push(bytes);
+        }
+        let mut tids = Vec::with_capacity(rows.len());
+        heap::multi_insert(&self.ctx, self.txn, &heap_handle(def, self.database), &encoded, &mut tids)?;
+        for (values, &tid) in rows.iter().zip(&tids) {
+            self.insert_keys(def, values, None, tid)?;
+        }
+        self.txn.command_counter_increment()?;
+        Ok(())
+    }
+
+    /// Replaces a row that was read before.
+    ///
+    /// # Errors
+    /// XX000 `tuple concurrently updated`; 23505; I/O.
+    pub fn update(&mut self, def: &'static CatalogDef, old: &CatalogRow, values: &[Datum]) -> Result<Tid, SqlError> {
+        let mut bytes = Vec::new();
+        row::encode(&desc_of(def), values, &mut bytes)?;
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        let mut hot_ok = true;
+        for index in def.indexes {
+            index_key(index, &old.values, &mut before)?;
+            index_key(index, values, &mut after)?;
+            hot_ok &= before == after;
+        }
+        let snapshot = self.txn.latest_snapshot()?;
+        let options = UpdateOptions { wait: WaitPolicy::Block, hot_ok, key_changed: !hot_ok };
+        let heap = heap_handle(def, self.database);
+        let tid = match heap::update(&self.ctx, self.txn, &heap, &snapshot, old.tid, &bytes, options)? {
+            ChangeResult::Done { tid, hot } => {
+                if !hot {
+                    self.insert_keys(def, values, Some(&old.values), tid)?;
+                }
+                tid
+            }
+            other => return Err(concurrent(&other)),
+        };
+        self.txn.command_counter_increment()?;
+        Ok(tid)
+    }
+
+    /// Changes some columns of a row that was read before.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub fn set(&mut self, def: &'static CatalogDef, old: &CatalogRow, changes: &[(usize, Datum)]) -> Result<Tid, SqlError> {
+        let mut values = old.values.clone();
+        for (position, value) in changes {
+            if let Some(place) = values.get_mut(*position) {
+                place.clone_from(value);
+            }
+        }
+        self.update(def, old, &values)
+    }
+
+    /// Deletes a row that was read before.
+    ///
+    /// # Errors
+    /// XX000 `tuple concurrently deleted`; I/O.
+    pub fn delete(&mut self, def: &'static CatalogDef, old: &CatalogRow) -> Result<(), SqlError> {
+        let snapshot = self.txn.latest_snapshot()?;
+        let options = ChangeOptions { wait: WaitPolicy::Block };
+        let heap = heap_handle(def, self.database);
+        match heap::delete(&self.ctx, self.txn, &heap, &snapshot, old.tid, options)? {
+            ChangeResult::Done { .. } => {}
+            other => return Err(concurrent(&other)),
+        }
+        self.txn.command_counter_increment()?;
+        Ok(())
+    }
+
+    fn insert_keys(
+        &mut self,
+        def: &'static CatalogDef,
+        values: &[Datum],
+        old: Option<&[Datum]>,
+        tid: Tid,
+    ) -> Result<(), SqlError> {
+        let xid = self.txn.xid()?;
+        let (mut key, mut old_key) = (Vec::new(), Vec::new());
+        for index in def.indexes {
+            index_key(index, values, &mut key)?;
+            let same = match old {
+                Some(old) => {
+                    index_key(index, old, &mut old_key)?;
+                    key == old_key
+                }
+                None => false,
+            };
+            let handle = index_handle(def, index.oid, self.database);
+            let mut probe = CatalogProbe { ctx: &self.ctx, heap: heap_handle(def, self.database), txn: self.txn };
+            // A new version with the same key is no duplicate of its own older one.
+            let unique = (index.unique && !same).then_some((&mut probe as &mut dyn UniqueProbe, key.len()));
+            if let Inserted::Duplicate(_) = btree::insert(&self.ctx, xid, &handle, &key, tid, unique)? {
+                return Err(duplicate(def, index, values));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn concurrent(result: &ChangeResult) -> SqlError {
+    SqlError::internal(match result {
+        ChangeResult::Deleted { .. } => "tuple concurrently deleted",
+        ChangeResult::SelfModified { .. } => "tuple already updated by self",
+        ChangeResult::Done { .. } | ChangeResult::Updated { .. } | ChangeResult::Skipped => "tuple concurrently updated",
+    })
+}
+
+fn duplicate(def: &CatalogDef, index: &IndexDef, values: &[Datum]) -> SqlError {
+    let names = index.columns.iter().map(|&i| def.columns[i].name).collect::<Vec<_>>().join(", ");
+    let shown = |&i: &usize| match values.get(i) {
+        Some(Datum::Text(t)) => t.to_string(),
+        Some(Datum::Oid(o)) => o.to_string(),
+        Some(Datum::Int2(n)) => n.to_string(),
+        Some(other) => format!("{other:?}"),
+        None => String::new(),
+    };
+    let shown = index.columns.iter().map(shown).collect::<Vec<_>>().join(", ");
+    SqlError::new(
+        SqlState::UNIQUE_VIOLATION,
+        format!("duplicate key value violates unique constraint \"{}\"", index.name),
+    )
+    .detail(format!("Key ({names})=({shown}) already exists."))
+    .constraint("pg_catalog", def.name, index.name)
+}
+
+/// Asks a catalog's heap whether a row with an equal key counts.
+struct CatalogProbe<'a> {
+    ctx: &'a AccessCtx,
+    heap: RelHandle,
+    txn: &'a Transaction,
+}
+
+impl UniqueProbe for CatalogProbe<'_> {
+    fn check(&mut self, tid: Tid) -> Result<btree::Liveness, AccessError> {
+        Ok(match heap::liveness(self.ctx, self.txn, &self.heap, tid)? {
+            heap::Liveness::Dead => btree::Liveness::Dead,
+            heap::Liveness::Live(_) => btree::Liveness::Live,
+            heap::Liveness::Inserting(_, xid) | heap::Liveness::Deleting(_, xid) => btree::Liveness::InProgress(xid),
+        })
+    }
+
+    fn wait(&mut self, xid: Xid) -> Result<(), AccessError> {
+        let txns = self.txn.transactions();
+        txns.wait_for_xid(self.txn.proc(), xid, self.txn.options().level)?;
+        Ok(())
+    }
+}
