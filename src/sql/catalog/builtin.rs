@@ -19,7 +19,7 @@ use crate::sql::types::{ColDesc, Datum, TupleDesc};
 use crate::sqlstate::SqlError;
 
 /// Schema `information_schema`.
-pub const INFORMATION_SCHEMA_NAMESPACE: Oid = 13_207;
+pub(super) const INFORMATION_SCHEMA_NAMESPACE: Oid = 13_207;
 
 /// A system view: its place, its columns, and for those written in SQL their text.
 pub(super) struct ViewDef {

@@ -9,6 +9,7 @@ mod error;
 mod statement;
 
 pub use depth::MAX_DEPTH;
+pub(crate) use error::char_position;
 pub use error::syntax_error;
 pub use statement::{parse_expression, parse_statements, too_deep};
 
