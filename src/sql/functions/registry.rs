@@ -440,8 +440,17 @@ pub fn default_opclass(method: Oid, type_oid: Oid) -> Option<&'static OpclassEnt
         let base = match type_oid {
             oids::VARCHAR => oids::TEXT,
             oids::CIDR => oids::INET,
-            oids::REGPROC | oids::REGPROCEDURE | oids::REGOPER | oids::REGOPERATOR | oids::REGCLASS | oids::REGTYPE
-            | oids::REGROLE | oids::REGNAMESPACE | oids::REGCONFIG | oids::REGDICTIONARY | oids::REGCOLLATION => oids::OID,
+            oids::REGPROC
+            | oids::REGPROCEDURE
+            | oids::REGOPER
+            | oids::REGOPERATOR
+            | oids::REGCLASS
+            | oids::REGTYPE
+            | oids::REGROLE
+            | oids::REGNAMESPACE
+            | oids::REGCONFIG
+            | oids::REGDICTIONARY
+            | oids::REGCOLLATION => oids::OID,
             t if crate::sql::types::registry::element_type(t).is_some() => oids::ANYARRAY,
             _ => return None,
         };
@@ -453,7 +462,9 @@ pub fn default_opclass(method: Oid, type_oid: Oid) -> Option<&'static OpclassEnt
 pub fn family_member(family: Oid, left: Oid, right: Oid, strategy: i16) -> Option<&'static OperEntry> {
     AMOPS
         .iter()
-        .find(|a| a.family == family && a.left == left && a.right == right && a.strategy == strategy && a.purpose == b's')
+        .find(|a| {
+            a.family == family && a.left == left && a.right == right && a.strategy == strategy && a.purpose == b's'
+        })
         .and_then(|a| oper_by_oid(a.oper))
 }
 

@@ -2,7 +2,9 @@
 
 use smallvec::SmallVec;
 
+use super::scalar::is_space;
 use super::{Datum, Oid};
+use crate::sqlstate::{SqlError, SqlState};
 
 /// An array. Elements in row-major order; no dimensions when empty.
 #[derive(Clone, Debug)]
@@ -42,5 +44,490 @@ impl ArrayValue {
     /// No elements.
     pub fn empty(elem: Oid) -> Self {
         Self { elem, dims: SmallVec::new(), values: Vec::new() }
+    }
+}
+
+/// Most dimensions an array may have.
+pub const MAX_DIMS: usize = 6;
+
+fn malformed(text: &str, detail: impl Into<String>) -> SqlError {
+    SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, format!("malformed array literal: \"{text}\"")).detail(detail)
+}
+
+impl ArrayValue {
+    /// Product of dimensions over `values`, with the given shape.
+    ///
+    /// # Errors
+    /// `54000` for more than six dimensions.
+    pub fn shaped(elem: Oid, dims: SmallVec<[Dim; 1]>, values: Vec<Datum>) -> Result<Self, SqlError> {
+        if dims.len() > MAX_DIMS {
+            return Err(too_many_dims(dims.len()));
+        }
+        Ok(Self { elem, dims, values })
+    }
+
+    /// The element at one subscript per dimension; `None` outside.
+    pub fn get(&self, subscripts: &[i32]) -> Option<&Datum> {
+        if subscripts.len() != self.dims.len() || self.dims.is_empty() {
+            return None;
+        }
+        let mut at = 0usize;
+        for (d, &s) in self.dims.iter().zip(subscripts) {
+            let i = i64::from(s) - i64::from(d.lower);
+            if i < 0 || i >= i64::from(d.len) {
+                return None;
+            }
+            at = at * usize::try_from(d.len).ok()? + usize::try_from(i).ok()?;
+        }
+        self.values.get(at)
+    }
+
+    /// The part between subscripts (inclusive; `None` means the array's own bound) of each dimension.
+    pub fn slice(&self, bounds: &[(Option<i32>, Option<i32>)]) -> Self {
+        if bounds.len() > self.dims.len() || self.dims.is_empty() {
+            return Self::empty(self.elem);
+        }
+        let mut ranges = Vec::new();
+        for (i, d) in self.dims.iter().enumerate() {
+            let upper = d.lower + d.len - 1;
+            let (from, to) = bounds.get(i).copied().unwrap_or((None, None));
+            let from = from.unwrap_or(d.lower).max(d.lower);
+            let to = to.unwrap_or(upper).min(upper);
+            if from > to {
+                return Self::empty(self.elem);
+            }
+            ranges.push((from - d.lower, to - from + 1));
+        }
+        let dims: SmallVec<[Dim; 1]> = ranges.iter().map(|&(_, len)| Dim { len, lower: 1 }).collect();
+        let mut values = Vec::new();
+        self.collect(0, 0, &ranges, &mut values);
+        Self { elem: self.elem, dims, values }
+    }
+
+    fn collect(&self, dim: usize, base: usize, ranges: &[(i32, i32)], out: &mut Vec<Datum>) {
+        let size = usize::try_from(self.dims[dim].len).unwrap_or(0);
+        let (from, len) = ranges[dim];
+        for i in from..from + len {
+            let at = base * size + usize::try_from(i).unwrap_or(0);
+            if dim + 1 == self.dims.len() {
+                out.push(self.values[at].clone());
+            } else {
+                self.collect(dim + 1, at, ranges, out);
+            }
+        }
+    }
+
+    /// Stores an element, growing a one-dimensional array with NULLs as assignment to a subscript does.
+    ///
+    /// # Errors
+    /// `2202E` for subscripts out of range.
+    pub fn set(&self, subscripts: &[i32], value: Datum) -> Result<Self, SqlError> {
+        let bad = || SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "array subscript out of range");
+        if self.dims.is_empty() {
+            let dims: SmallVec<[Dim; 1]> = subscripts.iter().map(|&lower| Dim { len: 1, lower }).collect();
+            return Self::shaped(self.elem, dims, vec![value]);
+        }
+        if subscripts.len() != self.dims.len() {
+            return Err(SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "wrong number of array subscripts"));
+        }
+        let mut out = self.clone();
+        if let ([d], [s]) = (self.dims.as_slice(), subscripts) {
+            let at = i64::from(*s) - i64::from(d.lower);
+            if at < 0 {
+                let grow = usize::try_from(-at).map_err(|_| bad())?;
+                out.values.splice(0..0, std::iter::repeat_n(Datum::Null, grow));
+                out.dims[0] = Dim { len: i32::try_from(out.values.len()).map_err(|_| bad())?, lower: *s };
+                out.values[0] = value;
+                return Ok(out);
+            }
+            let at = usize::try_from(at).map_err(|_| bad())?;
+            if at > 134_217_726 {
+                return Err(bad());
+            }
+            if at >= out.values.len() {
+                out.values.resize(at + 1, Datum::Null);
+                out.dims[0].len = i32::try_from(at + 1).map_err(|_| bad())?;
+            }
+            out.values[at] = value;
+            return Ok(out);
+        }
+        let mut at = 0usize;
+        for (d, &s) in self.dims.iter().zip(subscripts) {
+            let i = usize::try_from(i64::from(s) - i64::from(d.lower)).map_err(|_| bad())?;
+            let len = usize::try_from(d.len).map_err(|_| bad())?;
+            if i >= len {
+                return Err(bad());
+            }
+            at = at * len + i;
+        }
+        *out.values.get_mut(at).ok_or_else(bad)? = value;
+        Ok(out)
+    }
+
+    /// Reads the text form; `read` reads one element.
+    ///
+    /// # Errors
+    /// `22P02` with PostgreSQL's detail.
+    pub fn parse(
+        text: &str,
+        elem: Oid,
+        delimiter: u8,
+        mut read: impl FnMut(&str) -> Result<Datum, SqlError>,
+    ) -> Result<Self, SqlError> {
+        let mut p = Parser { text, at: 0, delimiter };
+        let explicit = p.explicit_dims()?;
+        p.blanks();
+        if p.peek() != Some(b'{') {
+            return Err(if explicit.is_some() {
+                malformed(text, "Array contents must start with \"{\".")
+            } else {
+                malformed(text, "Array value must start with \"{\" or dimension information.")
+            });
+        }
+        let mut values = Vec::new();
+        let mut lens: Vec<Option<usize>> = Vec::new();
+        p.braces(0, &mut lens, &mut values, &mut read)?;
+        p.blanks();
+        if p.at < text.len() {
+            return Err(malformed(text, "Junk after closing right brace."));
+        }
+        if values.is_empty() {
+            return Ok(Self::empty(elem));
+        }
+        let mut dims = SmallVec::new();
+        for len in &lens {
+            dims.push(Dim { len: i32::try_from(len.unwrap_or(0)).map_err(|_| too_many_dims(0))?, lower: 1 });
+        }
+        if let Some(explicit) = explicit {
+            if explicit.len() != dims.len() || explicit.iter().zip(&dims).any(|(a, b): (&Dim, &Dim)| a.len != b.len) {
+                return Err(malformed(text, "Specified array dimensions do not match array contents."));
+            }
+            dims = explicit;
+        }
+        Self::shaped(elem, dims, values)
+    }
+
+    /// Appends the text form; `write` appends one element that is not NULL.
+    ///
+    /// # Errors
+    /// The element's.
+    pub fn write(
+        &self,
+        delimiter: u8,
+        out: &mut Vec<u8>,
+        mut write: impl FnMut(&Datum, &mut Vec<u8>) -> Result<(), SqlError>,
+    ) -> Result<(), SqlError> {
+        if self.values.is_empty() {
+            out.extend_from_slice(b"{}");
+            return Ok(());
+        }
+        if self.dims.iter().any(|d| d.lower != 1) {
+            for d in &self.dims {
+                out.extend_from_slice(
+                    format!("[{}:{}]", d.lower, i64::from(d.lower) + i64::from(d.len) - 1).as_bytes(),
+                );
+            }
+            out.push(b'=');
+        }
+        let mut values = self.values.iter();
+        self.write_dim(0, &mut values, delimiter, out, &mut write)
+    }
+
+    fn write_dim<'a>(
+        &'a self,
+        dim: usize,
+        values: &mut impl Iterator<Item = &'a Datum>,
+        delimiter: u8,
+        out: &mut Vec<u8>,
+        write: &mut impl FnMut(&Datum, &mut Vec<u8>) -> Result<(), SqlError>,
+    ) -> Result<(), SqlError> {
+        out.push(b'{');
+        for i in 0..self.dims[dim].len {
+            if i > 0 {
+                out.push(delimiter);
+            }
+            if dim + 1 < self.dims.len() {
+                self.write_dim(dim + 1, values, delimiter, out, write)?;
+                continue;
+            }
+            match values.next() {
+                None | Some(Datum::Null) => out.extend_from_slice(b"NULL"),
+                Some(v) => {
+                    let start = out.len();
+                    write(v, out)?;
+                    quote_element(start, delimiter, out);
+                }
+            }
+        }
+        out.push(b'}');
+        Ok(())
+    }
+}
+
+/// Quotes the element that starts at `start`, if it would not read back bare.
+fn quote_element(start: usize, delimiter: u8, out: &mut Vec<u8>) {
+    let element = &out[start..];
+    let needs = element.is_empty()
+        || element.eq_ignore_ascii_case(b"null")
+        || element
+            .iter()
+            .any(|&c| matches!(c, b'"' | b'\\' | b'{' | b'}') || c == delimiter || is_space(char::from(c)));
+    if !needs {
+        return;
+    }
+    let element = element.to_vec();
+    out.truncate(start);
+    out.push(b'"');
+    for c in element {
+        if matches!(c, b'"' | b'\\') {
+            out.push(b'\\');
+        }
+        out.push(c);
+    }
+    out.push(b'"');
+}
+
+/// `54000`.
+pub fn too_many_dims(n: usize) -> SqlError {
+    SqlError::new(
+        SqlState::PROGRAM_LIMIT_EXCEEDED,
+        format!("number of array dimensions ({n}) exceeds the maximum allowed ({MAX_DIMS})"),
+    )
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+    delimiter: u8,
+}
+
+impl Parser<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn blanks(&mut self) {
+        while self.peek().is_some_and(|c| is_space(char::from(c))) {
+            self.at += 1;
+        }
+    }
+
+    /// `[1:3][-1:0]=`.
+    fn explicit_dims(&mut self) -> Result<Option<SmallVec<[Dim; 1]>>, SqlError> {
+        self.blanks();
+        if self.peek() != Some(b'[') {
+            return Ok(None);
+        }
+        let mut dims = SmallVec::new();
+        while self.peek() == Some(b'[') {
+            let Some(close) = self.text[self.at..].find(']') else {
+                return Err(malformed(self.text, "Missing \"]\" after array dimensions."));
+            };
+            let inner = &self.text[self.at + 1..self.at + close];
+            let int =
+                |s: &str| s.trim().parse::<i32>().map_err(|_| malformed(self.text, "Missing array dimension value."));
+            let (lower, upper) = match inner.split_once(':') {
+                Some((l, u)) => (int(l)?, int(u)?),
+                None => (1, int(inner)?),
+            };
+            if upper < lower {
+                return Err(SqlError::new(
+                    SqlState::ARRAY_SUBSCRIPT_ERROR,
+                    "upper bound cannot be less than lower bound",
+                ));
+            }
+            dims.push(Dim { len: upper.saturating_sub(lower).saturating_add(1), lower });
+            self.at += close + 1;
+            self.blanks();
+        }
+        if self.peek() != Some(b'=') {
+            return Err(malformed(self.text, "Missing \"=\" after array dimensions."));
+        }
+        self.at += 1;
+        if dims.len() > MAX_DIMS {
+            return Err(too_many_dims(dims.len()));
+        }
+        Ok(Some(dims))
+    }
+
+    /// One `{...}` at this depth; `lens[depth]` is the length all siblings must have.
+    fn braces(
+        &mut self,
+        depth: usize,
+        lens: &mut Vec<Option<usize>>,
+        values: &mut Vec<Datum>,
+        read: &mut impl FnMut(&str) -> Result<Datum, SqlError>,
+    ) -> Result<(), SqlError> {
+        let uneven = |t: &str| malformed(t, "Multidimensional arrays must have sub-arrays with matching dimensions.");
+        if depth >= MAX_DIMS {
+            return Err(too_many_dims(depth + 1));
+        }
+        if lens.len() <= depth {
+            if depth > 0 && !values.is_empty() {
+                return Err(uneven(self.text));
+            }
+            lens.push(None);
+        }
+        self.at += 1;
+        let mut count = 0;
+        let mut nested = None;
+        self.blanks();
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            if depth > 0 {
+                return Err(uneven(self.text));
+            }
+            return Ok(());
+        }
+        loop {
+            self.blanks();
+            match self.peek() {
+                None => return Err(malformed(self.text, "Unexpected end of input.")),
+                Some(b'{') => {
+                    if nested == Some(false) {
+                        return Err(malformed(self.text, "Unexpected \"{\" character."));
+                    }
+                    nested = Some(true);
+                    self.braces(depth + 1, lens, values, read)?;
+                }
+                Some(c @ b'}') => {
+                    return Err(malformed(self.text, format!("Unexpected \"{}\" character.", char::from(c))));
+                }
+                Some(c) if c == self.delimiter => {
+                    return Err(malformed(self.text, format!("Unexpected \"{}\" character.", char::from(c))));
+                }
+                Some(_) => {
+                    if nested == Some(true) || lens.len() > depth + 1 {
+                        return Err(malformed(self.text, "Unexpected array element."));
+                    }
+                    nested = Some(false);
+                    values.push(self.element(read)?);
+                }
+            }
+            count += 1;
+            self.blanks();
+            match self.peek() {
+                Some(b'}') => {
+                    self.at += 1;
+                    break;
+                }
+                Some(c) if c == self.delimiter => self.at += 1,
+                None => return Err(malformed(self.text, "Unexpected end of input.")),
+                Some(b'{') => return Err(malformed(self.text, "Unexpected \"{\" character.")),
+                Some(_) => return Err(malformed(self.text, "Unexpected array element.")),
+            }
+        }
+        match lens[depth] {
+            None => lens[depth] = Some(count),
+            Some(n) if n != count => return Err(uneven(self.text)),
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    fn element(&mut self, read: &mut impl FnMut(&str) -> Result<Datum, SqlError>) -> Result<Datum, SqlError> {
+        let mut s = String::new();
+        let mut quoted = false;
+        // Blanks at the end of an unquoted element do not count.
+        let mut keep = 0;
+        loop {
+            let Some(c) = self.text[self.at..].chars().next() else {
+                return Err(malformed(self.text, "Unexpected end of input."));
+            };
+            match c {
+                '"' if !quoted && s.is_empty() => {
+                    quoted = true;
+                    self.at += 1;
+                    loop {
+                        let Some(c) = self.text[self.at..].chars().next() else {
+                            return Err(malformed(self.text, "Unexpected end of input."));
+                        };
+                        self.at += c.len_utf8();
+                        match c {
+                            '"' => break,
+                            '\\' => {
+                                let Some(c) = self.text[self.at..].chars().next() else {
+                                    return Err(malformed(self.text, "Unexpected end of input."));
+                                };
+                                self.at += c.len_utf8();
+                                s.push(c);
+                            }
+                            c => s.push(c),
+                        }
+                    }
+                    break;
+                }
+                '"' => return Err(malformed(self.text, "Unexpected array element.")),
+                '{' => return Err(malformed(self.text, "Unexpected \"{\" character.")),
+                '}' => break,
+                c if u32::from(c) == u32::from(self.delimiter) => break,
+                '\\' => {
+                    self.at += 1;
+                    let Some(c) = self.text[self.at..].chars().next() else {
+                        return Err(malformed(self.text, "Unexpected end of input."));
+                    };
+                    self.at += c.len_utf8();
+                    s.push(c);
+                    keep = s.len();
+                }
+                c => {
+                    self.at += c.len_utf8();
+                    s.push(c);
+                    if !is_space(c) {
+                        keep = s.len();
+                    }
+                }
+            }
+        }
+        if !quoted {
+            s.truncate(keep);
+            if s.eq_ignore_ascii_case("null") {
+                return Ok(Datum::Null);
+            }
+        }
+        read(&s)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::types::oids;
+
+    fn round(s: &str) -> String {
+        let a = match ArrayValue::parse(s, oids::TEXT, b',', |e| Ok(Datum::text(e))) {
+            Ok(a) => a,
+            Err(e) => return e.fields().detail.clone().unwrap_or_else(|| e.to_string()),
+        };
+        let mut out = Vec::new();
+        a.write(b',', &mut out, |v, o| {
+            o.extend_from_slice(v.as_str().unwrap().as_bytes());
+            Ok(())
+        })
+        .unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn text_form_round_trips() {
+        for s in
+            ["{}", "{a,b}", "{{a,b},{c,d}}", "{NULL,\"null\",\"\"}", "[0:1]={x,y}", "{\"a b\",\"c\\\"d\",\"e\\\\f\"}"]
+        {
+            assert_eq!(round(s), s);
+        }
+        assert_eq!(round(" { a , b c } "), "{a,\"b c\"}");
+        assert_eq!(round("{a,{b}}"), "Unexpected \"{\" character.");
+        assert_eq!(round("{{a},{b,c}}"), "Multidimensional arrays must have sub-arrays with matching dimensions.");
+        assert_eq!(round("x"), "Array value must start with \"{\" or dimension information.");
+        assert_eq!(round("{a"), "Unexpected end of input.");
+    }
+
+    #[test]
+    fn subscripts_and_slices() {
+        let a = ArrayValue::one_dim(oids::INT4, (1..=4).map(Datum::Int4).collect());
+        assert!(matches!(a.get(&[2]), Some(Datum::Int4(2))));
+        assert!(a.get(&[5]).is_none());
+        assert_eq!(a.slice(&[(Some(2), Some(9))]).values.len(), 3);
+        assert_eq!(a.set(&[6], Datum::Int4(9)).unwrap().values.len(), 6);
     }
 }

@@ -6,15 +6,24 @@
 pub mod array;
 pub mod bits;
 pub mod compare;
+pub mod datetime;
 pub mod datum;
+pub mod float;
+pub mod inet;
+pub mod interval;
 pub mod io;
 pub mod json;
 pub mod key;
+pub mod names;
 pub mod numeric;
 pub mod oids;
+pub mod range;
+pub mod record;
 pub mod registry;
 pub mod row;
+pub mod scalar;
 pub mod settings;
+pub mod stored;
 pub mod typmod;
 
 pub use array::ArrayValue;
@@ -24,7 +33,8 @@ pub use io::{binary_recv, binary_send, text_in, text_out};
 pub use numeric::Numeric;
 pub use registry::{TypeEntry, type_by_name, type_by_oid};
 pub use row::{ColDesc, TupleDesc};
-pub use settings::{ObjectKind, ByteaOutput, DateOrder, DateStyle, IntervalStyle, IoSettings, NameLookup};
+pub use settings::{ByteaOutput, DateOrder, DateStyle, IntervalStyle, IoSettings, NameLookup, ObjectKind};
+pub use stored::Repr;
 pub use typmod::format_type;
 
 /// PostgreSQL's object identifier.

@@ -6,13 +6,13 @@
 //! 4   bitmap          (natts + 7) / 8 bytes when bit 0 is set; bit set = value present
 //!     values          fixed-length ones little-endian, unaligned; others with a length header
 //! ```
-//! Length header: one byte `len << 1` for lengths below 127, `0xFE` for a value stored elsewhere or compressed (reserved),
-//! else four bytes little-endian `len << 2 | 1`.
+//! Length headers and the stored form of each type: [`super::stored`].
 
 use std::sync::Arc;
 
+use super::stored::{self, Reader, Repr};
 use super::{Datum, Oid};
-use crate::sqlstate::SqlError;
+use crate::sqlstate::{SqlError, SqlState};
 
 /// One column of a row.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct ColDesc {
     pub name: Arc<str>,
     /// Type.
     pub type_oid: Oid,
+    /// How values are held; follows from the type.
+    pub repr: Repr,
     /// Type modifier, -1 for none.
     pub typmod: i32,
     /// NOT NULL is known to hold.
@@ -41,7 +43,15 @@ pub struct TupleDesc {
 impl ColDesc {
     /// A nullable column.
     pub fn new(name: &str, type_oid: Oid, typmod: i32) -> Self {
-        Self { name: Arc::from(name), type_oid, typmod, not_null: false, dropped: false, missing: None }
+        Self {
+            name: Arc::from(name),
+            type_oid,
+            repr: Repr::of(type_oid),
+            typmod,
+            not_null: false,
+            dropped: false,
+            missing: None,
+        }
     }
 }
 
@@ -62,13 +72,39 @@ impl TupleDesc {
     }
 }
 
+/// Rows longer than this have their long values compressed, so that several fit a page (PostgreSQL's `TOAST_TUPLE_THRESHOLD`).
+const COMPRESS_ABOVE: usize = 2032;
+const HAS_NULLS: u16 = 1;
+
 /// Appends the bytes of a row to `out`. `values` has one value per column.
 ///
 /// # Errors
-/// `54011`/`XX000` for rows that cannot be encoded.
+/// `54000` for values beyond 1 GB.
 pub fn encode(desc: &TupleDesc, values: &[Datum], out: &mut Vec<u8>) -> Result<(), SqlError> {
-    let _ = (desc, values, out);
-    Err(SqlError::internal("row::encode"))
+    let start = out.len();
+    encode_as(desc, values, false, out)?;
+    if out.len() - start > COMPRESS_ABOVE {
+        out.truncate(start);
+        encode_as(desc, values, true, out)?;
+    }
+    Ok(())
+}
+
+fn encode_as(desc: &TupleDesc, values: &[Datum], compress: bool, out: &mut Vec<u8>) -> Result<(), SqlError> {
+    if values.len() != desc.len() {
+        return Err(SqlError::internal(format!("row of {} values for {} columns", values.len(), desc.len())));
+    }
+    let natts = u16::try_from(values.len())
+        .map_err(|_| SqlError::new(SqlState::TOO_MANY_COLUMNS, "tables can have at most 1600 columns"))?;
+    let nulls = values.iter().any(Datum::is_null);
+    out.extend_from_slice(&natts.to_le_bytes());
+    out.extend_from_slice(&(if nulls { HAS_NULLS } else { 0 }).to_le_bytes());
+    if nulls {
+        for eight in values.chunks(8) {
+            out.push(eight.iter().enumerate().fold(0, |bits, (i, v)| bits | u8::from(!v.is_null()) << i));
+        }
+    }
+    values.iter().filter(|v| !v.is_null()).try_for_each(|v| stored::put(v, compress, out))
 }
 
 /// Reads the first `upto` columns of a row into `out[..upto]`.
@@ -76,15 +112,44 @@ pub fn encode(desc: &TupleDesc, values: &[Datum], out: &mut Vec<u8>) -> Result<(
 /// # Errors
 /// `XX001` when the bytes are not a row of this shape.
 pub fn decode(desc: &TupleDesc, bytes: &[u8], upto: usize, out: &mut [Datum]) -> Result<(), SqlError> {
-    let _ = (desc, bytes, upto, out);
-    Err(SqlError::internal("row::decode"))
+    read(desc, bytes, upto, |_| true, out)
 }
 
-/// Reads only the columns set in `wanted` (a bit per column, `wanted.len() <= desc.len()`); others stay as they are.
+/// Reads only the columns set in `wanted` (an entry per column, `wanted.len() <= desc.len()`); others stay as they are.
 ///
 /// # Errors
 /// `XX001` when the bytes are not a row of this shape.
 pub fn decode_some(desc: &TupleDesc, bytes: &[u8], wanted: &[bool], out: &mut [Datum]) -> Result<(), SqlError> {
-    let _ = (desc, bytes, wanted, out);
-    Err(SqlError::internal("row::decode"))
+    let upto = wanted.iter().rposition(|&w| w).map_or(0, |i| i + 1);
+    read(desc, bytes, upto, |i| wanted[i], out)
+}
+
+#[inline]
+fn read(
+    desc: &TupleDesc,
+    bytes: &[u8],
+    upto: usize,
+    wanted: impl Fn(usize) -> bool,
+    out: &mut [Datum],
+) -> Result<(), SqlError> {
+    let mut r = Reader(bytes);
+    let natts = usize::from(u16::from_le_bytes(r.array()?));
+    let flags = u16::from_le_bytes(r.array()?);
+    let nulls = if flags & HAS_NULLS != 0 { Some(r.take(natts.div_ceil(8))?) } else { None };
+    for (i, (col, slot)) in desc.cols.iter().zip(out).take(upto).enumerate() {
+        if i >= natts {
+            if wanted(i) {
+                *slot = col.missing.clone().unwrap_or_default();
+            }
+        } else if nulls.is_some_and(|n| n[i / 8] & 1 << (i % 8) == 0) {
+            if wanted(i) {
+                *slot = Datum::Null;
+            }
+        } else if wanted(i) {
+            *slot = stored::get(col.repr, &mut r)?;
+        } else {
+            stored::skip(col.repr, &mut r)?;
+        }
+    }
+    Ok(())
 }

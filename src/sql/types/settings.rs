@@ -137,4 +137,49 @@ pub trait NameLookup: Send + Sync {
     /// # Errors
     /// What reading the catalog failed with. "Not found" is `Ok(None)`.
     fn name_of(&self, kind: ObjectKind, oid: Oid) -> Result<Option<(Option<String>, String)>, SqlError>;
+
+    /// The array type over a type made by a user.
+    fn array_type_of(&self, elem: Oid) -> Option<Oid> {
+        let _ = elem;
+        None
+    }
+
+    /// Is this type, made by a user, an array type?
+    fn is_array_type(&self, oid: Oid) -> bool {
+        let _ = oid;
+        false
+    }
+
+    /// Columns of a composite type, for reading its text form.
+    ///
+    /// # Errors
+    /// What reading the catalog failed with. "Not found" is `Ok(None)`.
+    fn composite(&self, oid: Oid) -> Result<Option<Arc<super::TupleDesc>>, SqlError> {
+        let _ = oid;
+        Ok(None)
+    }
+}
+
+/// How `regproc` and `regoper` values read and write built-in functions and operators. The function registry, which stands
+/// above the types, installs it.
+pub struct FunctionNames {
+    /// (type, text) to OID.
+    pub lookup: fn(Oid, &str, &IoSettings) -> Result<Option<Oid>, SqlError>,
+    /// (type, OID) to text.
+    pub name: fn(Oid, Oid, &IoSettings) -> Result<Option<String>, SqlError>,
+}
+
+static FUNCTION_NAMES: std::sync::OnceLock<FunctionNames> = std::sync::OnceLock::new();
+
+/// Installs the hooks; later calls change nothing.
+pub fn install_function_names(hooks: FunctionNames) {
+    let _already_installed = FUNCTION_NAMES.set(hooks);
+}
+
+pub(crate) fn lookup_function(type_oid: Oid, text: &str, io: &IoSettings) -> Result<Option<Oid>, SqlError> {
+    FUNCTION_NAMES.get().map_or(Ok(None), |h| (h.lookup)(type_oid, text, io))
+}
+
+pub(crate) fn function_name(type_oid: Oid, oid: Oid, io: &IoSettings) -> Result<Option<String>, SqlError> {
+    FUNCTION_NAMES.get().map_or(Ok(None), |h| (h.name)(type_oid, oid, io))
 }
