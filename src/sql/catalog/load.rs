@@ -364,12 +364,10 @@ pub(super) fn tuple_desc(columns: &[Column]) -> Result<Arc<TupleDesc>, SqlError>
     for c in columns {
         let missing = c.missing.as_ref().map(|text| text_in(c.type_oid, c.typmod, text, &io)).transpose()?;
         cols.push(ColDesc {
-            name: c.name.clone(),
-            type_oid: c.type_oid,
-            typmod: c.typmod,
             not_null: c.not_null,
             dropped: c.dropped,
             missing,
+            ..ColDesc::new(&c.name, c.type_oid, c.typmod)
         });
     }
     Ok(Arc::new(TupleDesc::new(cols)))
