@@ -204,7 +204,7 @@ impl Binder<'_> {
 
     /// A type's name for messages.
     pub fn type_text(&self, ty: Oid) -> String {
-        typmod::format_type_with(ty, -1, self.session.io()).unwrap_or_else(|_| format_type(ty, -1))
+        typmod::format_type_with(ty, None, self.session.io()).unwrap_or_else(|_| format_type(ty, -1))
     }
 }
 
