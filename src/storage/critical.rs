@@ -43,7 +43,10 @@ impl Drop for CriticalSection {
 
 /// Ends the process now; the supervisor starts it again and recovery rebuilds memory from what is on disk.
 pub fn stop_node(why: &str) -> ! {
-    tracing::error!(target: "PANIC", "{why}");
-    eprintln!("PANIC:  {why}");
+    if tracing::dispatcher::has_been_set() {
+        tracing::error!(severity = "PANIC", "{why}");
+    } else {
+        eprintln!("PANIC:  {why}");
+    }
     std::process::abort()
 }
