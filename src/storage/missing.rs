@@ -55,6 +55,11 @@ impl MissingBlocks {
         self.blocks.lock().retain(|t| t.rel.db != db);
     }
 
+    /// Whether none is left unexplained.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.lock().is_empty()
+    }
+
     /// The consistent point: nothing may be left unexplained; from now on a missing block is an error.
     ///
     /// # Errors

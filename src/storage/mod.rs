@@ -5,6 +5,7 @@
 
 pub mod buffer_pool;
 pub mod critical;
+pub mod database;
 pub mod double_write;
 pub mod error;
 pub mod files;

@@ -1,0 +1,63 @@
+//! `backup_label`: where recovery of a base backup starts. PostgreSQL's text.
+
+use afterimage_wal::{Lsn, TimelineId};
+
+/// Its name in the data directory.
+pub const FILE: &str = "backup_label";
+/// Its name once recovery no longer needs it.
+pub const OLD_FILE: &str = "backup_label.old";
+
+/// What it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupLabel {
+    /// Redo point of the backup's checkpoint.
+    pub start_lsn: Lsn,
+    /// Start of the checkpoint's record.
+    pub checkpoint_lsn: Lsn,
+    /// Timeline of the checkpoint.
+    pub tli: TimelineId,
+    /// Whether the source was a standby: then the end is the control file's minimum recovery point.
+    pub from_standby: bool,
+    /// Whether a backup-end record must be seen (a streamed backup of a primary).
+    pub needs_end: bool,
+}
+
+impl BackupLabel {
+    /// Reads the text.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let value = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)).map(str::trim);
+        let start = value("START WAL LOCATION:").ok_or("no START WAL LOCATION")?;
+        let (start, file) = start.split_once(' ').ok_or("malformed START WAL LOCATION")?;
+        let name = file.trim().strip_prefix("(file ").and_then(|f| f.strip_suffix(')')).unwrap_or("");
+        let checkpoint = value("CHECKPOINT LOCATION:").ok_or("no CHECKPOINT LOCATION")?;
+        let tli = match value("START TIMELINE:") {
+            Some(tli) => tli.parse().ok(),
+            None => name.get(..8).and_then(|t| u32::from_str_radix(t, 16).ok()),
+        };
+        Ok(Self {
+            start_lsn: start.parse().map_err(|_| "malformed START WAL LOCATION")?,
+            checkpoint_lsn: checkpoint.parse().map_err(|_| "malformed CHECKPOINT LOCATION")?,
+            tli: tli.filter(|t| *t > 0).map(TimelineId::new).ok_or("no timeline")?,
+            from_standby: value("BACKUP FROM:") == Some("standby"),
+            needs_end: value("BACKUP METHOD:") == Some("streamed"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn postgresql_label_is_understood() {
+        let text = "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\nCHECKPOINT LOCATION: 0/2000060\nBACKUP METHOD: streamed\n\
+                    BACKUP FROM: primary\nSTART TIME: 2024-01-01 00:00:00 UTC\nLABEL: pg_basebackup base backup\nSTART TIMELINE: 1\n";
+        let label = BackupLabel::parse(text).unwrap();
+        assert_eq!(label.start_lsn, Lsn::from_u64(0x200_0028));
+        assert_eq!(label.checkpoint_lsn, Lsn::from_u64(0x200_0060));
+        assert!(label.needs_end && !label.from_standby);
+        for cut in 0..text.len() {
+            let _whatever = BackupLabel::parse(&text[..cut]);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Which layer redoes a record, and what recovery itself learns from those of the WAL.
+
+use std::sync::Arc;
+
+use afterimage_wal::{Lsn, Record, control_file::Checkpoint, rmgr};
+
+use super::{error::RecoveryError, progress::Progress};
+use crate::{
+    access::{self, AccessCtx, AccessError},
+    control::{
+        checkpoint::{RestartCandidate, RestartPoints},
+        oids::OidCounter,
+    },
+    storage::{database, smgr_redo},
+    txn,
+};
+
+/// Applies records.
+#[derive(Clone, Debug)]
+pub struct Dispatcher {
+    /// Pages, WAL, transactions.
+    pub ctx: AccessCtx,
+    /// Next OID.
+    pub oids: Arc<OidCounter>,
+    /// Checkpoints passed.
+    pub restart: Arc<RestartPoints>,
+    /// How far.
+    pub progress: Arc<Progress>,
+}
+
+/// What the loop has to know about a record it just applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// Nothing special.
+    Plain,
+    /// A transaction ended: sessions may see it.
+    Decision,
+    /// A base backup that began at this redo point is complete here.
+    BackupEnd(Lsn),
+}
+
+impl Dispatcher {
+    /// Redoes one record.
+    pub fn apply(&self, record: &Record<'_>) -> Result<Applied, RecoveryError> {
+        if record.xid().is_valid() {
+            self.ctx.txns.note_xid(record.xid());
+        }
+        let at = record.start();
+        let access = |source: AccessError| RecoveryError::Redo { at, rmgr: rmgr::name(record.rmgr()), kind: record.kind(), source };
+        match record.rmgr() {
+            rmgr::XLOG => return self.xlog(record),
+            rmgr::XACT => {
+                txn::redo(&self.ctx.txns, record)?;
+                if let Some(decision) = txn::Decision::decode(record.main(), record.xid()) {
+                    self.progress.set_commit_time(decision.time);
+                }
+                return Ok(Applied::Decision);
+            }
+            rmgr::SMGR => smgr_redo::redo(&self.ctx.pool, record)?,
+            rmgr::HEAP => access::heap::redo(&self.ctx, record).map_err(access)?,
+            rmgr::BTREE => access::btree::redo(&self.ctx, record).map_err(access)?,
+            rmgr::SEQUENCE => access::sequence::redo(&self.ctx, record).map_err(access)?,
+            rmgr::DATABASE => database::redo(&self.ctx.pool, record)?,
+            // Locks of a standby's sessions against replayed DDL: not written yet.
+            rmgr::STANDBY => {}
+            _ => return Err(RecoveryError::UnknownRecord { at, what: "unknown resource manager" }),
+        }
+        Ok(Applied::Plain)
+    }
+
+    fn xlog(&self, record: &Record<'_>) -> Result<Applied, RecoveryError> {
+        use rmgr::xlog as kind;
+        let bad = |what| RecoveryError::UnknownRecord { at: record.start(), what };
+        match record.kind() {
+            kind::CHECKPOINT_ONLINE | kind::CHECKPOINT_SHUTDOWN => {
+                let checkpoint = Checkpoint::decode(record.main()).ok_or_else(|| bad("checkpoint of the wrong length"))?;
+                if record.kind() == kind::CHECKPOINT_SHUTDOWN {
+                    // Nobody ran: the counters are exact, and whatever was undecided before is aborted.
+                    self.ctx.txns.note_writer_restart(checkpoint.next_xid);
+                    self.oids.set(checkpoint.next_oid);
+                } else if checkpoint.next_xid > self.ctx.txns.next_xid() {
+                    self.ctx.txns.note_xid(checkpoint.next_xid.previous());
+                }
+                // A restartpoint here would lose what explains the missing blocks.
+                if self.ctx.pool.missing().is_empty() {
+                    self.restart.offer(RestartCandidate { at: record.start(), end: record.end(), checkpoint });
+                }
+            }
+            kind::NEXTOID => {
+                let next = record.main().try_into().map(u32::from_le_bytes).map_err(|_| bad("OID record of the wrong length"))?;
+                self.oids.set(next);
+            }
+            kind::END_OF_RECOVERY => {
+                let next = EndOfRecovery::decode(record.main()).ok_or_else(|| bad("end-of-recovery record of the wrong length"))?;
+                self.ctx.txns.note_writer_restart(next.next_xid);
+            }
+            kind::FPI => {
+                for i in 0..record.blocks().len() {
+                    self.ctx.pool.redo_block(record, i, |_page, _data| Ok::<(), crate::storage::StorageError>(()))?;
+                }
+            }
+            kind::BACKUP_END => {
+                let start = record.main().try_into().map(Lsn::from_le_bytes).map_err(|_| bad("backup end of the wrong length"))?;
+                return Ok(Applied::BackupEnd(start));
+            }
+            _ => {}
+        }
+        Ok(Applied::Plain)
+    }
+}
+
+/// Main data of an end-of-recovery record: the first act of a new writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndOfRecovery {
+    /// Timeline that begins or goes on.
+    pub tli: afterimage_wal::TimelineId,
+    /// Timeline before.
+    pub prev_tli: afterimage_wal::TimelineId,
+    /// Unix seconds.
+    pub time: i64,
+    /// Next xid: those below that are undecided are aborted.
+    pub next_xid: afterimage_wal::Xid,
+}
+
+impl EndOfRecovery {
+    /// Main data.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(24);
+        out.extend_from_slice(&self.tli.to_le_bytes());
+        out.extend_from_slice(&self.prev_tli.to_le_bytes());
+        out.extend_from_slice(&self.time.to_le_bytes());
+        out.extend_from_slice(&self.next_xid.to_le_bytes());
+        out
+    }
+
+    /// From main data.
+    pub fn decode(main: &[u8]) -> Option<Self> {
+        let main: &[u8; 24] = main.try_into().ok()?;
+        Some(Self {
+            tli: afterimage_wal::TimelineId::from_le_bytes(*main.first_chunk()?),
+            prev_tli: afterimage_wal::TimelineId::from_le_bytes(*main[4..].first_chunk()?),
+            time: i64::from_le_bytes(*main[8..].first_chunk()?),
+            next_xid: afterimage_wal::Xid::from_le_bytes(*main[16..].first_chunk()?),
+        })
+    }
+}

@@ -1,0 +1,61 @@
+//! How far replay is, for everybody else.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use afterimage_wal::Lsn;
+use tokio::sync::watch;
+
+/// The replayed position. Written by the replay thread only.
+#[derive(Debug)]
+pub struct Progress {
+    /// End of the last record applied. Release after the pages, Acquire by readers.
+    replayed: AtomicU64,
+    /// The same, published when replay pauses, at commits and every so often.
+    watch: watch::Sender<Lsn>,
+    /// Commit time of the last transaction replayed, microseconds since 2000; `i64::MIN`: none.
+    last_commit_time: AtomicI64,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            replayed: AtomicU64::new(0),
+            watch: watch::Sender::new(Lsn::INVALID),
+            last_commit_time: AtomicI64::new(i64::MIN),
+        }
+    }
+}
+
+impl Progress {
+    /// End of the last record applied.
+    pub fn replayed(&self) -> Lsn {
+        Lsn::from_u64(self.replayed.load(Ordering::Acquire))
+    }
+
+    /// A receiver of the replayed position; it may skip values, never the last.
+    pub fn subscribe(&self) -> watch::Receiver<Lsn> {
+        self.watch.subscribe()
+    }
+
+    /// Commit time of the last transaction replayed, microseconds since 2000.
+    pub fn last_commit_time(&self) -> Option<i64> {
+        Some(self.last_commit_time.load(Ordering::Relaxed)).filter(|t| *t != i64::MIN)
+    }
+
+    pub(super) fn advance(&self, to: Lsn) {
+        self.replayed.store(to.as_u64(), Ordering::Release);
+    }
+
+    pub(super) fn set_commit_time(&self, time: i64) {
+        self.last_commit_time.store(time, Ordering::Relaxed);
+    }
+
+    pub(super) fn publish(&self) {
+        let now = self.replayed();
+        self.watch.send_if_modified(|seen| {
+            let moved = *seen != now;
+            *seen = now;
+            moved
+        });
+    }
+}

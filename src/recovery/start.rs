@@ -1,0 +1,348 @@
+//! What a data directory needs before it can be used: decided from its control file, its signal files and its WAL, then done in order.
+//!
+//! 1. After any unclean stop: pages torn by it are restored from the double-write area (not with a `backup_label`: the copy of a
+//!    directory has no meaningful area), and every data file is synced.
+//! 2. The WAL is read from the redo point to where it stops. Damage below what was durable refuses the start.
+//! 3. The WAL is opened at that end: what lies behind is discarded, what was not known to be durable is written and synced again.
+//!
+//! After that every record up to the end is durable and redo may begin.
+
+use std::{io, path::Path, sync::Arc};
+
+use afterimage_wal::{
+    Lsn, StartId, TimelineId, Wal, WalEnd, WalError, WalOptions, WalReader,
+    control_file::{Checkpoint, ClusterState, ControlFile},
+    disk::{Disk, Open, durable_rename, read_all},
+    flush_mark::FlushedMark,
+    history::History,
+    reader::{Evidence, Verdict, judge},
+    rmgr,
+};
+
+use super::{
+    backup_label::{self, BackupLabel},
+    error::RecoveryError,
+    replay::Consistency,
+};
+use crate::{
+    control::{checkpoint::read_pending_drops, control_store::ControlStore},
+    storage::{Files, double_write},
+};
+
+/// A standby follows an upstream.
+pub const STANDBY_SIGNAL: &str = "standby.signal";
+/// Recovery from the archive, then promotion.
+pub const RECOVERY_SIGNAL: &str = "recovery.signal";
+/// A promotion that has begun, see [`Promotion`].
+pub const PROMOTION_FILE: &str = "pg_wal/promotion";
+
+/// How the directory comes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It was shut down cleanly.
+    Clean,
+    /// Its own WAL is redone, then it writes.
+    Crash,
+    /// It replays and follows.
+    Standby,
+    /// It replays what is here, then begins a new timeline.
+    Archive,
+}
+
+/// A promotion in progress, written before its history file and segment. The removal of the signal file is its point of no return:
+/// before it a restart undoes the promotion, after it a restart completes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promotion {
+    /// Timeline that ends.
+    pub from: TimelineId,
+    /// Timeline that begins.
+    pub to: TimelineId,
+    /// Where.
+    pub at: Lsn,
+}
+
+impl Promotion {
+    /// Makes it known durably.
+    pub fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<(), RecoveryError> {
+        let text = format!("{} {} {}\n", self.from, self.to, self.at);
+        afterimage_wal::disk::durable_replace(disk, &dir.join(PROMOTION_FILE), text.as_bytes())
+            .map_err(|source| RecoveryError::File { path: PROMOTION_FILE.to_owned(), source })
+    }
+
+    /// Reads it, if there is one.
+    pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Self>, RecoveryError> {
+        let Some(text) = read_text(disk, dir, PROMOTION_FILE)? else { return Ok(None) };
+        let bad = || RecoveryError::BadFile { path: PROMOTION_FILE.to_owned(), what: "not a promotion" };
+        let mut words = text.split_whitespace();
+        let mut number = || words.next().and_then(|w| w.parse::<u32>().ok()).map(TimelineId::new);
+        let (from, to) = (number().ok_or_else(bad)?, number().ok_or_else(bad)?);
+        let at = words.next().and_then(|w| w.parse().ok()).ok_or_else(bad)?;
+        Ok(Some(Self { from, to, at }))
+    }
+
+    /// Forgets it.
+    pub fn clear(disk: &dyn Disk, dir: &Path) -> Result<(), RecoveryError> {
+        remove(disk, dir, PROMOTION_FILE)
+    }
+
+    /// Removes what it made: nobody has seen that timeline.
+    fn undo(&self, disk: &dyn Disk, dir: &Path, segment_bytes: u32) -> Result<(), RecoveryError> {
+        let wal_dir = dir.join("pg_wal");
+        let names = disk.list(&wal_dir).map_err(|source| RecoveryError::File { path: "pg_wal".to_owned(), source })?;
+        for name in names {
+            let of_timeline = afterimage_wal::segment::parse_file_name(&name, segment_bytes).is_some_and(|(tli, _)| tli == self.to)
+                || History::parse_file_name(&name) == Some(self.to);
+            if of_timeline {
+                remove(disk, dir, &format!("pg_wal/{name}"))?;
+            }
+        }
+        Self::clear(disk, dir)
+    }
+}
+
+/// Reads a text file of the data directory, if it is there.
+pub fn read_text(disk: &dyn Disk, dir: &Path, name: &str) -> Result<Option<String>, RecoveryError> {
+    match read_all(disk, &dir.join(name)) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(RecoveryError::File { path: name.to_owned(), source }),
+    }
+}
+
+/// Removes a file of the data directory durably; it may be gone already.
+pub fn remove(disk: &dyn Disk, dir: &Path, name: &str) -> Result<(), RecoveryError> {
+    let fail = |source| RecoveryError::File { path: name.to_owned(), source };
+    let path = dir.join(name);
+    match disk.remove(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(fail)?,
+    }
+    disk.sync_dir(path.parent().unwrap_or(dir)).map_err(fail)
+}
+
+/// A directory ready for redo.
+pub struct Start {
+    /// How it comes up.
+    pub mode: Mode,
+    /// The WAL, receiving, at its end.
+    pub wal: Arc<Wal>,
+    /// Where it ended.
+    pub end: WalEnd,
+    /// The history that leads to the timeline followed.
+    pub history: History,
+    /// The checkpoint redo starts from.
+    pub checkpoint: Checkpoint,
+    /// End of the checkpoint's record.
+    pub checkpoint_end: Lsn,
+    /// What consistency needs.
+    pub consistency: Consistency,
+    /// A promotion to complete.
+    pub promotion: Option<Promotion>,
+    /// The relation files.
+    pub files: Arc<Files>,
+}
+
+/// Prepares a data directory for redo: see the module.
+pub fn prepare(disk: &Arc<dyn Disk>, dir: &Path, control: &ControlStore, options: &WalOptions) -> Result<Start, RecoveryError> {
+    let known = control.get();
+    let exists = |name: &str| {
+        disk.exists(&dir.join(name)).map_err(|source| RecoveryError::File { path: name.to_owned(), source })
+    };
+    let standby = exists(STANDBY_SIGNAL)?;
+    let archive = exists(RECOVERY_SIGNAL)?;
+    let mut promotion = Promotion::read(disk.as_ref(), dir)?;
+    if let Some(begun) = promotion
+        && (standby || archive)
+    {
+        tracing::info!("undoing an unfinished promotion to timeline {}", begun.to);
+        begun.undo(disk.as_ref(), dir, known.segment_bytes)?;
+        promotion = None;
+    }
+    let label = match read_text(disk.as_ref(), dir, backup_label::FILE)? {
+        Some(text) => Some(
+            BackupLabel::parse(&text).map_err(|what| RecoveryError::BadFile { path: backup_label::FILE.to_owned(), what })?,
+        ),
+        None => None,
+    };
+    let clean = label.is_none() && matches!(known.state, ClusterState::Shutdowned | ClusterState::ShutdownedInRecovery);
+    let mode = match (standby, archive) {
+        (true, _) => Mode::Standby,
+        (false, true) => Mode::Archive,
+        (false, false) if clean && known.state == ClusterState::Shutdowned => Mode::Clean,
+        (false, false) => Mode::Crash,
+    };
+    log_state(&known);
+    let files = Arc::new(Files::new(Arc::clone(disk), dir));
+    if !clean {
+        heal(disk, dir, &known, &files, label.is_some())?;
+    }
+    // Whatever these relations are needed for in redo is explained by the commit that dropped them, at or behind the redo point.
+    for rel in read_pending_drops(&files) {
+        files.unlink(rel)?;
+    }
+
+    let (checkpoint_at, tli) = match &label {
+        Some(label) => (label.checkpoint_lsn, label.tli),
+        None => (known.checkpoint, known.checkpoint_copy.tli),
+    };
+    let wal_dir = dir.join("pg_wal");
+    let target = match (mode, promotion) {
+        (_, Some(promotion)) => promotion.to,
+        (Mode::Standby | Mode::Archive, None) => History::newest(disk.as_ref(), &wal_dir, tli.max(known.min_recovery_tli))?,
+        // Its own WAL goes on where the newest of its records is: a crash may lie between a promotion and the checkpoint after it.
+        (Mode::Clean | Mode::Crash, None) => tli.max(known.min_recovery_tli),
+    };
+    let history = history_of(disk.as_ref(), &wal_dir, target, tli)?;
+    let not_a_child = |at, tli| RecoveryError::NotAChild { wanted: target, at, tli };
+    if history.tli_at(checkpoint_at) != tli {
+        return Err(not_a_child(checkpoint_at, tli));
+    }
+    if known.min_recovery_point.is_valid() && history.tli_of_end(known.min_recovery_point) != known.min_recovery_tli {
+        return Err(not_a_child(known.min_recovery_point, known.min_recovery_tli));
+    }
+
+    let open = |from| {
+        WalReader::open(Arc::clone(disk), &wal_dir, known.system_id, known.segment_bytes, history.clone(), from)
+    };
+    let (checkpoint, checkpoint_end) = read_checkpoint(open(checkpoint_at), checkpoint_at)?;
+    let consistency = consistency_of(&known, label.as_ref(), &checkpoint);
+
+    // To the end, verifying; redo comes after, over WAL that is then known to be durable.
+    let mark = FlushedMark::read(disk.as_ref(), &wal_dir)?;
+    let own_starts: Vec<StartId> = if label.is_some() { Vec::new() } else { known.own_starts.clone() };
+    let mut reader = open(checkpoint.redo);
+    reader.trust_marks_of(&own_starts);
+    if let Some(mark) = mark.filter(|m| m.system_id == known.system_id && label.is_none() && m.tli == target) {
+        reader.trust_durable(mark.flushed);
+    }
+    let (end, stop) = reader.read_to_end();
+    let evidence = Evidence {
+        flushed_mark: mark.filter(|_| label.is_none()),
+        consistent: consistency.min_recovery.max(checkpoint_end),
+        own_starts,
+    };
+    match judge(disk, &wal_dir, known.system_id, known.segment_bytes, &stop, &evidence)? {
+        Verdict::EndOfWal => {}
+        // A standby without the WAL its pages need may still get it from upstream.
+        Verdict::Damage { .. } if mode == Mode::Standby && end.end >= checkpoint_end => {
+            tracing::info!("local WAL ends at {}: {}; the rest will be asked for again", end.end, stop.reason);
+        }
+        Verdict::Damage { proof } => return Err(RecoveryError::Damage { stop, proof }),
+        Verdict::Foreign | Verdict::Unreadable => return Err(RecoveryError::Unreadable { stop }),
+    }
+    if mode != Mode::Clean {
+        tracing::debug!("local WAL ends at {}: {}", end.end, stop.reason);
+    }
+    if let Some(label) = &label {
+        adopt_label(control, label, &checkpoint, consistency.min_recovery, checkpoint_at)?;
+        let rename = |source| RecoveryError::File { path: backup_label::FILE.to_owned(), source };
+        // The control file says all that the label said: from here a restart needs only that.
+        durable_rename(disk.as_ref(), &dir.join(backup_label::FILE), &dir.join(backup_label::OLD_FILE)).map_err(rename)?;
+    }
+    let options = WalOptions { segment_bytes: known.segment_bytes, ..options.clone() };
+    let wal = Wal::open(Arc::clone(disk), &wal_dir, known.system_id, end, options)?;
+    Ok(Start { mode, wal, end, history, checkpoint, checkpoint_end, consistency, promotion, files })
+}
+
+fn log_state(known: &ControlFile) {
+    let at = known.time_text();
+    match known.state {
+        ClusterState::Shutdowned => tracing::info!("database system was shut down at {at}"),
+        ClusterState::ShutdownedInRecovery => tracing::info!("database system was shut down in recovery at {at}"),
+        ClusterState::ShuttingDown => tracing::info!("database system shutdown was interrupted; last known up at {at}"),
+        ClusterState::InCrashRecovery => tracing::info!(
+            hint = "This probably means that some data is corrupted and you will have to use the last backup for recovery.",
+            "database system was interrupted while in recovery at {at}"
+        ),
+        ClusterState::InArchiveRecovery => {
+            tracing::info!("database system was interrupted while in recovery at log time {at}");
+        }
+        ClusterState::InProduction => tracing::info!("database system was interrupted; last known up at {at}"),
+        ClusterState::Starting => tracing::info!("database system was interrupted while starting up"),
+    }
+}
+
+fn heal(disk: &Arc<dyn Disk>, dir: &Path, known: &ControlFile, files: &Files, backup: bool) -> Result<(), RecoveryError> {
+    if !backup {
+        let restored = double_write::restore(disk.as_ref(), dir, known.system_id, files)?;
+        for tag in &restored.healed {
+            let path = files.relative_path(tag.rel, tag.fork, 0);
+            tracing::info!("restored torn page {} of relation {path} from the double-write area", tag.block);
+        }
+    }
+    // What the page cache has proves nothing about the disk.
+    files.sync_everything()?;
+    Ok(())
+}
+
+/// The history that leads to `target`; a timeline without a file has no ancestors that matter.
+fn history_of(disk: &dyn Disk, wal_dir: &Path, target: TimelineId, own: TimelineId) -> Result<History, RecoveryError> {
+    if target == TimelineId::FIRST {
+        return Ok(History::first());
+    }
+    match History::read(disk, wal_dir, target)? {
+        Some(history) => Ok(history),
+        None if target == own => Ok(History::alone(target)),
+        None => Err(RecoveryError::File {
+            path: format!("pg_wal/{}", History::file_name(target)),
+            source: io::ErrorKind::NotFound.into(),
+        }),
+    }
+}
+
+fn read_checkpoint(mut reader: WalReader, at: Lsn) -> Result<(Checkpoint, Lsn), RecoveryError> {
+    let missing = |found: String| RecoveryError::NoCheckpoint { at, found };
+    let record = reader.next().map_err(|stop| missing(stop.reason.to_string()))?.ok_or_else(|| missing("nothing".to_owned()))?;
+    let is_checkpoint = record.rmgr() == rmgr::XLOG
+        && matches!(record.kind(), rmgr::xlog::CHECKPOINT_ONLINE | rmgr::xlog::CHECKPOINT_SHUTDOWN);
+    if !is_checkpoint || record.start() != at {
+        return Err(missing("another record".to_owned()));
+    }
+    let checkpoint = Checkpoint::decode(record.main()).ok_or_else(|| missing("a malformed checkpoint".to_owned()))?;
+    Ok((checkpoint, record.end()))
+}
+
+fn consistency_of(known: &ControlFile, label: Option<&BackupLabel>, checkpoint: &Checkpoint) -> Consistency {
+    let mut consistency = Consistency { min_recovery: known.min_recovery_point, ..Consistency::default() };
+    match label {
+        Some(label) => {
+            if label.from_standby {
+                consistency.min_recovery = known.min_recovery_point.max(checkpoint.redo);
+            } else {
+                consistency.min_recovery = checkpoint.redo;
+                consistency.backup_start = label.needs_end.then_some(checkpoint.redo);
+            }
+        }
+        None => {
+            if known.backup_end_required && known.backup_start.is_valid() {
+                consistency.backup_start = Some(known.backup_start);
+            }
+            consistency.min_recovery = consistency.min_recovery.max(known.backup_end);
+        }
+    }
+    consistency
+}
+
+fn adopt_label(control: &ControlStore, label: &BackupLabel, checkpoint: &Checkpoint, min_recovery: Lsn, at: Lsn) -> Result<(), WalError> {
+    control.update(|c| {
+        c.state = ClusterState::InArchiveRecovery;
+        c.checkpoint = at;
+        c.checkpoint_copy = checkpoint.clone();
+        c.min_recovery_point = min_recovery;
+        c.min_recovery_tli = checkpoint.tli;
+        c.own_starts.clear();
+        if label.from_standby {
+            c.backup_end = min_recovery;
+        } else {
+            c.backup_start = checkpoint.redo;
+            c.backup_end_required = label.needs_end;
+        }
+    })
+}
+
+/// Whether a file can be created in the directory's WAL: found out before the point of no return of a promotion.
+pub fn probe_writable(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let path = dir.join("pg_wal/probe");
+    disk.open(&path, Open::Truncate)?.write_at(b"probe", 0)?;
+    disk.remove(&path)
+}

@@ -1,0 +1,148 @@
+//! Directories of databases, whole copies of relations, and the WAL records of both.
+
+use std::io;
+
+use afterimage_wal::{BlockNo, Fork, Lsn, Oid, Record, RecordBuilder, RelId, Xid, record::FPI, rmgr};
+
+use super::{StorageError, buffer_pool::BufferPool, critical::CriticalSection, files::Files, page::PAGE_SIZE};
+
+/// A database directory was made: database, tablespace.
+pub const CREATE: u8 = 0x00;
+/// A database's directories are gone: database, then tablespaces.
+pub const DROP: u8 = 0x10;
+
+/// What a `PG_VERSION` file says.
+pub const PG_VERSION: &str = "15\n";
+/// Pages per record of a relation's copy.
+const COPY_PAGES: u32 = 8;
+
+/// Name of a kind, for `waldump`.
+pub fn kind_name(kind: u8) -> Option<&'static str> {
+    match kind {
+        CREATE => Some("CREATE"),
+        DROP => Some("DROP"),
+        _ => None,
+    }
+}
+
+fn io_error(what: &'static str, path: &str) -> impl FnOnce(io::Error) -> StorageError {
+    let path = path.to_owned();
+    move |source| StorageError::Io { what, path, source }
+}
+
+impl BufferPool {
+    /// Makes a database's directory in a tablespace, logged and durable.
+    pub fn create_database_dir(&self, db: Oid, spc: Oid, xid: Xid) -> Result<Lsn, StorageError> {
+        let mut record = RecordBuilder::new(rmgr::DATABASE, CREATE, xid);
+        record.main(&db.to_le_bytes()).main(&spc.to_le_bytes());
+        let end = self.wal().insert(&record)?.end;
+        self.make_database_dir(db, spc)?;
+        Ok(end)
+    }
+
+    pub(crate) fn make_database_dir(&self, db: Oid, spc: Oid) -> Result<(), StorageError> {
+        let files = self.files();
+        let relative = Files::database_dir(spc, db);
+        let dir = files.root().join(&relative);
+        files.disk().create_dir(&dir).map_err(io_error("create", &relative))?;
+        let version = dir.join("PG_VERSION");
+        afterimage_wal::disk::durable_replace(files.disk().as_ref(), &version, PG_VERSION.as_bytes())
+            .map_err(io_error("write", &format!("{relative}/PG_VERSION")))?;
+        if let Some(parent) = dir.parent() {
+            files.disk().sync_dir(parent).map_err(|source| StorageError::Sync { path: parent.to_owned(), source })?;
+        }
+        Ok(())
+    }
+
+    /// Removes a database's directories, logged. Nobody is connected to it, and the commit that dropped it is durable.
+    pub fn drop_database_dirs(&self, db: Oid, spcs: &[Oid], xid: Xid) -> Result<Lsn, StorageError> {
+        let mut record = RecordBuilder::new(rmgr::DATABASE, DROP, xid);
+        record.main(&db.to_le_bytes());
+        for spc in spcs {
+            record.main(&spc.to_le_bytes());
+        }
+        let end = self.wal().insert(&record)?.end;
+        self.wal().flush(end)?;
+        self.remove_database_dirs(db, spcs)?;
+        Ok(end)
+    }
+
+    fn remove_database_dirs(&self, db: Oid, spcs: &[Oid]) -> Result<(), StorageError> {
+        self.discard_database(db);
+        self.files().forget_database(db);
+        for spc in spcs {
+            let relative = Files::database_dir(*spc, db);
+            match self.files().disk().remove_dir_all(&self.files().root().join(&relative)) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                other => other.map_err(io_error("remove", &relative))?,
+            }
+        }
+        self.missing().forget_database(db);
+        Ok(())
+    }
+
+    /// Copies all pages of a fork into a new relation, logged as full images. Nobody writes to the source meanwhile.
+    pub fn copy_fork(&self, from: RelId, to: RelId, fork: Fork) -> Result<(), StorageError> {
+        if !self.files().exists(from, fork)? {
+            return Ok(());
+        }
+        self.create_fork(to, fork)?;
+        let blocks = self.n_blocks(from, fork)?.get();
+        let mut at = 0;
+        while at < blocks {
+            let n = COPY_PAGES.min(blocks - at);
+            let mut pages = Vec::new();
+            for i in 0..n {
+                pages.push(self.read(from, fork, BlockNo::new(at + i))?.read().clone());
+            }
+            self.extend_unlogged(to, fork, n)?;
+            let mut targets = Vec::new();
+            let mut record = RecordBuilder::new(rmgr::XLOG, rmgr::xlog::FPI, Xid::INVALID);
+            for (i, page) in (0_u32..).zip(&pages) {
+                let block = BlockNo::new(at + i);
+                targets.push(self.read(to, fork, block)?);
+                record.block(to, fork, block, FPI, page.bytes());
+            }
+            let mut latched: Vec<_> = targets.iter().map(super::Buffer::write).collect();
+            CriticalSection::run("copy a relation", || -> Result<(), StorageError> {
+                for (target, page) in latched.iter_mut().zip(&pages) {
+                    *target.bytes_mut() = *page.bytes();
+                }
+                let end = self.wal().insert(&record)?.end;
+                latched.iter_mut().for_each(|target| target.set_lsn(end));
+                Ok(())
+            });
+            at += n;
+        }
+        Ok(())
+    }
+
+    /// Logs whole pages that were built without logging (bulk loads), and sets their LSN. At most 255 at a time.
+    pub fn log_new_pages(&self, buffers: &[super::Buffer], xid: Xid) -> Result<Lsn, StorageError> {
+        let mut latched: Vec<_> = buffers.iter().map(super::Buffer::write).collect();
+        let mut record = RecordBuilder::new(rmgr::XLOG, rmgr::xlog::FPI, xid);
+        for (buffer, page) in buffers.iter().zip(&latched) {
+            let tag = buffer.tag();
+            let image: &[u8; PAGE_SIZE] = page.bytes();
+            record.block(tag.rel, tag.fork, tag.block, FPI, image);
+        }
+        let end = self.wal().insert(&record)?.end;
+        latched.iter_mut().for_each(|page| page.set_lsn(end));
+        Ok(end)
+    }
+}
+
+/// Redoes one record.
+pub fn redo(pool: &BufferPool, record: &Record<'_>) -> Result<(), StorageError> {
+    let bad = || StorageError::BadRecord { at: record.start(), what: "malformed database record" };
+    let (oids, rest) = record.main().as_chunks::<4>();
+    if !rest.is_empty() {
+        return Err(bad());
+    }
+    let oids: Vec<Oid> = oids.iter().map(|b| u32::from_le_bytes(*b)).collect();
+    match (record.kind(), oids.as_slice()) {
+        (CREATE, [db, spc]) => pool.make_database_dir(*db, *spc),
+        (DROP, [db, spcs @ ..]) => pool.remove_database_dirs(*db, spcs),
+        _ => Err(bad()),
+    }
+}
