@@ -1,17 +1,44 @@
 //! The storage engine put together: WAL, pages, transactions, opened from a data directory.
 
 use std::{
+    io,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
 };
 
-use afterimage_wal::{Lsn, Oid, SystemId, TimelineId, Wal, WalError, WalOptions, disk::{Disk, RealDisk}};
+use afterimage_wal::{
+    Lsn, Oid, RecordBuilder, StartId, SystemId, TimelineId, Wal, WalError, WalOptions, WalReader, Xid,
+    control_file::{ClusterState, ControlFile},
+    disk::{Disk, RealDisk, durable_replace},
+    history::History,
+    reader::FollowLimit,
+    rmgr,
+};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 
+pub use crate::control::checkpoint::{CheckpointRequest, CheckpointSettings};
 use crate::{
     access::AccessCtx,
-    control::node_state::{NodeState, State},
-    storage::{BufferPool, Files, PoolOptions, StorageError},
+    control::{
+        checkpoint::{CheckpointEnv, Checkpointer, RestartPoints, Retention},
+        control_store::ControlStore,
+        error::ControlError,
+        node_state::{Event, NodeState, State},
+        oids::OidCounter,
+    },
+    recovery::{
+        Progress, RecoveryError, Replay,
+        dispatch::{Dispatcher, EndOfRecovery},
+        replay::{Consistency, Redo},
+        start::{self, Mode, Promotion, Start},
+    },
+    storage::{BufferPool, Files, PoolOptions, StorageError, critical::stop_node, database::PG_VERSION, double_write::DoubleWrite},
+    txn::{LockManager, Transactions, TransactionsStart, TxnError},
 };
 
 /// Failures of the engine as a whole.
@@ -23,6 +50,15 @@ pub enum EngineError {
     /// WAL.
     #[error(transparent)]
     Wal(#[from] WalError),
+    /// Transactions.
+    #[error(transparent)]
+    Txn(#[from] TxnError),
+    /// Checkpoints and the control file.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Recovery.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
     /// The directory is not a data directory of ours, or not one that can be opened.
     #[error("{what}")]
     DataDirectory {
@@ -56,39 +92,6 @@ impl Default for CreateOptions {
             segment_bytes: afterimage_wal::format::SEGMENT_DEFAULT_BYTES,
             pool: PoolOptions::default(),
             disk: RealDisk::shared(),
-        }
-    }
-}
-
-/// When and how checkpoints are made. Reloadable.
-#[derive(Clone, Debug)]
-pub struct CheckpointSettings {
-    /// `checkpoint_timeout`.
-    pub timeout: Duration,
-    /// `max_wal_size`, bytes.
-    pub max_wal_bytes: u64,
-    /// `min_wal_size`, bytes.
-    pub min_wal_bytes: u64,
-    /// `wal_keep_size`, bytes.
-    pub wal_keep_bytes: u64,
-    /// `checkpoint_completion_target`.
-    pub completion_target: f64,
-    /// `checkpoint_warning`.
-    pub warning: Duration,
-    /// `log_checkpoints`.
-    pub log: bool,
-}
-
-impl Default for CheckpointSettings {
-    fn default() -> Self {
-        Self {
-            timeout: Duration::from_secs(300),
-            max_wal_bytes: 1 << 30,
-            min_wal_bytes: 80 << 20,
-            wal_keep_bytes: 0,
-            completion_target: 0.9,
-            warning: Duration::from_secs(30),
-            log: true,
         }
     }
 }
@@ -129,65 +132,504 @@ pub enum ShutdownMode {
     Immediate,
 }
 
-/// How a requested checkpoint is made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CheckpointRequest {
-    /// As fast as possible, not spread.
-    pub immediate: bool,
-    /// Even if nothing happened since the last one.
-    pub force: bool,
-    /// Why, for the log: `time`, `wal` and so on are derived; this one is set at the end of recovery.
-    pub end_of_recovery: bool,
+/// A base backup in progress. WAL from its redo point on stays while this lives.
+#[derive(Clone, Debug)]
+pub struct BackupStart {
+    /// Start of the checkpoint's record.
+    pub checkpoint_lsn: Lsn,
+    /// Where recovery of the backup begins.
+    pub redo_lsn: Lsn,
+    /// Timeline of the checkpoint.
+    pub tli: TimelineId,
+    hold: Arc<Lsn>,
 }
+
+/// Start ids kept in the control file: marks of older starts lie in WAL that is long recycled.
+const OWN_STARTS: usize = 32;
+/// Directories of a data directory, PostgreSQL's.
+const DIRECTORIES: [&str; 21] = [
+    "global",
+    "base",
+    "pg_wal",
+    "pg_wal/archive_status",
+    "pg_xact",
+    "pg_tblspc",
+    "pg_replslot",
+    "pg_twophase",
+    "pg_stat",
+    "pg_stat_tmp",
+    "pg_commit_ts",
+    "pg_dynshmem",
+    "pg_logical",
+    "pg_logical/snapshots",
+    "pg_logical/mappings",
+    "pg_multixact",
+    "pg_multixact/members",
+    "pg_multixact/offsets",
+    "pg_notify",
+    "pg_serial",
+    "pg_snapshots",
+];
 
 /// The running engine.
 #[derive(Debug)]
 pub struct Engine {
     data_dir: PathBuf,
+    disk: Arc<dyn Disk>,
     ctx: AccessCtx,
     node: Arc<NodeState>,
+    control: Arc<ControlStore>,
+    oids: Arc<OidCounter>,
+    progress: Arc<Progress>,
+    checkpointer: Arc<Checkpointer>,
+    dispatcher: Dispatcher,
+    /// Rank 3: promotion, following and shutdown, one at a time. `Some` on a standby.
+    replay: Mutex<Option<Arc<Replay>>>,
+    /// Leaf.
+    history: Arc<RwLock<Arc<History>>>,
+    /// Backups in progress. Leaf.
+    backups: Arc<Mutex<Vec<Weak<Lsn>>>>,
+}
+
+fn draw_system_id() -> SystemId {
+    // As PostgreSQL's: seconds, then microseconds, then bits of the process id.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let low = u64::from(now.subsec_micros()) << 12 | u64::from(std::process::id() & 0xfff);
+    SystemId::new(now.as_secs() << 32 | low)
+}
+
+fn unix_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// What both `create` and `open` put together.
+struct Parts {
+    data_dir: PathBuf,
+    disk: Arc<dyn Disk>,
+    wal: Arc<Wal>,
+    files: Arc<Files>,
+    control: Arc<ControlStore>,
+    node: Arc<NodeState>,
+    history: History,
+    pool: PoolOptions,
+    checkpoint: CheckpointSettings,
+    next_xid: Xid,
+    oldest_xid: Xid,
+    next_oid: Oid,
+    position: Lsn,
 }
 
 impl Engine {
     /// Lays a new, empty data directory in `dir` (which exists and is empty) and opens it as a primary, for the bootstrap.
-    /// [`Self::shutdown`] afterwards makes it durable.
+    /// [`Self::shutdown`] afterwards makes it durable; before that it is not a database yet.
     pub fn create(dir: &Path, options: CreateOptions) -> Result<Arc<Self>, EngineError> {
-        let _unused = options;
-        Err(EngineError::DataDirectory { what: format!("cannot create {}: not built yet", dir.display()) })
+        let disk = options.disk;
+        let file_error = |path: &Path| {
+            let path = path.display().to_string();
+            move |source: io::Error| EngineError::from(ControlError::File { path, source })
+        };
+        for name in DIRECTORIES {
+            let path = dir.join(name);
+            disk.create_dir(&path).map_err(file_error(&path))?;
+        }
+        let version = dir.join("PG_VERSION");
+        durable_replace(disk.as_ref(), &version, PG_VERSION.as_bytes()).map_err(file_error(&version))?;
+        let system_id = draw_system_id();
+        let wal_options = WalOptions { segment_bytes: options.segment_bytes, ..WalOptions::default() };
+        let wal = Wal::create(Arc::clone(&disk), &dir.join("pg_wal"), system_id, wal_options)?;
+        let mut file = ControlFile::new(system_id, options.segment_bytes);
+        file.own_starts.push(wal.start_id());
+        let control = Arc::new(ControlStore::create(Arc::clone(&disk), dir, file)?);
+        let end = wal.inserted();
+        let engine = Self::assemble(Parts {
+            data_dir: dir.to_owned(),
+            files: Arc::new(Files::new(Arc::clone(&disk), dir)),
+            disk,
+            wal,
+            control,
+            node: Arc::new(NodeState::default()),
+            history: History::first(),
+            pool: options.pool,
+            checkpoint: CheckpointSettings { log: false, ..CheckpointSettings::default() },
+            next_xid: Xid::FIRST_NORMAL,
+            oldest_xid: Xid::FIRST_NORMAL,
+            next_oid: crate::control::oids::FIRST_NORMAL,
+            position: end,
+        })?;
+        engine.ctx.txns.end_recovery(end);
+        engine.event(Event::BeginPrimary)?;
+        engine.checkpointer.start()?;
+        Ok(engine)
     }
 
     /// Opens a data directory: recovers it if it needs recovery; as a standby if there is `standby.signal`, whose replay then runs
-    /// on its own thread. Blocks during crash recovery.
+    /// on its own thread. Blocks during crash recovery; `options.node` tells meanwhile.
     pub fn open(dir: &Path, options: EngineOptions) -> Result<Arc<Self>, EngineError> {
-        let _unused = options;
-        Err(EngineError::DataDirectory { what: format!("cannot open {}: not built yet", dir.display()) })
+        let node = Arc::clone(&options.node);
+        let result = Self::open_inner(dir, options);
+        if result.is_err() {
+            // The caller learns why from the result; watchers only that it is over.
+            drop(node.apply(Event::Fail));
+        }
+        result
     }
 
-    /// Stops checkpointer and replay; with [`ShutdownMode::Fast`] writes the shutdown checkpoint. Sessions are gone by now.
-    pub fn shutdown(&self, mode: ShutdownMode) -> Result<(), EngineError> {
-        let _unused = mode;
+    fn open_inner(dir: &Path, options: EngineOptions) -> Result<Arc<Self>, EngineError> {
+        let control = Arc::new(ControlStore::open(Arc::clone(&options.disk), dir)?);
+        let start = start::prepare(&options.disk, dir, &control, &options.wal)?;
+        let (mode, state, event) = match start.mode {
+            Mode::Clean => (Mode::Clean, None, Event::BeginPrimary),
+            Mode::Crash => (Mode::Crash, Some(ClusterState::InCrashRecovery), Event::BeginCrashRecovery),
+            Mode::Archive => (Mode::Archive, Some(ClusterState::InArchiveRecovery), Event::BeginStandby),
+            Mode::Standby => (Mode::Standby, Some(ClusterState::InArchiveRecovery), Event::BeginStandby),
+        };
+        if let Some(state) = state {
+            control.update(|c| c.state = state)?;
+        }
+        let engine = Self::assemble(Parts {
+            data_dir: dir.to_owned(),
+            disk: Arc::clone(&options.disk),
+            wal: Arc::clone(&start.wal),
+            files: Arc::clone(&start.files),
+            control,
+            node: Arc::clone(&options.node),
+            history: start.history.clone(),
+            pool: options.pool,
+            checkpoint: options.checkpoint,
+            next_xid: start.checkpoint.next_xid,
+            oldest_xid: start.checkpoint.oldest_xid,
+            next_oid: start.checkpoint.next_oid,
+            position: start.checkpoint.redo,
+        })?;
+        match mode {
+            Mode::Clean => {
+                engine.progress.set(start.end.end);
+                engine.begin_writing(&start, false)?;
+                engine.event(event)?;
+                engine.checkpointer.start()?;
+            }
+            Mode::Crash => {
+                engine.event(event)?;
+                tracing::info!("database system was not properly shut down; automatic recovery in progress");
+                engine.redo_to_end(&start)?;
+                engine.begin_writing(&start, true)?;
+                engine.event(Event::Recovered)?;
+                engine.checkpointer.start()?;
+                engine.checkpointer.request(CheckpointRequest { force: true, ..CheckpointRequest::default() });
+            }
+            Mode::Standby | Mode::Archive => {
+                engine.event(event)?;
+                engine.guard_min_recovery();
+                tracing::info!("{}", if mode == Mode::Standby { "entering standby mode" } else { "starting archive recovery" });
+                tracing::info!("redo starts at {}", start.checkpoint.redo);
+                engine.start_replay(start.checkpoint.redo, start.consistency.clone())?;
+                engine.checkpointer.start()?;
+                if mode == Mode::Archive {
+                    engine.promote()?;
+                }
+            }
+        }
+        Ok(engine)
+    }
+
+    fn assemble(parts: Parts) -> Result<Arc<Self>, EngineError> {
+        let area = DoubleWrite::open(parts.disk.as_ref(), &parts.data_dir, parts.wal.system_id())?;
+        parts.wal.on_failure(Box::new(|error| stop_node(&error.to_string())));
+        let pool = Arc::new(BufferPool::new(&parts.pool, Arc::clone(&parts.files), Arc::clone(&parts.wal), area));
+        let txns = Transactions::new(TransactionsStart {
+            dir: parts.data_dir.join("pg_xact"),
+            disk: Arc::clone(&parts.disk),
+            wal: Arc::clone(&parts.wal),
+            next_xid: parts.next_xid,
+            oldest_xid: parts.oldest_xid,
+            position: parts.position,
+        });
+        let ctx = AccessCtx::new(Arc::clone(&pool), Arc::clone(&txns));
+        let oids = Arc::new(OidCounter::new(parts.next_oid));
+        let restart = Arc::new(RestartPoints::default());
+        let progress = Arc::new(Progress::default());
+        progress.set(parts.position);
+        let env = CheckpointEnv {
+            ctx: ctx.clone(),
+            control: Arc::clone(&parts.control),
+            oids: Arc::clone(&oids),
+            restart: Arc::clone(&restart),
+        };
+        let checkpointer = Arc::new(Checkpointer::new(env, parts.checkpoint));
+        let (weak_pool, weak_checkpointer) = (Arc::downgrade(&pool), Arc::downgrade(&checkpointer));
+        txns.on_unlink(move |lsn, rels| {
+            if let Some(pool) = weak_pool.upgrade() {
+                rels.iter().for_each(|rel| pool.missing().forget_relation(*rel));
+                pool.files().schedule_drop(rels, lsn);
+            }
+            if let Some(checkpointer) = weak_checkpointer.upgrade() {
+                checkpointer.drops_are_pending();
+            }
+        });
+        let backups: Arc<Mutex<Vec<Weak<Lsn>>>> = Arc::default();
+        let held = Arc::clone(&backups);
+        checkpointer.add_retention(Box::new(move || {
+            let mut held = held.lock();
+            held.retain(|b| b.strong_count() > 0);
+            held.iter().filter_map(Weak::upgrade).map(|lsn| *lsn).min()
+        }));
+        let dispatcher =
+            Dispatcher { ctx: ctx.clone(), oids: Arc::clone(&oids), restart, progress: Arc::clone(&progress) };
+        Ok(Arc::new(Self {
+            data_dir: parts.data_dir,
+            disk: parts.disk,
+            ctx,
+            node: parts.node,
+            control: parts.control,
+            oids,
+            progress,
+            checkpointer,
+            dispatcher,
+            replay: Mutex::new(None),
+            history: Arc::new(RwLock::new(Arc::new(parts.history))),
+            backups,
+        }))
+    }
+
+    fn event(&self, event: Event) -> Result<(), EngineError> {
+        match self.node.apply(event) {
+            Ok(_) => Ok(()),
+            Err(state) => Err(EngineError::WrongState { state, what: "the database system is in a state that does not allow this" }),
+        }
+    }
+
+    /// Crash recovery: everything from the redo point to the end.
+    fn redo_to_end(&self, start: &Start) -> Result<(), EngineError> {
+        let end = start.end.end;
+        let consistency = Consistency { min_recovery: start.consistency.min_recovery.max(end), ..start.consistency.clone() };
+        let reader = WalReader::follow(Arc::clone(self.wal()), start.checkpoint.redo, FollowLimit::Flushed);
+        let mut redo =
+            Redo::new(self.dispatcher.clone(), Arc::clone(&self.control), Arc::clone(&self.node), reader, consistency);
+        tracing::info!("redo starts at {}", start.checkpoint.redo);
+        while redo.position() < end && redo.step()? {}
+        redo.publish();
+        redo.check_start()?;
+        tracing::info!("redo done at {}", self.wal().last_record());
+        if !redo.consistency().reached {
+            let what = if redo.consistency().backup_start.is_some() {
+                "WAL ends before end of online backup"
+            } else {
+                "WAL ends before consistent recovery point"
+            };
+            return Err(RecoveryError::Inconsistent { what, end: redo.position(), needed: redo.consistency().min_recovery }.into());
+        }
         Ok(())
     }
 
-    /// Makes a standby the primary of a new timeline. Returns it.
+    /// Draws a start id and begins writing; after a crash or promotion with a record that says so, durable before anything else.
+    fn begin_writing(&self, start: &Start, recovered: bool) -> Result<(), EngineError> {
+        let from = start.promotion.map_or(start.end.tli, |p| p.from);
+        self.write_first_records(from, recovered)?;
+        if start.promotion.is_some() {
+            Promotion::clear(self.disk.as_ref(), &self.data_dir)?;
+        }
+        Ok(())
+    }
+
+    fn write_first_records(&self, prev_tli: TimelineId, recovered: bool) -> Result<(), EngineError> {
+        let wal = self.wal();
+        let (start_id, tli) = (StartId::draw(), wal.tli());
+        self.control.update(|c| {
+            // Known before the first mark written under it.
+            c.own_starts.insert(0, start_id);
+            c.own_starts.truncate(OWN_STARTS);
+        })?;
+        let mut end = wal.begin_writing(start_id)?.end;
+        if recovered {
+            let eor = EndOfRecovery { tli, prev_tli, time: unix_seconds(), next_xid: self.ctx.txns.next_xid() };
+            let mut record = RecordBuilder::new(rmgr::XLOG, rmgr::xlog::END_OF_RECOVERY, Xid::INVALID);
+            record.main(&eor.encode()).carry_flushed_mark();
+            end = wal.insert(&record)?.end;
+            wal.flush(end)?;
+        }
+        self.control.update(|c| {
+            c.state = ClusterState::InProduction;
+            if recovered {
+                // Until the checkpoint that follows this is what says which timeline is ours.
+                c.min_recovery_point = end;
+                c.min_recovery_tli = tli;
+            }
+        })?;
+        self.ctx.pool.set_write_gate(None);
+        self.ctx.txns.end_recovery(end);
+        Ok(())
+    }
+
+    /// On a standby no page is written before the control file covers its LSNs.
+    fn guard_min_recovery(&self) {
+        let (control, progress, history) = (Arc::clone(&self.control), Arc::clone(&self.progress), Arc::clone(&self.history));
+        let covered = AtomicU64::new(control.get().min_recovery_point.as_u64());
+        self.ctx.pool.set_write_gate(Some(Box::new(move |newest: Lsn| {
+            if newest.as_u64() <= covered.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            // As far as replay is: then the next batches need no write of their own.
+            let upto = newest.max(progress.replayed());
+            let tli = history.read().tli_of_end(upto);
+            control.update(|c| {
+                if c.min_recovery_point < upto {
+                    c.min_recovery_point = upto;
+                    c.min_recovery_tli = tli;
+                }
+            })?;
+            covered.fetch_max(upto.as_u64(), Ordering::Relaxed);
+            Ok(())
+        })));
+    }
+
+    fn start_replay(&self, from: Lsn, consistency: Consistency) -> Result<(), EngineError> {
+        let replay =
+            Replay::start(self.dispatcher.clone(), Arc::clone(&self.control), Arc::clone(&self.node), from, consistency)?;
+        *self.replay.lock() = Some(Arc::new(replay));
+        Ok(())
+    }
+
+    /// Stops checkpointer and replay; with [`ShutdownMode::Fast`] writes the shutdown checkpoint (a restartpoint on a standby). Sessions
+    /// are gone by now. The WAL takes no more records but can be read until the engine is dropped.
+    pub fn shutdown(&self, mode: ShutdownMode) -> Result<(), EngineError> {
+        self.event(Event::Shutdown)?;
+        self.checkpointer.stop();
+        if let Some(replay) = self.replay.lock().as_ref() {
+            replay.stop()?;
+        }
+        if mode == ShutdownMode::Fast {
+            self.checkpointer.shutdown_checkpoint()?;
+            self.wal().close()?;
+        }
+        self.ctx.txns.stop();
+        self.event(Event::ShutdownDone)?;
+        tracing::info!("database system is shut down");
+        Ok(())
+    }
+
+    /// Makes a standby the primary of a new timeline: applies all WAL that was received, whoever receives having stopped. Returns the
+    /// timeline. A crash before the signal file is gone leaves the standby, after it the new primary.
     pub fn promote(&self) -> Result<TimelineId, EngineError> {
-        Err(EngineError::WrongState { state: self.node.get(), what: "recovery is not in progress" })
+        let mut replay = self.replay.lock();
+        let running = replay.as_ref().map(Arc::clone).ok_or(EngineError::WrongState {
+            state: self.node.get(),
+            what: "recovery is not in progress",
+        })?;
+        tracing::info!("received promote request");
+        let wal = Arc::clone(self.wal());
+        wal.drop_incomplete();
+        wal.flush(wal.published())?;
+        let consistency = running.finish()?.unwrap_or_default();
+        if !consistency.reached {
+            drop(running);
+            *replay = None;
+            drop(replay);
+            self.start_replay(self.progress.replayed(), consistency)?;
+            let what = "the standby has not reached a consistent state";
+            return Err(EngineError::WrongState { state: self.node.get(), what });
+        }
+        self.event(Event::Promote)?;
+        let end = self.progress.replayed();
+        tracing::info!("redo done at {}", wal.last_record());
+        let from = wal.tli();
+        let wal_dir = self.data_dir.join("pg_wal");
+        let prepared = (|| -> Result<Promotion, EngineError> {
+            let to = History::newest(self.disk.as_ref(), &wal_dir, from)?.next();
+            tracing::info!("selected new timeline ID: {to}");
+            let promotion = Promotion { from, to, at: end };
+            promotion.write(self.disk.as_ref(), &self.data_dir)?;
+            let child = self.history().child(to, end, "no recovery target specified", wal.start_id());
+            child.write(self.disk.as_ref(), &wal_dir)?;
+            *self.history.write() = Arc::new(child);
+            Ok(promotion)
+        })();
+        let promotion = match prepared {
+            Ok(promotion) => promotion,
+            Err(error) => stop_node(&format!("promotion failed, the standby restarts: {error}")),
+        };
+        // From here a failure stops the node: what it comes up as is decided by the signal file.
+        let rest = (|| -> Result<(), EngineError> {
+            wal.start_timeline(promotion.to, end)?;
+            start::remove(self.disk.as_ref(), &self.data_dir, start::RECOVERY_SIGNAL)?;
+            // The point of no return.
+            start::remove(self.disk.as_ref(), &self.data_dir, start::STANDBY_SIGNAL)?;
+            self.write_first_records(from, true)?;
+            Promotion::clear(self.disk.as_ref(), &self.data_dir)?;
+            Ok(())
+        })();
+        if let Err(error) = rest {
+            stop_node(&format!("promotion failed: {error}"));
+        }
+        *replay = None;
+        self.event(Event::Promoted)?;
+        tracing::info!("archive recovery complete");
+        self.checkpointer.request(CheckpointRequest { force: true, ..CheckpointRequest::default() });
+        Ok(promotion.to)
+    }
+
+    /// A standby whose WAL has reached `switch_lsn` goes over to the child timeline that `history` leads to.
+    pub fn follow_timeline(&self, history: History, switch_lsn: Lsn) -> Result<(), EngineError> {
+        let _one_at_a_time = self.replay.lock();
+        self.wal().start_timeline(history.tli(), switch_lsn)?;
+        tracing::info!("new target timeline is {}", history.tli());
+        *self.history.write() = Arc::new(history);
+        Ok(())
     }
 
     /// Makes a checkpoint (a restartpoint on a standby) and waits for it.
     pub fn checkpoint(&self, request: CheckpointRequest) -> Result<(), EngineError> {
-        let _unused = request;
-        Ok(())
+        Ok(self.checkpointer.request_and_wait(request)?)
+    }
+
+    /// The checkpointer, for its counters and its door.
+    pub fn checkpointer(&self) -> &Arc<Checkpointer> {
+        &self.checkpointer
     }
 
     /// Replaces the checkpoint settings (SIGHUP).
     pub fn set_checkpoint_settings(&self, settings: CheckpointSettings) {
-        let _unused = settings;
+        self.checkpointer.set_settings(settings);
     }
 
     /// Adds a promise of WAL: nothing at or past the LSN it returns is recycled (slots, archiver, backups).
-    pub fn add_wal_retention(&self, oldest_needed: Box<dyn Fn() -> Option<Lsn> + Send + Sync>) {
-        let _unused = oldest_needed;
+    pub fn add_wal_retention(&self, oldest_needed: Retention) {
+        self.checkpointer.add_retention(oldest_needed);
+    }
+
+    /// Begins a base backup: a checkpoint, and WAL from its redo point on is kept while the result lives. On a standby the last
+    /// restartpoint is taken.
+    pub fn backup_start(&self, fast: bool) -> Result<BackupStart, EngineError> {
+        // Held before the checkpoint chooses its redo point, so that nothing slips away in between.
+        let provisional = Arc::new(self.redo_lsn());
+        self.backups.lock().push(Arc::downgrade(&provisional));
+        self.checkpoint(CheckpointRequest { immediate: fast, force: true, ..CheckpointRequest::default() })?;
+        let file = self.control.get();
+        let hold = Arc::new(file.checkpoint_copy.redo);
+        self.backups.lock().push(Arc::downgrade(&hold));
+        Ok(BackupStart { checkpoint_lsn: file.checkpoint, redo_lsn: file.checkpoint_copy.redo, tli: file.checkpoint_copy.tli, hold })
+    }
+
+    /// Ends a base backup: up to where its WAL must be there, durable. Copy the control file after this.
+    pub fn backup_stop(&self, start: &BackupStart) -> Result<(Lsn, TimelineId), EngineError> {
+        if self.is_in_recovery() {
+            // Pages were copied from memory: the copy is consistent only where replay is now.
+            let at = self.replayed_lsn();
+            let tli = self.history().tli_of_end(at);
+            self.control.update(|c| {
+                if c.min_recovery_point < at {
+                    c.min_recovery_point = at;
+                    c.min_recovery_tli = tli;
+                }
+            })?;
+            let file = self.control.get();
+            return Ok((file.min_recovery_point, file.min_recovery_tli));
+        }
+        let mut record = RecordBuilder::new(rmgr::XLOG, rmgr::xlog::BACKUP_END, Xid::INVALID);
+        record.main(&start.hold.to_le_bytes());
+        let end = self.wal().insert(&record)?.end;
+        self.wal().flush(end)?;
+        Ok((end, self.wal().tli()))
     }
 
     /// What access functions get.
@@ -210,9 +652,24 @@ impl Engine {
         &self.ctx.wal
     }
 
+    /// Transactions.
+    pub fn txns(&self) -> &Arc<Transactions> {
+        &self.ctx.txns
+    }
+
+    /// Heavyweight locks.
+    pub fn locks(&self) -> &Arc<LockManager> {
+        &self.ctx.locks
+    }
+
     /// What the node is doing.
     pub fn node(&self) -> &Arc<NodeState> {
         &self.node
+    }
+
+    /// The disk.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
     }
 
     /// Data directory.
@@ -220,9 +677,24 @@ impl Engine {
         &self.data_dir
     }
 
+    /// The control file as it is now.
+    pub fn control_file(&self) -> ControlFile {
+        self.control.get()
+    }
+
     /// The cluster's identity.
     pub fn system_id(&self) -> SystemId {
         self.ctx.wal.system_id()
+    }
+
+    /// The history that leads to the current timeline.
+    pub fn history(&self) -> Arc<History> {
+        Arc::clone(&self.history.read())
+    }
+
+    /// Redo point of the last checkpoint or restartpoint: where a crash would begin.
+    pub fn redo_lsn(&self) -> Lsn {
+        self.control.get().checkpoint_copy.redo
     }
 
     /// `pg_is_in_recovery()`.
@@ -232,64 +704,36 @@ impl Engine {
 
     /// End of the last record applied to pages; on a primary, where its recovery ended.
     pub fn replayed_lsn(&self) -> Lsn {
-        Lsn::INVALID
+        self.progress.replayed()
     }
 
-    /// A new OID (also used as relfilenode): below 2^32, at least 16384, wraps as PostgreSQL's; the caller checks uniqueness.
+    /// A receiver of the replayed position.
+    pub fn subscribe_replayed(&self) -> watch::Receiver<Lsn> {
+        self.progress.subscribe()
+    }
+
+    /// Commit time of the last transaction replayed, microseconds since 2000 (`pg_last_xact_replay_timestamp`).
+    pub fn last_replayed_commit_time(&self) -> Option<i64> {
+        self.progress.last_commit_time()
+    }
+
+    /// Replay of a standby: pause, resume. `None` on a primary.
+    pub fn replay(&self) -> Option<Arc<Replay>> {
+        self.replay.lock().as_ref().map(Arc::clone)
+    }
+
+    /// A new OID (also used as relfilenode): at least 16384, wraps as PostgreSQL's; the caller checks uniqueness.
     pub fn allocate_oid(&self) -> Result<Oid, EngineError> {
-        Err(EngineError::WrongState { state: self.node.get(), what: "not built yet" })
-    }
-
-    /// Replayed LSN, whenever it moves.
-    pub fn subscribe_replayed(&self) -> tokio::sync::watch::Receiver<Lsn> {
-        tokio::sync::watch::Sender::new(Lsn::INVALID).subscribe()
-    }
-
-    /// History of the current timeline.
-    pub fn history(&self) -> Arc<afterimage_wal::history::History> {
-        Arc::new(afterimage_wal::history::History::first())
-    }
-
-    /// Redo point of the last checkpoint.
-    pub fn redo_lsn(&self) -> Lsn {
-        Lsn::INVALID
-    }
-
-    /// A standby goes over to the child timeline at the fork, where its WAL ends.
-    ///
-    /// # Errors
-    /// The WAL's.
-    pub fn follow_timeline(&self, history: afterimage_wal::history::History, switch_lsn: Lsn) -> Result<(), EngineError> {
-        let _unused = (history, switch_lsn);
-        Err(EngineError::DataDirectory { what: "the engine is not open".to_owned() })
-    }
-
-    /// Begins a base backup: a checkpoint, and where recovery of the copy starts.
-    ///
-    /// # Errors
-    /// The checkpoint's.
-    pub fn backup_start(&self, fast: bool) -> Result<BackupStart, EngineError> {
-        let _unused = fast;
-        Err(EngineError::DataDirectory { what: "the engine is not open".to_owned() })
-    }
-
-    /// Ends a base backup: the position at which the copy is consistent.
-    ///
-    /// # Errors
-    /// The WAL's.
-    pub fn backup_stop(&self, start: &BackupStart) -> Result<(Lsn, TimelineId), EngineError> {
-        let _unused = start;
-        Err(EngineError::DataDirectory { what: "the engine is not open".to_owned() })
+        Ok(self.oids.allocate(self.wal())?)
     }
 }
 
-/// Where recovery of a base backup starts.
-#[derive(Clone, Copy, Debug)]
-pub struct BackupStart {
-    /// The checkpoint record.
-    pub checkpoint_lsn: Lsn,
-    /// Its redo point.
-    pub redo_lsn: Lsn,
-    /// Its timeline.
-    pub tli: TimelineId,
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.checkpointer.stop();
+        if let Some(replay) = self.replay.get_mut().take() {
+            // A failure of replay has stopped the process already.
+            drop(replay.stop());
+        }
+    }
 }

@@ -15,7 +15,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -29,7 +29,7 @@ use afterimage_wal::{
 };
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use super::{control_store::ControlStore, error::ControlError, node_state::NodeState, oids::OidCounter};
+use super::{control_store::ControlStore, error::ControlError, oids::OidCounter};
 use crate::{
     access::AccessCtx,
     storage::critical::stop_node,
@@ -119,8 +119,6 @@ pub struct CheckpointEnv {
     pub ctx: AccessCtx,
     /// Control file.
     pub control: Arc<ControlStore>,
-    /// Node state.
-    pub node: Arc<NodeState>,
     /// OIDs.
     pub oids: Arc<OidCounter>,
     /// Where a restartpoint may be.
@@ -150,6 +148,8 @@ struct State {
     wanted: Option<CheckpointRequest>,
     /// WAL since the redo point is near `max_wal_size`.
     wal_full: bool,
+    /// Dropped relations may be due.
+    drops: bool,
     stop: bool,
     /// Why the last one failed.
     failed: Option<String>,
@@ -169,6 +169,8 @@ struct Shared {
     last_redo: AtomicU64,
     /// WAL bytes from there that bring the next one; for the WAL listener.
     trigger_bytes: AtomicU64,
+    /// Dropped relations wait for old snapshots.
+    drops_pending: AtomicBool,
     stats: CheckpointStats,
 }
 
@@ -213,11 +215,13 @@ impl Checkpointer {
             finished: Condvar::new(),
             running: Mutex::new(Running { previous_redo: redo, ..Running::default() }),
             last_redo: AtomicU64::new(redo.as_u64()),
+            drops_pending: AtomicBool::new(false),
             stats: CheckpointStats::default(),
         });
         let weak = Arc::downgrade(&shared);
         shared.env.ctx.wal.add_position_listener(Box::new(move |positions| {
             let Some(shared) = weak.upgrade() else { return };
+            shared.wake_for_drops();
             let since = positions.flushed.as_u64().saturating_sub(shared.last_redo.load(Ordering::Relaxed));
             if since >= shared.trigger_bytes.load(Ordering::Relaxed) {
                 let mut state = shared.state.lock();
@@ -280,6 +284,11 @@ impl Checkpointer {
     /// Counters.
     pub fn stats(&self) -> &CheckpointStats {
         &self.shared.stats
+    }
+
+    /// Relations wait to be unlinked: look at them whenever the WAL moved.
+    pub fn drops_are_pending(&self) {
+        self.shared.drops_pending.store(true, Ordering::Release);
     }
 
     /// Stops the thread; a spread checkpoint in progress hurries up and ends.
@@ -367,6 +376,10 @@ impl Shared {
                         state.failed = None;
                         break (request, causes, state.asked);
                     }
+                    if std::mem::take(&mut state.drops) {
+                        parking_lot::MutexGuard::unlocked(&mut state, || self.unlink_due());
+                        continue;
+                    }
                     causes.time = last.elapsed() >= timeout;
                     if causes.wal || causes.time {
                         state.started = state.asked;
@@ -395,6 +408,13 @@ impl Shared {
                 }
             }
             self.finished.notify_all();
+        }
+    }
+
+    fn wake_for_drops(&self) {
+        if self.drops_pending.load(Ordering::Acquire) {
+            self.state.lock().drops = true;
+            self.wake.notify_all();
         }
     }
 
@@ -603,7 +623,11 @@ impl Shared {
     fn unlink_due(&self) {
         let ctx = &self.env.ctx;
         let horizon = ctx.txns.horizon().min(ctx.wal.flushed());
+        self.drops_pending.store(false, Ordering::Release);
         let due = ctx.pool.files().take_due_drops(horizon);
+        if !ctx.pool.files().pending_drops().is_empty() {
+            self.drops_pending.store(true, Ordering::Release);
+        }
         if let Err(error) = ctx.pool.drop_relations(&due) {
             tracing::warn!("{error}");
         }

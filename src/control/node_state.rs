@@ -65,9 +65,7 @@ pub fn next(state: State, event: Event) -> Option<State> {
         (S::Starting, E::BeginStandby) => S::StandbyRecovering,
         (S::Starting, E::BeginPrimary) | (S::CrashRecovery, E::Recovered) | (S::Promoting, E::Promoted) => S::Primary,
         (S::StandbyRecovering, E::Consistent) | (S::Promoting, E::PromoteFailed) => S::HotStandby,
-        (S::HotStandby | S::StandbyRecovering, E::Promote) => S::Promoting,
-        // Promotion asked for before consistency: replay reaches it on the way.
-        (S::Promoting, E::Consistent) => S::Promoting,
+        (S::HotStandby, E::Promote) => S::Promoting,
         (S::Stopped | S::Failed, _) => return None,
         (_, E::Shutdown) => S::ShuttingDown,
         (S::ShuttingDown, E::ShutdownDone) => S::Stopped,

@@ -42,6 +42,12 @@ impl Progress {
         Some(self.last_commit_time.load(Ordering::Relaxed)).filter(|t| *t != i64::MIN)
     }
 
+    /// Where replay starts, or ended without any.
+    pub fn set(&self, to: Lsn) {
+        self.advance(to);
+        self.publish();
+    }
+
     pub(super) fn advance(&self, to: Lsn) {
         self.replayed.store(to.as_u64(), Ordering::Release);
     }

@@ -214,6 +214,11 @@ impl Replay {
         &self.progress
     }
 
+    /// Whether all WAL up to `flushed` is applied.
+    pub fn has_caught_up(&self, flushed: Lsn) -> bool {
+        self.progress.replayed() >= flushed
+    }
+
     /// `pg_wal_replay_pause()`.
     pub fn pause(&self) {
         self.door.orders.lock().paused = true;

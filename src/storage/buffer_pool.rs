@@ -113,8 +113,13 @@ pub struct BufferPool {
     lane: Mutex<DoubleWrite>,
     /// Blocks redo missed so far.
     missing: MissingBlocks,
+    /// Leaf. Called before pages with LSNs up to its argument reach the area.
+    write_gate: RwLock<Option<WriteGate>>,
     stats: PoolStats,
 }
+
+/// Makes sure that pages with LSNs up to its argument may reach disk.
+pub type WriteGate = Box<dyn Fn(Lsn) -> Result<(), StorageError> + Send + Sync>;
 
 #[derive(Default)]
 struct PinGone {
@@ -405,6 +410,7 @@ impl BufferPool {
             wal,
             lane: Mutex::new(area),
             missing: MissingBlocks::default(),
+            write_gate: RwLock::new(None),
             stats: PoolStats::default(),
         }
     }
@@ -432,6 +438,11 @@ impl BufferPool {
     /// Never: a pool has at least a few frames.
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
+    }
+
+    /// Sets what is asked before pages are written (a standby's minimum recovery point); `None` removes it.
+    pub fn set_write_gate(&self, gate: Option<WriteGate>) {
+        *self.write_gate.write() = gate;
     }
 
     /// Blocks redo missed so far.
@@ -724,6 +735,9 @@ impl BufferPool {
             return Err(StorageError::PageAheadOfWal { block: tag.block, path, lsn: upto, end });
         }
         self.wal.flush(upto)?;
+        if let Some(gate) = self.write_gate.read().as_ref() {
+            gate(upto)?;
+        }
         lane.write(&self.files)
     }
 
