@@ -144,8 +144,8 @@ pub struct BackupStart {
     hold: Arc<Lsn>,
 }
 
-/// Start ids kept in the control file: marks of older starts lie in WAL that is long recycled.
-const OWN_STARTS: usize = 32;
+/// Version of the system catalogs' layout; a directory with another one is refused.
+pub const CATALOG_VERSION: u32 = 202_601_011;
 /// Directories of a data directory, PostgreSQL's.
 const DIRECTORIES: [&str; 21] = [
     "global",
@@ -238,8 +238,8 @@ impl Engine {
         let system_id = draw_system_id();
         let wal_options = WalOptions { segment_bytes: options.segment_bytes, ..WalOptions::default() };
         let wal = Wal::create(Arc::clone(&disk), &dir.join("pg_wal"), system_id, wal_options)?;
-        let mut file = ControlFile::new(system_id, options.segment_bytes);
-        file.own_starts.push(wal.start_id());
+        let mut file = ControlFile::new(system_id, CATALOG_VERSION, options.segment_bytes);
+        file.push_start(wal.start_id());
         let control = Arc::new(ControlStore::create(Arc::clone(&disk), dir, file)?);
         let end = wal.inserted();
         let engine = Self::assemble(Parts {
@@ -270,7 +270,7 @@ impl Engine {
         let result = Self::open_inner(dir, options);
         if result.is_err() {
             // The caller learns why from the result; watchers only that it is over.
-            drop(node.apply(Event::Fail));
+            let _told = node.apply(Event::Fail);
         }
         result
     }
@@ -437,8 +437,7 @@ impl Engine {
         let (start_id, tli) = (StartId::draw(), wal.tli());
         self.control.update(|c| {
             // Known before the first mark written under it.
-            c.own_starts.insert(0, start_id);
-            c.own_starts.truncate(OWN_STARTS);
+            c.push_start(start_id);
         })?;
         let mut end = wal.begin_writing(start_id)?.end;
         if recovered {

@@ -7,6 +7,7 @@ use std::fmt;
 use afterimage_wal::WalError;
 
 use crate::access::AccessError;
+use crate::control::error::ControlError;
 use crate::engine::EngineError;
 use crate::storage::StorageError;
 use crate::txn::{CancelReason, TxnError};
@@ -420,6 +421,17 @@ impl From<EngineError> for SqlError {
         match e {
             EngineError::Storage(e) => e.into(),
             EngineError::Wal(e) => e.into(),
+            EngineError::Txn(e) => e.into(),
+            EngineError::Control(e) => match e {
+                ControlError::Storage(e) => e.into(),
+                ControlError::Wal(e) => e.into(),
+                ControlError::Txn(e) => e.into(),
+                ControlError::File { source, .. } => Self::new(io_state(&source), message),
+                ControlError::RequestFailed { .. } => Self::new(SqlState::INTERNAL_ERROR, message)
+                    .hint("Consult recent messages in the server log for details."),
+                ControlError::ShuttingDown => Self::new(SqlState::ADMIN_SHUTDOWN, message).fatal(),
+            },
+            EngineError::Recovery(_) => Self::new(SqlState::DATA_CORRUPTED, message).panic(),
             EngineError::DataDirectory { .. } => Self::new(SqlState::CONFIG_FILE_ERROR, message).fatal(),
             EngineError::WrongState { .. } => Self::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message),
         }

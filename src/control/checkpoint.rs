@@ -522,7 +522,7 @@ impl Shared {
         self.write_pending_drops()?;
         env.control.update(|c| {
             c.checkpoint = candidate.at;
-            c.checkpoint_copy = candidate.checkpoint.clone();
+            c.checkpoint_copy = candidate.checkpoint;
             if c.min_recovery_point < candidate.end {
                 c.min_recovery_point = candidate.end;
                 c.min_recovery_tli = candidate.checkpoint.tli;
@@ -616,7 +616,7 @@ impl Shared {
                 upto = upto.min(lsn);
             }
         }
-        Ok(self.env.ctx.wal.recycle_upto(upto)?)
+        Ok(self.env.ctx.wal.recycle_upto(upto, &|_name| true)?)
     }
 
     /// Unlinks dropped relations that no snapshot here can still read. A failure is logged: the file stays, nothing else is harmed.

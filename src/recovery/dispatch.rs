@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use afterimage_wal::{Lsn, Record, control_file::Checkpoint, rmgr};
+use afterimage_wal::{Lsn, Record, TimelineId, Xid, control_file::Checkpoint, rmgr};
 
 use super::{error::RecoveryError, progress::Progress};
 use crate::{
@@ -50,16 +50,16 @@ impl Dispatcher {
         match record.rmgr() {
             rmgr::XLOG => return self.xlog(record),
             rmgr::XACT => {
-                txn::redo(&self.ctx.txns, record)?;
-                if let Some(decision) = txn::Decision::decode(record.main(), record.xid()) {
+                txn::redo::redo(&self.ctx.txns, record)?;
+                if let Some(decision) = txn::record::Decision::decode(record.main(), record.xid()) {
                     self.progress.set_commit_time(decision.time);
                 }
                 return Ok(Applied::Decision);
             }
             rmgr::SMGR => smgr_redo::redo(&self.ctx.pool, record)?,
-            rmgr::HEAP => access::heap::redo(&self.ctx, record).map_err(access)?,
+            rmgr::HEAP => access::heap::redo::redo(&self.ctx, record).map_err(access)?,
             rmgr::BTREE => access::btree::redo(&self.ctx, record).map_err(access)?,
-            rmgr::SEQUENCE => access::sequence::redo(&self.ctx, record).map_err(access)?,
+            rmgr::SEQUENCE => return Err(RecoveryError::UnknownRecord { at, what: "sequence" }),
             rmgr::DATABASE => database::redo(&self.ctx.pool, record)?,
             // Locks of a standby's sessions against replayed DDL: not written yet.
             rmgr::STANDBY => {}
@@ -79,7 +79,7 @@ impl Dispatcher {
                     self.ctx.txns.note_writer_restart(checkpoint.next_xid);
                     self.oids.set(checkpoint.next_oid);
                 } else if checkpoint.next_xid > self.ctx.txns.next_xid() {
-                    self.ctx.txns.note_xid(checkpoint.next_xid.previous());
+                    self.ctx.txns.note_xid(Xid::from_u64(checkpoint.next_xid.as_u64() - 1));
                 }
                 // A restartpoint here would lose what explains the missing blocks.
                 if self.ctx.pool.missing().is_empty() {
@@ -113,13 +113,13 @@ impl Dispatcher {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndOfRecovery {
     /// Timeline that begins or goes on.
-    pub tli: afterimage_wal::TimelineId,
+    pub tli: TimelineId,
     /// Timeline before.
-    pub prev_tli: afterimage_wal::TimelineId,
+    pub prev_tli: TimelineId,
     /// Unix seconds.
     pub time: i64,
     /// Next xid: those below that are undecided are aborted.
-    pub next_xid: afterimage_wal::Xid,
+    pub next_xid: Xid,
 }
 
 impl EndOfRecovery {
@@ -137,10 +137,10 @@ impl EndOfRecovery {
     pub fn decode(main: &[u8]) -> Option<Self> {
         let main: &[u8; 24] = main.try_into().ok()?;
         Some(Self {
-            tli: afterimage_wal::TimelineId::from_le_bytes(*main.first_chunk()?),
-            prev_tli: afterimage_wal::TimelineId::from_le_bytes(*main[4..].first_chunk()?),
+            tli: TimelineId::from_le_bytes(*main.first_chunk()?),
+            prev_tli: TimelineId::from_le_bytes(*main[4..].first_chunk()?),
             time: i64::from_le_bytes(*main[8..].first_chunk()?),
-            next_xid: afterimage_wal::Xid::from_le_bytes(*main[16..].first_chunk()?),
+            next_xid: Xid::from_le_bytes(*main[16..].first_chunk()?),
         })
     }
 }

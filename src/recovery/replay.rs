@@ -90,9 +90,10 @@ impl Redo {
 
     /// Applies one record; false if there is none now.
     pub fn step(&mut self) -> Result<bool, RecoveryError> {
-        let Some(record) = self.reader.next().map_err(|stop| RecoveryError::Unreadable { stop })? else { return Ok(false) };
-        let applied = self.dispatcher.apply(&record)?;
-        let end = record.end();
+        let (applied, end) = match self.reader.next().map_err(|stop| RecoveryError::Unreadable { stop })? {
+            Some(record) => (self.dispatcher.apply(&record)?, record.end()),
+            None => return Ok(false),
+        };
         self.dispatcher.progress.advance(end);
         self.unpublished += 1;
         if applied == Applied::Decision || self.unpublished >= PUBLISH_EVERY {

@@ -10,10 +10,9 @@
 use std::{io, path::Path, sync::Arc};
 
 use afterimage_wal::{
-    Lsn, StartId, TimelineId, Wal, WalEnd, WalError, WalOptions, WalReader,
+    FlushedMark, Lsn, StartId, TimelineId, Wal, WalEnd, WalError, WalOptions, WalReader,
     control_file::{Checkpoint, ClusterState, ControlFile},
     disk::{Disk, Open, durable_rename, read_all},
-    flush_mark::FlushedMark,
     history::History,
     reader::{Evidence, Verdict, judge},
     rmgr,
@@ -209,7 +208,7 @@ pub fn prepare(disk: &Arc<dyn Disk>, dir: &Path, control: &ControlStore, options
 
     // To the end, verifying; redo comes after, over WAL that is then known to be durable.
     let mark = FlushedMark::read(disk.as_ref(), &wal_dir)?;
-    let own_starts: Vec<StartId> = if label.is_some() { Vec::new() } else { known.own_starts.clone() };
+    let own_starts: Vec<StartId> = if label.is_some() { Vec::new() } else { known.starts() };
     let mut reader = open(checkpoint.redo);
     reader.trust_marks_of(&own_starts);
     if let Some(mark) = mark.filter(|m| m.system_id == known.system_id && label.is_none() && m.tli == target) {
@@ -244,8 +243,13 @@ pub fn prepare(disk: &Arc<dyn Disk>, dir: &Path, control: &ControlStore, options
     Ok(Start { mode, wal, end, history, checkpoint, checkpoint_end, consistency, promotion, files })
 }
 
+/// As PostgreSQL's log shows a time of the control file.
+fn wall_time(unix: i64) -> String {
+    jiff::Timestamp::from_second(unix).map_or_else(|_| unix.to_string(), |t| t.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}
+
 fn log_state(known: &ControlFile) {
-    let at = known.time_text();
+    let at = wall_time(known.time);
     match known.state {
         ClusterState::Shutdowned => tracing::info!("database system was shut down at {at}"),
         ClusterState::ShutdownedInRecovery => tracing::info!("database system was shut down in recovery at {at}"),
@@ -258,7 +262,7 @@ fn log_state(known: &ControlFile) {
             tracing::info!("database system was interrupted while in recovery at log time {at}");
         }
         ClusterState::InProduction => tracing::info!("database system was interrupted; last known up at {at}"),
-        ClusterState::Starting => tracing::info!("database system was interrupted while starting up"),
+        ClusterState::Startup => tracing::info!("database system was interrupted while starting up"),
     }
 }
 
@@ -327,10 +331,10 @@ fn adopt_label(control: &ControlStore, label: &BackupLabel, checkpoint: &Checkpo
     control.update(|c| {
         c.state = ClusterState::InArchiveRecovery;
         c.checkpoint = at;
-        c.checkpoint_copy = checkpoint.clone();
+        c.checkpoint_copy = *checkpoint;
         c.min_recovery_point = min_recovery;
         c.min_recovery_tli = checkpoint.tli;
-        c.own_starts.clear();
+        c.own_starts = Default::default();
         if label.from_standby {
             c.backup_end = min_recovery;
         } else {
