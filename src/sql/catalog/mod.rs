@@ -11,6 +11,7 @@ pub mod cache;
 pub mod compiled;
 pub mod database;
 pub mod handle;
+pub mod index_key;
 pub mod load;
 pub mod names;
 pub mod relation;
