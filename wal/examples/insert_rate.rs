@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let wal = Wal::create(RealDisk::shared(), &dir, SystemId::new(1), WalOptions::default())?;
     for threads in [1_u64, 2, 4] {
         let count = 400_000 / threads;
+        let cpu = cpu();
         let clock = std::time::Instant::now();
         std::thread::scope(|s| {
             for t in 0..threads {
@@ -18,7 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         });
         let each = clock.elapsed().as_nanos() as f64 / (count * threads) as f64;
-        println!("{threads} threads: {each:.0} ns per record");
+        let cpu = (self::cpu() - cpu) as f64 / (count * threads) as f64;
+        println!("{threads} threads: {each:.0} ns per record, {cpu:.0} ns of CPU");
         wal.flush(wal.inserted())?;
         wal.recycle_upto(wal.flushed(), &|_| true)?;
     }
@@ -34,6 +36,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     wal.close()?;
     std::fs::remove_dir_all(&dir)?;
     Ok(())
+}
+
+fn cpu() -> u128 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    u128::from(t.tv_sec.unsigned_abs()) * 1_000_000_000 + u128::from(t.tv_nsec.unsigned_abs())
 }
 
 fn insert_many(wal: &Wal, t: u64, count: u64) -> Lsn {

@@ -7,6 +7,7 @@ use crate::disk::{Disk, Open};
 use crate::error::WalError;
 use crate::ids::{Lsn, StartId, SystemId, TimelineId};
 use crate::insert::Inner;
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -84,8 +85,8 @@ impl FlushedMark {
 pub(crate) struct Progress {
     pub(crate) published: Lsn,
     flushed: Lsn,
-    /// Copied, but something before them is not. Few: as many as threads insert at once.
-    pending: Vec<(Lsn, Lsn)>,
+    /// Copied, but something before them is not; in order. Long only while a thread is held up in the middle of its copy.
+    pending: VecDeque<(Lsn, Lsn)>,
     /// Durability was asked for up to here.
     requested: Lsn,
     /// The flusher sleeps and is to be woken when `published` reaches this; [`Lsn::MAX`]: not by publishing.
@@ -95,18 +96,20 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn at(end: Lsn) -> Self {
-        Self { published: end, flushed: end, pending: Vec::new(), requested: Lsn::INVALID, wake_at: Lsn::MAX, stop: false }
+        Self { published: end, flushed: end, pending: VecDeque::new(), requested: Lsn::INVALID, wake_at: Lsn::MAX, stop: false }
     }
 
     /// `from..end` was copied.
     pub(crate) fn complete(&mut self, from: Lsn, end: Lsn) {
         if from != self.published {
-            self.pending.push((from, end));
+            // Nearly always it belongs at the end or close to it.
+            let i = self.pending.iter().rposition(|&(other, _)| other < from).map_or(0, |i| i + 1);
+            self.pending.insert(i, (from, end));
             return;
         }
         self.published = end;
-        while let Some(i) = self.pending.iter().position(|&(from, _)| from == self.published) {
-            self.published = self.pending.swap_remove(i).1;
+        while self.pending.front().is_some_and(|&(from, _)| from == self.published) {
+            self.published = self.pending.pop_front().expect("there is a front").1;
         }
     }
 
