@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use crate::mmap::SegmentMap;
+pub use crate::mmap::{MapSync, SegmentMap};
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +88,11 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// # Errors
     /// Those of the system.
     fn map(&self, bytes: usize) -> io::Result<SegmentMap>;
+
+    /// Tells a simulated file about its map, whose bytes it must see; nothing to do on a real one.
+    fn mapped(&self, map: &Arc<SegmentMap>) {
+        let _real_files_share_their_pages = map;
+    }
 }
 
 /// A file system.
@@ -192,4 +197,6 @@ fn parent(path: &Path) -> &Path {
 }
 
 mod real;
+pub mod sim;
 pub use real::RealDisk;
+pub use sim::SimDisk;

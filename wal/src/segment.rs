@@ -123,6 +123,7 @@ impl SegmentDir {
         let io = |action, e| WalError::io(action, &path, e);
         let file = self.disk.open(&path, Open::Write).map_err(|e| io("open", e))?;
         let map = Arc::new(file.map(self.segment_usize()).map_err(|e| io("map", e))?);
+        file.mapped(&map);
         let (start, end) = (segno.start_lsn(self.segment_bytes), segno.end_lsn(self.segment_bytes));
         let segment = Segment { segno, start, end, path, map };
         segment.map.begin_at(segment.offset(upto));
