@@ -8,11 +8,13 @@ pub mod ctx;
 pub mod error;
 pub mod heap;
 pub mod sequence;
+pub mod vacuum;
 
 use afterimage_wal::ids::{BlockNo, Oid, RelId};
 
 pub use ctx::AccessCtx;
 pub use error::AccessError;
+pub use vacuum::{TableVacuum, vacuum_table};
 
 /// How long a relation's contents last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
