@@ -13,6 +13,7 @@ pub mod client;
 pub mod command;
 pub mod conninfo;
 pub mod connection;
+pub mod functions;
 pub mod manifest;
 pub mod message;
 pub mod receiver;
@@ -22,6 +23,7 @@ pub mod services;
 pub mod slot;
 pub mod sync_names;
 pub mod sync_wait;
+pub mod views;
 
 pub use services::Replication;
 

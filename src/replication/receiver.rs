@@ -8,6 +8,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use afterimage_wal::history::History;
@@ -112,9 +113,15 @@ pub struct ReceiverInfo {
 pub struct ReceiverStatus {
     /// Rank 62, a leaf.
     info: Mutex<Option<ReceiverInfo>>,
+    streamed: AtomicBool,
 }
 
 impl ReceiverStatus {
+    /// True once anything was streamed since the start.
+    pub fn was_streaming(&self) -> bool {
+        self.streamed.load(Ordering::Relaxed)
+    }
+
     /// The row of `pg_stat_wal_receiver`, if a receiver is connected.
     pub fn get(&self) -> Option<ReceiverInfo> {
         self.info.lock().clone()
@@ -177,7 +184,7 @@ impl Receiver {
                     Err(error) => {
                         let text = error.to_string();
                         if self.last_failure.as_ref() != Some(&text) || !error.is_lasting() {
-                            tracing::error!(fatal = true, "{text}");
+                            tracing::error!(severity = "FATAL", "{text}");
                         }
                         self.last_failure = Some(text);
                         wait = if error.is_lasting() { wait } else { wait.min(self.retry) };
@@ -266,6 +273,7 @@ impl Receiver {
                     tracing::info!("{} WAL streaming from primary at {start} on timeline {tli}", if restarted { "restarted" } else { "started" });
                     self.last_failure = None;
                     self.retry = FIRST_RETRY;
+                    node.receiver.streamed.store(true, Ordering::Relaxed);
                     node.receiver.update(|i| i.status = "streaming");
                     self.copy(&mut client, conninfo).await?
                 }
@@ -420,7 +428,7 @@ impl Receiver {
                     let slot_changed = node.receiver.get().is_some_and(|i| i.slot_name.as_deref().unwrap_or("") != settings.str(Setting::PrimarySlotName));
                     if settings.str(Setting::PrimaryConninfo) != conninfo || slot_changed {
                         tracing::info!("WAL receiver process shutdown requested");
-                        tracing::error!(fatal = true, "terminating walreceiver process due to administrator command");
+                        tracing::error!(severity = "FATAL", "terminating walreceiver process due to administrator command");
                         return Ok(Some(End::Asked));
                     }
                     self.feedback(client, &mut sent).await?;

@@ -28,6 +28,11 @@ pub enum SenderState {
 }
 
 impl SenderState {
+    /// True while its standby's reports count for synchronous replication.
+    pub fn streams(self) -> bool {
+        matches!(self, Self::Streaming | Self::Stopping)
+    }
+
     /// PostgreSQL's word for it.
     pub fn name(self) -> &'static str {
         match self {
@@ -139,7 +144,7 @@ impl Senders {
         self.entries
             .lock()
             .values()
-            .filter(|s| matches!(s.state, SenderState::Streaming | SenderState::Stopping) && s.flushed != Lsn::INVALID)
+            .filter(|s| s.state.streams() && s.flushed != Lsn::INVALID)
             .map(position)
             .collect()
     }

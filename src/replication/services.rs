@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Duration;
 
 use afterimage_wal::history::History;
 use afterimage_wal::ids::{Lsn, TimelineId};
@@ -14,7 +13,6 @@ use super::slot::{SlotError, SlotInfo, Slots};
 use super::sync_wait;
 use super::{archive, receiver};
 use crate::config::{Config, Setting};
-use crate::control::node_state::State;
 use crate::engine::Engine;
 use crate::sqlstate::{SqlError, SqlState};
 
@@ -36,6 +34,8 @@ pub struct Replication {
     stopping: watch::Sender<bool>,
     receiver_stop: watch::Sender<bool>,
     next_pid: AtomicI32,
+    /// Since when the counters count, microseconds since 2000.
+    pub started_at: i64,
 }
 
 impl std::fmt::Debug for Replication {
@@ -61,6 +61,7 @@ impl Replication {
             stopping: watch::Sender::new(false),
             receiver_stop: watch::Sender::new(false),
             next_pid: AtomicI32::new(1),
+            started_at: super::timestamp_now(),
             engine,
             config,
         });
@@ -198,26 +199,23 @@ impl Replication {
         self.engine.ctx().txns.set_feedback(self.senders.feedback_horizon());
     }
 
-    /// Starts a promotion: ends the receiver, then the engine's part. Waits up to `timeout` for writes to be accepted.
+    /// True once a receiver has streamed here.
+    pub fn has_received(&self) -> bool {
+        self.receiver.was_streaming()
+    }
+
+    /// Makes this standby the primary: ends the receiver, then the engine replays what is here and goes over to a new timeline.
     ///
     /// # Errors
     /// 55000 when not in recovery; the engine's.
-    pub async fn promote(self: &Arc<Self>, timeout: Option<Duration>) -> Result<bool, SqlError> {
+    pub async fn promote(&self) -> Result<(), SqlError> {
         if !self.engine.is_in_recovery() {
             return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "recovery is not in progress").hint("Recovery control functions can only be executed during recovery."));
         }
         tracing::info!("received promote request");
         self.stop_receiver().await;
         let engine = Arc::clone(&self.engine);
-        let task = tokio::task::spawn_blocking(move || engine.promote());
-        let finished = match timeout {
-            None => task.await,
-            Some(limit) => match tokio::time::timeout(limit, task).await {
-                Ok(finished) => finished,
-                Err(_) => return Ok(false),
-            },
-        };
-        finished.map_err(|e| SqlError::internal(e.to_string()))?.map_err(|e| SqlError::internal(e.to_string()))?;
-        Ok(self.engine.node().get() == State::Primary)
+        tokio::task::spawn_blocking(move || engine.promote()).await.map_err(|e| SqlError::internal(e.to_string()))??;
+        Ok(())
     }
 }

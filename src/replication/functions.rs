@@ -1,0 +1,223 @@
+//! SQL functions about WAL, recovery and replication.
+//!
+//! PostgreSQL: access/transam/xlogfuncs.c, replication/slotfuncs.c.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use afterimage_wal::ids::{Lsn, SegNo};
+use afterimage_wal::segment;
+
+use super::sender::slot_error;
+use super::services::Replication;
+use crate::executor::{ExternalFunctions, SessionContext};
+use crate::sql::functions::{CallTypes, ProcEntry, SetRows};
+use crate::sql::types::datum::RecordValue;
+use crate::sql::types::{Datum, oids};
+use crate::sqlstate::{SqlError, SqlState};
+
+/// These functions, over one node.
+pub struct Functions {
+    node: Arc<Replication>,
+}
+
+impl Functions {
+    /// Over a node.
+    pub fn new(node: Arc<Replication>) -> Self {
+        Self { node }
+    }
+
+    fn primary_only(&self, what: &str) -> Result<(), SqlError> {
+        if self.node.engine.is_in_recovery() {
+            return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "recovery is in progress").hint(format!("{what} cannot be executed during recovery.")));
+        }
+        Ok(())
+    }
+
+    fn recovery_only(&self) -> Result<(), SqlError> {
+        if self.node.engine.is_in_recovery() {
+            return Ok(());
+        }
+        Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "recovery is not in progress").hint("Recovery control functions can only be executed during recovery."))
+    }
+
+    fn promote(&self, wait: bool, seconds: i32) -> Result<Datum, SqlError> {
+        self.recovery_only()?;
+        if seconds <= 0 {
+            return Err(SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "\"wait_seconds\" must not be negative or zero"));
+        }
+        let node = Arc::clone(&self.node);
+        let task = tokio::spawn(async move { node.promote().await });
+        if !wait {
+            return Ok(Datum::Bool(true));
+        }
+        let limit = Duration::from_secs(u64::from(seconds.unsigned_abs()));
+        let outcome = crate::txn::blocking(|| tokio::runtime::Handle::current().block_on(tokio::time::timeout(limit, task)));
+        match outcome {
+            Err(_elapsed) => {
+                tracing::warn!("server did not promote within {seconds} seconds");
+                Ok(Datum::Bool(false))
+            }
+            Ok(Err(error)) => Err(SqlError::internal(error.to_string())),
+            Ok(Ok(promoted)) => promoted.map(|()| Datum::Bool(true)),
+        }
+    }
+
+    /// The file that holds the byte before `lsn`'s end, as pg_walfile_name counts: a boundary belongs to the file before.
+    fn file_of(&self, lsn: Lsn) -> (String, u64) {
+        let wal = self.node.engine.wal();
+        let size = wal.segment_bytes();
+        let at = lsn.as_u64();
+        let segno = at.saturating_sub(1) / u64::from(size);
+        (segment::file_name(wal.tli(), SegNo::new(segno), size), at - segno * u64::from(size))
+    }
+
+    fn create_slot(&self, session: &SessionContext, func: &'static ProcEntry, args: &[Datum]) -> Result<Datum, SqlError> {
+        let name = text(args, 0)?;
+        let reserve = boolean(args, 1).then(|| self.node.reserve_position());
+        self.node.slots.create(name, boolean(args, 2).then_some(session.backend_pid), reserve).map_err(slot_error)?;
+        record(func, vec![Datum::text(name), reserve.map_or(Datum::Null, |l| Datum::Lsn(l.as_u64()))])
+    }
+
+    fn copy_slot(&self, session: &SessionContext, func: &'static ProcEntry, args: &[Datum]) -> Result<Datum, SqlError> {
+        let (from, to) = (text(args, 0)?, text(args, 1)?);
+        let source = self.node.slots.get(from).ok_or_else(|| slot_error(super::slot::SlotError::Missing(from.to_owned())))?;
+        let Some(restart) = source.restart_lsn.filter(|_| !source.invalidated) else {
+            return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "cannot copy a replication slot that doesn't reserve WAL"));
+        };
+        let temporary = if args.len() > 2 { boolean(args, 2) } else { source.temporary };
+        self.node.slots.create(to, temporary.then_some(session.backend_pid), Some(restart)).map_err(slot_error)?;
+        record(func, vec![Datum::text(to), Datum::Lsn(restart.as_u64())])
+    }
+
+    fn advance_slot(&self, session: &SessionContext, func: &'static ProcEntry, args: &[Datum]) -> Result<Datum, SqlError> {
+        let name = text(args, 0)?;
+        let wanted = lsn_arg(args, 1)?;
+        if wanted == Lsn::INVALID {
+            return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "invalid target WAL LSN"));
+        }
+        let slot = self.node.slots.get(name).ok_or_else(|| slot_error(super::slot::SlotError::Missing(name.to_owned())))?;
+        let Some(restart) = slot.restart_lsn.filter(|_| !slot.invalidated) else {
+            return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("replication slot \"{name}\" cannot be advanced"))
+                .detail("This slot has never previously reserved WAL, or it has been invalidated."));
+        };
+        if wanted < restart {
+            return Err(SqlError::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot advance replication slot to {wanted}, minimum is {restart}"),
+            ));
+        }
+        let end = if self.node.engine.is_in_recovery() { self.node.engine.replayed_lsn() } else { self.node.engine.wal().flushed() };
+        let moved = self.node.slots.advance(name, session.backend_pid, wanted.min(end)).map_err(slot_error)?;
+        record(func, vec![Datum::text(name), Datum::Lsn(moved.as_u64())])
+    }
+}
+
+fn text(args: &[Datum], i: usize) -> Result<&str, SqlError> {
+    match args.get(i) {
+        Some(Datum::Text(text)) => Ok(text),
+        _ => Err(SqlError::internal(format!("argument {} is not text", i + 1))),
+    }
+}
+
+fn boolean(args: &[Datum], i: usize) -> bool {
+    matches!(args.get(i), Some(Datum::Bool(true)))
+}
+
+fn integer(args: &[Datum], i: usize) -> i32 {
+    match args.get(i) {
+        Some(Datum::Int4(n)) => *n,
+        _ => 0,
+    }
+}
+
+fn lsn_arg(args: &[Datum], i: usize) -> Result<Lsn, SqlError> {
+    match args.get(i) {
+        Some(Datum::Lsn(n)) => Ok(Lsn::from_u64(*n)),
+        _ => Err(SqlError::internal(format!("argument {} is not a pg_lsn", i + 1))),
+    }
+}
+
+fn lsn(value: Lsn) -> Datum {
+    if value == Lsn::INVALID { Datum::Null } else { Datum::Lsn(value.as_u64()) }
+}
+
+fn record(func: &'static ProcEntry, values: Vec<Datum>) -> Result<Datum, SqlError> {
+    let desc = func.out_columns().ok_or_else(|| SqlError::internal(format!("{} has no columns", func.name)))?;
+    Ok(Datum::Record(Arc::new(RecordValue { type_oid: oids::RECORD, desc, values: values.into_boxed_slice() })))
+}
+
+impl ExternalFunctions for Functions {
+    fn call(&self, session: &mut SessionContext, func: &'static ProcEntry, _types: &CallTypes, args: &[Datum]) -> Result<Option<Datum>, SqlError> {
+        let engine = &self.node.engine;
+        let wal = engine.wal();
+        Ok(Some(match func.name {
+            "pg_is_in_recovery" => Datum::Bool(engine.is_in_recovery()),
+            "pg_current_wal_lsn" => {
+                self.primary_only("WAL control functions")?;
+                lsn(wal.written())
+            }
+            "pg_current_wal_insert_lsn" => {
+                self.primary_only("WAL control functions")?;
+                lsn(wal.inserted())
+            }
+            "pg_current_wal_flush_lsn" => {
+                self.primary_only("WAL control functions")?;
+                lsn(wal.flushed())
+            }
+            "pg_last_wal_receive_lsn" => {
+                if self.node.has_received() { lsn(wal.flushed()) } else { Datum::Null }
+            }
+            "pg_last_wal_replay_lsn" => lsn(engine.replayed_lsn()),
+            "pg_last_xact_replay_timestamp" => engine.last_replayed_commit_time().map_or(Datum::Null, Datum::TimestampTz),
+            "pg_switch_wal" => {
+                self.primary_only("WAL control functions")?;
+                lsn(wal.switch_segment()?)
+            }
+            "pg_walfile_name" => {
+                self.primary_only("WAL control functions")?;
+                Datum::text(self.file_of(lsn_arg(args, 0)?).0)
+            }
+            "pg_walfile_name_offset" => {
+                self.primary_only("WAL control functions")?;
+                let (name, offset) = self.file_of(lsn_arg(args, 0)?);
+                record(func, vec![Datum::text(name), Datum::Int4(i32::try_from(offset).unwrap_or(i32::MAX))])?
+            }
+            "pg_promote" => self.promote(boolean(args, 0), integer(args, 1))?,
+            "pg_create_physical_replication_slot" => self.create_slot(session, func, args)?,
+            "pg_copy_physical_replication_slot" => self.copy_slot(session, func, args)?,
+            "pg_replication_slot_advance" => self.advance_slot(session, func, args)?,
+            "pg_drop_replication_slot" => {
+                self.node.slots.drop_slot(text(args, 0)?, session.backend_pid, false).map_err(slot_error)?;
+                Datum::Void
+            }
+            "pg_wal_replay_pause" => {
+                self.recovery_only()?;
+                if let Some(replay) = engine.replay() {
+                    replay.pause();
+                }
+                Datum::Void
+            }
+            "pg_wal_replay_resume" => {
+                self.recovery_only()?;
+                if let Some(replay) = engine.replay() {
+                    replay.resume();
+                }
+                Datum::Void
+            }
+            "pg_is_wal_replay_paused" => {
+                self.recovery_only()?;
+                Datum::Bool(engine.replay().is_some_and(|r| r.is_paused()))
+            }
+            "pg_get_wal_replay_pause_state" => {
+                self.recovery_only()?;
+                Datum::text(if engine.replay().is_some_and(|r| r.is_paused()) { "paused" } else { "not paused" })
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    fn call_set(&self, _session: &mut SessionContext, _func: &'static ProcEntry, _types: &CallTypes, _args: &[Datum]) -> Result<Option<SetRows>, SqlError> {
+        Ok(None)
+    }
+}

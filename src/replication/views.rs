@@ -1,0 +1,185 @@
+//! The rows of `pg_stat_replication`, `pg_stat_wal_receiver`, `pg_replication_slots` and `pg_stat_archiver`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use afterimage_wal::ids::Lsn;
+
+use super::services::Replication;
+use super::sync_names::SyncNames;
+use super::{senders, slot::SlotInfo};
+use crate::config::Setting;
+use crate::sql::catalog::{VirtualCx, VirtualTable};
+use crate::sql::types::{Datum, Inet, Interval};
+use crate::sqlstate::SqlError;
+
+type Emit<'a> = &'a mut dyn FnMut(&[Datum]) -> Result<(), SqlError>;
+
+/// One view: its name and what makes its rows.
+struct View {
+    node: Arc<Replication>,
+    rows: fn(&Replication, &mut VirtualCx<'_>, Emit<'_>) -> Result<(), SqlError>,
+}
+
+impl VirtualTable for View {
+    fn rows(&self, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+        (self.rows)(&self.node, cx, emit)
+    }
+}
+
+/// The views of this layer, by name, for `Catalog::register_virtual`.
+pub fn providers(node: &Arc<Replication>) -> Vec<(&'static str, Arc<dyn VirtualTable>)> {
+    let view = |rows| Arc::new(View { node: Arc::clone(node), rows }) as Arc<dyn VirtualTable>;
+    vec![
+        ("pg_stat_replication", view(stat_replication)),
+        ("pg_stat_wal_receiver", view(stat_wal_receiver)),
+        ("pg_replication_slots", view(replication_slots)),
+        ("pg_stat_archiver", view(stat_archiver)),
+    ]
+}
+
+fn text(value: &str) -> Datum {
+    Datum::Text(value.into())
+}
+
+/// An LSN, NULL for none.
+fn lsn(value: Lsn) -> Datum {
+    if value == Lsn::INVALID { Datum::Null } else { Datum::Lsn(value.as_u64()) }
+}
+
+fn time(value: Option<i64>) -> Datum {
+    value.map_or(Datum::Null, Datum::TimestampTz)
+}
+
+fn lag(value: Option<Duration>) -> Datum {
+    value.map_or(Datum::Null, |d| Datum::Interval(Interval { micros: i64::try_from(d.as_micros()).unwrap_or(i64::MAX), ..Interval::default() }))
+}
+
+fn count(value: u64) -> Datum {
+    Datum::Int8(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+fn stat_replication(node: &Replication, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    let list = node.senders.list();
+    let streaming: Vec<usize> = (0..list.len()).filter(|&i| list[i].state.streams() && list[i].flushed != Lsn::INVALID).collect();
+    let standbys: Vec<_> = streaming.iter().map(|&i| senders::position(&list[i])).collect();
+    let names = SyncNames::parse(node.config.current().str(Setting::SynchronousStandbyNames)).ok().flatten();
+    for (i, sender) in list.iter().enumerate() {
+        let role = cx.catalog.find_role(&sender.user)?;
+        let index = streaming.iter().position(|&s| s == i);
+        let (priority, state) = match (&names, index) {
+            (Some(names), Some(index)) => (names.priority(&sender.application_name), names.sync_state(&standbys, index)),
+            (Some(names), None) => (names.priority(&sender.application_name), "async"),
+            (None, _) => (0, "async"),
+        };
+        emit(&[
+            Datum::Int4(sender.pid),
+            role.map_or(Datum::Null, |r| Datum::Oid(r.oid)),
+            text(&sender.user),
+            text(&sender.application_name),
+            sender.client_addr.map_or(Datum::Null, |addr| Datum::Inet(Arc::new(Inet { addr, prefix: if addr.is_ipv4() { 32 } else { 128 } }))),
+            Datum::Null,
+            Datum::Int4(sender.client_port),
+            Datum::TimestampTz(sender.backend_start),
+            Datum::Null,
+            text(sender.state.name()),
+            lsn(sender.sent),
+            lsn(sender.written),
+            lsn(sender.flushed),
+            lsn(sender.applied),
+            lag(sender.lag[0]),
+            lag(sender.lag[1]),
+            lag(sender.lag[2]),
+            Datum::Int4(i32::try_from(priority).unwrap_or(i32::MAX)),
+            text(state),
+            time(sender.reply_time),
+        ])?;
+    }
+    Ok(())
+}
+
+fn stat_wal_receiver(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    let Some(info) = node.receiver.get() else { return Ok(()) };
+    let tli = |tli: afterimage_wal::TimelineId| Datum::Int4(i32::try_from(tli.get()).unwrap_or(i32::MAX));
+    emit(&[
+        Datum::Int4(info.pid),
+        text(info.status),
+        lsn(info.receive_start_lsn),
+        tli(info.receive_start_tli),
+        lsn(info.written),
+        lsn(info.flushed),
+        tli(info.received_tli),
+        time(info.last_msg_send_time),
+        time(info.last_msg_receipt_time),
+        lsn(info.latest_end_lsn),
+        time(info.latest_end_time),
+        info.slot_name.as_deref().map_or(Datum::Null, text),
+        text(&info.sender_host),
+        Datum::Int4(info.sender_port),
+        text(&info.conninfo),
+    ])
+}
+
+fn replication_slots(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    for slot in node.slots.list() {
+        let (status, safe) = wal_status(node, &slot);
+        emit(&[
+            text(&slot.name),
+            Datum::Null,
+            text("physical"),
+            Datum::Null,
+            Datum::Null,
+            Datum::Bool(slot.temporary),
+            Datum::Bool(slot.active_pid.is_some()),
+            slot.active_pid.map_or(Datum::Null, Datum::Int4),
+            Datum::Null,
+            Datum::Null,
+            slot.restart_lsn.filter(|_| !slot.invalidated).map_or(Datum::Null, |l| Datum::Lsn(l.as_u64())),
+            Datum::Null,
+            status.map_or(Datum::Null, text),
+            safe.map_or(Datum::Null, Datum::Int8),
+            Datum::Bool(false),
+        ])?;
+    }
+    Ok(())
+}
+
+/// `wal_status` and `safe_wal_size`, as GetWALAvailability and pg_get_replication_slots decide them.
+fn wal_status(node: &Replication, slot: &SlotInfo) -> (Option<&'static str>, Option<i64>) {
+    let settings = node.config.current();
+    let wal = node.engine.wal();
+    if slot.invalidated {
+        return (Some("lost"), None);
+    }
+    let Some(restart) = slot.restart_lsn else { return (None, None) };
+    let segment = u64::from(wal.segment_bytes());
+    let end = wal.flushed().as_u64();
+    let held = end / segment - (restart.as_u64() / segment).min(end / segment);
+    let kept = settings.bytes(Setting::WalKeepSize).unwrap_or(0).div_ceil(segment).max(settings.bytes(Setting::MaxWalSize).unwrap_or(0).div_ceil(segment));
+    let limit = settings.bytes(Setting::MaxSlotWalKeepSize);
+    let safe = limit.map(|limit| {
+        let keep = limit.div_ceil(segment).max(settings.bytes(Setting::WalKeepSize).unwrap_or(0) / segment);
+        let failing = (restart.as_u64() / segment + keep + 1) * segment;
+        i64::try_from(failing).unwrap_or(i64::MAX) - i64::try_from(end).unwrap_or(i64::MAX)
+    });
+    let over = limit.is_some_and(|limit| held > limit.div_ceil(segment));
+    let status = if over {
+        "unreserved"
+    } else if held <= kept {
+        "reserved"
+    } else {
+        "extended"
+    };
+    (Some(status), safe)
+}
+
+fn stat_archiver(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    let info = node.archiver.get();
+    let pair = |last: &Option<(String, i64)>| match last {
+        Some((name, at)) => [text(name), Datum::TimestampTz(*at)],
+        None => [Datum::Null, Datum::Null],
+    };
+    let [archived, archived_at] = pair(&info.last_archived);
+    let [failed, failed_at] = pair(&info.last_failed);
+    emit(&[count(info.archived_count), archived, archived_at, count(info.failed_count), failed, failed_at, Datum::TimestampTz(node.started_at)])
+}

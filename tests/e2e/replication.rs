@@ -1,0 +1,188 @@
+//! A primary and its hot standbys: clone, stream, read, restart, fail over, follow.
+
+use crate::support::journal::{self, Journal};
+use crate::support::node::{Node, until};
+
+/// Every table is the same on both, and replay has no lag.
+fn assert_same(primary: &Node, standby: &Node) {
+    primary.wait_for_catchup(standby);
+    assert_eq!(primary.table_hashes(), standby.table_hashes());
+}
+
+#[test]
+fn rows_arrive_on_a_standby_that_refuses_writes() {
+    let a = Node::start_new("a", "");
+    a.sql("create table t (id int primary key, v text); insert into t select g, 'row ' || g from generate_series(1, 1000) g");
+    let b = a.standby("b");
+    a.wait_for_catchup(&b);
+    assert_eq!(b.sql("select count(*), min(v), max(id) from t"), "1000|row 1|1000");
+    assert_eq!(b.sql("select pg_is_in_recovery()"), "t");
+    assert_eq!(a.sql("select pg_is_in_recovery()"), "f");
+
+    a.sql("update t set v = 'changed' where id <= 10; delete from t where id > 990");
+    assert_same(&a, &b);
+
+    let error = b.sql_error("insert into t values (0, 'no')");
+    assert!(error.contains("25006") && error.contains("cannot execute INSERT in a read-only transaction"), "{error}");
+    assert_eq!(a.sql("select application_name, state from pg_stat_replication"), "b|streaming");
+    assert_eq!(b.sql("select status from pg_stat_wal_receiver"), "streaming");
+}
+
+#[test]
+fn the_stock_pg_basebackup_clones_a_loaded_primary() {
+    let a = Node::start_new("a", "");
+    a.sql(journal::SCHEMA);
+    let load = Journal::start(&a, 3);
+    load.wait_for(50);
+    let b = a.clone_with_pg_basebackup("b");
+    let before = load.count();
+    b.start();
+    load.wait_for(before + 100);
+    let outcome = load.stop();
+    assert_same(&a, &b);
+    outcome.check(&b);
+}
+
+#[test]
+fn either_side_may_restart_and_streaming_goes_on() {
+    let a = Node::start_new("a", "");
+    a.sql(journal::SCHEMA);
+    let b = a.standby("b");
+    for round in 0..3 {
+        let load = Journal::start(&a, 2);
+        load.wait_for(30);
+        match round {
+            0 => b.restart(),
+            1 => {
+                b.kill();
+                b.start();
+            }
+            _ => {
+                a.kill();
+                a.start();
+            }
+        }
+        let outcome = load.stop();
+        a.wait_for("select count(*) from pg_stat_replication where state = 'streaming'", "1");
+        assert_same(&a, &b);
+        outcome.check(&b);
+        a.sql("truncate journal, counter");
+    }
+}
+
+#[test]
+fn a_promoted_standby_takes_writes_and_others_follow_it() {
+    let a = Node::start_new("a", "");
+    a.sql("create table t (id int primary key)");
+    let b = a.standby("b");
+    let c = a.standby("c");
+    a.sql("insert into t select generate_series(1, 100)");
+    a.wait_for_catchup(&b);
+    a.wait_for_catchup(&c);
+    a.stop("fast");
+
+    b.promote();
+    assert_eq!(b.sql("select pg_is_in_recovery()"), "f");
+    b.sql("insert into t values (101)");
+    c.follow(&b);
+    c.reload();
+    b.wait_for_catchup(&c);
+    assert_eq!(c.sql("select count(*) from t"), "101");
+    assert_eq!(c.sql("select received_tli from pg_stat_wal_receiver"), "2");
+    assert!(std::fs::read_to_string(c.data().join("pg_wal/00000002.history")).is_ok_and(|h| h.starts_with('1')));
+}
+
+#[test]
+fn sessions_stay_connected_through_a_promotion() {
+    let a = Node::start_new("a", "");
+    a.sql("create table t (id int primary key)");
+    let b = a.standby("b");
+    a.wait_for_catchup(&b);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let (client, io) = tokio_postgres::connect(&format!("{} dbname=postgres", b.conninfo("kept")), tokio_postgres::NoTls).await.expect("connect");
+        tokio::spawn(io);
+        let error = client.execute("insert into t values (1)", &[]).await.expect_err("a standby refuses writes");
+        assert_eq!(error.code().map(|c| c.code().to_owned()).as_deref(), Some("25006"));
+        a.kill();
+        let promoted: bool = client.query_one("select pg_promote()", &[]).await.expect("pg_promote").get(0);
+        assert!(promoted);
+        client.execute("insert into t values (1)", &[]).await.expect("the same session writes now");
+    });
+    assert_eq!(b.sql("select count(*) from t"), "1");
+}
+
+#[test]
+fn a_former_primary_that_went_on_is_refused_where_its_history_forked() {
+    let a = Node::start_new("a", "");
+    a.sql("create table t (id int primary key)");
+    let b = a.standby("b");
+    a.wait_for_catchup(&b);
+    b.promote();
+    b.sql("insert into t values (2)");
+    a.sql("insert into t values (1)");
+    a.stop("fast");
+    a.follow(&b);
+    a.start();
+    until("the refusal in the log", || a.log().contains("forked off current database system timeline 1 before current recovery point"));
+    assert_eq!(a.sql("select id from t"), "1");
+    assert_eq!(b.sql("select id from t"), "2");
+}
+
+#[test]
+fn no_acknowledged_commit_is_lost_when_a_synchronous_standby_takes_over() {
+    for _ in 0..3 {
+        let a = Node::start_new("a", "");
+        a.sql(journal::SCHEMA);
+        let b = a.standby("b");
+        a.conf("synchronous_standby_names = 'b'");
+        a.reload();
+        a.wait_for("select sync_state from pg_stat_replication", "sync");
+        let load = Journal::start(&a, 4);
+        load.wait_for(100);
+        a.kill();
+        let outcome = load.stop();
+        b.promote();
+        assert!(outcome.count() >= 100);
+        outcome.check(&b);
+        b.sql("insert into journal values (99, 1)");
+    }
+}
+
+#[test]
+fn commits_wait_for_the_synchronous_standby_and_readers_do_not_see_them_before() {
+    let a = Node::start_new("a", "");
+    a.sql("create table t (id int)");
+    let b = a.standby("b");
+    a.conf("synchronous_standby_names = 'b'");
+    a.reload();
+    a.wait_for("select sync_state from pg_stat_replication", "sync");
+    b.stop("fast");
+    a.wait_for("select count(*) from pg_stat_replication", "0");
+    let mut waiting = a.psql("insert into t values (1)").spawn().expect("psql");
+    // A commit that asks for less goes through, and proves that the other had its time.
+    assert_eq!(a.sql("set synchronous_commit = local; insert into t values (2); select count(*) from t where id = 2"), "1");
+    assert!(waiting.try_wait().expect("psql's state").is_none(), "the commit must wait");
+    assert_eq!(a.sql("select count(*) from t where id = 1"), "0");
+    b.start();
+    assert!(waiting.wait().expect("psql").success());
+    assert_eq!(a.sql("select count(*) from t where id = 1"), "1");
+    a.wait_for_catchup(&b);
+    assert_eq!(b.sql("select count(*) from t"), "2");
+}
+
+#[test]
+fn a_slot_keeps_wal_while_its_standby_is_away() {
+    let a = Node::start_new("a", "max_wal_size = '32MB'\nmin_wal_size = '32MB'");
+    a.sql("create table t (id int, filler text); select pg_create_physical_replication_slot('s')");
+    let b = a.clone_to("b");
+    b.conf("primary_slot_name = 's'");
+    b.start();
+    a.wait_for("select active from pg_replication_slots", "t");
+    b.stop("fast");
+    for _ in 0..4 {
+        a.sql("insert into t select g, repeat('x', 200) from generate_series(1, 30000) g; select pg_switch_wal(); checkpoint");
+    }
+    b.start();
+    assert_same(&a, &b);
+}
