@@ -82,6 +82,8 @@ pub struct Transactions {
     horizon: AtomicU64,
     /// What standbys ask to be kept; `u64::MAX`: nothing.
     feedback: AtomicU64,
+    /// A checkpoint's redo point lies at or before this; later records will be replayed after a crash.
+    redo_bound: AtomicU64,
     /// One at a time raises the settled floor. Rank 77.
     settling: Mutex<()>,
     decided: AtomicU64,
@@ -117,6 +119,7 @@ impl Transactions {
             recovering: AtomicBool::new(true),
             horizon: AtomicU64::new(start.position.as_u64()),
             feedback: AtomicU64::new(u64::MAX),
+            redo_bound: AtomicU64::new(start.position.as_u64()),
             settling: Mutex::default(),
             decided: AtomicU64::new(0),
             invalidation_hooks: RwLock::default(),
@@ -494,11 +497,17 @@ impl Transactions {
 
     /// What a checkpoint has to keep. Call after choosing the redo point, and take the lesser of it and `redo_limit`.
     pub fn checkpoint_xids(&self) -> CheckpointXids {
+        self.redo_bound.fetch_max(self.wal.inserted().as_u64(), Ordering::SeqCst);
         CheckpointXids {
             redo_limit: self.queue.oldest_pending(),
             oldest_xid: self.lsns.floor(),
             next_xid: self.next_xid(),
         }
+    }
+
+    /// Whether a record that ends at `lsn` is surely replayed by a recovery from the last checkpoint.
+    pub fn is_past_redo(&self, lsn: Lsn) -> bool {
+        lsn.as_u64() > self.redo_bound.load(Ordering::SeqCst)
     }
 
     /// Makes the statuses durable; after `checkpoint_xids`, before the checkpoint record.

@@ -23,3 +23,6 @@ pub use change::{
 pub use fetch::{Liveness, fetch, fetch_exact, fetch_latest, is_dead_to_all, liveness};
 pub use scan::{BuildRow, HeapScan, build_scan};
 pub use vacuum::{DeadTids, VacuumOptions, VacuumStats, vacuum};
+
+#[cfg(test)]
+mod tests;
