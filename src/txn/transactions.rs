@@ -236,6 +236,12 @@ impl Transactions {
         })
     }
 
+    /// Whether the commit at `lsn` has not reached its level yet: its transaction still counts as running, and holds its locks.
+    #[inline]
+    pub fn is_waiting(&self, lsn: Lsn) -> bool {
+        self.queue.is_waiting(lsn)
+    }
+
     /// Sleeps until `xid` is finished for others, and, if it committed, until sessions at `level` read its changes.
     ///
     /// # Errors

@@ -156,8 +156,15 @@ pub(super) fn judge(txn: &Transaction, h: &Header, cid: u32) -> Result<Verdict, 
         {
             return Ok(Verdict::Invisible);
         }
-    } else if !matches!(look.xmin(h)?, XidStatus::Committed(_)) {
-        return Ok(Verdict::Invisible);
+    } else {
+        match look.xmin(h)? {
+            // Seen at a lower level than its maker waits for: its maker holds it still.
+            XidStatus::Committed(lsn) if txns.is_waiting(lsn) => {
+                return Ok(Verdict::Busy { by: h.xmin, keys_changed: true, next: h.next });
+            }
+            XidStatus::Committed(_) => {}
+            XidStatus::Running | XidStatus::Aborted => return Ok(Verdict::Invisible),
+        }
     }
     if !h.xmax.is_valid() {
         return Ok(Verdict::Free);
@@ -171,7 +178,7 @@ pub(super) fn judge(txn: &Transaction, h: &Header, cid: u32) -> Result<Verdict, 
         None => Verdict::Free,
         Some(XidStatus::Committed(lsn)) => {
             let read = lsn <= txns.readable(txn.options().level) || lsn <= txn.proc().last_commit();
-            if read && !txns.is_in_progress(h.xmax)? { Verdict::Ended { next: h.next, by: h.xmax } } else { busy }
+            if read && !txns.is_waiting(lsn) { Verdict::Ended { next: h.next, by: h.xmax } } else { busy }
         }
         Some(XidStatus::Running | XidStatus::Aborted) => busy,
     })
