@@ -209,7 +209,7 @@ impl Binder<'_> {
         while let Some(e) = default(self)? {
             out.push(e);
         }
-        let mut variadic_array = false;
+        let mut variadic_array = resolved.variadic;
         if let Some((from, elem)) = resolved.gather {
             variadic_array = true;
             let items = out.split_off(from.min(out.len()));

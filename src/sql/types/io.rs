@@ -21,9 +21,13 @@ pub fn text_in(type_oid: Oid, typmod: i32, s: &str, io: &IoSettings) -> Result<D
     let value = match type_oid {
         oids::INT4 => Datum::Int4(scalar::parse_int(s, "integer")?),
         oids::INT8 => Datum::Int8(scalar::parse_int(s, "bigint")?),
-        oids::TEXT | oids::UNKNOWN | oids::CSTRING | oids::REFCURSOR | oids::XML | oids::ACLITEM | oids::PG_NODE_TREE => {
-            Datum::text(s)
-        }
+        oids::TEXT
+        | oids::UNKNOWN
+        | oids::CSTRING
+        | oids::REFCURSOR
+        | oids::XML
+        | oids::ACLITEM
+        | oids::PG_NODE_TREE => Datum::text(s),
         oids::VARCHAR => Datum::Text(fit_varchar(Text::from(s), typmod, false)?),
         oids::BPCHAR => Datum::Text(fit_bpchar(Text::from(s), typmod, false)?),
         oids::NAME => Datum::text(clip_name(s)),

@@ -57,7 +57,7 @@ pub struct TypeEntry {
 }
 
 impl TypeEntry {
-    /// Is this a true array type (`int4[]`, not `int2vector`)?
+    /// Is this an array type that looks like one (`int4[]`, not `int2vector`)?
     pub fn is_array(&self) -> bool {
         self.elem != 0 && self.len == -1 && self.category == b'A' && self.name.starts_with('_')
     }
@@ -154,9 +154,13 @@ pub fn type_by_name(name: &str) -> Option<&'static TypeEntry> {
     TYPES.by_name.get(name).map(|&i| &TYPES.list[i])
 }
 
-/// The element type of a true array type.
+/// The element type of an array type, `int2vector` and `oidvector` included: what subscripts and `anyarray` work on.
 pub fn element_type(array: Oid) -> Option<Oid> {
-    type_by_oid(array).filter(|t| t.is_array()).map(|t| t.elem)
+    match array {
+        super::oids::INT2VECTOR => Some(super::oids::INT2),
+        super::oids::OIDVECTOR => Some(super::oids::OID),
+        _ => type_by_oid(array).filter(|t| t.is_array()).map(|t| t.elem),
+    }
 }
 
 /// The array type over an element type.
@@ -175,6 +179,6 @@ mod tests {
         assert_eq!(type_by_oid(oids::TEXT).unwrap().name, "text");
         assert_eq!(element_type(oids::INT4_ARRAY), Some(oids::INT4));
         assert_eq!(array_type(oids::NUMERIC), Some(oids::NUMERIC_ARRAY));
-        assert_eq!(element_type(oids::OIDVECTOR), None);
+        assert_eq!(element_type(oids::OIDVECTOR), Some(oids::OID));
     }
 }

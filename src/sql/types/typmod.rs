@@ -42,8 +42,8 @@ pub fn format_type_with(oid: Oid, typmod: Option<i32>, io: &IoSettings) -> Resul
 }
 
 fn format_built_in(oid: Oid, typmod: Option<i32>) -> Option<String> {
-    if let Some(elem) = element_type(oid) {
-        return Some(format!("{}[]", format_built_in(elem, typmod)?));
+    if let Some(array) = type_by_oid(oid).filter(|t| t.is_array()) {
+        return Some(format!("{}[]", format_built_in(array.elem, typmod)?));
     }
     let given = typmod.filter(|&t| t >= 0);
     let precision = |head: &str, tail: &str| match given {
