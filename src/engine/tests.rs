@@ -327,6 +327,65 @@ fn standby_follows_and_is_promoted() {
     assert!(matches!(again.promote(), Err(EngineError::WrongState { .. })));
 }
 
+fn delete_all_and_vacuum(engine: &Engine) {
+    let proc = session(engine);
+    let mut txn = engine.txns().begin(&proc, TransactionOptions::default());
+    let snapshot = txn.snapshot().unwrap();
+    let mut tids = Vec::new();
+    let mut scan = heap::HeapScan::new(engine.ctx(), &rel(), &snapshot).unwrap();
+    while let Some((tid, _)) = scan.next(engine.ctx()).unwrap() {
+        tids.push(tid);
+    }
+    for tid in tids {
+        heap::delete(engine.ctx(), &mut txn, &rel(), &snapshot, tid, heap::ChangeOptions::default()).unwrap();
+    }
+    drop((scan, snapshot));
+    txn.commit(CommitLevel::On).unwrap().wait().unwrap();
+    let txn = engine.txns().begin(&proc, TransactionOptions::default());
+    let no_index = |_: &heap::DeadTids| Ok::<(), crate::access::AccessError>(());
+    let stats = heap::vacuum(engine.ctx(), &txn, &rel(), heap::VacuumOptions::default(), no_index).unwrap();
+    assert!(stats.removed > 0);
+    engine.wal().flush(engine.wal().inserted()).unwrap();
+}
+
+#[test]
+fn replay_waits_for_old_snapshots_then_cancels_them() {
+    for patient in [true, false] {
+        let (p, s) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        create(p.path());
+        let primary = open(p.path());
+        insert(&primary, 0, 100, 300);
+        clone_of(&primary, s.path());
+        let standby = open(s.path());
+        ship(&primary, &standby);
+        let delay = if patient { None } else { Some(Duration::ZERO) };
+        standby.replay().unwrap().max_delay().store(delay);
+        let proc = session(&standby);
+        let mut txn = standby.txns().begin(&proc, TransactionOptions::default());
+        let snapshot = txn.snapshot().unwrap();
+        delete_all_and_vacuum(&primary);
+        std::thread::scope(|threads| {
+            let shipping = threads.spawn(|| ship(&primary, &standby));
+            if patient {
+                let mut scan = heap::HeapScan::new(standby.ctx(), &rel(), &snapshot).unwrap();
+                let mut seen = 0;
+                while scan.next(standby.ctx()).unwrap().is_some() {
+                    seen += 1;
+                }
+                assert_eq!(seen, 100);
+                assert!(txn.check_cancel().is_ok());
+            } else {
+                while txn.check_cancel().is_ok() {
+                    std::thread::yield_now();
+                }
+            }
+            drop((snapshot, txn));
+            shipping.join().unwrap();
+        });
+        assert!(rows(&standby).is_empty());
+    }
+}
+
 #[test]
 fn second_standby_follows_the_new_timeline_without_restart() {
     let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();

@@ -6,6 +6,7 @@
 //! lets no page reach disk before its WAL and its copy in the double-write area. The whole story: `docs/recovery.md`.
 
 pub mod backup_label;
+pub mod conflict;
 pub mod dispatch;
 pub mod error;
 pub mod progress;

@@ -9,12 +9,14 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use afterimage_wal::{Lsn, WalReader, reader::FollowLimit};
 use parking_lot::{Condvar, Mutex};
 
 use super::{
+    conflict,
     dispatch::{Applied, Dispatcher},
     error::RecoveryError,
     progress::Progress,
@@ -70,12 +72,45 @@ pub struct Redo {
     reader: WalReader,
     consistency: Consistency,
     unpublished: u32,
+    /// When it last had nothing to do.
+    caught_up: Instant,
+    max_delay: Arc<MaxDelay>,
+}
+
+/// `max_standby_streaming_delay`; `None`: queries are never cancelled.
+#[derive(Debug)]
+pub struct MaxDelay(Mutex<Option<Duration>>);
+
+impl Default for MaxDelay {
+    fn default() -> Self {
+        Self(Mutex::new(Some(Duration::from_secs(30))))
+    }
+}
+
+impl MaxDelay {
+    /// Sets it.
+    pub fn store(&self, delay: Option<Duration>) {
+        *self.0.lock() = delay;
+    }
+
+    fn load(&self) -> Option<Duration> {
+        *self.0.lock()
+    }
 }
 
 impl Redo {
     /// Replays what `reader` gives.
     pub fn new(dispatcher: Dispatcher, control: Arc<ControlStore>, node: Arc<NodeState>, reader: WalReader, consistency: Consistency) -> Self {
-        Self { dispatcher, control, node, reader, consistency, unpublished: 0 }
+        Self {
+            dispatcher,
+            control,
+            node,
+            reader,
+            consistency,
+            unpublished: 0,
+            caught_up: Instant::now(),
+            max_delay: Arc::default(),
+        }
     }
 
     /// How consistency stands.
@@ -91,8 +126,19 @@ impl Redo {
     /// Applies one record; false if there is none now.
     pub fn step(&mut self) -> Result<bool, RecoveryError> {
         let (applied, end) = match self.reader.next().map_err(|stop| RecoveryError::Unreadable { stop })? {
-            Some(record) => (self.dispatcher.apply(&record)?, record.end()),
-            None => return Ok(false),
+            Some(record) => {
+                if self.consistency.reached
+                    && let Some(horizon) = conflict::horizon_of(&record)
+                {
+                    let deadline = self.max_delay.load().map(|delay| self.caught_up + delay);
+                    conflict::resolve(&self.dispatcher.ctx, horizon, deadline);
+                }
+                (self.dispatcher.apply(&record)?, record.end())
+            }
+            None => {
+                self.caught_up = Instant::now();
+                return Ok(false);
+            }
         };
         self.dispatcher.progress.advance(end);
         self.unpublished += 1;
@@ -165,6 +211,7 @@ struct Door {
 pub struct Replay {
     door: Arc<Door>,
     progress: Arc<Progress>,
+    max_delay: Arc<MaxDelay>,
     thread: Mutex<Option<JoinHandle<Result<Consistency, RecoveryError>>>>,
 }
 
@@ -196,6 +243,7 @@ impl Replay {
         let progress = Arc::clone(&dispatcher.progress);
         let reader = WalReader::follow(wal, from, FollowLimit::Flushed);
         let redo = Redo::new(dispatcher, control, node, reader, consistency);
+        let max_delay = Arc::clone(&redo.max_delay);
         let inside = Arc::clone(&door);
         let thread = std::thread::Builder::new()
             .name("replay".to_owned())
@@ -207,12 +255,17 @@ impl Replay {
                 result
             })
             .map_err(|source| RecoveryError::File { path: "replay thread".to_owned(), source })?;
-        Ok(Self { door, progress, thread: Mutex::new(Some(thread)) })
+        Ok(Self { door, progress, max_delay, thread: Mutex::new(Some(thread)) })
     }
 
     /// How far it is.
     pub fn progress(&self) -> &Arc<Progress> {
         &self.progress
+    }
+
+    /// `max_standby_streaming_delay`.
+    pub fn max_delay(&self) -> &MaxDelay {
+        &self.max_delay
     }
 
     /// Whether all WAL up to `flushed` is applied.

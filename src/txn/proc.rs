@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use afterimage_wal::ids::{BlockNo, Lsn, RelId, Xid};
 use parking_lot::{Mutex, RwLock};
@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::cancel::CancelFlag;
 use super::locks::LockHolder;
-use super::snapshot::{OwnXids, SnapshotSlot};
+use super::snapshot::{OwnXids, SnapshotGone, SnapshotSlot};
 
 /// The number clients know a session by: what `pg_backend_pid()` returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,11 +132,12 @@ impl Drop for Proc {
 pub(super) struct Procs {
     /// Rank 80. Read by the horizon and the deadlock detector, written when a session comes or goes.
     list: RwLock<Vec<(Weak<Proc>, Arc<SnapshotSlot>)>>,
+    gone: Arc<SnapshotGone>,
 }
 
 impl Procs {
     pub(super) fn enter(self: &Arc<Self>, id: ProcId, cancel: Arc<CancelFlag>) -> Arc<Proc> {
-        let slot = Arc::new(SnapshotSlot::new());
+        let slot = Arc::new(SnapshotSlot::new(Arc::clone(&self.gone)));
         let proc = Arc::new(Proc {
             id,
             cancel,
@@ -160,6 +161,11 @@ impl Procs {
     /// Oldest registered snapshot of all, or `u64::MAX`.
     pub(super) fn oldest_snapshot(&self) -> u64 {
         self.list.read().iter().map(|(_, s)| s.oldest()).min().unwrap_or(SnapshotSlot::NONE)
+    }
+
+    /// Waits until no snapshot is older than `horizon`, or the deadline; returns whether that is so.
+    pub(super) fn wait_for_snapshots(&self, horizon: Lsn, deadline: Option<Instant>) -> bool {
+        self.gone.wait(horizon.as_u64(), deadline, || self.oldest_snapshot())
     }
 
     /// Every session.

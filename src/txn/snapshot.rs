@@ -1,10 +1,11 @@
 //! Snapshots: which versions a statement sees, and how the removal horizon learns of them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use afterimage_wal::ids::{Lsn, Xid};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use smallvec::SmallVec;
 
 /// The xids a transaction writes under, and its combined command ids. Shared with its snapshots and with the deadlock detector.
@@ -86,13 +87,56 @@ pub(super) struct SnapshotSlot {
     oldest: AtomicU64,
     /// Registered LSNs with their counts. Rank 86, leaf.
     held: Mutex<SmallVec<[(u64, u32); 4]>>,
+    gone: Arc<SnapshotGone>,
+}
+
+/// Wakes replay, which waits for old snapshots to go.
+#[derive(Debug, Default)]
+pub(super) struct SnapshotGone {
+    /// SeqCst with the slots: a waiter raises it, then looks at them.
+    waiters: AtomicUsize,
+    lock: Mutex<()>,
+    moved: Condvar,
+}
+
+impl SnapshotGone {
+    fn tell(&self) {
+        if self.waiters.load(Ordering::SeqCst) > 0 {
+            let _held = self.lock.lock();
+            self.moved.notify_all();
+        }
+    }
+
+    /// Waits until `oldest` is at or above `horizon`, or the deadline; returns whether it is.
+    pub(super) fn wait(&self, horizon: u64, deadline: Option<Instant>, oldest: impl Fn() -> u64) -> bool {
+        if oldest() >= horizon {
+            return true;
+        }
+        self.waiters.fetch_add(1, Ordering::SeqCst);
+        let mut held = self.lock.lock();
+        // A release after this look takes the lock to tell, so it is not missed.
+        let reached = loop {
+            if oldest() >= horizon {
+                break true;
+            }
+            match deadline {
+                Some(at) if Instant::now() >= at => break false,
+                Some(at) => {
+                    self.moved.wait_until(&mut held, at);
+                }
+                None => self.moved.wait(&mut held),
+            }
+        };
+        self.waiters.fetch_sub(1, Ordering::SeqCst);
+        reached
+    }
 }
 
 impl SnapshotSlot {
     pub(super) const NONE: u64 = u64::MAX;
 
-    pub(super) fn new() -> Self {
-        Self { oldest: AtomicU64::new(Self::NONE), held: Mutex::default() }
+    pub(super) fn new(gone: Arc<SnapshotGone>) -> Self {
+        Self { oldest: AtomicU64::new(Self::NONE), held: Mutex::default(), gone }
     }
 
     pub(super) fn oldest(&self) -> u64 {
@@ -139,6 +183,7 @@ impl SnapshotSlot {
         let oldest = held.iter().map(|(l, _)| *l).min().unwrap_or(Self::NONE);
         if self.oldest.load(Ordering::Relaxed) != oldest {
             self.oldest.store(oldest, Ordering::SeqCst);
+            self.gone.tell();
         }
     }
 }

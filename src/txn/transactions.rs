@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use afterimage_wal::disk::Disk;
 use afterimage_wal::ids::{Lsn, RelId, Xid};
@@ -357,6 +357,11 @@ impl Transactions {
             u64::MAX => None,
             v => Some(Lsn::from_u64(v)),
         }
+    }
+
+    /// Replay: waits until no snapshot here is older than `horizon`, or the deadline; returns whether that is so.
+    pub fn wait_for_snapshots(&self, horizon: Lsn, deadline: Option<Instant>) -> bool {
+        self.procs.wait_for_snapshots(horizon, deadline)
     }
 
     /// What the standbys' queries and slots need kept: the least of them; `None`: nothing.

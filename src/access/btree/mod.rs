@@ -29,7 +29,7 @@ pub use build::{BuildOptions, Built, SortedEntries, SortedEntry, build, create};
 pub use insert::{Inserted, LEAF_FILL, Liveness, UniqueProbe, find_duplicate, insert};
 pub use node::MAX_KEY_BYTES;
 pub use record::DescribeBtree;
-pub use redo::redo;
+pub use redo::{conflict_horizon, redo};
 pub use scan::{Direction, KeyRange, Scan, ScanOptions, successor};
 pub use sort::{Sorted, Sorter};
 pub use vacuum::{VacuumStats, count_entries, vacuum};

@@ -2,7 +2,7 @@
 //!
 //! Blocks are done in the order the record lists them, one latch at a time; see `record` for why that is enough for readers.
 
-use afterimage_wal::{BlockNo, Record};
+use afterimage_wal::{BlockNo, Lsn, Record, rmgr};
 
 use super::node::{self, Fence};
 use super::record::{
@@ -13,6 +13,14 @@ use crate::storage::{BufferPool, Page};
 
 fn bad(record: &Record<'_>, what: &'static str) -> AccessError {
     AccessError::BadRecord { at: record.end(), what }
+}
+
+/// The horizon a record carries: it is applied only once every snapshot here is at or above it. `None`: it removes nothing.
+pub fn conflict_horizon(record: &Record<'_>) -> Option<Lsn> {
+    if record.rmgr() != rmgr::BTREE || record.kind() != DELETE {
+        return None;
+    }
+    Some(Lsn::from_le_bytes(*record.main().first_chunk()?))
 }
 
 /// Applies a B-tree record to the pages that do not have it yet.
