@@ -198,7 +198,7 @@ impl Backup<'_> {
         if streaming {
             let mut second = Client::connect(&self.info, true, "pg_basebackup").await?;
             if slot.is_none() {
-                let name = format!("pg_basebackup_{}", std::process::id());
+                let name = format!("pg_basebackup_{}", second.backend_pid());
                 second.query(&format!("CREATE_REPLICATION_SLOT \"{name}\" TEMPORARY PHYSICAL (RESERVE_WAL)")).await?;
                 slot = Some(name);
             } else if let Some(name) = slot.as_ref().filter(|_| options.create_slot) {

@@ -118,6 +118,7 @@ pub struct Client {
     incoming: BytesMut,
     outgoing: BytesMut,
     parameters: HashMap<String, String>,
+    backend_pid: i32,
     peer: String,
 }
 
@@ -168,7 +169,7 @@ impl Client {
             }
             Address::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(failed)?),
         };
-        let mut client = Self { stream, incoming: BytesMut::with_capacity(256 * 1024), outgoing: BytesMut::new(), parameters: HashMap::new(), peer: describe(address) };
+        let mut client = Self { stream, incoming: BytesMut::with_capacity(256 * 1024), outgoing: BytesMut::new(), parameters: HashMap::new(), backend_pid: 0, peer: describe(address) };
         client.start(info, replication, fallback_name).await?;
         Ok(client)
     }
@@ -227,7 +228,8 @@ impl Client {
                 }
                 Incoming::Plain(backend::Message::ReadyForQuery(_)) => return Ok(()),
                 Incoming::Plain(backend::Message::ErrorResponse(body)) => return Err(server_error(&body)),
-                Incoming::Plain(backend::Message::BackendKeyData(_) | backend::Message::NoticeResponse(_)) => {}
+                Incoming::Plain(backend::Message::BackendKeyData(body)) => self.backend_pid = body.process_id(),
+                Incoming::Plain(backend::Message::NoticeResponse(_)) => {}
                 Incoming::Plain(_) | Incoming::CopyBoth => return Err(ClientError::Authentication("authentication method not supported".to_owned())),
             }
         }
@@ -236,6 +238,11 @@ impl Client {
     /// `ParameterStatus` values, such as `server_version`.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(String::as_str)
+    }
+
+    /// The session's number on the server.
+    pub fn backend_pid(&self) -> i32 {
+        self.backend_pid
     }
 
     /// Where it is connected to, as host and port or socket file.

@@ -32,3 +32,6 @@ pub fn timestamp_now() -> i64 {
     const PG_EPOCH_MICROS: i64 = 946_684_800_000_000;
     jiff::Timestamp::now().as_microsecond() - PG_EPOCH_MICROS
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use afterimage_wal::history::History;
 use afterimage_wal::ids::{Lsn, TimelineId};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::archive;
 use super::client::{Client, ClientError, Event};
@@ -114,9 +115,17 @@ pub struct ReceiverStatus {
     /// Rank 62, a leaf.
     info: Mutex<Option<ReceiverInfo>>,
     streamed: AtomicBool,
+    /// The last failure, as logged.
+    failed: watch::Sender<String>,
 }
 
 impl ReceiverStatus {
+    /// The last failure; waits for the first.
+    pub async fn failure(&self) -> String {
+        let mut failed = self.failed.subscribe();
+        failed.wait_for(|text| !text.is_empty()).await.map(|text| text.clone()).unwrap_or_default()
+    }
+
     /// True once anything was streamed since the start.
     pub fn was_streaming(&self) -> bool {
         self.streamed.load(Ordering::Relaxed)
@@ -186,6 +195,7 @@ impl Receiver {
                         if self.last_failure.as_ref() != Some(&text) || !error.is_lasting() {
                             tracing::error!(severity = "FATAL", "{text}");
                         }
+                        self.node.receiver.failed.send_replace(text.clone());
                         self.last_failure = Some(text);
                         wait = if error.is_lasting() { wait } else { wait.min(self.retry) };
                         self.retry = (self.retry * 2).min(Duration::from_secs(5));

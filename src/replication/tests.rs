@@ -1,0 +1,235 @@
+//! Two engines in one process, with a real socket between them: clone, stream, promote, follow.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use afterimage_wal::{Fork, Lsn, RelId, Xid};
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::connection::Connection;
+use super::sender::{After, serve};
+use super::services::Replication;
+use crate::access::{RelHandle, heap};
+use crate::cli::basebackup;
+use crate::config::{Config, Setting};
+use crate::engine::{CreateOptions, Engine, EngineOptions, ShutdownMode};
+use crate::storage::PoolOptions;
+use crate::txn::{CancelFlag, CommitLevel, ProcId, TransactionOptions};
+use crate::wire::backend::BlockStatus;
+use crate::wire::{Frontend, Startup, Writer};
+
+const REL: RelId = RelId { spc: 1663, db: 5, rel: 16_384 };
+
+struct TestNode {
+    engine: Arc<Engine>,
+    node: Arc<Replication>,
+    port: u16,
+}
+
+fn lay(dir: &Path) {
+    let engine = Engine::create(dir, CreateOptions { segment_bytes: 1 << 20, pool: PoolOptions { buffers: 64 }, ..CreateOptions::default() }).unwrap();
+    engine.pool().create_database_dir(5, 1663, Xid::INVALID).unwrap();
+    engine.pool().create_fork(REL, Fork::Main).unwrap();
+    engine.shutdown(ShutdownMode::Fast).unwrap();
+}
+
+async fn open(dir: &Path, settings: &[(&str, &str)]) -> TestNode {
+    let options = EngineOptions { pool: PoolOptions { buffers: 64 }, ..EngineOptions::default() };
+    let engine = Engine::open(dir, options).unwrap();
+    let config = Config::in_memory(dir, settings).unwrap();
+    config.set_internal(Setting::WalSegmentSize, "1MB").unwrap();
+    let node = Replication::start(Arc::clone(&engine), config).unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let served = Arc::clone(&node);
+    tokio::spawn(async move {
+        static PID: AtomicI32 = AtomicI32::new(1000);
+        while let Ok((socket, _)) = listener.accept().await {
+            let (node, pid) = (Arc::clone(&served), PID.fetch_add(1, Ordering::Relaxed));
+            tokio::spawn(async move {
+                session(Arc::clone(&node), socket, pid).await;
+                node.slots.end_session(pid);
+            });
+        }
+    });
+    TestNode { engine, node, port }
+}
+
+/// As much of a session as a replication client needs.
+async fn session(node: Arc<Replication>, mut socket: tokio::net::TcpStream, pid: i32) {
+    let (mut incoming, mut out) = (BytesMut::new(), Writer::default());
+    let name = loop {
+        if let Some(Startup::Session { params, .. }) = Startup::decode(&mut incoming).unwrap() {
+            break params.iter().find(|(k, _)| k == "application_name").map(|(_, v)| v.clone()).unwrap_or_default();
+        }
+        if socket.read_buf(&mut incoming).await.unwrap() == 0 {
+            return;
+        }
+    };
+    out.authentication(0, &[]);
+    out.key_data(pid, 0);
+    out.parameter_status("server_version", "15.18 (Afterimage test)");
+    loop {
+        out.ready(BlockStatus::Idle);
+        socket.write_all(&out.buf).await.unwrap();
+        out.buf.clear();
+        let text = loop {
+            match Frontend::decode(&mut incoming, 1 << 20).unwrap() {
+                Some(Frontend::Query(text)) => break text,
+                Some(Frontend::Terminate) => return,
+                Some(_) => {}
+                None => {
+                    if socket.read_buf(&mut incoming).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                }
+            }
+        };
+        let command = super::command::parse(&text).unwrap();
+        let mut connection = Connection { socket: &mut socket, incoming: &mut incoming, out: &mut out, pid, user: "test", application_name: &name, client: None, backend_start: 0, database: None };
+        match serve(&node, &mut connection, command).await {
+            Ok(After::Ready) => {}
+            Ok(After::Close) => return,
+            Err(error) => out.error(error.fields()),
+        }
+    }
+}
+
+impl TestNode {
+    fn insert(&self, from: u32, upto: u32, level: CommitLevel) {
+        static NEXT: AtomicI32 = AtomicI32::new(1);
+        let proc = self.engine.txns().enter(ProcId(NEXT.fetch_add(1, Ordering::Relaxed)), CancelFlag::new());
+        let mut txn = self.engine.txns().begin(&proc, TransactionOptions::default());
+        for n in from..upto {
+            let mut row = n.to_le_bytes().to_vec();
+            row.resize(100, 7);
+            heap::insert(self.engine.ctx(), &mut txn, &RelHandle::permanent(16_384, REL), &row).unwrap();
+        }
+        txn.commit(level).unwrap().wait().unwrap();
+    }
+
+    fn rows(&self) -> BTreeSet<u32> {
+        static NEXT: AtomicI32 = AtomicI32::new(500);
+        let proc = self.engine.txns().enter(ProcId(NEXT.fetch_add(1, Ordering::Relaxed)), CancelFlag::new());
+        let mut txn = self.engine.txns().begin(&proc, TransactionOptions::default());
+        let snapshot = txn.snapshot().unwrap();
+        let mut scan = heap::HeapScan::new(self.engine.ctx(), &RelHandle::permanent(16_384, REL), &snapshot).unwrap();
+        let mut found = BTreeSet::new();
+        while let Some((_, row)) = scan.next(self.engine.ctx()).unwrap() {
+            found.insert(u32::from_le_bytes(*row.first_chunk().unwrap()));
+        }
+        found
+    }
+
+    fn conninfo(&self, name: &str) -> String {
+        format!("host=127.0.0.1 port={} user=test application_name={name}", self.port)
+    }
+
+    async fn clone_to(&self, dir: &Path) {
+        use clap::Parser as _;
+        let target = dir.display().to_string();
+        let options = basebackup::Options::parse_from(["pg_basebackup", "-D", &target, "-R", "-c", "fast", "-N", "-d", &self.conninfo("clone")]);
+        basebackup::run(&options).await.unwrap();
+    }
+
+    async fn standby(&self, dir: &Path, name: &str) -> Self {
+        self.clone_to(dir).await;
+        open(dir, &[("primary_conninfo", &self.conninfo(name))]).await
+    }
+
+    async fn reaches(&self, lsn: Lsn) {
+        let mut replayed = self.engine.subscribe_replayed();
+        tokio::time::timeout(Duration::from_secs(30), replayed.wait_for(|at| *at >= lsn)).await.expect("replay stands still").unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clone_streams_is_promoted_and_another_follows_it() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = |name: &str| home.path().join(name);
+    lay(&dir("a"));
+    let a = open(&dir("a"), &[]).await;
+    a.insert(0, 500, CommitLevel::On);
+    let b = a.standby(&dir("b"), "b").await;
+    let c = a.standby(&dir("c"), "c").await;
+    a.insert(500, 3000, CommitLevel::On);
+    b.reaches(a.engine.wal().flushed()).await;
+    c.reaches(a.engine.wal().flushed()).await;
+    assert_eq!(b.rows(), (0..3000).collect());
+    let sender = a.node.senders.list().into_iter().find(|s| s.application_name == "b").unwrap();
+    assert!(sender.wire_bytes < sender.wal_bytes, "the stream is compressed: {sender:?}");
+
+    b.node.promote().await.unwrap();
+    assert_eq!(b.engine.wal().tli().get(), 2);
+    b.insert(3000, 3100, CommitLevel::On);
+    assert_eq!(b.rows(), (0..3100).collect());
+
+    // c goes over to b, which is ahead by a timeline.
+    c.engine.shutdown(ShutdownMode::Immediate).unwrap();
+    c.node.stop_receiver().await;
+    drop(c);
+    let c = open(&dir("c"), &[("primary_conninfo", &b.conninfo("c"))]).await;
+    c.reaches(b.engine.wal().flushed()).await;
+    assert_eq!(c.rows(), (0..3100).collect());
+    assert_eq!(c.engine.wal().tli().get(), 2);
+
+    // a went on alone and may not follow.
+    a.insert(9000, 9001, CommitLevel::On);
+    a.engine.shutdown(ShutdownMode::Fast).unwrap();
+    a.node.finish_senders().await;
+    drop(a);
+    std::fs::write(dir("a").join("standby.signal"), "").unwrap();
+    let a = open(&dir("a"), &[("primary_conninfo", &b.conninfo("a"))]).await;
+    let refused = tokio::time::timeout(Duration::from_secs(10), a.node.receiver.failure()).await.unwrap();
+    assert!(refused.contains("forked off current database system timeline 1 before current recovery point"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cascade_follows_when_its_upstream_is_promoted_without_reconnecting() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = |name: &str| home.path().join(name);
+    lay(&dir("a"));
+    let a = open(&dir("a"), &[]).await;
+    a.insert(0, 10, CommitLevel::On);
+    let b = a.standby(&dir("b"), "b").await;
+    b.reaches(a.engine.wal().flushed()).await;
+    let c = b.standby(&dir("c"), "c").await;
+    a.insert(10, 20, CommitLevel::On);
+    c.reaches(a.engine.wal().flushed()).await;
+    let receiver = c.node.receiver.get().unwrap().pid;
+    b.node.promote().await.unwrap();
+    b.insert(20, 30, CommitLevel::On);
+    c.reaches(b.engine.wal().flushed()).await;
+    assert_eq!(c.rows(), (0..30).collect());
+    assert_eq!(c.node.receiver.get().unwrap().pid, receiver);
+    assert_eq!(c.node.receiver.get().unwrap().received_tli.get(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_waits_for_the_synchronous_standby() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = |name: &str| home.path().join(name);
+    lay(&dir("a"));
+    {
+        let a = open(&dir("a"), &[]).await;
+        a.clone_to(&dir("b")).await;
+        a.engine.shutdown(ShutdownMode::Fast).unwrap();
+    }
+    let a = Arc::new(open(&dir("a"), &[("synchronous_standby_names", "b")]).await);
+    let waiting = tokio::task::spawn_blocking({
+        let a = Arc::clone(&a);
+        move || a.insert(0, 1, CommitLevel::On)
+    });
+    // A commit that asks for less is not held up, and shows that the other had its time.
+    tokio::task::block_in_place(|| a.insert(1, 2, CommitLevel::Local));
+    assert!(!waiting.is_finished());
+    let b = open(&dir("b"), &[("primary_conninfo", &a.conninfo("b"))]).await;
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap().unwrap();
+    b.reaches(a.engine.wal().flushed()).await;
+    assert_eq!(b.rows(), (0..2).collect());
+}
