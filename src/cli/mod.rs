@@ -1,3 +1,13 @@
-//! `cli`: see docs/ARCHITECTURE.md.
+//! The commands, and PostgreSQL's tools under whose names the program answers.
 
 pub mod basebackup;
+mod dispatch;
+mod getopt;
+mod initdb;
+mod links;
+mod pg_ctl;
+mod postgres;
+mod wait;
+
+pub use dispatch::run;
+pub use getopt::{OptionSpec, Parsed, Takes, parse};

@@ -119,6 +119,11 @@ impl SessionSettings {
         }
     }
 
+    /// Whether this session has a value of its own for `setting`.
+    pub fn is_overridden(&self, setting: Setting) -> bool {
+        self.over.contains_key(&setting)
+    }
+
     /// Where the value of `setting` came from.
     pub fn source(&self, setting: Setting) -> Source {
         self.over.get(&setting).map_or_else(|| self.base.source(setting), |o| o.source)

@@ -1,7 +1,11 @@
-//! What the node is and does as a whole: `node_state` decides, `checkpoint` and promotion act.
+//! Who runs here and how: supervisor and lock file, the text log; `node_state` decides, `checkpoint` and promotion act.
 
 pub mod checkpoint;
+pub mod control_state;
 pub mod control_store;
 pub mod error;
+pub mod log;
 pub mod node_state;
 pub mod oids;
+pub mod pid_file;
+pub mod supervisor;

@@ -5,14 +5,28 @@ use std::sync::Arc;
 use super::code::SessionValue;
 use super::front_end::SqlFrontEnd;
 use crate::config::SessionSettings;
+use crate::engine::Engine;
 use crate::sql::catalog::CatalogHandle;
 use crate::sql::functions::call::{FnCtx, SetRows, not_implemented};
 use crate::sql::functions::{CallTypes, ProcEntry};
 use crate::sql::types::{Datum, IoSettings, Oid, Text};
 use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::{CancelFlag, CancelReason, Proc, Transaction};
 
 /// One session's state as far as SQL needs it. The session owns it and lends it to each statement.
 pub struct SessionContext {
+    /// Storage, WAL, transactions.
+    pub engine: Arc<Engine>,
+    /// This session, as other sessions see it.
+    pub proc: Arc<Proc>,
+    /// Raised to stop the running statement; check it in long loops.
+    pub cancel: Arc<CancelFlag>,
+    /// The running transaction. The session begins one before every statement and ends it; a statement that must end it on its own
+    /// (VACUUM) takes it and puts a new one back.
+    pub transaction: Option<Transaction>,
+    /// Inside a transaction block (BEGIN, or several statements in one query): VACUUM and its like refuse, see
+    /// [`Self::prevent_in_block`].
+    pub in_block: bool,
     /// The connected database.
     pub database: Oid,
     /// Its name.
@@ -70,6 +84,36 @@ pub trait ExternalFunctions: Send + Sync {
 }
 
 impl SessionContext {
+    /// The running transaction.
+    ///
+    /// # Errors
+    /// `25P01` outside one, which is a bug of the caller.
+    pub fn transaction(&mut self) -> Result<&mut Transaction, SqlError> {
+        self.transaction.as_mut().ok_or_else(|| SqlError::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress"))
+    }
+
+    /// Refuses a command that cannot be rolled back.
+    ///
+    /// # Errors
+    /// `25001` with PostgreSQL's text.
+    pub fn prevent_in_block(&self, command: &str) -> Result<(), SqlError> {
+        if self.in_block {
+            return Err(SqlError::new(SqlState::ACTIVE_SQL_TRANSACTION, format!("{command} cannot run inside a transaction block")));
+        }
+        Ok(())
+    }
+
+    /// Stops here if the session was told to.
+    ///
+    /// # Errors
+    /// `57014` and its like.
+    pub fn check_cancel(&self) -> Result<(), SqlError> {
+        match self.cancel.reason() {
+            None => Ok(()),
+            Some(reason) => Err(cancelled(reason)),
+        }
+    }
+
     /// Text input and output settings.
     pub fn io(&self) -> &IoSettings {
         &self.io
@@ -98,6 +142,20 @@ impl SessionContext {
             | SessionValue::LocalTimestamp(_) => Err(SqlError::unsupported("this value")),
         }
     }
+}
+
+/// The error for a raised [`CancelFlag`].
+pub fn cancelled(reason: CancelReason) -> SqlError {
+    let state = match reason {
+        CancelReason::StatementTimeout | CancelReason::Query => SqlState::QUERY_CANCELED,
+        CancelReason::RecoveryConflict => SqlState::SERIALIZATION_FAILURE,
+        CancelReason::IdleInTransactionTimeout => SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+        CancelReason::IdleSessionTimeout => SqlState::IDLE_SESSION_TIMEOUT,
+        CancelReason::Terminate => SqlState::ADMIN_SHUTDOWN,
+        CancelReason::Crash => SqlState::CRASH_SHUTDOWN,
+    };
+    let error = SqlError::new(state, reason.message());
+    if reason.ends_session() { error.fatal() } else { error }
 }
 
 impl FnCtx for SessionContext {

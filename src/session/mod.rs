@@ -1,1 +1,33 @@
-//! `session`: see docs/ARCHITECTURE.md.
+//! Clients: listener, login, one client's loop, the simple and the extended protocol, transaction blocks, cancel.
+//!
+//! A session is a task. It reads messages, hands statements to `sql`, and writes once per Sync. What it runs below is synchronous and
+//! inline; what may block says so by [`crate::txn::blocking`].
+
+mod auth;
+pub mod bootstrap;
+mod block;
+mod client;
+mod extended;
+mod hba;
+mod listener;
+mod os_user;
+mod output;
+mod query;
+mod registry;
+mod scram;
+pub mod server;
+mod startup;
+mod stream;
+
+pub use os_user::os_user;
+pub use registry::{Activity, Registry, SessionEntry, SessionState};
+pub use scram::scram_verifier;
+pub use server::Server;
+
+/// OID of the database that new ones are cloned from.
+const TEMPLATE1_OID: u32 = 1;
+/// OID of the superuser made by initdb.
+const BOOTSTRAP_ROLE_OID: u32 = 10;
+
+/// The version of PostgreSQL whose behaviour this is, as its tools print it.
+pub const POSTGRES_VERSION: &str = "15.18 (Afterimage 0.1.0)";

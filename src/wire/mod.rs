@@ -3,5 +3,5 @@
 pub mod backend;
 pub mod frontend;
 
-pub use backend::Writer;
+pub use backend::{BlockStatus, Column, CopyKind, Writer};
 pub use frontend::{CloseTarget, Frontend, Startup, WireError};

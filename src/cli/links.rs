@@ -1,0 +1,60 @@
+//! PostgreSQL's tool names: which command each stands for, and links that answer to them.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+/// Tool name and the command of ours that takes its options.
+pub const TOOLS: &[(&str, &str)] = &[
+    ("initdb", "initdb"),
+    ("pg_ctl", "pg_ctl"),
+    ("postgres", "postgres"),
+    ("pg_controldata", "controldata"),
+    ("pg_waldump", "waldump"),
+    ("pg_basebackup", "basebackup"),
+    ("pg_rewind", "rewind"),
+    ("pg_resetwal", "resetwal"),
+];
+
+/// Tools that `install-links` leaves out until the command behind them exists.
+const NOT_YET: &[&str] = &["pg_basebackup", "pg_rewind", "pg_resetwal"];
+
+/// `install-links DIR`: makes a link per tool in `dir`. Returns the exit code.
+pub(super) fn install(args: &[String]) -> u8 {
+    let [dir] = args else {
+        eprintln!("usage: afterimage install-links DIR");
+        return 1;
+    };
+    match make(Path::new(dir)) {
+        Ok(made) => {
+            println!("{dir}: {}", made.join(" "));
+            0
+        }
+        Err(e) => {
+            eprintln!("afterimage: could not make links in \"{dir}\": {e}");
+            1
+        }
+    }
+}
+
+fn make(dir: &Path) -> io::Result<Vec<&'static str>> {
+    let program = std::env::current_exe()?;
+    fs::create_dir_all(dir)?;
+    let mut made = Vec::new();
+    for (tool, _) in TOOLS.iter().chain(&[("afterimage", "")]).filter(|(tool, _)| !NOT_YET.contains(tool)) {
+        let link = dir.join(tool);
+        if link == program {
+            continue;
+        }
+        match fs::symlink_metadata(&link) {
+            Ok(meta) if meta.is_symlink() => fs::remove_file(&link)?,
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("\"{}\" is in the way", link.display()))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        symlink(&program, &link)?;
+        made.push(*tool);
+    }
+    Ok(made)
+}

@@ -1,0 +1,412 @@
+//! The transaction block: what BEGIN, COMMIT, errors and the end of a query do to the session's transaction.
+//!
+//! PostgreSQL: `TBlockState` in xact.c. A transaction without a block (`Single`) ends with its statement, or with Sync in the extended
+//! protocol; several statements in one query share an `Implicit` block.
+
+use super::client::{End, Session};
+use super::registry::now;
+use crate::config::{SetScope, Setting, Value};
+use crate::executor::TransactionKind;
+use crate::executor::context::cancelled;
+use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::{CommitLevel, Isolation, TransactionOptions};
+use crate::wire::BlockStatus;
+
+/// What kind of transaction runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// None.
+    None,
+    /// One statement's, or one Sync's.
+    Single,
+    /// Of several statements in one query.
+    Implicit,
+    /// BEGIN's.
+    Explicit,
+    /// BEGIN's, after an error.
+    Failed,
+}
+
+/// The block and its savepoints.
+#[derive(Debug)]
+pub(super) struct Block {
+    pub(super) kind: Kind,
+    savepoints: Vec<String>,
+}
+
+impl Block {
+    pub(super) fn new() -> Self {
+        Self { kind: Kind::None, savepoints: Vec::new() }
+    }
+
+    /// For ReadyForQuery.
+    pub(super) fn status(&self) -> BlockStatus {
+        match self.kind {
+            Kind::None | Kind::Single | Kind::Implicit => BlockStatus::Idle,
+            Kind::Explicit => BlockStatus::InBlock,
+            Kind::Failed => BlockStatus::Failed,
+        }
+    }
+
+    pub(super) fn is_block(&self) -> bool {
+        matches!(self.kind, Kind::Implicit | Kind::Explicit | Kind::Failed)
+    }
+}
+
+fn level(label: &str) -> CommitLevel {
+    match label {
+        "off" => CommitLevel::Off,
+        "local" => CommitLevel::Local,
+        "remote_write" => CommitLevel::RemoteWrite,
+        "remote_apply" => CommitLevel::RemoteApply,
+        _ => CommitLevel::On,
+    }
+}
+
+fn isolation(label: &str) -> Isolation {
+    match label {
+        "repeatable read" => Isolation::RepeatableRead,
+        "serializable" => Isolation::Serializable,
+        _ => Isolation::ReadCommitted,
+    }
+}
+
+/// In a failed block only the end of it is accepted.
+pub(super) fn aborted() -> SqlError {
+    SqlError::new(
+        SqlState::IN_FAILED_SQL_TRANSACTION,
+        "current transaction is aborted, commands ignored until end of transaction block",
+    )
+}
+
+fn no_transaction() -> SqlError {
+    SqlError::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress")
+}
+
+impl Session {
+    /// Begins a transaction if none runs, and gives the next statement its view of the catalogs.
+    pub(super) fn begin_statement(&mut self) {
+        self.ctx.cancel.reset();
+        if self.ctx.transaction.is_none() && self.block.kind != Kind::Failed {
+            self.begin();
+            if self.block.kind == Kind::None {
+                self.block.kind = Kind::Single;
+            }
+        }
+        self.refresh();
+    }
+
+    fn begin(&mut self) {
+        self.ctx.transaction_timestamp = self.ctx.statement_timestamp;
+        self.ctx.io.now = self.ctx.transaction_timestamp;
+        let settings = &mut self.ctx.settings;
+        settings.begin_level();
+        let options = TransactionOptions {
+            isolation: isolation(settings.str(Setting::DefaultTransactionIsolation)),
+            read_only: settings.bool(Setting::DefaultTransactionReadOnly) || self.engine.is_in_recovery(),
+            deferrable: settings.bool(Setting::DefaultTransactionDeferrable),
+            level: level(settings.str(Setting::SynchronousCommit)),
+        };
+        self.ctx.transaction = Some(self.engine.ctx().txns.begin(&self.ctx.proc, options));
+    }
+
+    /// The catalogs as the transaction sees them now.
+    pub(super) fn refresh(&mut self) {
+        self.viewer.user = self.ctx.user;
+        if self.viewer.user_name != self.ctx.user_name {
+            self.viewer.user_name = self.ctx.user_name.clone();
+        }
+        self.viewer.temp_namespace = self.ctx.catalog.viewer().temp_namespace.or(self.viewer.temp_namespace);
+        self.ctx.catalog = match &self.ctx.transaction {
+            Some(transaction) => self.catalog.handle(self.viewer.clone(), transaction),
+            None => self.catalog.handle_outside(self.viewer.clone(), &self.ctx.proc),
+        };
+        self.ctx.in_block = self.block.is_block();
+    }
+
+    /// A statement succeeded: its changes are visible to the next one of its transaction.
+    pub(super) fn end_command(&mut self) -> Result<(), SqlError> {
+        if let Some(transaction) = &mut self.ctx.transaction {
+            transaction.command_counter_increment()?;
+        }
+        Ok(())
+    }
+
+    /// Several statements in one query share a transaction, though nobody said BEGIN.
+    pub(super) fn make_implicit(&mut self) {
+        if matches!(self.block.kind, Kind::None | Kind::Single) {
+            self.block.kind = Kind::Implicit;
+        }
+    }
+
+    /// Commits what is not in an explicit block.
+    pub(super) async fn end_statement(&mut self) -> Result<(), SqlError> {
+        match self.block.kind {
+            Kind::Single | Kind::Implicit => self.commit().await,
+            Kind::None | Kind::Explicit | Kind::Failed => Ok(()),
+        }
+    }
+
+    fn over(&mut self, committed: bool) {
+        self.block.kind = Kind::None;
+        self.block.savepoints.clear();
+        while self.ctx.settings.level() > 0 {
+            self.ctx.settings.end_level(committed);
+        }
+        self.portals.retain(|_, p| p.outlives_transaction);
+        self.ctx.in_block = false;
+        self.take_settings();
+    }
+
+    async fn commit(&mut self) -> Result<(), SqlError> {
+        let Some(transaction) = self.ctx.transaction.take() else {
+            self.over(true);
+            return Ok(());
+        };
+        let at = level(self.ctx.settings.str(Setting::SynchronousCommit));
+        // Cursors look into the transaction; they go first.
+        self.portals.retain(|_, p| p.outlives_transaction);
+        match transaction.commit(at) {
+            Ok(wait) => {
+                self.over(true);
+                self.wait_for_commit(wait).await
+            }
+            Err(e) => {
+                self.over(false);
+                Err(e.into())
+            }
+        }
+    }
+
+    /// Waits until the commit is as safe as the session asked. A stop meanwhile leaves the outcome unknown to the client, and says so.
+    async fn wait_for_commit(&mut self, mut wait: crate::txn::CommitWait) -> Result<(), SqlError> {
+        if wait.is_done() {
+            return Ok(());
+        }
+        let entry = std::sync::Arc::clone(&self.registered.entry);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut wait => return done.map_err(SqlError::from),
+                () = entry.wake.notified() => {
+                    if let Some(reason) = entry.cancel.reason() {
+                        let why = cancelled(reason);
+                        let error = SqlError::new(SqlState::STATEMENT_COMPLETION_UNKNOWN, why.to_string())
+                            .detail("The transaction has committed locally, but might not have been replicated to the standby.");
+                        return Err(error.fatal());
+                    }
+                }
+            }
+        }
+    }
+
+    fn rollback(&mut self) -> Result<(), SqlError> {
+        self.portals.retain(|_, p| p.outlives_transaction);
+        let result = match self.ctx.transaction.take() {
+            Some(transaction) => transaction.abort().map_err(SqlError::from),
+            None => Ok(()),
+        };
+        self.over(false);
+        result
+    }
+
+    /// After an error.
+    pub(super) fn transaction_failed(&mut self) {
+        match self.block.kind {
+            Kind::None | Kind::Single | Kind::Implicit => {
+                if let Err(e) = self.rollback() {
+                    tracing::warn!("could not record the end of a transaction: {e}");
+                }
+            }
+            Kind::Explicit => {
+                self.block.kind = Kind::Failed;
+                self.portals.retain(|_, p| p.outlives_transaction);
+                // What the failed part holds is given up at once: all of it, or back to the innermost savepoint.
+                match self.block.savepoints.last() {
+                    None => {
+                        if let Some(transaction) = self.ctx.transaction.take()
+                            && let Err(e) = transaction.abort()
+                        {
+                            tracing::warn!("could not record the end of a transaction: {e}");
+                        }
+                    }
+                    Some(name) => {
+                        if let Some(transaction) = &mut self.ctx.transaction
+                            && let Err(e) = transaction.rollback_to(name)
+                        {
+                            tracing::warn!("could not roll back to a savepoint: {e}");
+                        }
+                    }
+                }
+                self.refresh();
+            }
+            Kind::Failed => {}
+        }
+    }
+
+    /// Runs a transaction statement; returns its tag.
+    pub(super) async fn transaction_statement(&mut self, kind: TransactionKind) -> Result<String, SqlError> {
+        match kind {
+            TransactionKind::Begin(options) => {
+                match self.block.kind {
+                    Kind::Explicit => {
+                        self.ctx.warning(SqlState::ACTIVE_SQL_TRANSACTION, "there is already a transaction in progress");
+                    }
+                    Kind::Failed => return Err(aborted()),
+                    Kind::None | Kind::Single | Kind::Implicit => self.block.kind = Kind::Explicit,
+                }
+                self.apply_options(&options)?;
+                Ok("BEGIN".into())
+            }
+            TransactionKind::Commit(chain) => self.end_block(true, chain).await,
+            TransactionKind::Rollback(chain) => self.end_block(false, chain).await,
+            TransactionKind::Savepoint(name) => {
+                self.need_block("SAVEPOINT")?;
+                self.ctx.transaction()?.begin_sub(Some(&name));
+                self.block.savepoints.push(name);
+                self.ctx.settings.begin_level();
+                Ok("SAVEPOINT".into())
+            }
+            TransactionKind::Release(name) => {
+                self.need_block("RELEASE SAVEPOINT")?;
+                let at = self.find_savepoint(&name)?;
+                self.ctx.transaction()?.release(&name)?;
+                while self.block.savepoints.len() > at {
+                    self.block.savepoints.pop();
+                    self.ctx.settings.end_level(true);
+                }
+                Ok("RELEASE".into())
+            }
+            TransactionKind::RollbackTo(name) => {
+                if !matches!(self.block.kind, Kind::Explicit | Kind::Failed) {
+                    self.need_block("ROLLBACK TO SAVEPOINT")?;
+                }
+                let at = self.find_savepoint(&name)?;
+                self.ctx.transaction()?.rollback_to(&name)?;
+                while self.block.savepoints.len() > at {
+                    self.block.savepoints.pop();
+                    self.ctx.settings.end_level(false);
+                }
+                self.block.savepoints.push(name);
+                self.ctx.settings.begin_level();
+                self.block.kind = Kind::Explicit;
+                self.portals.retain(|_, p| p.outlives_transaction);
+                Ok("ROLLBACK".into())
+            }
+            TransactionKind::Prepare(_) | TransactionKind::CommitPrepared(_) | TransactionKind::RollbackPrepared(_) => {
+                Err(SqlError::unsupported("two-phase commit"))
+            }
+        }
+    }
+
+    fn need_block(&self, what: &str) -> Result<(), SqlError> {
+        match self.block.kind {
+            Kind::Explicit => Ok(()),
+            Kind::Failed => Err(aborted()),
+            Kind::None | Kind::Single | Kind::Implicit => Err(SqlError::new(
+                SqlState::NO_ACTIVE_SQL_TRANSACTION,
+                format!("{what} can only be used in transaction blocks"),
+            )),
+        }
+    }
+
+    fn find_savepoint(&self, name: &str) -> Result<usize, SqlError> {
+        self.block
+            .savepoints
+            .iter()
+            .rposition(|s| s == name)
+            .ok_or_else(|| SqlError::new(SqlState::S_E_INVALID_SPECIFICATION, format!("savepoint \"{name}\" does not exist")))
+    }
+
+    async fn end_block(&mut self, commit: bool, chain: bool) -> Result<String, SqlError> {
+        let explicit = matches!(self.block.kind, Kind::Explicit | Kind::Failed);
+        if !explicit {
+            if chain {
+                let what = if commit { "COMMIT AND CHAIN" } else { "ROLLBACK AND CHAIN" };
+                self.need_block(what)?;
+            }
+            let warning = no_transaction();
+            self.ctx.warning(warning.state(), warning.to_string());
+        }
+        let characteristics = chain.then(|| self.characteristics());
+        let tag = if commit && self.block.kind != Kind::Failed {
+            self.commit().await?;
+            "COMMIT"
+        } else {
+            self.rollback()?;
+            "ROLLBACK"
+        };
+        if let Some(options) = characteristics {
+            self.ctx.statement_timestamp = now();
+            self.begin_statement();
+            self.block.kind = Kind::Explicit;
+            self.apply_options(&options)?;
+        }
+        Ok(tag.into())
+    }
+
+    fn characteristics(&self) -> Vec<(String, String)> {
+        [Setting::TransactionIsolation, Setting::TransactionReadOnly, Setting::TransactionDeferrable]
+            .map(|s| (s.name().to_owned(), self.ctx.settings.show_setting(s)))
+            .to_vec()
+    }
+
+    /// BEGIN's and SET TRANSACTION's options.
+    pub(super) fn apply_options(&mut self, options: &[(String, String)]) -> Result<(), SqlError> {
+        for (name, value) in options {
+            let setting = match name.as_str() {
+                "transaction_isolation" => Setting::TransactionIsolation,
+                "transaction_read_only" => Setting::TransactionReadOnly,
+                "transaction_deferrable" => Setting::TransactionDeferrable,
+                _ => continue,
+            };
+            let value = Value::parse(setting.def(), value)?;
+            self.set_characteristic(setting, value)?;
+        }
+        Ok(())
+    }
+
+    fn set_characteristic(&mut self, setting: Setting, value: Value) -> Result<(), SqlError> {
+        let in_recovery = self.engine.is_in_recovery();
+        let transaction = self.ctx.transaction()?;
+        match (setting, &value) {
+            (Setting::TransactionIsolation, Value::Enum(label)) => {
+                let wanted = isolation(label);
+                if wanted == Isolation::Serializable && in_recovery {
+                    return Err(SqlError::new(
+                        SqlState::FEATURE_NOT_SUPPORTED,
+                        "cannot use serializable mode in a hot standby",
+                    )
+                    .hint("You can use REPEATABLE READ instead."));
+                }
+                if wanted != transaction.isolation() && transaction.has_snapshot() {
+                    return Err(SqlError::new(
+                        SqlState::ACTIVE_SQL_TRANSACTION,
+                        "SET TRANSACTION ISOLATION LEVEL must be called before any query",
+                    ));
+                }
+                transaction.set_isolation(wanted);
+            }
+            (Setting::TransactionReadOnly, Value::Bool(read_only)) => {
+                if !read_only && in_recovery {
+                    return Err(SqlError::new(
+                        SqlState::FEATURE_NOT_SUPPORTED,
+                        "cannot set transaction read-write mode during recovery",
+                    ));
+                }
+                transaction.set_read_only(*read_only);
+            }
+            _ => {}
+        }
+        self.ctx.settings.set_internal(setting, value, SetScope::Local);
+        Ok(())
+    }
+
+    /// Takes an error as the end of the statement; `Ok` if the session goes on.
+    pub(super) fn settle(&mut self, result: Result<(), SqlError>) -> Result<bool, End> {
+        match result {
+            Ok(()) => Ok(true),
+            Err(e) => self.fail(e).map(|()| false),
+        }
+    }
+}

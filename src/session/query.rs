@@ -1,0 +1,447 @@
+//! The simple protocol, and what one statement does in either.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{self, FetchDirection};
+
+use super::block::{Kind, aborted};
+use super::client::{End, Session, redact};
+use super::extended::{PortalEntry, StatementEntry};
+use super::output::{RowWriter, describe};
+use super::registry::now;
+use crate::config::Setting;
+use crate::control::log::{self, Entry, Level};
+use crate::executor::copy::CopyInState;
+use crate::executor::{Portal, PortalStatus, RawStmt, StmtKind, TransactionKind};
+use crate::sql;
+use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::CancelReason;
+use crate::wire::frontend::MAX_MESSAGE_BYTES;
+use crate::wire::{CopyKind, Frontend};
+
+/// Raises the cancel flag when the statement takes too long; forgotten when dropped.
+pub(super) struct Deadline(Option<tokio::task::JoinHandle<()>>);
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// Whether a statement may run in a failed block.
+pub(super) fn ends_block(kind: &StmtKind) -> bool {
+    matches!(
+        kind,
+        StmtKind::Transaction(
+            TransactionKind::Commit(_)
+                | TransactionKind::Rollback(_)
+                | TransactionKind::RollbackTo(_)
+                | TransactionKind::Prepare(_)
+        )
+    )
+}
+
+impl Session {
+    pub(super) fn deadline(&self) -> Deadline {
+        let limit = self.ctx.settings.duration(Setting::StatementTimeout).filter(|d| !d.is_zero());
+        Deadline(limit.map(|limit| {
+            let entry = Arc::clone(&self.registered.entry);
+            tokio::spawn(async move {
+                tokio::time::sleep(limit).await;
+                entry.stop(CancelReason::StatementTimeout);
+            })
+        }))
+    }
+
+    /// A Query message: all its statements, up to the first that fails.
+    pub(super) async fn simple_query(&mut self, text: String) -> Result<(), End> {
+        self.ctx.statement_timestamp = now();
+        let began = Instant::now();
+        self.ctx.cancel.reset();
+        let shared: Arc<str> = text.into();
+        self.active(&shared);
+        // A Query destroys the unnamed statement and portal.
+        self.statements.remove("");
+        self.portals.remove("");
+        let _deadline = self.deadline();
+        let statements = match sql::parse_statements(&shared) {
+            Ok(statements) => statements,
+            Err(e) => {
+                self.begin_statement();
+                return self.fail(e);
+            }
+        };
+        let logged = self.log_statement(&shared, &statements);
+        if statements.is_empty() {
+            self.conn.out.empty(b'I');
+        }
+        let many = statements.len() > 1;
+        let mut left = statements.len();
+        for statement in statements {
+            left -= 1;
+            if let Err(e) = self.one(statement, many, left == 0).await {
+                self.fail(e)?;
+                break;
+            }
+        }
+        // Nothing is left to commit unless the query was empty or ended in a failed block.
+        let ended = self.end_statement().await;
+        self.settle(ended)?;
+        self.log_duration(began.elapsed(), &shared, logged);
+        Ok(())
+    }
+
+    async fn one(&mut self, statement: RawStmt, many: bool, last: bool) -> Result<(), SqlError> {
+        let kind = statement.kind();
+        if self.block.kind == Kind::Failed && !ends_block(&kind) {
+            return Err(aborted());
+        }
+        self.begin_statement();
+        if many && !matches!(kind, StmtKind::Transaction(_)) {
+            self.make_implicit();
+            self.ctx.in_block = true;
+        }
+        let tag = self.run_statement(statement, kind).await?;
+        self.end_command()?;
+        if last {
+            // The client hears of success only when it is one.
+            self.end_statement().await?;
+        }
+        self.send_notices();
+        if let Some(tag) = tag {
+            self.conn.out.command_complete(&tag);
+        }
+        Ok(())
+    }
+
+    /// Runs one statement of a simple query; rows go to the client in text. Returns the tag.
+    async fn run_statement(&mut self, statement: RawStmt, kind: StmtKind) -> Result<Option<String>, SqlError> {
+        match kind {
+            StmtKind::Transaction(kind) => self.transaction_statement(kind).await.map(Some),
+            StmtKind::Prepare => self.sql_prepare(&statement).map(Some),
+            StmtKind::Deallocate(name) => self.sql_deallocate(name).map(Some),
+            StmtKind::DeclareCursor => self.declare_cursor(&statement).map(Some),
+            StmtKind::ClosePortal(name) => self.close_cursor(name).map(Some),
+            StmtKind::Fetch => self.fetch(&statement, Some(&[])).map(Some),
+            StmtKind::Execute => {
+                let mut portal = self.sql_execute(&statement)?;
+                self.run_whole(&mut portal).await
+            }
+            StmtKind::Copy
+            | StmtKind::Select
+            | StmtKind::Modify
+            | StmtKind::Explain
+            | StmtKind::Set
+            | StmtKind::Show
+            | StmtKind::Notify
+            | StmtKind::Utility => {
+                let prepared = sql::prepare(&mut self.ctx, statement, &[])?;
+                let mut portal = sql::open_portal(&mut self.ctx, prepared, Vec::new())?;
+                let tag = self.run_whole(&mut portal).await?;
+                if kind == StmtKind::Set {
+                    self.follow_characteristics()?;
+                }
+                Ok(tag)
+            }
+        }
+    }
+
+    /// SET of `transaction_isolation` and its kin concerns the running transaction.
+    pub(super) fn follow_characteristics(&mut self) -> Result<(), SqlError> {
+        if self.ctx.transaction.is_none() {
+            return Ok(());
+        }
+        for setting in [Setting::TransactionIsolation, Setting::TransactionReadOnly] {
+            if self.ctx.settings.is_overridden(setting) {
+                let value = self.ctx.settings.show_setting(setting);
+                self.apply_options(&[(setting.name().to_owned(), value)])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a portal to its end, with RowDescription first.
+    async fn run_whole(&mut self, portal: &mut Portal) -> Result<Option<String>, SqlError> {
+        let prepared = Arc::clone(&portal.prepared);
+        if let Some(columns) = &prepared.columns {
+            describe(&mut self.conn, columns, &[]);
+        }
+        let columns = prepared.columns.as_deref().unwrap_or(&[]);
+        let io = self.ctx.io.clone();
+        let mut sink = RowWriter::new(&mut self.conn, columns, &[], &io);
+        let status = portal.run(&mut self.ctx, 0, &mut sink)?;
+        let copying = sink.copying;
+        match status {
+            PortalStatus::Complete(tag) => {
+                if copying {
+                    self.conn.out.empty(b'c');
+                }
+                Ok(Some(tag))
+            }
+            PortalStatus::Suspended => Ok(Some(String::new())),
+            PortalStatus::CopyIn(state) => self.copy_in(*state).await.map(Some),
+        }
+    }
+
+    /// COPY FROM STDIN: takes data until the client ends or breaks it off.
+    pub(super) async fn copy_in(&mut self, mut state: CopyInState) -> Result<String, SqlError> {
+        self.send_notices();
+        self.conn.out.copy_response(CopyKind::In, state.is_binary(), state.columns());
+        loop {
+            let message = match self.conn.decode(MAX_MESSAGE_BYTES) {
+                Ok(Some(message)) => message,
+                Ok(None) => {
+                    let entry = Arc::clone(&self.registered.entry);
+                    if self.conn.flush().await.is_err() {
+                        return Err(client_left());
+                    }
+                    tokio::select! {
+                        read = self.conn.fill() => read.map_err(|_| client_left())?,
+                        () = entry.wake.notified() => self.ctx.check_cancel()?,
+                    }
+                    continue;
+                }
+                Err(super::stream::ReadError::Wire(w)) => return Err(w.into()),
+                Err(super::stream::ReadError::Closed) => return Err(client_left()),
+            };
+            match message {
+                Frontend::CopyData(bytes) => state.data(&mut self.ctx, &bytes)?,
+                Frontend::CopyDone => return state.finish(&mut self.ctx),
+                Frontend::CopyFail(reason) => {
+                    return Err(SqlError::new(SqlState::QUERY_CANCELED, format!("COPY from stdin failed: {reason}")));
+                }
+                // Clients may send these without knowing that a COPY is going on.
+                Frontend::Flush | Frontend::Sync => {}
+                Frontend::Terminate => return Err(client_left()),
+                Frontend::Query(_)
+                | Frontend::Parse { .. }
+                | Frontend::Bind { .. }
+                | Frontend::Describe(_)
+                | Frontend::Execute { .. }
+                | Frontend::Close(_)
+                | Frontend::FunctionCall
+                | Frontend::Password(_) => {
+                    return Err(SqlError::new(SqlState::PROTOCOL_VIOLATION, "unexpected message type during COPY from stdin").fatal());
+                }
+            }
+        }
+    }
+
+    // ---- PREPARE, EXECUTE, DEALLOCATE
+
+    pub(super) fn sql_prepare(&mut self, statement: &RawStmt) -> Result<String, SqlError> {
+        let NodeEnum::PrepareStmt(p) = &*statement.node else { return Err(SqlError::internal("not a PREPARE")) };
+        if self.statements.contains_key(&p.name) {
+            return Err(duplicate_statement(&p.name));
+        }
+        let mut types = Vec::with_capacity(p.argtypes.len());
+        for node in &p.argtypes {
+            let Some(NodeEnum::TypeName(name)) = &node.node else { return Err(SqlError::internal("not a type name")) };
+            let front_end = self.ctx.front_end;
+            types.push(front_end.resolve_type(&mut self.ctx, name)?.0);
+        }
+        let Some(node) = p.query.as_ref().and_then(|q| q.node.clone()) else {
+            return Err(SqlError::internal("PREPARE without a statement"));
+        };
+        let inner = statement.with_node(node);
+        let kind = inner.kind();
+        let prepared = sql::prepare(&mut self.ctx, inner, &types)?;
+        self.statements.insert(p.name.clone(), StatementEntry::new(Some(prepared), kind, Arc::clone(&self.text), types, &self.ctx, true));
+        Ok("PREPARE".into())
+    }
+
+    pub(super) fn sql_deallocate(&mut self, name: Option<String>) -> Result<String, SqlError> {
+        match name {
+            None => {
+                self.statements.clear();
+                Ok("DEALLOCATE ALL".into())
+            }
+            Some(name) => match self.statements.remove(&name) {
+                Some(_) => Ok("DEALLOCATE".into()),
+                None => Err(unknown_statement(&name)),
+            },
+        }
+    }
+
+    /// The portal of an EXECUTE.
+    pub(super) fn sql_execute(&mut self, statement: &RawStmt) -> Result<Portal, SqlError> {
+        let NodeEnum::ExecuteStmt(e) = &*statement.node else { return Err(SqlError::internal("not an EXECUTE")) };
+        let prepared = self.current_statement(&e.name)?.ok_or_else(|| unknown_statement(&e.name))?;
+        if e.params.len() != prepared.param_types.len() {
+            return Err(SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                format!("wrong number of parameters for prepared statement \"{}\"", e.name),
+            )
+            .detail(format!("Expected {} parameters but got {}.", prepared.param_types.len(), e.params.len())));
+        }
+        let mut values = Vec::with_capacity(e.params.len());
+        for (node, type_oid) in e.params.iter().zip(&prepared.param_types) {
+            let front_end = self.ctx.front_end;
+            let expression = front_end.table_expression(&mut self.ctx, node, None, Some((*type_oid, -1)), "EXECUTE parameters")?;
+            values.push(crate::executor::eval::evaluate_once(&mut self.ctx, &expression.code)?);
+        }
+        sql::open_portal(&mut self.ctx, prepared, values)
+    }
+
+    // ---- cursors
+
+    pub(super) fn declare_cursor(&mut self, statement: &RawStmt) -> Result<String, SqlError> {
+        const HOLD: i32 = 0x20;
+        let NodeEnum::DeclareCursorStmt(d) = &*statement.node else { return Err(SqlError::internal("not a DECLARE")) };
+        let hold = d.options & HOLD != 0;
+        if !hold && !self.block.is_block() {
+            return Err(SqlError::new(
+                SqlState::NO_ACTIVE_SQL_TRANSACTION,
+                "DECLARE CURSOR can only be used in transaction blocks",
+            ));
+        }
+        if hold {
+            return Err(SqlError::unsupported("DECLARE CURSOR WITH HOLD"));
+        }
+        if self.portals.contains_key(&d.portalname) {
+            return Err(duplicate_portal(&d.portalname));
+        }
+        let Some(node) = d.query.as_ref().and_then(|q| q.node.clone()) else {
+            return Err(SqlError::internal("DECLARE without a query"));
+        };
+        let prepared = sql::prepare(&mut self.ctx, statement.with_node(node), &[])?;
+        let portal = sql::open_portal(&mut self.ctx, prepared, Vec::new())?;
+        self.portals.insert(d.portalname.clone(), PortalEntry::cursor(portal));
+        Ok("DECLARE CURSOR".into())
+    }
+
+    pub(super) fn close_cursor(&mut self, name: Option<String>) -> Result<String, SqlError> {
+        match name {
+            None => {
+                self.portals.clear();
+                Ok("CLOSE CURSOR ALL".into())
+            }
+            Some(name) => match self.portals.remove(&name) {
+                Some(_) => Ok("CLOSE CURSOR".into()),
+                None => Err(unknown_cursor(&name)),
+            },
+        }
+    }
+
+    /// FETCH and MOVE, forward. With `formats` the rows are described first (simple protocol).
+    pub(super) fn fetch(&mut self, statement: &RawStmt, described: Option<&[i16]>) -> Result<String, SqlError> {
+        let NodeEnum::FetchStmt(f) = &*statement.node else { return Err(SqlError::internal("not a FETCH")) };
+        let forward = f.direction == FetchDirection::FetchForward as i32;
+        if !forward || f.how_many < 0 {
+            return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "cursor can only scan forward")
+                .hint("Declare it with SCROLL option to enable backward scan."));
+        }
+        let mut entry = self.portals.remove(&f.portalname).ok_or_else(|| unknown_cursor(&f.portalname))?;
+        let result = self.fetch_from(&mut entry, f, described);
+        if result.is_ok() {
+            self.portals.insert(f.portalname.clone(), entry);
+        }
+        result
+    }
+
+    fn fetch_from(&mut self, entry: &mut PortalEntry, f: &protobuf::FetchStmt, described: Option<&[i16]>) -> Result<String, SqlError> {
+        let what = if f.ismove { "MOVE" } else { "FETCH" };
+        let wanted = u64::try_from(f.how_many).unwrap_or(0);
+        let Some(portal) = entry.portal.as_mut() else { return Ok(format!("{what} 0")) };
+        let prepared = Arc::clone(&portal.prepared);
+        let columns = prepared.columns.as_deref().unwrap_or(&[]);
+        if let (Some(formats), false) = (described, f.ismove) {
+            describe(&mut self.conn, columns, formats);
+        }
+        if wanted == 0 || entry.done {
+            return Ok(format!("{what} 0"));
+        }
+        // FETCH ALL is the largest number there is.
+        let max = if f.how_many == i64::MAX { 0 } else { wanted };
+        let io = self.ctx.io.clone();
+        let (status, rows) = if f.ismove {
+            let mut sink = Counter::default();
+            (portal.run(&mut self.ctx, max, &mut sink)?, sink.rows)
+        } else {
+            let mut sink = RowWriter::new(&mut self.conn, columns, &entry.formats, &io);
+            let status = portal.run(&mut self.ctx, max, &mut sink)?;
+            (status, sink.rows)
+        };
+        entry.done = matches!(status, PortalStatus::Complete(_));
+        Ok(format!("{what} {rows}"))
+    }
+
+    // ---- logging
+
+    fn log_statement(&self, text: &str, statements: &[RawStmt]) -> bool {
+        let wanted = match self.ctx.settings.str(Setting::LogStatement) {
+            "all" => true,
+            "mod" => statements.iter().any(|s| !matches!(s.kind(), StmtKind::Select | StmtKind::Show | StmtKind::Set | StmtKind::Explain | StmtKind::Transaction(_))),
+            "ddl" => statements.iter().any(|s| matches!(s.kind(), StmtKind::Utility)),
+            _ => false,
+        };
+        if wanted {
+            let line = format!("statement: {}", redact(text));
+            log::emit(Some(&self.who), &Entry::new(Level::Log, &line));
+        }
+        wanted
+    }
+
+    pub(super) fn log_duration(&self, took: Duration, text: &str, logged: bool) {
+        let least = self.ctx.settings.int(Setting::LogMinDurationStatement);
+        let always = self.ctx.settings.bool(Setting::LogDuration);
+        let millis = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
+        let slow = least >= 0 && millis >= least;
+        if !slow && !always {
+            return;
+        }
+        let shown = format!("duration: {}.{:03} ms", took.as_millis(), took.as_micros() % 1000);
+        let line = if slow && !logged { format!("{shown}  statement: {}", redact(text)) } else { shown };
+        log::emit(Some(&self.who), &Entry::new(Level::Log, &line));
+    }
+}
+
+/// Counts rows, for MOVE.
+#[derive(Default)]
+struct Counter {
+    rows: u64,
+}
+
+impl crate::executor::RowSink for Counter {
+    fn row(&mut self, _values: &[crate::sql::types::Datum]) -> Result<(), SqlError> {
+        self.rows += 1;
+        Ok(())
+    }
+
+    fn copy_out_begin(&mut self, _binary: bool, _columns: usize) -> Result<(), SqlError> {
+        Err(SqlError::internal("COPY inside a cursor"))
+    }
+
+    fn copy_data(&mut self, _bytes: &[u8]) -> Result<(), SqlError> {
+        Err(SqlError::internal("COPY inside a cursor"))
+    }
+}
+
+fn client_left() -> SqlError {
+    SqlError::new(SqlState::CONNECTION_FAILURE, "unexpected EOF on client connection with an open transaction").fatal()
+}
+
+pub(super) fn duplicate_statement(name: &str) -> SqlError {
+    SqlError::new(SqlState::DUPLICATE_PREPARED_STATEMENT, format!("prepared statement \"{name}\" already exists"))
+}
+
+pub(super) fn unknown_statement(name: &str) -> SqlError {
+    let text = if name.is_empty() {
+        "unnamed prepared statement does not exist".to_owned()
+    } else {
+        format!("prepared statement \"{name}\" does not exist")
+    };
+    SqlError::new(SqlState::INVALID_SQL_STATEMENT_NAME, text)
+}
+
+pub(super) fn duplicate_portal(name: &str) -> SqlError {
+    SqlError::new(SqlState::DUPLICATE_CURSOR, format!("cursor \"{name}\" already exists"))
+}
+
+fn unknown_cursor(name: &str) -> SqlError {
+    SqlError::new(SqlState::INVALID_CURSOR_NAME, format!("cursor \"{name}\" does not exist"))
+}

@@ -1,0 +1,464 @@
+//! The server process: recovers, listens, serves, reloads, stops.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rand::RngCore as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use super::hba::Hba;
+use super::listener;
+use super::registry::Registry;
+use crate::config::{Config, Setting, Settings};
+use crate::control::log::{self, Entry, Level};
+use crate::control::node_state::{NodeState, State};
+use crate::control::pid_file::{self, Status};
+use crate::control::supervisor::{self, Invocation, Leash, exit};
+use crate::engine::{CheckpointSettings, Engine, EngineError, EngineOptions, ShutdownMode};
+use crate::replication::Replication;
+use crate::sql::catalog::Catalog;
+use crate::storage::PoolOptions;
+use crate::txn::CancelReason;
+
+/// What exists once the engine is open.
+pub struct Services {
+    /// Storage, WAL, transactions.
+    pub engine: Arc<Engine>,
+    /// Catalogs.
+    pub catalog: Arc<Catalog>,
+    /// Senders, receiver, slots.
+    pub replication: Arc<Replication>,
+}
+
+/// How far a stop has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stopping {
+    /// Not at all.
+    No,
+    /// No new sessions; those there may finish.
+    Smart,
+    /// Sessions are ended.
+    Fast,
+}
+
+/// One server: what its sessions share.
+pub struct Server {
+    /// Settings.
+    pub config: Arc<Config>,
+    /// Who is connected.
+    pub registry: Arc<Registry>,
+    /// What the node is doing.
+    pub node: Arc<NodeState>,
+    pub(super) hba: ArcSwap<Hba>,
+    /// Makes exchanges with unknown users look like those with known ones.
+    pub(super) secret: [u8; 32],
+    services: OnceLock<Services>,
+    stopping: watch::Sender<Stopping>,
+    /// When the server started, microseconds since 2000.
+    pub started: i64,
+    /// When the settings were last loaded, microseconds since 2000.
+    pub loaded: Mutex<i64>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("node", &self.node.get()).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// What exists once the engine is open; before that, why a client cannot be served.
+    pub(super) fn services(&self) -> Result<&Services, &'static str> {
+        if *self.stopping.borrow() > Stopping::No {
+            return Err("the database system is shutting down");
+        }
+        let state = self.node.get();
+        if let Some(refusal) = state.refusal() {
+            return Err(refusal);
+        }
+        if state.in_recovery() && !self.config.current().bool(Setting::HotStandby) {
+            return Err("the database system is not accepting connections");
+        }
+        self.services.get().ok_or("the database system is starting up")
+    }
+
+    /// Reads the settings and the authentication rules again.
+    pub fn reload(&self) {
+        say(Level::Log, "received SIGHUP, reloading configuration files");
+        match self.config.reload() {
+            Ok(report) => {
+                *self.loaded.lock() = super::registry::now();
+                for line in &report.changes {
+                    say(Level::Log, line);
+                }
+                for line in &report.problems {
+                    say(Level::Log, line);
+                }
+                if !report.problems.is_empty() {
+                    let file = self.config.config_file().display();
+                    say(Level::Log, &format!("configuration file \"{file}\" contains errors; unaffected changes were applied"));
+                }
+                let settings = self.config.current();
+                log::configure(&settings);
+                if let Some(services) = self.services.get() {
+                    services.engine.set_checkpoint_settings(checkpoint_settings(&settings));
+                }
+            }
+            Err(e) => {
+                if let crate::config::ConfigError::Values { problems, .. } = &e {
+                    for problem in problems {
+                        say(Level::Log, problem);
+                    }
+                }
+                say(Level::Log, &format!("{e}; no changes were applied"));
+            }
+        }
+        match load_hba(&self.config.current()) {
+            Ok(hba) => self.hba.store(Arc::new(hba)),
+            Err(problems) => {
+                for problem in problems {
+                    say(Level::Log, &problem);
+                }
+                say(Level::Log, "pg_hba.conf was not reloaded");
+            }
+        }
+    }
+}
+
+fn say(level: Level, message: &str) {
+    log::emit(None, &Entry::new(level, message));
+}
+
+fn load_hba(settings: &Settings) -> Result<Hba, Vec<String>> {
+    Hba::load(&PathBuf::from(settings.str(Setting::HbaFile)), &PathBuf::from(settings.str(Setting::IdentFile)))
+}
+
+/// The engine's options from the settings.
+fn engine_options(settings: &Settings, node: Arc<NodeState>) -> EngineOptions {
+    let buffers = usize::try_from(settings.int(Setting::SharedBuffers)).unwrap_or(16_384);
+    let mut options = EngineOptions { pool: PoolOptions { buffers }, checkpoint: checkpoint_settings(settings), node, ..EngineOptions::default() };
+    if let Some(delay) = settings.duration(Setting::WalWriterDelay) {
+        options.wal.writer_delay = delay;
+    }
+    options
+}
+
+fn checkpoint_settings(settings: &Settings) -> CheckpointSettings {
+    CheckpointSettings {
+        timeout: settings.checkpoint_timeout(),
+        max_wal_bytes: settings.max_wal_size(),
+        min_wal_bytes: settings.min_wal_size(),
+        wal_keep_bytes: settings.wal_keep_size(),
+        completion_target: settings.checkpoint_completion_target(),
+        warning: settings.duration(Setting::CheckpointWarning).unwrap_or(Duration::from_secs(30)),
+        log: settings.bool(Setting::LogCheckpoints),
+    }
+}
+
+/// Runs the server process under the supervisor; the result is its exit code.
+pub fn run(invocation: &Invocation, supervisor: i32) -> u8 {
+    log::install();
+    let leash = match Leash::take(supervisor) {
+        Ok(leash) => leash,
+        Err(e) => {
+            say(Level::Fatal, &format!("could not start under the supervisor: {e}"));
+            return exit::FATAL;
+        }
+    };
+    if let Err((message, _)) = supervisor::check_data_dir(&invocation.data_dir) {
+        say(Level::Fatal, &message);
+        return exit::FATAL;
+    }
+    let config = match Config::load(&invocation.data_dir, invocation.settings.clone()) {
+        Ok(config) => config,
+        Err(e) => {
+            supervisor::report_config_error(&e);
+            return exit::FATAL;
+        }
+    };
+    log::configure(&config.current());
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("session").build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            say(Level::Fatal, &format!("could not start threads: {e}"));
+            return exit::FATAL;
+        }
+    };
+    let code = match runtime.block_on(serve(config, leash)) {
+        Ok(code) => code,
+        Err(Failed { message, hint }) => {
+            let mut entry = Entry::new(Level::Fatal, &message);
+            entry.hint = hint.as_deref();
+            log::emit(None, &entry);
+            exit::FATAL
+        }
+    };
+    // Tasks that are left have nothing to finish; a blocked one must not hold up the stop.
+    runtime.shutdown_background();
+    code
+}
+
+/// Why the server could not start.
+struct Failed {
+    message: String,
+    hint: Option<String>,
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(e: std::io::Error) -> Self {
+        Self { message: format!("could not start: {e}"), hint: None }
+    }
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+    quit: Signal,
+    hup: Signal,
+    usr1: Signal,
+}
+
+async fn serve(config: Arc<Config>, leash: Leash) -> Result<u8, Failed> {
+    // Before anything else, so that no signal kills a process that could have stopped in order.
+    let signals = Signals {
+        term: signal(SignalKind::terminate())?,
+        int: signal(SignalKind::interrupt())?,
+        quit: signal(SignalKind::quit())?,
+        hup: signal(SignalKind::hangup())?,
+        usr1: signal(SignalKind::user_defined1())?,
+    };
+    let _pipe = signal(SignalKind::pipe())?;
+    let settings = config.current();
+    let data_dir = config.data_dir().to_owned();
+    say(Level::Log, &format!("starting PostgreSQL {} on {}", super::POSTGRES_VERSION, std::env::consts::ARCH));
+    let mut listeners = listener::bind(&settings, &data_dir, leash.supervisor).map_err(|(message, hint)| Failed { message, hint })?;
+    for (number, text) in [(5, listeners.first_directory.as_str()), (6, &listeners.first_address), (7, "        0         0")] {
+        pid_file::set_line(&data_dir, number, text)?;
+    }
+    pid_file::set_status(&data_dir, Status::Starting)?;
+    let hba = load_hba(&settings).map_err(|problems| {
+        for problem in &problems {
+            say(Level::Log, problem);
+        }
+        Failed { message: format!("could not load {}", settings.str(Setting::HbaFile)), hint: None }
+    })?;
+    let mut secret = [0_u8; 32];
+    rand::rng().fill_bytes(&mut secret);
+    let now = super::registry::now();
+    let server = Arc::new(Server {
+        config,
+        registry: Arc::new(Registry::default()),
+        node: Arc::new(NodeState::default()),
+        hba: ArcSwap::from_pointee(hba),
+        secret,
+        services: OnceLock::new(),
+        stopping: watch::Sender::new(Stopping::No),
+        started: now,
+        loaded: Mutex::new(now),
+    });
+    listeners.accept(&server);
+    run_until_stopped(&server, signals, &leash).await
+}
+
+/// A promotion or anything else the engine does on request, off the async threads.
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(f).await.ok()
+}
+
+async fn run_until_stopped(server: &Arc<Server>, mut signals: Signals, leash: &Leash) -> Result<u8, Failed> {
+    let data_dir = server.config.data_dir().to_owned();
+    let mut states = server.node.subscribe();
+    let options = engine_options(&server.config.current(), Arc::clone(&server.node));
+    let opening_dir = data_dir.clone();
+    let mut opening = Some(tokio::task::spawn_blocking(move || Engine::open(&opening_dir, options)));
+    let mut told: Option<State> = None;
+    let mut ended: Option<tokio::task::JoinHandle<Result<(), EngineError>>> = None;
+    loop {
+        tell_state(server, leash, &mut told)?;
+        tokio::select! {
+            opened = join(&mut opening), if opening.is_some() => {
+                opening = None;
+                match opened {
+                    Some(Ok(Ok(engine))) => start_services(server, engine)?,
+                    Some(Ok(Err(e))) => return Err(Failed { message: error_chain(&e), hint: None }),
+                    Some(Err(e)) => return Err(Failed { message: format!("recovery ended unexpectedly: {e}"), hint: None }),
+                    None => {}
+                }
+            }
+            changed = states.changed() => {
+                if changed.is_err() || server.node.get() == State::Failed {
+                    say(Level::Panic, "the storage engine failed");
+                    std::process::abort();
+                }
+            }
+            _ = signals.hup.recv() => server.reload(),
+            _ = signals.usr1.recv() => on_request(server).await,
+            _ = signals.quit.recv() => {
+                say(Level::Log, "received immediate shutdown request");
+                return Ok(exit::IMMEDIATE);
+            }
+            _ = signals.term.recv() => {
+                if *server.stopping.borrow() < Stopping::Smart {
+                    say(Level::Log, "received smart shutdown request");
+                    server.stopping.send_replace(Stopping::Smart);
+                    set_status(server, Status::Stopping);
+                    ended.get_or_insert_with(|| tokio::spawn(stop(Arc::clone(server))));
+                }
+            }
+            _ = signals.int.recv() => {
+                if *server.stopping.borrow() < Stopping::Fast {
+                    say(Level::Log, "received fast shutdown request");
+                    server.stopping.send_replace(Stopping::Fast);
+                    set_status(server, Status::Stopping);
+                    if server.registry.client_count() > 0 {
+                        say(Level::Log, "aborting any active transactions");
+                    }
+                    ended.get_or_insert_with(|| tokio::spawn(stop(Arc::clone(server))));
+                }
+            }
+            result = join(&mut ended), if ended.is_some() => {
+                return match result {
+                    Some(Ok(Ok(()))) | None => Ok(exit::CLEAN),
+                    Some(Ok(Err(e))) => Err(Failed { message: error_chain(&e), hint: None }),
+                    Some(Err(e)) => Err(Failed { message: format!("shutdown ended unexpectedly: {e}"), hint: None }),
+                };
+            }
+        }
+    }
+}
+
+/// Puts what needs the engine together, and opens the door to sessions.
+fn start_services(server: &Arc<Server>, engine: Arc<Engine>) -> Result<(), Failed> {
+    let catalog = Catalog::new(engine.ctx().clone());
+    let replication = Replication::start(Arc::clone(&engine), Arc::clone(&server.config))
+        .map_err(|e| Failed { message: error_chain(&e), hint: None })?;
+    // Only this task sets it.
+    let _once = server.services.set(Services { engine, catalog, replication });
+    Ok(())
+}
+
+async fn join<T>(task: &mut Option<tokio::task::JoinHandle<T>>) -> Option<Result<T, tokio::task::JoinError>> {
+    match task {
+        Some(task) => Some(task.await),
+        None => None,
+    }
+}
+
+/// An error with its causes, on one line.
+fn error_chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut source = e.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn set_status(server: &Server, status: Status) {
+    if let Err(e) = pid_file::set_status(server.config.data_dir(), status) {
+        say(Level::Log, &format!("could not write lock file \"{}\": {e}", pid_file::PID_FILE));
+    }
+}
+
+/// Tells log, lock file and supervisor about a state sessions care about.
+fn tell_state(server: &Server, leash: &Leash, told: &mut Option<State>) -> Result<(), Failed> {
+    if server.services.get().is_none() || *server.stopping.borrow() > Stopping::No {
+        return Ok(());
+    }
+    let state = server.node.get();
+    if *told == Some(state) {
+        return Ok(());
+    }
+    let hot = server.config.current().bool(Setting::HotStandby);
+    match state {
+        State::StandbyRecovering if !hot => {
+            pid_file::set_status(server.config.data_dir(), Status::Standby)?;
+            leash.ready();
+        }
+        State::HotStandby if hot => {
+            server.config.set_internal(Setting::InHotStandby, "on").map_err(|e| Failed { message: e.to_string(), hint: None })?;
+            say(Level::Log, "database system is ready to accept read-only connections");
+            pid_file::set_status(server.config.data_dir(), Status::Ready)?;
+            leash.ready();
+        }
+        State::Primary => {
+            server.config.set_internal(Setting::InHotStandby, "off").map_err(|e| Failed { message: e.to_string(), hint: None })?;
+            say(Level::Log, "database system is ready to accept connections");
+            pid_file::set_status(server.config.data_dir(), Status::Ready)?;
+            leash.ready();
+        }
+        State::Starting
+        | State::CrashRecovery
+        | State::StandbyRecovering
+        | State::HotStandby
+        | State::Promoting
+        | State::ShuttingDown
+        | State::Stopped
+        | State::Failed => {}
+    }
+    *told = Some(state);
+    Ok(())
+}
+
+/// SIGUSR1: files in the data directory say what is asked for.
+async fn on_request(server: &Arc<Server>) {
+    let promote = server.config.data_dir().join("promote");
+    if std::fs::remove_file(&promote).is_ok() {
+        match server.services.get() {
+            Some(services) if services.engine.is_in_recovery() => {
+                let replication = Arc::clone(&services.replication);
+                // Not awaited: the server goes on serving, and stops if asked to, meanwhile.
+                tokio::spawn(async move {
+                    if let Err(e) = replication.promote(None).await {
+                        say(Level::Log, &format!("promotion failed: {}", error_chain(&e)));
+                    }
+                });
+            }
+            _ => say(Level::Log, "promote request ignored: recovery is not in progress"),
+        }
+    }
+    let rotate = server.config.data_dir().join("logrotate");
+    if std::fs::remove_file(&rotate).is_ok() {
+        say(Level::Log, "log rotation request ignored: the log is not collected into files");
+    }
+}
+
+async fn is_fast(stopping: &mut watch::Receiver<Stopping>) {
+    // An error means the server is gone, and nobody waits for this.
+    let _gone = stopping.wait_for(|s| *s >= Stopping::Fast).await.is_err();
+}
+
+/// Ends sessions as the mode asks, then the engine.
+async fn stop(server: Arc<Server>) -> Result<(), EngineError> {
+    let mut stopping = server.stopping.subscribe();
+    let clients_gone = || server.registry.wait_gone(|a| a.replication);
+    tokio::select! {
+        () = clients_gone() => {}
+        () = is_fast(&mut stopping) => {
+            server.registry.stop_all(CancelReason::Terminate, false);
+            clients_gone().await;
+        }
+    }
+    let Some(services) = server.services.get() else {
+        // Still recovering: what is on disk is what the next start recovers.
+        return Ok(());
+    };
+    services.replication.stop_receiver().await;
+    let engine = Arc::clone(&services.engine);
+    say(Level::Log, "shutting down");
+    let result = blocking(move || engine.shutdown(ShutdownMode::Fast)).await;
+    services.replication.finish_senders().await;
+    server.registry.stop_all(CancelReason::Terminate, true);
+    server.registry.wait_gone(|_| false).await;
+    result.unwrap_or(Ok(()))
+}
+

@@ -1,0 +1,197 @@
+//! One client's socket and its two buffers.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::wire::frontend::{Frontend, WireError};
+use crate::wire::Writer;
+
+/// A socket of either family.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Writes what the socket takes now.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(s) => s.try_write(bytes),
+            Self::Unix(s) => s.try_write(bytes),
+        }
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(s) => s.writable().await,
+            Self::Unix(s) => s.writable().await,
+        }
+    }
+
+    /// The client's address; `None` for a Unix socket.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(s) => s.peer_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Address and port of this end.
+    pub(super) fn local(&self) -> Option<(IpAddr, u16)> {
+        match self {
+            Self::Tcp(s) => s.local_addr().ok().map(|a| (a.ip(), a.port())),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// User id of the process at the other end of a Unix socket.
+    pub(super) fn peer_uid(&self) -> Option<u32> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(s) => s.peer_cred().ok().map(|c| c.uid()),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(s) => Pin::new(s).poll_read(cx, buf),
+            Self::Unix(s) => Pin::new(s).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(s) => Pin::new(s).poll_write(cx, buf),
+            Self::Unix(s) => Pin::new(s).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(s) => Pin::new(s).poll_flush(cx),
+            Self::Unix(s) => Pin::new(s).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Why no message came.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    /// The client closed its end, or the socket failed.
+    Closed,
+    /// What it sent is no message.
+    Wire(WireError),
+}
+
+/// How much a read asks for at least.
+const READ_BYTES: usize = 8 * 1024;
+/// Output held back until the next Sync; beyond it the socket is written to in between.
+pub(super) const OUTPUT_BYTES: usize = 64 * 1024;
+/// A buffer that grew beyond this is given back when it is empty, so that an idle session is small.
+const KEEP_BYTES: usize = 64 * 1024;
+
+/// A client's socket with what was read and not decoded, and what was encoded and not written.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stream: Stream,
+    pub(super) input: BytesMut,
+    pub(super) out: Writer,
+    /// Bytes of `out` that are written already.
+    sent: usize,
+}
+
+impl Connection {
+    pub(super) fn new(stream: Stream) -> Self {
+        Self { stream, input: BytesMut::new(), out: Writer::default(), sent: 0 }
+    }
+
+    /// A message that is already here.
+    pub(super) fn decode(&mut self, max: usize) -> Result<Option<Frontend>, ReadError> {
+        Frontend::decode(&mut self.input, max).map_err(ReadError::Wire)
+    }
+
+    /// Waits for more bytes. Cancel-safe.
+    pub(super) async fn fill(&mut self) -> Result<(), ReadError> {
+        self.input.reserve(READ_BYTES);
+        match self.stream.read_buf(&mut self.input).await {
+            Ok(0) | Err(_) => Err(ReadError::Closed),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// The next message. Cancel-safe.
+    pub(super) async fn next(&mut self, max: usize) -> Result<Frontend, ReadError> {
+        loop {
+            if let Some(message) = self.decode(max)? {
+                return Ok(message);
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// Writes everything: one system call if the socket takes it.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        while !self.try_flush()? {
+            self.stream.writable().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what the socket takes; true if nothing is left.
+    fn try_flush(&mut self) -> io::Result<bool> {
+        while self.sent < self.out.buf.len() {
+            match self.stream.try_write(&self.out.buf[self.sent..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => self.sent += n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.sent = 0;
+        self.out.buf.clear();
+        if self.out.buf.capacity() > KEEP_BYTES * 4 {
+            self.out.buf = BytesMut::new();
+        }
+        Ok(true)
+    }
+
+    /// Writes everything from inside synchronous code, which may block this thread: for results longer than [`OUTPUT_BYTES`].
+    pub(super) fn flush_blocking(&mut self) -> io::Result<()> {
+        if self.try_flush()? {
+            return Ok(());
+        }
+        crate::txn::blocking(|| {
+            let runtime = tokio::runtime::Handle::current();
+            while !self.try_flush()? {
+                runtime.block_on(self.stream.writable())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Gives memory back before an idle wait.
+    pub(super) fn shrink(&mut self) {
+        if self.input.is_empty() && self.input.capacity() > KEEP_BYTES {
+            self.input = BytesMut::new();
+        }
+    }
+}
