@@ -342,7 +342,6 @@ impl Plan {
                 fs::DirBuilder::new().recursive(true).mode(self.dir_mode).create(&path).map_err(io_error(name))?;
             }
         }
-        self.file("PG_VERSION", "15\n")?;
         self.file("postgresql.conf", &self.postgresql_conf())?;
         self.file(
             "postgresql.auto.conf",

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 /// Tool name and the command of ours that takes its options.
-pub const TOOLS: &[(&str, &str)] = &[
+pub(super) const TOOLS: &[(&str, &str)] = &[
     ("initdb", "initdb"),
     ("pg_ctl", "pg_ctl"),
     ("postgres", "postgres"),

@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 ///
 /// # Errors
 /// The kernel's, for watches.
-pub fn until<T>(
+pub(super) fn until<T>(
     dirs: &[PathBuf],
     pid: Option<i32>,
     timeout: Duration,
@@ -25,9 +25,9 @@ pub fn until<T>(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let watch = watch_dirs(dirs)?;
-        let watch = AsyncFd::register(watch)?;
+        let watch = async_fd(watch)?;
         let ended = match pid.and_then(Pid::from_raw).map(|p| pidfd_open(p, PidfdFlags::NONBLOCK)) {
-            Some(Ok(fd)) => Some(AsyncFd::register(fd)?),
+            Some(Ok(fd)) => Some(async_fd(fd)?),
             // Gone already: `done` sees that.
             Some(Err(_)) | None => None,
         };
@@ -53,6 +53,11 @@ pub fn until<T>(
             }
         }
     })
+}
+
+#[expect(deprecated, reason = "its replacement is unsafe for types that could close the descriptor; an OwnedFd cannot")]
+fn async_fd(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(fd)
 }
 
 async fn end_of(process: Option<&AsyncFd<OwnedFd>>) {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::engine::{CreateOptions, Engine, ShutdownMode};
+use crate::sql::catalog::bootstrap::{BootstrapOptions, bootstrap};
 
 /// Makes a cluster in the empty directory `dir`, with one superuser.
 ///
@@ -11,6 +12,11 @@ use crate::engine::{CreateOptions, Engine, ShutdownMode};
 pub fn create(dir: &Path, segment_bytes: u32, superuser: &str, password: Option<&str>) -> Result<(), String> {
     let options = CreateOptions { segment_bytes, ..CreateOptions::default() };
     let engine = Engine::create(dir, options).map_err(|e| e.to_string())?;
-    let _unused = (superuser, password);
+    let options = BootstrapOptions {
+        superuser: superuser.to_owned(),
+        password: password.map(str::to_owned),
+        ..BootstrapOptions::default()
+    };
+    bootstrap(engine.ctx(), &options).map_err(|e| e.to_string())?;
     engine.shutdown(ShutdownMode::Fast).map_err(|e| e.to_string())
 }

@@ -11,7 +11,7 @@ use super::registry::{Registered, SessionState, now};
 use super::server::Server;
 use super::startup::Login;
 use super::stream::{Connection, ReadError};
-use crate::config::{SetScope, Setting, Value};
+use crate::config::Setting;
 use crate::control::log::{self, Entry, Level, Who};
 use crate::engine::Engine;
 use crate::executor::context::cancelled;
@@ -19,6 +19,7 @@ use crate::executor::{Notice, SessionContext};
 use crate::replication::Replication;
 use crate::replication::sender::After;
 use crate::replication::{command, connection, sender};
+use crate::sql::catalog::bootstrap::TEMPLATE1;
 use crate::sql::catalog::{Catalog, Viewer};
 use crate::sql::types::{ByteaOutput, DateOrder, DateStyle, IntervalStyle, IoSettings};
 use crate::sqlstate::{Reach, SqlError, SqlState};
@@ -64,7 +65,7 @@ impl Session {
         let services = server.services().ok()?;
         let (engine, catalog, replication) =
             (Arc::clone(&services.engine), Arc::clone(&services.catalog), Arc::clone(&services.replication));
-        let database = login.database.as_ref().map_or(super::TEMPLATE1_OID, |d| d.oid);
+        let database = login.database.as_ref().map_or(TEMPLATE1, |d| d.oid);
         let viewer = Viewer {
             database,
             user: login.role.oid,
@@ -510,9 +511,4 @@ fn apply_io(settings: &crate::config::SessionSettings, io: &mut IoSettings) {
         io.time_zone = jiff::tz::TimeZone::get(zone).or_else(|_| jiff::tz::TimeZone::posix(zone)).unwrap_or(jiff::tz::TimeZone::UTC);
         io.time_zone_name = zone.into();
     }
-}
-
-/// A text value for an internal setting.
-pub(super) fn set_text(settings: &mut crate::config::SessionSettings, setting: Setting, text: &str) {
-    settings.set_internal(setting, Value::Str(text.into()), SetScope::Local);
 }

@@ -26,8 +26,6 @@ pub(super) struct StatementEntry {
     /// Catalog version it was prepared at.
     version: Option<u64>,
     settings_version: u64,
-    /// Made by PREPARE.
-    pub(super) from_sql: bool,
 }
 
 impl StatementEntry {
@@ -37,9 +35,8 @@ impl StatementEntry {
         text: Arc<str>,
         types: Vec<Oid>,
         ctx: &SessionContext,
-        from_sql: bool,
     ) -> Self {
-        Self { prepared, kind, text, types, version: ctx.catalog.version(), settings_version: ctx.settings.version(), from_sql }
+        Self { prepared, kind, text, types, version: ctx.catalog.version(), settings_version: ctx.settings.version() }
     }
 }
 
@@ -121,7 +118,7 @@ impl Session {
         let entry = match statements.pop() {
             None => {
                 self.begin_unless_failed();
-                StatementEntry::new(None, StmtKind::Utility, text, types, &self.ctx, false)
+                StatementEntry::new(None, StmtKind::Utility, text, types, &self.ctx)
             }
             Some(statement) => {
                 let kind = statement.kind();
@@ -130,7 +127,7 @@ impl Session {
                 }
                 self.begin_unless_failed();
                 let prepared = sql::prepare(&mut self.ctx, statement, &types)?;
-                StatementEntry::new(Some(prepared), kind, text, types, &self.ctx, false)
+                StatementEntry::new(Some(prepared), kind, text, types, &self.ctx)
             }
         };
         self.statements.insert(name, entry);

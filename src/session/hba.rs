@@ -89,7 +89,6 @@ struct Ident {
 }
 
 /// What a client asks for.
-#[derive(Debug)]
 pub(super) struct Request<'a> {
     pub(super) database: &'a str,
     pub(super) user: &'a str,

@@ -24,10 +24,5 @@ pub use registry::{Activity, Registry, SessionEntry, SessionState};
 pub use scram::scram_verifier;
 pub use server::Server;
 
-/// OID of the database that new ones are cloned from.
-const TEMPLATE1_OID: u32 = 1;
-/// OID of the superuser made by initdb.
-const BOOTSTRAP_ROLE_OID: u32 = 10;
-
 /// The version of PostgreSQL whose behaviour this is, as its tools print it.
 pub const POSTGRES_VERSION: &str = "15.18 (Afterimage 0.1.0)";

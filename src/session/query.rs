@@ -14,8 +14,9 @@ use super::registry::now;
 use crate::config::Setting;
 use crate::control::log::{self, Entry, Level};
 use crate::executor::copy::CopyInState;
-use crate::executor::{Portal, PortalStatus, RawStmt, StmtKind, TransactionKind};
+use crate::executor::{Exec, ExecState, Portal, PortalStatus, RawStmt, StmtKind, TransactionKind};
 use crate::sql;
+use crate::sql::types::Datum;
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::CancelReason;
 use crate::wire::frontend::MAX_MESSAGE_BYTES;
@@ -250,7 +251,7 @@ impl Session {
         let inner = statement.with_node(node);
         let kind = inner.kind();
         let prepared = sql::prepare(&mut self.ctx, inner, &types)?;
-        self.statements.insert(p.name.clone(), StatementEntry::new(Some(prepared), kind, Arc::clone(&self.text), types, &self.ctx, true));
+        self.statements.insert(p.name.clone(), StatementEntry::new(Some(prepared), kind, Arc::clone(&self.text), types, &self.ctx));
         Ok("PREPARE".into())
     }
 
@@ -282,7 +283,9 @@ impl Session {
         for (node, type_oid) in e.params.iter().zip(&prepared.param_types) {
             let front_end = self.ctx.front_end;
             let expression = front_end.table_expression(&mut self.ctx, node, None, Some((*type_oid, -1)), "EXECUTE parameters")?;
-            values.push(crate::executor::eval::evaluate_once(&mut self.ctx, &expression.code)?);
+            let mut state = ExecState::bare();
+            let mut exec = Exec { session: &mut self.ctx, state: &mut state };
+            values.push(expression.code.eval(&mut exec, &[])?);
         }
         sql::open_portal(&mut self.ctx, prepared, values)
     }
@@ -407,7 +410,7 @@ struct Counter {
 }
 
 impl crate::executor::RowSink for Counter {
-    fn row(&mut self, _values: &[crate::sql::types::Datum]) -> Result<(), SqlError> {
+    fn row(&mut self, _values: &[Datum]) -> Result<(), SqlError> {
         self.rows += 1;
         Ok(())
     }

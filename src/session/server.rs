@@ -151,7 +151,6 @@ fn checkpoint_settings(settings: &Settings) -> CheckpointSettings {
     CheckpointSettings {
         timeout: settings.checkpoint_timeout(),
         max_wal_bytes: settings.max_wal_size(),
-        min_wal_bytes: settings.min_wal_size(),
         wal_keep_bytes: settings.wal_keep_size(),
         completion_target: settings.checkpoint_completion_target(),
         warning: settings.duration(Setting::CheckpointWarning).unwrap_or(Duration::from_secs(30)),
@@ -418,7 +417,7 @@ async fn on_request(server: &Arc<Server>) {
                 let replication = Arc::clone(&services.replication);
                 // Not awaited: the server goes on serving, and stops if asked to, meanwhile.
                 tokio::spawn(async move {
-                    if let Err(e) = replication.promote(None).await {
+                    if let Err(e) = replication.promote().await {
                         say(Level::Log, &format!("promotion failed: {}", error_chain(&e)));
                     }
                 });

@@ -12,6 +12,8 @@ use super::server::Server;
 use super::stream::{Connection, ReadError, Stream};
 use crate::config::{SessionSettings, Setting, Source};
 use crate::control::log::{self, Entry, Level, Who};
+use crate::sql::catalog::bootstrap::TEMPLATE1;
+use crate::sql::catalog::relation::BOOTSTRAP_ROLE;
 use crate::sql::catalog::{CatalogHandle, Database, Role, Viewer};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{Proc, ProcId};
@@ -36,7 +38,6 @@ pub(super) struct Login {
     pub(super) proc: Arc<Proc>,
     pub(super) who: Who,
     pub(super) replication: bool,
-    pub(super) method: &'static str,
 }
 
 /// Serves one client from its first byte to its last.
@@ -102,8 +103,8 @@ async fn log_in(server: &Arc<Server>, conn: &mut Connection, who: &mut Who) -> R
     let proc = services.engine.ctx().txns.enter(ProcId(registered.entry.pid), Arc::clone(&registered.entry.cancel));
     // Roles and databases are in catalogs all databases share; any database's view of them will do.
     let viewer = Viewer {
-        database: crate::session::TEMPLATE1_OID,
-        user: crate::session::BOOTSTRAP_ROLE_OID,
+        database: TEMPLATE1,
+        user: BOOTSTRAP_ROLE,
         user_name: wish.user.as_str().into(),
         search_path: "".into(),
         temp_namespace: None,
@@ -160,6 +161,8 @@ async fn log_in(server: &Arc<Server>, conn: &mut Connection, who: &mut Who) -> R
     who.application = session.str(Setting::ApplicationName).to_owned();
     who.backend_type = if wish.walsender { "walsender".into() } else { "client backend".into() };
     if settings.bool(Setting::LogConnections) {
+        let text = format!("connection authenticated: identity=\"{}\" method={method}", wish.user);
+        log::emit(Some(who), &Entry::new(Level::Log, &text));
         let mut text = if wish.walsender {
             format!("replication connection authorized: user={}", wish.user)
         } else {
@@ -173,7 +176,7 @@ async fn log_in(server: &Arc<Server>, conn: &mut Connection, who: &mut Who) -> R
         }
         log::emit(Some(who), &Entry::new(Level::Log, &text));
     }
-    let login = Login { role, database, settings: session, proc, who: who.clone(), replication: wish.walsender, method };
+    let login = Login { role, database, settings: session, proc, who: who.clone(), replication: wish.walsender };
     Ok(Some((registered, login)))
 }
 

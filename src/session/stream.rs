@@ -1,7 +1,7 @@
 //! One client's socket and its two buffers.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -39,14 +39,6 @@ impl Stream {
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(s) => s.peer_addr().ok(),
-            Self::Unix(_) => None,
-        }
-    }
-
-    /// Address and port of this end.
-    pub(super) fn local(&self) -> Option<(IpAddr, u16)> {
-        match self {
-            Self::Tcp(s) => s.local_addr().ok().map(|a| (a.ip(), a.port())),
             Self::Unix(_) => None,
         }
     }
