@@ -19,7 +19,10 @@ pub mod format;
 pub mod history;
 pub mod ids;
 mod insert;
-#[expect(unsafe_code, reason = "mapped files; each block says what it relies on")]
+#[expect(
+    unsafe_code,
+    reason = "mapped files; each block says what it relies on"
+)]
 mod mmap;
 pub mod reader;
 mod receive;
@@ -28,9 +31,11 @@ pub mod rmgr;
 pub mod segment;
 
 pub use error::WalError;
-pub use ids::{BlockNo, Fork, Lsn, LsnRange, Oid, RelId, SegNo, StartId, SystemId, TimelineId, Xid};
 pub use flush::{FLUSHED_BYTES, FLUSHED_FILE, FlushedMark};
-pub use insert::{Listener, Positions, Wal, WalEnd, WalOptions};
+pub use ids::{
+    BlockNo, Fork, Lsn, LsnRange, Oid, RelId, SegNo, StartId, SystemId, TimelineId, Xid,
+};
+pub use insert::{FailureHandler, Listener, Positions, Wal, WalEnd, WalOptions};
 pub use reader::{ReadStop, StopReason, WalReader};
 pub use receive::StreamCheck;
 pub use record::{BlockRef, Record, RecordBuf, RecordBuilder};
