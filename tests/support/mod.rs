@@ -1,4 +1,6 @@
-//! What the test binaries share: nodes made of real processes, and a load whose acknowledgements are written down.
+//! What the test binaries share: nodes made of real processes, a load whose acknowledgements are written down, PostgreSQL to compare with.
+#![allow(dead_code, reason = "each test binary uses what it needs")]
 
 pub mod journal;
 pub mod node;
+pub mod oracle;

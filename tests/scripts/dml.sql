@@ -1,0 +1,222 @@
+# INSERT, UPDATE, DELETE and their clauses.
+
+create table a (id int primary key, v text, n int); create table b (id int, w text);
+---
+
+insert into a values (1, 'one', 10), (2, 'two', 20), (3, 'three', 30) returning id, v || '!' as w;
+---
+id|w
+1|one!
+2|two!
+3|three!
+(3 rows)
+
+insert into a (v, id) select 'gen' || g, g from generate_series(4, 6) g;
+---
+
+insert into a values (1, 'again', 0) on conflict do nothing;
+---
+
+insert into a values (1, 'again', 0), (7, 'seven', 70) on conflict (id) do update set v = excluded.v || '/' || a.v, n = a.n + 1 returning *;
+---
+id|v|n
+1|again/one|11
+7|seven|70
+(2 rows)
+
+insert into a values (1, 'x', 0) on conflict (id) do update set n = 99 where a.n > 1000 returning *;
+---
+id|v|n
+(0 rows)
+
+insert into a values (8, 'p', 1), (8, 'q', 2) on conflict (id) do update set v = excluded.v;
+---
+ERROR:  21000: ON CONFLICT DO UPDATE command cannot affect row a second time
+HINT:  Ensure that no rows proposed for insertion within the same command have duplicate constrained values.
+
+insert into a values (1, 'clash', 1) on conflict (v) do nothing;
+---
+ERROR:  42P10: there is no unique or exclusion constraint matching the ON CONFLICT specification
+
+insert into a default values;
+---
+ERROR:  23502: null value in column "id" of relation "a" violates not-null constraint
+DETAIL:  Failing row contains (null, null, null).
+SCHEMA NAME:  public
+TABLE NAME:  a
+COLUMN NAME:  id
+
+insert into b values (1, 'bone'), (1, 'bone2'), (9, 'bnine');
+---
+
+update a set n = n * 2 where id <= 2 returning id, n;
+---
+id|n
+1|22
+2|40
+(2 rows)
+
+update a set (v, n) = ('both', 1) where id = 3 returning *;
+---
+id|v|n
+3|both|1
+(1 row)
+
+update a set v = b.w from b where a.id = b.id and b.w = 'bone' returning a.id, a.v, b.w;
+---
+id|v|w
+1|bone|bone
+(1 row)
+
+update a set n = (select count(*) from b where b.id = a.id) where id in (1, 2);
+---
+
+select * from a order by id;
+---
+id|v|n
+1|bone|2
+2|two|0
+3|both|1
+4|gen4|
+5|gen5|
+6|gen6|
+7|seven|70
+(7 rows)
+
+update a set id = 2 where id = 1;
+---
+ERROR:  23505: duplicate key value violates unique constraint "a_pkey"
+DETAIL:  Key (id)=(2) already exists.
+SCHEMA NAME:  public
+TABLE NAME:  a
+CONSTRAINT NAME:  a_pkey
+
+update a set id = id + 100;
+---
+
+select id from a order by id;
+---
+id
+101
+102
+103
+104
+105
+106
+107
+(7 rows)
+
+update a set n = default, v = null where id = 101 returning *;
+---
+id|v|n
+101||
+(1 row)
+
+delete from a using b where a.id = b.id + 100 returning a.id, b.w;
+---
+id|w
+101|bone
+(1 row)
+
+delete from a where id > 105 returning *;
+---
+id|v|n
+106|gen6|
+107|seven|70
+(2 rows)
+
+with gone as (delete from a where n is null returning id) select count(*) from gone;
+---
+count
+2
+(1 row)
+
+select * from a order by id;
+---
+id|v|n
+102|two|0
+103|both|1
+(2 rows)
+
+with ins as (insert into a values (500, 'cte', 5) returning *) select v, n from ins;
+---
+v|n
+cte|5
+(1 row)
+
+update a set nope = 1;
+---
+ERROR:  42703: column "nope" of relation "a" does not exist
+LINE 1: update a set nope = 1;
+                     ^
+
+update nope set a = 1;
+---
+ERROR:  42P01: relation "nope" does not exist
+LINE 1: update nope set a = 1;
+               ^
+
+delete from a where nope = 1;
+---
+ERROR:  42703: column "nope" does not exist
+LINE 1: delete from a where nope = 1;
+                            ^
+
+insert into a values (600);
+---
+
+insert into a values (601, 'a', 1, 2);
+---
+ERROR:  42601: INSERT has more expressions than target columns
+LINE 1: insert into a values (601, 'a', 1, 2);
+                                           ^
+
+insert into a (id) values (1, 2);
+---
+ERROR:  42601: INSERT has more expressions than target columns
+LINE 1: insert into a (id) values (1, 2);
+                                      ^
+
+insert into a values ('x');
+---
+ERROR:  22P02: invalid input syntax for type integer: "x"
+LINE 1: insert into a values ('x');
+                              ^
+
+delete from a; select count(*) from a;
+---
+count
+0
+(1 row)
+
+create table d (id int default 5, at text default 'd' || 'e', u int default null);
+---
+
+insert into d values (default, default, 1), (6, 'x', default) returning *;
+---
+id|at|u
+5|de|1
+6|x|
+(2 rows)
+
+insert into d select 1, 'multi', g from generate_series(1, 1000) g; select count(*), sum(u), min(u), max(u) from d;
+---
+count|sum|min|max
+1002|500501|1|1000
+(1 row)
+
+update d set u = u + 1 where u % 2 = 0; select count(*) filter (where u % 2 = 1), sum(u) from d;
+---
+count|sum
+1001|501001
+(1 row)
+
+create table sw (id int primary key, x int); insert into sw select g, g from generate_series(1, 5) g; update sw set x = 6 - x; select * from sw order by id;
+---
+id|x
+1|5
+2|4
+3|3
+4|2
+5|1
+(5 rows)
