@@ -238,7 +238,10 @@ pub fn run(invocation: &Invocation) -> u8 {
             1
         }
     };
-    say("database system is shut down");
+    if code != 0 {
+        // After a clean stop the engine has said so.
+        say("database system is shut down");
+    }
     code
 }
 

@@ -64,7 +64,7 @@ pub async fn serve(node: &Arc<Replication>, conn: &mut Connection<'_>, command: 
                 conn.database.map(str::to_owned),
             ];
             let columns = [("systemid", ColumnType::Text), ("timeline", ColumnType::Int4), ("xlogpos", ColumnType::Text), ("dbname", ColumnType::Text)];
-            conn.put_result(&columns, &[row]);
+            conn.put_rows(&columns, &[row]);
             conn.out.command_complete("IDENTIFY_SYSTEM");
         }
         ReplicationCommand::Show(name) => {

@@ -1,5 +1,6 @@
 //! The server process: recovers, listens, serves, reloads, stops.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -332,6 +333,11 @@ async fn run_until_stopped(server: &Arc<Server>, mut signals: Signals, leash: &L
 
 /// Puts what needs the engine together, and opens the door to sessions.
 fn start_services(server: &Arc<Server>, engine: Arc<Engine>) -> Result<(), Failed> {
+    let bad = |e: crate::sqlstate::SqlError| Failed { message: e.to_string(), hint: None };
+    let segment = engine.wal().segment_bytes();
+    server.config.set_internal(Setting::WalSegmentSize, &segment.to_string()).map_err(bad)?;
+    let mode = std::fs::metadata(engine.data_dir())?.mode() & 0o777;
+    server.config.set_internal(Setting::DataDirectoryMode, &format!("0{mode:o}")).map_err(bad)?;
     let catalog = Catalog::new(engine.ctx().clone());
     let replication = Replication::start(Arc::clone(&engine), Arc::clone(&server.config))
         .map_err(|e| Failed { message: error_chain(&e), hint: None })?;

@@ -104,7 +104,7 @@ impl Disk for RealDisk {
             Open::CreateNew => options.write(true).create_new(true),
             Open::Truncate => options.write(true).create(true).truncate(true),
         };
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o640);
         Ok(Arc::new(RealFile(options.open(path)?)))
     }
 
@@ -122,7 +122,7 @@ impl Disk for RealDisk {
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         let mut builder = fs::DirBuilder::new();
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o750);
         builder.recursive(true).create(path)
     }
 
