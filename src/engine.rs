@@ -25,6 +25,7 @@ pub use crate::control::checkpoint::{CheckpointRequest, CheckpointSettings};
 use crate::{
     access::AccessCtx,
     control::{
+        background_writer::BackgroundWriter,
         checkpoint::{CheckpointEnv, Checkpointer, RestartPoints, Retention},
         control_store::ControlStore,
         error::ControlError,
@@ -37,7 +38,7 @@ use crate::{
         replay::{Consistency, Redo},
         start::{self, Mode, Promotion, Start},
     },
-    storage::{BufferPool, Files, PoolOptions, StorageError, critical::stop_node, database::PG_VERSION, double_write::DoubleWrite},
+    storage::{BufferPool, Files, PoolOptions, StorageError, critical::stop_node, database::PG_VERSION, double_write::DoubleWrite, unlogged},
     txn::{LockManager, Transactions, TransactionsStart, TxnError},
 };
 
@@ -182,6 +183,7 @@ pub struct Engine {
     oids: Arc<OidCounter>,
     progress: Arc<Progress>,
     checkpointer: Arc<Checkpointer>,
+    background_writer: BackgroundWriter,
     dispatcher: Dispatcher,
     /// Rank 3: promotion, following and shutdown, one at a time. `Some` on a standby.
     replay: Mutex<Option<Arc<Replay>>>,
@@ -374,6 +376,7 @@ impl Engine {
             held.retain(|b| b.strong_count() > 0);
             held.iter().filter_map(Weak::upgrade).map(|lsn| *lsn).min()
         }));
+        let background_writer = BackgroundWriter::start(&pool)?;
         let dispatcher =
             Dispatcher { ctx: ctx.clone(), oids: Arc::clone(&oids), restart, progress: Arc::clone(&progress) };
         Ok(Arc::new(Self {
@@ -385,6 +388,7 @@ impl Engine {
             oids,
             progress,
             checkpointer,
+            background_writer,
             dispatcher,
             replay: Mutex::new(None),
             history: Arc::new(RwLock::new(Arc::new(parts.history))),
@@ -441,6 +445,7 @@ impl Engine {
         })?;
         let mut end = wal.begin_writing(start_id)?.end;
         if recovered {
+            unlogged::reset(&self.ctx.pool)?;
             let eor = EndOfRecovery { tli, prev_tli, time: unix_seconds(), next_xid: self.ctx.txns.next_xid() };
             let mut record = RecordBuilder::new(rmgr::XLOG, rmgr::xlog::END_OF_RECOVERY, Xid::INVALID);
             record.main(&eor.encode()).carry_flushed_mark();
@@ -493,6 +498,7 @@ impl Engine {
     /// are gone by now. The WAL takes no more records but can be read until the engine is dropped.
     pub fn shutdown(&self, mode: ShutdownMode) -> Result<(), EngineError> {
         self.event(Event::Shutdown)?;
+        self.background_writer.stop();
         self.checkpointer.stop();
         if let Some(replay) = self.replay.lock().as_ref() {
             replay.stop()?;
@@ -729,6 +735,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        self.background_writer.stop();
         self.checkpointer.stop();
         if let Some(replay) = self.replay.get_mut().take() {
             // A failure of replay has stopped the process already.

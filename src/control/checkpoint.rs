@@ -105,6 +105,11 @@ impl RestartPoints {
         *self.0.lock() = Some(candidate);
     }
 
+    /// Its redo point; INVALID without one.
+    fn redo(&self) -> Lsn {
+        self.0.lock().as_ref().map_or(Lsn::INVALID, |c| c.checkpoint.redo)
+    }
+
     fn get(&self) -> Option<RestartCandidate> {
         self.0.lock().clone()
     }
@@ -222,6 +227,10 @@ impl Checkpointer {
         shared.env.ctx.wal.add_position_listener(Box::new(move |positions| {
             let Some(shared) = weak.upgrade() else { return };
             shared.wake_for_drops();
+            if shared.env.ctx.txns.in_recovery() && shared.env.restart.redo().as_u64() <= shared.last_redo.load(Ordering::Relaxed) {
+                // Nothing to make a restartpoint of yet.
+                return;
+            }
             let since = positions.flushed.as_u64().saturating_sub(shared.last_redo.load(Ordering::Relaxed));
             if since >= shared.trigger_bytes.load(Ordering::Relaxed) {
                 let mut state = shared.state.lock();
@@ -504,10 +513,12 @@ impl Shared {
         let known = env.control.get();
         let fresh = candidate.filter(|c| c.checkpoint.redo > known.checkpoint_copy.redo);
         let Some(candidate) = fresh else {
-            // Nothing newer to restart from. A stop still records how far replay went.
-            env.ctx.txns.checkpoint_status()?;
-            env.ctx.pool.flush_all()?;
+            // Nothing newer to restart from. A clean stop still leaves all that was written synced: the next start empties the
+            // double-write area.
             if causes.shutdown {
+                env.ctx.txns.checkpoint_status()?;
+                env.ctx.pool.flush_all()?;
+                self.write_pending_drops()?;
                 env.control.update(|c| c.state = ClusterState::ShutdownedInRecovery)?;
             }
             self.unlink_due();

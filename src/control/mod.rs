@@ -1,5 +1,6 @@
 //! Who runs here and how: supervisor and lock file, the text log; `node_state` decides, `checkpoint` and promotion act.
 
+pub mod background_writer;
 pub mod checkpoint;
 pub mod control_state;
 pub mod control_store;

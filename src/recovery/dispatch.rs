@@ -59,7 +59,7 @@ impl Dispatcher {
             rmgr::SMGR => smgr_redo::redo(&self.ctx.pool, record)?,
             rmgr::HEAP => access::heap::redo::redo(&self.ctx, record).map_err(access)?,
             rmgr::BTREE => access::btree::redo(&self.ctx, record).map_err(access)?,
-            rmgr::SEQUENCE => return Err(RecoveryError::UnknownRecord { at, what: "sequence" }),
+            rmgr::SEQUENCE => access::sequence::redo(&self.ctx, record).map_err(access)?,
             rmgr::DATABASE => database::redo(&self.ctx.pool, record)?,
             // Locks of a standby's sessions against replayed DDL: not written yet.
             rmgr::STANDBY => {}

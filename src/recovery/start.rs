@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     control::{checkpoint::read_pending_drops, control_store::ControlStore},
-    storage::{Files, double_write},
+    storage::{Files, double_write, unlogged},
 };
 
 /// A standby follows an upstream.
@@ -274,6 +274,7 @@ fn heal(disk: &Arc<dyn Disk>, dir: &Path, known: &ControlFile, files: &Files, ba
             tracing::info!("restored torn page {} of relation {path} from the double-write area", tag.block);
         }
     }
+    unlogged::clear(files)?;
     // What the page cache has proves nothing about the disk.
     files.sync_everything()?;
     Ok(())

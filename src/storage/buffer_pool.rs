@@ -16,7 +16,7 @@ use std::{
     hash::{BuildHasher, BuildHasherDefault},
     ops::{Deref, DerefMut},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, AtomicUsize, Ordering},
     },
 };
@@ -62,8 +62,10 @@ impl Default for PoolOptions {
 const SHARDS: usize = 128;
 /// A page used this often survives that many passes of the sweep. PostgreSQL: `BM_MAX_USAGE_COUNT`.
 const MAX_USAGE: u8 = 5;
-/// Pages written per sync of the double-write area.
+/// Pages written per sync of the double-write area, in a pool that is large enough.
 const WRITE_BATCH: usize = 64;
+/// Times the sweep goes round before the pool counts as full.
+const ROUNDS: usize = 10;
 
 struct Frame {
     /// Rank 30. May be held across reads of other pages and WAL insertion, not across a wait for a client.
@@ -93,6 +95,8 @@ pub struct PoolStats {
     pub reads: AtomicU64,
     /// Pages written by sessions that needed a frame.
     pub backend_writes: AtomicU64,
+    /// Pages written ahead of the sweep by the background writer.
+    pub cleaner_writes: AtomicU64,
     /// Pages written by checkpoints.
     pub checkpoint_writes: AtomicU64,
     /// Frames handed out.
@@ -113,6 +117,8 @@ pub struct BufferPool {
     lane: Mutex<DoubleWrite>,
     /// Blocks redo missed so far.
     missing: MissingBlocks,
+    /// Called when the sweep meets dirty pages: somebody should write ahead of it.
+    pressure: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Leaf. Called before pages with LSNs up to its argument reach the area.
     write_gate: RwLock<Option<WriteGate>>,
     stats: PoolStats,
@@ -410,6 +416,7 @@ impl BufferPool {
             wal,
             lane: Mutex::new(area),
             missing: MissingBlocks::default(),
+            pressure: OnceLock::new(),
             write_gate: RwLock::new(None),
             stats: PoolStats::default(),
         }
@@ -611,10 +618,20 @@ impl BufferPool {
                 return Ok(free.swap_remove(at));
             }
         }
+        // Writes in flight pin their pages. Only when those ended, several times over, and still nothing is free is the pool really full.
+        for _ in 0..ROUNDS {
+            if let Some(index) = self.sweep()? {
+                return Ok(index);
+            }
+            drop(self.lane.lock());
+        }
+        Err(StorageError::NoBuffer)
+    }
+
+    /// The hand goes round until every usage count must have fallen to zero.
+    fn sweep(&self) -> Result<Option<u32>, StorageError> {
         let count = self.frames.len();
-        let mut tries = count * (usize::from(MAX_USAGE) + 3);
-        while tries > 0 {
-            tries -= 1;
+        for _ in 0..count * (usize::from(MAX_USAGE) + 2) {
             let at = self.hand.fetch_add(1, Ordering::Relaxed) % count;
             let frame = &self.frames[at];
             if frame.pins.load(Ordering::Relaxed) != 0 {
@@ -627,14 +644,17 @@ impl BufferPool {
             }
             let Some(tag) = *frame.tag.lock() else { continue };
             if frame.dirty.load(Ordering::Acquire) {
+                if let Some(pressure) = self.pressure.get() {
+                    pressure();
+                }
                 self.write_around(at)?;
             }
             let index = u32::try_from(at).unwrap_or(u32::MAX);
             if self.claim(index, tag) {
-                return Ok(index);
+                return Ok(Some(index));
             }
         }
-        Err(StorageError::NoBuffer)
+        Ok(None)
     }
 
     /// Takes a clean, unpinned frame away from its page.
@@ -662,6 +682,41 @@ impl BufferPool {
         Some(Buffer { frame: Arc::clone(frame), tag })
     }
 
+    /// Sets who is told when sessions have to write pages themselves. Once.
+    pub fn on_pressure(&self, tell: Box<dyn Fn() + Send + Sync>) {
+        let _first_wins = self.pressure.set(tell);
+    }
+
+    /// Writes the dirty pages the sweep would take next, so that sessions find clean ones. Returns how many were written.
+    pub fn clean_ahead(&self) -> Result<usize, StorageError> {
+        let count = self.frames.len();
+        let hand = self.hand.load(Ordering::Relaxed);
+        let mut written = 0;
+        let mut batch = Vec::with_capacity(self.batch_size());
+        for step in 0..count / 4 {
+            let at = hand.wrapping_add(step) % count;
+            let frame = &self.frames[at];
+            let cold = frame.pins.load(Ordering::Relaxed) == 0 && frame.usage.load(Ordering::Relaxed) == 0;
+            if cold && frame.dirty.load(Ordering::Relaxed) {
+                batch.extend(self.pin_frame(at));
+            }
+            if batch.len() == self.batch_size() {
+                let (Staged::Written(n) | Staged::Contended(_, n)) =
+                    self.write_batch(&mut self.lane.lock(), std::mem::take(&mut batch))?;
+                written += n;
+            }
+        }
+        let (Staged::Written(n) | Staged::Contended(_, n)) = self.write_batch(&mut self.lane.lock(), batch)?;
+        written += n;
+        self.stats.cleaner_writes.fetch_add(u64::try_from(written).unwrap_or(0), Ordering::Relaxed);
+        Ok(written)
+    }
+
+    /// A batch pins its pages while they are written: never a large part of the pool.
+    fn batch_size(&self) -> usize {
+        (self.frames.len() / 8).clamp(1, WRITE_BATCH)
+    }
+
     /// Writes the dirty page in frame `first` and others the sweep would meet soon, with one sync for all.
     fn write_around(&self, first: usize) -> Result<(), StorageError> {
         let mut lane = self.lane.lock();
@@ -669,14 +724,15 @@ impl BufferPool {
             return Ok(());
         }
         let count = self.frames.len();
-        let mut batch = Vec::with_capacity(WRITE_BATCH);
-        for step in 0..count.min(WRITE_BATCH * 8) {
+        let most = self.batch_size();
+        let mut batch = Vec::with_capacity(most);
+        for step in 0..count.min(most * 8) {
             let at = (first + step) % count;
             let frame = &self.frames[at];
             let cold = step == 0 || (frame.pins.load(Ordering::Relaxed) == 0 && frame.usage.load(Ordering::Relaxed) <= 1);
             if cold && frame.dirty.load(Ordering::Relaxed) {
                 batch.extend(self.pin_frame(at));
-                if batch.len() == WRITE_BATCH {
+                if batch.len() == most {
                     break;
                 }
             }
@@ -757,7 +813,7 @@ impl BufferPool {
         }
         todo.sort_unstable();
         let (total, mut done, mut written) = (todo.len(), 0, 0);
-        for chunk in todo.chunks(WRITE_BATCH) {
+        for chunk in todo.chunks(self.batch_size()) {
             let batch: Vec<Buffer> = chunk
                 .iter()
                 .filter_map(|(tag, at)| self.pin_frame(*at).filter(|b| b.tag == *tag))
@@ -886,6 +942,10 @@ impl BufferPool {
     /// Forgets all pages of a database.
     pub fn discard_database(&self, db: u32) {
         self.discard(|tag| tag.rel.db == db);
+    }
+
+    pub(super) fn discard_fork(&self, rel: RelId, fork: Fork) {
+        self.discard(|tag| tag.rel == rel && tag.fork == fork);
     }
 
     /// Drops matching pages unwritten, then waits for writes in flight.

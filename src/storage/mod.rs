@@ -13,6 +13,7 @@ pub mod fsm;
 pub mod missing;
 pub mod page;
 pub mod smgr_redo;
+pub mod unlogged;
 pub mod vm;
 
 pub use buffer_pool::{Buffer, BufferPool, OwnedRead, OwnedWrite, PageRead, PageTag, PageWrite, PoolOptions};
@@ -20,3 +21,6 @@ pub use critical::CriticalSection;
 pub use error::StorageError;
 pub use files::Files;
 pub use page::{LinePointer, PAGE_SIZE, Page};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! The pool under many threads, the double-write ring going round, maps on a real pool.
+
+use std::{path::Path, sync::Arc};
+
+use afterimage_wal::{BlockNo, Fork, Lsn, RelId, SystemId, Wal, WalOptions, disk::RealDisk};
+
+use super::{
+    BufferPool, Files, PoolOptions, StorageError, double_write, double_write::DoubleWrite, fsm, page::PAGE_SIZE, vm,
+};
+
+const REL: RelId = RelId { spc: 1663, db: 1, rel: 100 };
+const SYSTEM: SystemId = SystemId::new(7);
+
+fn pool(dir: &Path, buffers: usize, region_slots: usize) -> Arc<BufferPool> {
+    let disk = RealDisk::shared();
+    let options = WalOptions { segment_bytes: 1 << 20, ..WalOptions::default() };
+    let wal_dir = dir.join("pg_wal");
+    let _old = std::fs::remove_dir_all(&wal_dir);
+    let wal = Wal::create(Arc::clone(&disk), &wal_dir, SYSTEM, options).unwrap();
+    let files = Arc::new(Files::new(Arc::clone(&disk), dir));
+    let area = DoubleWrite::open_sized(disk.as_ref(), dir, SYSTEM, region_slots).unwrap();
+    Arc::new(BufferPool::new(&PoolOptions { buffers }, files, wal, area))
+}
+
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+#[test]
+fn many_threads_lose_no_change_while_pages_come_and_go() {
+    const PAGES: u32 = 320;
+    const ROUNDS: u64 = 400;
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path(), 32, 16);
+    pool.files().create(REL, Fork::Main).unwrap();
+    for _ in 0..PAGES / 8 {
+        pool.extend(REL, Fork::Main, 8).unwrap();
+    }
+    let counted: Vec<_> = (0..PAGES).map(|_| std::sync::atomic::AtomicU64::new(0)).collect();
+    std::thread::scope(|threads| {
+        for seed in 1..=6_u64 {
+            let (pool, counted) = (&pool, &counted);
+            threads.spawn(move || {
+                let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                for _ in 0..ROUNDS {
+                    let block = u32::try_from(random(&mut state) % u64::from(PAGES)).unwrap();
+                    let buffer = pool.read(REL, Fork::Main, BlockNo::new(block)).unwrap();
+                    if random(&mut state).is_multiple_of(3) {
+                        let mut page = buffer.write();
+                        let at = 4000;
+                        let n = u64::from_le_bytes(*page.bytes()[at..].first_chunk().unwrap());
+                        page.bytes_mut()[at..at + 8].copy_from_slice(&(n + 1).to_le_bytes());
+                        counted[usize::try_from(block).unwrap()].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    } else {
+                        assert_eq!(buffer.read().bytes()[5000], 0);
+                    }
+                }
+            });
+        }
+        let pool = &pool;
+        threads.spawn(move || {
+            for _ in 0..10 {
+                pool.flush_all().unwrap();
+            }
+        });
+    });
+    pool.flush_all().unwrap();
+    assert_eq!(pool.dirty_count(), 0);
+    drop(pool);
+    let again = self::pool(dir.path(), 16, 16);
+    for (block, counted) in (0..PAGES).zip(&counted) {
+        let page = again.read(REL, Fork::Main, BlockNo::new(block)).unwrap();
+        let n = u64::from_le_bytes(*page.read().bytes()[4000..].first_chunk().unwrap());
+        assert_eq!(n, counted.load(std::sync::atomic::Ordering::Relaxed), "block {block}");
+    }
+}
+
+#[test]
+fn all_pinned_is_an_error_not_a_hang() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path(), 16, 16);
+    pool.files().create(REL, Fork::Main).unwrap();
+    for _ in 0..20 {
+        pool.extend_unlogged(REL, Fork::Main, 1).unwrap();
+    }
+    let pins: Vec<_> = (0..16).map(|b| pool.read(REL, Fork::Main, BlockNo::new(b)).unwrap()).collect();
+    assert!(matches!(pool.read(REL, Fork::Main, BlockNo::new(17)), Err(StorageError::NoBuffer)));
+    drop(pins);
+    pool.read(REL, Fork::Main, BlockNo::new(17)).unwrap();
+}
+
+#[test]
+fn cleanup_latch_waits_for_the_other_pin() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path(), 16, 16);
+    pool.files().create(REL, Fork::Main).unwrap();
+    let mine = pool.extend_unlogged(REL, Fork::Main, 1).unwrap();
+    let other = pool.read(REL, Fork::Main, BlockNo::new(0)).unwrap();
+    assert!(mine.try_write_cleanup().is_none());
+    std::thread::scope(|threads| {
+        let waiter = threads.spawn(|| {
+            drop(mine.write_cleanup());
+        });
+        drop(other);
+        waiter.join().unwrap();
+    });
+    assert!(mine.try_write_cleanup().is_some());
+}
+
+/// Tears every page of a file in turn, at each sector, and restores it from the area.
+#[test]
+fn every_torn_page_is_restored_and_whole_ones_are_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path(), 32, 16);
+    pool.files().create(REL, Fork::Main).unwrap();
+    for n in 0..12_u8 {
+        let buffer = pool.extend_unlogged(REL, Fork::Main, 1).unwrap();
+        buffer.write().bytes_mut()[100..8000].fill(n + 1);
+    }
+    pool.flush_all().unwrap();
+    let files = Files::new(RealDisk::shared(), dir.path());
+    let path = dir.path().join("base/1/100");
+    let good = std::fs::read(&path).unwrap();
+    for block in 0..12 {
+        for sector in [0, 1, 7, 15] {
+            let mut torn = good.clone();
+            let at = block * PAGE_SIZE + sector * 512;
+            torn[at..at + 512].fill(0xEE);
+            std::fs::write(&path, &torn).unwrap();
+            let restored = double_write::restore(&RealDisk, dir.path(), SYSTEM, &files).unwrap();
+            assert_eq!(restored.healed.len(), 1);
+            assert_eq!(std::fs::read(&path).unwrap(), good);
+        }
+    }
+    // A damaged copy is no copy, and another system's area is refused.
+    assert!(double_write::restore(&RealDisk, dir.path(), SystemId::new(8), &files).is_err());
+}
+
+#[test]
+fn truncate_and_drop_forget_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path(), 32, 16);
+    pool.create_fork(REL, Fork::Main).unwrap();
+    pool.extend(REL, Fork::Main, 20).unwrap();
+    pool.flush_all().unwrap();
+    pool.truncate(REL, Fork::Main, BlockNo::new(5), Lsn::INVALID).unwrap();
+    assert_eq!(pool.n_blocks(REL, Fork::Main).unwrap(), BlockNo::new(5));
+    assert_eq!(std::fs::metadata(dir.path().join("base/1/100")).unwrap().len(), 5 * 8192);
+    assert!(matches!(pool.read(REL, Fork::Main, BlockNo::new(5)), Err(StorageError::MissingBlock { .. })));
+    assert_eq!(pool.extend(REL, Fork::Main, 1).unwrap().block(), BlockNo::new(5));
+    pool.drop_relation(REL).unwrap();
+    assert!(!dir.path().join("base/1/100").exists());
+    assert_eq!(pool.n_blocks(REL, Fork::Main).unwrap(), BlockNo::new(0));
+}
+
+#[test]
+fn free_space_map_finds_room_and_forgets_promises_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path(), 64, 16);
+    pool.files().create(REL, Fork::Main).unwrap();
+    assert_eq!(fsm::find(&pool, REL, 100).unwrap(), None);
+    for _ in 0..10 {
+        pool.extend_unlogged(REL, Fork::Main, 1).unwrap();
+    }
+    fsm::record(&pool, REL, BlockNo::new(7), 3000).unwrap();
+    fsm::record(&pool, REL, BlockNo::new(3), 500).unwrap();
+    assert_eq!(fsm::find(&pool, REL, 1000).unwrap(), Some(BlockNo::new(7)));
+    assert_eq!(fsm::find(&pool, REL, 3100).unwrap(), None);
+    assert_eq!(fsm::record_and_search(&pool, REL, BlockNo::new(7), 10, 400, 0).unwrap(), Some(BlockNo::new(3)));
+    // Past the end: not offered, and not asked again.
+    fsm::record(&pool, REL, BlockNo::new(5000), 8000).unwrap();
+    assert_eq!(fsm::find(&pool, REL, 4000).unwrap(), None);
+    assert_eq!(fsm::recorded(&pool, REL, BlockNo::new(5000)).unwrap(), 0);
+}
+
+#[test]
+fn visibility_map_keeps_a_bit_per_block() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path(), 64, 16);
+    assert!(!vm::all_visible(&pool, REL, BlockNo::new(9)).unwrap());
+    for heap in [0, 9, vm::BLOCKS_PER_PAGE + 1] {
+        let heap = BlockNo::new(heap);
+        let map = vm::find_or_extend(&pool, REL, heap).unwrap();
+        vm::set(&mut map.write(), heap);
+        assert!(vm::all_visible(&pool, REL, heap).unwrap());
+    }
+    assert_eq!(vm::count(&pool, REL).unwrap(), 3);
+    let heap = BlockNo::new(9);
+    vm::clear(&mut vm::find(&pool, REL, heap).unwrap().unwrap().write(), heap);
+    assert!(!vm::all_visible(&pool, REL, heap).unwrap());
+}
