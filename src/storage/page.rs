@@ -39,6 +39,8 @@ pub const FLAG_ALL_VISIBLE: u16 = 1 << 0;
 pub const FLAG_HAS_FREE_LINES: u16 = 1 << 1;
 /// Flag: an insert found no room here; prune first.
 pub const FLAG_FULL: u16 = 1 << 2;
+/// Flag: some row version on this heap page was ended, so pruning may find something. A hint.
+pub const FLAG_PRUNABLE: u16 = 1 << 3;
 
 /// What a line pointer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

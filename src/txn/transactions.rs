@@ -72,12 +72,12 @@ pub struct Transactions {
     procs: Arc<Procs>,
     status: XactStatus,
     lsns: CommitLsns,
-    queue: CommitQueue,
+    queue: Arc<CommitQueue>,
     next_xid: AtomicU64,
     /// An xid below it of which nothing is recorded was ended by a crash.
     crashed_below: AtomicU64,
     /// Replaying: positions follow replay, no xid is assigned.
-    recovering: AtomicBool,
+    recovering: Arc<AtomicBool>,
     /// The horizon as last computed: monotone, at or below `replicated`. `SeqCst`, see `SnapshotSlot`.
     horizon: AtomicU64,
     /// What standbys ask to be kept; `u64::MAX`: nothing.
@@ -113,10 +113,10 @@ impl Transactions {
             procs,
             status: XactStatus::new(start.dir, start.disk, system),
             lsns: CommitLsns::new(oldest),
-            queue: CommitQueue::new(start.position),
+            queue: Arc::new(CommitQueue::new(start.position)),
             next_xid: AtomicU64::new(start.next_xid.max(Xid::FIRST_NORMAL).as_u64()),
             crashed_below: AtomicU64::new(oldest.as_u64()),
-            recovering: AtomicBool::new(true),
+            recovering: Arc::new(AtomicBool::new(true)),
             horizon: AtomicU64::new(start.position.as_u64()),
             feedback: AtomicU64::new(u64::MAX),
             redo_bound: AtomicU64::new(start.position.as_u64()),
@@ -126,12 +126,11 @@ impl Transactions {
             unlink_hooks: RwLock::default(),
             wal: start.wal,
         });
-        let weak = Arc::downgrade(&this);
+        // The WAL's own thread calls this, so nothing in it may own the WAL.
+        let (queue, locks, recovering) = (Arc::clone(&this.queue), Arc::clone(&this.locks), Arc::clone(&this.recovering));
         this.wal.add_position_listener(Box::new(move |p| {
-            if let Some(t) = weak.upgrade()
-                && !t.in_recovery()
-            {
-                t.release(t.queue.advance(p.flushed));
+            if !recovering.load(Ordering::Acquire) {
+                release(&locks, queue.advance(p.flushed));
             }
         }));
         this
@@ -302,13 +301,7 @@ impl Transactions {
     }
 
     fn release(&self, released: Released) {
-        for q in &released {
-            if let Some(l) = &q.locks {
-                self.locks.release_from(l, 0);
-            }
-            self.locks.xid_finished(std::iter::once(q.top).chain(q.subs.iter().copied()));
-            acknowledge(q);
-        }
+        release(&self.locks, released);
     }
 
     /// A fresh snapshot for reads outside a transaction's statements, as of catalogs; `cid` and `own` are the transaction's, if
@@ -541,5 +534,16 @@ impl Transactions {
     /// If a file cannot be removed.
     pub fn trim_status(&self, oldest: Xid) -> Result<(), TxnError> {
         self.status.trim(oldest.min(self.lsns.floor()))
+    }
+}
+
+/// Commits whose level was reached let go: locks first, then those who wait for the xid, then the session.
+fn release(locks: &LockManager, released: Released) {
+    for q in &released {
+        if let Some(l) = &q.locks {
+            locks.release_from(l, 0);
+        }
+        locks.xid_finished(std::iter::once(q.top).chain(q.subs.iter().copied()));
+        acknowledge(q);
     }
 }

@@ -6,10 +6,10 @@ use smallvec::SmallVec;
 
 use super::log::{self, Latched, change_pages};
 use super::prune;
-use super::tuple::{HEADER, Header, MAX_TUPLE, header, mask, put_header};
+use super::tuple::{HEADER, Header, MAX_TUPLE, header, mask, put_end, put_header};
 use super::visibility::{Verdict, end_cid, judge};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
-use crate::storage::page::{FLAG_FULL, FLAG_HAS_FREE_LINES, LINE_POINTER_SIZE};
+use crate::storage::page::{FLAG_HAS_FREE_LINES, FLAG_PRUNABLE, LINE_POINTER_SIZE};
 use crate::storage::{Buffer, LinePointer, Page, fsm};
 use crate::txn::{LockMode, LockTag, RowLockMode, Snapshot, Transaction, TxnError, WaitPolicy};
 
@@ -145,8 +145,15 @@ pub fn insert(ctx: &AccessCtx, txn: &mut Transaction, rel: &RelHandle, row: &[u8
         let buffer = page_for_insert(ctx, txn, rel, size, tried, 1)?;
         let mut latched = Latched::new(ctx, rel, &buffer)?;
         if !has_room(&latched.page, size) {
-            tried = Some((buffer.block(), latched.page.raw_free_space()));
-            continue;
+            if tried.is_none() && latched.page.has_flag(FLAG_PRUNABLE) && prune::prune_latched(ctx, rel, &mut latched)? {
+                tried = Some((buffer.block(), 0));
+                if !has_room(&latched.page, size) {
+                    continue;
+                }
+            } else {
+                tried = Some((buffer.block(), latched.page.raw_free_space()));
+                continue;
+            }
         }
         let mut record = RecordBuilder::new(rmgr::HEAP, log::INSERT, xid);
         let mut tid = Tid::new(buffer.block(), 0);
@@ -383,8 +390,7 @@ fn update_at(
             }
         };
         let (end_cid, combo) = end_cid(&h, txn, cid);
-        if !has_room(&old.page, size) {
-            old.page.set_flag(FLAG_FULL, true);
+        if !has_room(&old.page, size) && old.page.has_flag(FLAG_PRUNABLE) {
             prune::prune_latched(ctx, rel, &mut old)?;
         }
         if has_room(&old.page, size) {
@@ -408,7 +414,7 @@ fn update_at(
                     oh.end(xid, tid2, options.key_changed, false);
                     oh.cid = end_cid;
                     oh.mask |= combo;
-                    put_header(&mut pages[1].page, tid.offset, &oh);
+                    put_end(&mut pages[1].page, tid.offset, &oh);
                     ctx.locks.carry_tuple_locks(&tag(rel, tid), tag(rel, tid2));
                     let flags = if options.key_changed { log::KEYS_CHANGED } else { 0 };
                     let head = [flags, off.to_le_bytes()[0], off.to_le_bytes()[1]];
@@ -471,7 +477,7 @@ fn update_same_page(
         oh.end(xid, tid2, options.key_changed, hot);
         oh.cid = end.0;
         oh.mask |= end.1;
-        put_header(page, tid.offset, &oh);
+        put_end(page, tid.offset, &oh);
         ctx.locks.carry_tuple_locks(&tag(rel, tid), tag(rel, tid2));
         let flags = log::SAME_PAGE
             | if hot { log::UPDATE_HOT } else { 0 }
@@ -562,7 +568,7 @@ fn delete_at(
             h.end(xid, tid, true, false);
             h.cid = end_cid;
             h.mask |= combo;
-            put_header(&mut pages[0].page, tid.offset, &h);
+            put_end(&mut pages[0].page, tid.offset, &h);
             record.block(rel.file, Fork::Main, tid.block, 0, &tid.offset.to_le_bytes());
             record.main(&[log::KEYS_CHANGED]);
         });

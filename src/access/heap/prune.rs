@@ -4,12 +4,13 @@
 
 use afterimage_wal::ids::{Fork, Lsn, Xid};
 use afterimage_wal::{RecordBuilder, rmgr};
+use smallvec::SmallVec;
 
 use super::log::{self, Latched, change_pages};
 use super::tuple::{Header, header, later, mask};
 use super::visibility::{Fate, Lookup};
 use crate::access::{AccessCtx, AccessError, RelHandle};
-use crate::storage::page::FLAG_FULL;
+use crate::storage::page::{FLAG_FULL, FLAG_PRUNABLE};
 use crate::storage::{LinePointer, Page};
 
 /// What pruning does to a page.
@@ -41,7 +42,9 @@ impl Plan {
         for off in &self.unused {
             page.set_line(*off, LinePointer::Unused);
         }
+        let ended = (1..=page.max_offset()).any(|o| header(page, o).is_some_and(|h| h.xmax.is_valid()));
         page.set_flag(FLAG_FULL, false);
+        page.set_flag(FLAG_PRUNABLE, ended);
         page.compact();
     }
 
@@ -87,7 +90,7 @@ pub(super) fn plan(ctx: &AccessCtx, rel: &RelHandle, block: afterimage_wal::Bloc
     // Whether every removed version's end is known by its LSN; else the record carries the whole horizon.
     let mut known = true;
     // Line pointers reached from a root.
-    let mut seen = vec![false; usize::from(lines) + 1];
+    let mut seen: SmallVec<[bool; 384]> = SmallVec::from_elem(false, usize::from(lines) + 1);
     let mut gone = |fate: Fate, plan: &mut Plan| {
         if let Fate::Dead { ended, known: k } = fate {
             plan.horizon = later(plan.horizon, ended);
@@ -105,9 +108,9 @@ pub(super) fn plan(ctx: &AccessCtx, rel: &RelHandle, block: afterimage_wal::Bloc
             LinePointer::Unused | LinePointer::Dead => continue,
         };
         // The chain's members, and how many of them, from the front, are dead: all up to the last dead one.
-        let mut chain: Vec<u16> = Vec::new();
+        let mut chain: SmallVec<[u16; 32]> = SmallVec::new();
         let mut dead = 0;
-        let mut fates: Vec<Fate> = Vec::new();
+        let mut fates: SmallVec<[Fate; 32]> = SmallVec::new();
         let (mut off, mut expect) = (first, None::<Xid>);
         while let Some(h) = header(page, off) {
             let linked = expect.is_none_or(|x| h.xmin == x) && (off == root || h.has(mask::HEAP_ONLY));

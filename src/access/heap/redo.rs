@@ -5,7 +5,7 @@ use afterimage_wal::{Record, rmgr};
 
 use super::log::{self, KEYS_CHANGED, PREFIX, SAME_PAGE, SUFFIX, UPDATE_HOT};
 use super::prune::Plan;
-use super::tuple::{HEADER, Header, header, mask, put_header};
+use super::tuple::{HEADER, Header, header, mask, put_end};
 use super::vacuum::{apply_freeze, apply_unused};
 use crate::access::{AccessCtx, AccessError, Tid};
 use crate::storage::page::FLAG_ALL_VISIBLE;
@@ -161,7 +161,7 @@ fn end(page: &mut Page, off: u16, xid: Xid, next: Tid, keys: bool, hot: bool) ->
     let mut h = header(page, off)?;
     h.end(xid, next, keys, hot);
     h.cid = 0;
-    put_header(page, off, &h);
+    put_end(page, off, &h);
     Some(())
 }
 

@@ -35,6 +35,10 @@ const SEQ: RelHandle =
     RelHandle { oid: 20_001, file: RelId::new(1663, 5, 20_001), persistence: Persistence::Permanent };
 
 fn empty_node() -> TestNode {
+    node_of(1024)
+}
+
+fn node_of(buffers: usize) -> TestNode {
     let dir = tempfile::tempdir().unwrap();
     let disk = RealDisk::shared();
     for sub in ["pg_wal", "pg_xact", "base/5", "global"] {
@@ -45,7 +49,7 @@ fn empty_node() -> TestNode {
     let wal = Wal::create(Arc::clone(&disk), &dir.path().join("pg_wal"), system, options).unwrap();
     let files = Arc::new(Files::new(Arc::clone(&disk), dir.path()));
     let area = DoubleWrite::open_sized(&*disk, dir.path(), system, 64).unwrap();
-    let pool = Arc::new(BufferPool::new(&PoolOptions { buffers: 1024 }, files, Arc::clone(&wal), area));
+    let pool = Arc::new(BufferPool::new(&PoolOptions { buffers }, files, Arc::clone(&wal), area));
     let start = wal.inserted();
     let txns = transactions(&dir, &wal);
     TestNode { dir, ctx: AccessCtx::new(pool, txns), start, next_proc: AtomicI32::new(1) }
@@ -852,4 +856,94 @@ fn rows_too_long_and_places_that_are_not_there_are_errors() {
     assert!(matches!(r, Err(AccessError::NoSuchRow { .. })));
     assert!(fetch(&n.ctx, &REL, Tid::new(BlockNo::new(77), 1), &s, |_, _| ()).unwrap().is_none());
     assert_eq!(fetch(&n.ctx, &REL, tid, &s, |_, r| r.len()).unwrap(), Some(full.len()));
+}
+
+/// Rates of the hot paths: `cargo test --release --lib heap::tests::rates -- --ignored --nocapture`. Without syncs in the way: level off.
+#[test]
+#[ignore = "a measurement"]
+fn rates() {
+    let n = node_of(16_384);
+    n.ctx.txns.end_recovery(n.start);
+    n.ctx.pool.create_fork(REL.file, Fork::Main).unwrap();
+    let p = n.session();
+    let rows: Vec<String> = (0..100_000).map(|i| format!("{i:090}")).collect();
+    let mut tids = Vec::new();
+    let time = |what: &str, ops: u32, f: &mut dyn FnMut()| {
+        // CPU of this thread: other work on the machine does not count.
+        let cpu = || {
+            let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+            f64::from(u32::try_from(t.tv_sec).unwrap()) * 1e9 + f64::from(u32::try_from(t.tv_nsec).unwrap())
+        };
+        let start = cpu();
+        f();
+        println!("{what:40} {:8.0} ns", (cpu() - start) / f64::from(ops));
+    };
+    time("multi_insert, a row", 100_000, &mut || {
+        let mut t = n.begin(&p);
+        for chunk in rows.chunks(1000) {
+            multi_insert(&n.ctx, &mut t, &REL, chunk, &mut tids).unwrap();
+        }
+        commit(t);
+    });
+    time("insert, a row", 100_000, &mut || {
+        let mut t = n.begin(&p);
+        for r in &rows {
+            insert(&n.ctx, &mut t, &REL, r.as_bytes()).unwrap();
+        }
+        commit(t);
+    });
+    let mut t = n.begin(&p);
+    let s = t.snapshot().unwrap();
+    time("scan, a row", 20 * 200_000, &mut || (0..20).for_each(|_| {
+        let mut scan = HeapScan::new(&n.ctx, &REL, &s).unwrap();
+        let mut bytes = 0;
+        while let Some((_, r)) = scan.next(&n.ctx).unwrap() {
+            bytes += r.len();
+        }
+        assert_eq!(bytes, 200_000 * 90);
+    }));
+    time("fetch by place", 100_000, &mut || {
+        for tid in &tids {
+            fetch(&n.ctx, &REL, *tid, &s, |_, r| r.len()).unwrap().unwrap();
+        }
+    });
+    time("begin, snapshot, end", 100_000, &mut || {
+        for _ in 0..100_000 {
+            n.begin(&p).snapshot().unwrap();
+        }
+    });
+    drop((t, s));
+    let off = |n: &TestNode| n.ctx.txns.begin(&p, TransactionOptions { level: CommitLevel::Off, ..Default::default() });
+    time("begin, insert, commit", 100_000, &mut || {
+        for r in &rows {
+            let mut t = off(&n);
+            insert(&n.ctx, &mut t, &REL, r.as_bytes()).unwrap();
+            t.commit(CommitLevel::Off).unwrap().wait().unwrap();
+        }
+    });
+    let at = n.ctx.wal.inserted();
+    time("begin, update one place, commit", 100_000, &mut || {
+        for tid in &tids {
+            let mut t = off(&n);
+            let s = t.snapshot().unwrap();
+            update(&n.ctx, &mut t, &REL, &s, *tid, rows[0].as_bytes(), UpdateOptions { hot_ok: true, ..Default::default() }).unwrap();
+            t.commit(CommitLevel::Off).unwrap().wait().unwrap();
+        }
+    });
+    println!("WAL per update {} bytes", n.ctx.wal.inserted().bytes_since(at).unwrap() / 100_000);
+    let mut t = n.begin(&p);
+    let hot_root = insert(&n.ctx, &mut t, &REL, rows[0].as_bytes()).unwrap();
+    commit(t);
+    let hot_root = std::cell::Cell::new(hot_root);
+    let hot = || {
+        let mut t = off(&n);
+        let s = t.snapshot().unwrap();
+        let at = fetch(&n.ctx, &REL, hot_root.get(), &s, |at, _| at).unwrap().unwrap();
+        let o = UpdateOptions { hot_ok: true, ..Default::default() };
+        if let ChangeResult::Done { tid, hot: false } = update(&n.ctx, &mut t, &REL, &s, at, rows[0].as_bytes(), o).unwrap() {
+            hot_root.set(tid);
+        }
+        t.commit(CommitLevel::Off).unwrap().wait().unwrap();
+    };
+    time("begin, fetch+update one hot row, commit", 20_000, &mut || (0..20_000).for_each(|_| hot()));
 }

@@ -14,7 +14,7 @@
 use afterimage_wal::ids::{BlockNo, Lsn, Xid};
 
 use crate::access::Tid;
-use crate::storage::page::{FLAG_FULL, FLAG_HAS_FREE_LINES, PAGE_SIZE};
+use crate::storage::page::{FLAG_FULL, FLAG_HAS_FREE_LINES, FLAG_PRUNABLE, PAGE_SIZE};
 use crate::storage::{LinePointer, Page};
 
 /// Bytes of the header.
@@ -126,6 +126,12 @@ pub(super) fn put_header(page: &mut Page, off: u16, h: &Header) {
     }
 }
 
+/// Ends the version at line pointer `off`, on a primary and in redo.
+pub(super) fn put_end(page: &mut Page, off: u16, h: &Header) {
+    put_header(page, off, h);
+    page.set_flag(FLAG_PRUNABLE, true);
+}
+
 /// Hides what may differ between a page and its replica: hints, command ids, free space, checksum, hint LSN, hint flags.
 pub fn mask_page(page: &mut Page) {
     for off in 1..=page.max_offset() {
@@ -135,7 +141,7 @@ pub fn mask_page(page: &mut Page) {
             put_header(page, off, &h);
         }
     }
-    page.set_flag(FLAG_FULL | FLAG_HAS_FREE_LINES, false);
+    page.set_flag(FLAG_FULL | FLAG_HAS_FREE_LINES | FLAG_PRUNABLE, false);
     mask_space(page);
 }
 
