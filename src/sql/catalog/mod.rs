@@ -14,6 +14,7 @@ pub mod handle;
 pub mod index_key;
 pub mod load;
 pub mod names;
+pub mod privilege;
 pub mod relation;
 pub mod rows;
 pub mod schema;

@@ -125,12 +125,11 @@ impl Persistence {
 }
 
 impl Persistence {
-    /// The same for access methods.
+    /// The same for access methods. Unlogged and temporary relations are logged like others until recovery knows how to empty
+    /// them: safe, only slower than it could be.
     pub fn access(self) -> access::Persistence {
         match self {
-            Self::Permanent => access::Persistence::Permanent,
-            Self::Unlogged => access::Persistence::Unlogged,
-            Self::Temporary => access::Persistence::Temporary,
+            Self::Permanent | Self::Unlogged | Self::Temporary => access::Persistence::Permanent,
         }
     }
 }

@@ -1,0 +1,567 @@
+//! CREATE INDEX, REINDEX, and the indexes behind constraints.
+
+use std::sync::Arc;
+
+use afterimage_wal::RelId;
+use pg_query::NodeEnum;
+use pg_query::protobuf::{IndexElem, IndexStmt, SortByDir, SortByNulls};
+
+use super::table::{self, choose_name};
+use super::{expression, nodes};
+use crate::access::btree::{self, BuildOptions, Built, Sorter};
+use crate::access::heap::{self, BuildRow};
+use crate::access::{AccessError, RelHandle};
+use crate::config::Setting;
+use crate::executor::SessionContext;
+use crate::executor::eval::{Exec, ExecState};
+use crate::executor::front_end::TableExpr;
+use crate::sql::catalog::load::{CatalogReader, by};
+use crate::sql::catalog::names::truncate;
+use crate::sql::catalog::relation::{Column, Index, IndexColumn, RelKind, Relation};
+use crate::sql::catalog::rows::{self, ClassRow, DependKind, ObjectAddress};
+use crate::sql::catalog::schema::{pg_attribute, pg_class, pg_index};
+use crate::sql::functions::registry::{BTREE_AM, all_opclasses, default_opclass};
+use crate::sql::types::{Datum, Oid, format_type, key, oids, row, text_out};
+use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::LockMode;
+
+/// An index to be made.
+#[derive(Clone)]
+pub(crate) struct NewIndex {
+    pub(crate) name: String,
+    pub(crate) unique: bool,
+    pub(crate) primary: bool,
+    pub(crate) nulls_not_distinct: bool,
+    pub(crate) immediate: bool,
+    /// A constraint will own it.
+    pub(crate) constraint: bool,
+    pub(crate) columns: Vec<NewIndexColumn>,
+    /// INCLUDE columns.
+    pub(crate) including: Vec<i16>,
+    pub(crate) predicate: Option<NewExpression>,
+    pub(crate) options: Vec<String>,
+}
+
+/// An expression in an index.
+#[derive(Clone)]
+pub(crate) struct NewExpression {
+    pub(crate) text: String,
+    pub(crate) expr: TableExpr,
+}
+
+/// A key column of an index to be made.
+#[derive(Clone)]
+pub(crate) struct NewIndexColumn {
+    /// 0 for an expression.
+    pub(crate) attnum: i16,
+    pub(crate) expression: Option<NewExpression>,
+    /// Its name as the index's attribute.
+    pub(crate) name: Option<String>,
+    pub(crate) desc: bool,
+    pub(crate) nulls_first: bool,
+    pub(crate) opclass: Option<Oid>,
+    pub(crate) collation: Option<Oid>,
+}
+
+impl NewIndexColumn {
+    /// A column of the table, ascending.
+    pub(crate) fn plain(attnum: i16) -> Self {
+        Self {
+            attnum,
+            expression: None,
+            name: None,
+            desc: false,
+            nulls_first: false,
+            opclass: None,
+            collation: None,
+        }
+    }
+}
+
+/// CREATE INDEX.
+pub(crate) fn create(ctx: &mut SessionContext, stmt: &IndexStmt, source: &str) -> Result<(), SqlError> {
+    let range = nodes::relation(stmt.relation.as_ref())?;
+    if stmt.concurrent {
+        ctx.prevent_in_block("CREATE INDEX CONCURRENTLY")?;
+    }
+    let relation = ctx.open_locked(range, source, LockMode::Share)?;
+    if !matches!(relation.kind, RelKind::Table | RelKind::MatView) {
+        return Err(SqlError::new(
+            SqlState::WRONG_OBJECT_TYPE,
+            format!("cannot create index on relation \"{}\"", relation.name),
+        )
+        .detail(format!("This operation is not supported for {}s.", relation.kind.noun())));
+    }
+    ctx.check_owner(&relation)?;
+    check_method(&stmt.access_method)?;
+    let mut columns = Vec::new();
+    for param in &stmt.index_params {
+        let Some(NodeEnum::IndexElem(element)) = &param.node else { continue };
+        columns.push(column(ctx, &relation, element)?);
+    }
+    let mut including = Vec::new();
+    for param in &stmt.index_including_params {
+        let Some(NodeEnum::IndexElem(element)) = &param.node else { continue };
+        if element.expr.is_some() {
+            return Err(SqlError::unsupported("expressions in included columns"));
+        }
+        including.push(attnum_of(&relation, &element.name)?);
+    }
+    let predicate = match &stmt.where_clause {
+        None => None,
+        Some(node) => {
+            let stored = expression::store(ctx, node, Some(&relation), Some((oids::BOOL, -1)), "index predicates")?;
+            if !stored.expr.immutable {
+                return Err(SqlError::new(
+                    SqlState::INVALID_OBJECT_DEFINITION,
+                    "functions in index predicate must be marked IMMUTABLE",
+                ));
+            }
+            Some(NewExpression { text: stored.text, expr: stored.expr })
+        }
+    };
+    let name = if stmt.idxname.is_empty() {
+        let addition: Vec<&str> = columns
+            .iter()
+            .map(|c| match (&c.name, relation.attribute(c.attnum)) {
+                (Some(name), _) => name.as_str(),
+                (None, Some(column)) => &column.name,
+                (None, None) => "expr",
+            })
+            .chain(including.iter().filter_map(|&n| relation.attribute(n)).map(|c| &*c.name))
+            .collect();
+        let addition = addition.join("_");
+        choose_name(ctx, relation.namespace, &relation.name, Some(&addition), "idx", &[])?
+    } else {
+        truncate(&stmt.idxname).to_owned()
+    };
+    if !table::check_name_free(ctx, relation.namespace, &name, stmt.if_not_exists)? {
+        return Ok(());
+    }
+    let new = NewIndex {
+        name,
+        unique: stmt.unique,
+        primary: false,
+        nulls_not_distinct: stmt.nulls_not_distinct,
+        immediate: true,
+        constraint: false,
+        columns,
+        including,
+        predicate,
+        options: nodes::rel_options(&stmt.options),
+    };
+    define(ctx, relation.oid, &new)?;
+    Ok(())
+}
+
+fn check_method(method: &str) -> Result<(), SqlError> {
+    match method {
+        "" | "btree" => Ok(()),
+        "hash" | "gist" | "gin" | "spgist" | "brin" => {
+            Err(SqlError::unsupported(format_args!("index access method \"{method}\"")))
+        }
+        other => {
+            Err(SqlError::new(SqlState::UNDEFINED_OBJECT, format!("access method \"{other}\" does not exist")))
+        }
+    }
+}
+
+fn attnum_of(relation: &Relation, name: &str) -> Result<i16, SqlError> {
+    relation.column(name).map(|c| c.attnum).ok_or_else(|| {
+        SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" does not exist"))
+    })
+}
+
+fn column(ctx: &mut SessionContext, relation: &Arc<Relation>, element: &IndexElem) -> Result<NewIndexColumn, SqlError> {
+    let mut new = NewIndexColumn::plain(0);
+    let type_oid;
+    if let Some(node) = &element.expr {
+        let stored = expression::store(ctx, node, Some(relation), None, "index expressions")?;
+        if !stored.expr.immutable {
+            return Err(SqlError::new(
+                SqlState::INVALID_OBJECT_DEFINITION,
+                "functions in index expression must be marked IMMUTABLE",
+            ));
+        }
+        type_oid = stored.expr.type_oid;
+        new.name = Some(expression_name(node).to_owned());
+        new.expression = Some(NewExpression { text: stored.text, expr: stored.expr });
+    } else {
+        new.attnum = attnum_of(relation, &element.name)?;
+        type_oid = relation.attribute(new.attnum).map_or(0, |c| c.type_oid);
+    }
+    new.desc = element.ordering() == SortByDir::SortbyDesc;
+    new.nulls_first = match element.nulls_ordering() {
+        SortByNulls::SortbyNullsFirst => true,
+        SortByNulls::SortbyNullsLast => false,
+        SortByNulls::SortbyNullsDefault | SortByNulls::Undefined => new.desc,
+    };
+    if !element.collation.is_empty() {
+        new.collation = Some(table::collation(&nodes::strings(&element.collation), type_oid)?);
+    }
+    if !element.opclass.is_empty() {
+        let (_, name) = nodes::qualified(&element.opclass)?;
+        let found = all_opclasses().iter().find(|c| c.method == BTREE_AM && c.name == name).ok_or_else(|| {
+            let message = format!("operator class \"{name}\" does not exist for access method \"btree\"");
+            SqlError::new(SqlState::UNDEFINED_OBJECT, message)
+        })?;
+        new.opclass = Some(found.oid);
+    }
+    Ok(new)
+}
+
+/// The attribute name of an expression. PostgreSQL: `FigureIndexColname`.
+fn expression_name(node: &pg_query::protobuf::Node) -> &str {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all else has no name")]
+    match &node.node {
+        Some(NodeEnum::FuncCall(call)) => nodes::strings(&call.funcname).last().copied().unwrap_or("expr"),
+        Some(NodeEnum::TypeCast(cast)) => match cast.arg.as_deref().map(expression_name) {
+            Some("expr") | None => {
+                cast.type_name.as_ref().and_then(|t| nodes::strings(&t.names).last().copied()).unwrap_or("expr")
+            }
+            Some(name) => name,
+        },
+        Some(NodeEnum::ColumnRef(column)) => nodes::strings(&column.fields).last().copied().unwrap_or("expr"),
+        Some(NodeEnum::CoalesceExpr(_)) => "coalesce",
+        _ => "expr",
+    }
+}
+
+/// Makes an index on a table and fills it. Returns its OID.
+pub(crate) fn define(ctx: &mut SessionContext, table: Oid, new: &NewIndex) -> Result<Oid, SqlError> {
+    let relation = ctx.reopen(table)?;
+    let oid = ctx.new_relation_oid()?;
+    let file = ctx.new_file()?;
+    let mut columns = Vec::new();
+    let mut attributes = Vec::new();
+    for c in &new.columns {
+        let (type_oid, typmod, collation, name) = match &c.expression {
+            Some(e) => {
+                let collation = crate::sql::catalog::compiled::type_collation(e.expr.type_oid);
+                (e.expr.type_oid, e.expr.typmod, collation, Arc::from(c.name.as_deref().unwrap_or("expr")))
+            }
+            None => {
+                let column = relation.attribute(c.attnum).ok_or_else(|| SqlError::internal("no such column"))?;
+                (column.type_oid, column.typmod, column.collation, column.name.clone())
+            }
+        };
+        let opclass = c.opclass.or_else(|| default_opclass(BTREE_AM, type_oid).map(|o| o.oid));
+        let opclass = opclass.filter(|_| key::is_supported(type_oid)).ok_or_else(|| {
+            let shown = format_type(type_oid, -1);
+            SqlError::new(
+                SqlState::UNDEFINED_OBJECT,
+                format!("data type {shown} has no default operator class for access method \"btree\""),
+            )
+            .hint("You must specify an operator class for the index or define a default operator class for the data type.")
+        })?;
+        let collation = c.collation.unwrap_or(collation);
+        columns.push(IndexColumn {
+            attnum: c.attnum,
+            expression: c.expression.as_ref().map(|e| Arc::from(e.text.as_str())),
+            type_oid,
+            typmod,
+            desc: c.desc,
+            nulls_first: c.nulls_first,
+            collation,
+            opclass,
+        });
+        attributes.push(attribute(&unique_name(&name, &attributes), type_oid, typmod, collation, attributes.len())?);
+    }
+    for &attnum in &new.including {
+        let column = relation.attribute(attnum).ok_or_else(|| SqlError::internal("no such column"))?;
+        columns.push(IndexColumn {
+            attnum,
+            expression: None,
+            type_oid: column.type_oid,
+            typmod: column.typmod,
+            desc: false,
+            nulls_first: false,
+            collation: column.collation,
+            opclass: 0,
+        });
+        let name = unique_name(&column.name, &attributes);
+        attributes.push(attribute(&name, column.type_oid, column.typmod, column.collation, attributes.len())?);
+    }
+    let index = Index {
+        oid,
+        name: Arc::from(new.name.as_str()),
+        table,
+        file,
+        unique: new.unique,
+        primary: new.primary,
+        nulls_not_distinct: new.nulls_not_distinct,
+        immediate: new.immediate,
+        valid: true,
+        ready: true,
+        n_key: new.columns.len(),
+        columns,
+        predicate: new.predicate.as_ref().map(|p| Arc::from(p.text.as_str())),
+        constraint: 0,
+        method: Arc::from("btree"),
+        rel_pages: 0,
+        rel_tuples: 0.0,
+        options: Vec::new(),
+    };
+    let class = ClassRow {
+        oid,
+        name: &new.name,
+        namespace: relation.namespace,
+        owner: relation.owner,
+        access_method: BTREE_AM,
+        file: file.rel,
+        tablespace: 0,
+        kind: RelKind::Index,
+        persistence: relation.persistence,
+        shared: false,
+        columns: attributes.len(),
+        checks: 0,
+        has_index: false,
+        has_rules: false,
+        options: &new.options,
+    };
+    let attributes: Vec<_> = attributes.iter().map(|c| rows::attribute(oid, c)).collect();
+    let mut writer = ctx.writer()?;
+    writer.insert(&pg_class::DEF, &class.values())?;
+    writer.insert_all(&pg_attribute::DEF, &attributes)?;
+    writer.insert(&pg_index::DEF, &rows::index(&index))?;
+    let address = ObjectAddress::relation(oid);
+    let mut used: Vec<i16> = index.columns.iter().map(|c| c.attnum).filter(|&n| n != 0).collect();
+    let expressions = new.columns.iter().filter_map(|c| c.expression.as_ref()).chain(&new.predicate);
+    used.extend(expressions.flat_map(|e| e.expr.columns.iter().copied()));
+    used.sort_unstable();
+    used.dedup();
+    // A constraint's index goes with the constraint, which depends on the columns itself.
+    if !new.constraint {
+        for attnum in &used {
+            ctx.depend(address, ObjectAddress::column(table, *attnum), DependKind::Auto)?;
+        }
+        if used.is_empty() {
+            ctx.depend(address, ObjectAddress::relation(table), DependKind::Auto)?;
+        }
+    }
+    let mut expressions: Vec<TableExpr> = Vec::new();
+    expressions.extend(new.columns.iter().filter_map(|c| c.expression.as_ref()).map(|e| e.expr.clone()));
+    let predicate = new.predicate.as_ref().map(|p| p.expr.clone());
+    let entries = fill(ctx, &relation, &index, &expressions, predicate.as_ref())?;
+    set_counts(ctx, oid, file, entries)?;
+    table::update_class(ctx, table, &[(pg_class::relhasindex, Datum::Bool(true))])?;
+    ctx.relation_names_changed()?;
+    Ok(oid)
+}
+
+fn attribute(name: &str, type_oid: Oid, typmod: i32, collation: Oid, before: usize) -> Result<Column, SqlError> {
+    let attnum = i16::try_from(before + 1).map_err(|_| SqlError::new(SqlState::TOO_MANY_COLUMNS, "too many index columns"))?;
+    if attnum > 32 {
+        return Err(SqlError::new(SqlState::TOO_MANY_COLUMNS, "cannot use more than 32 columns in an index"));
+    }
+    Ok(Column { attnum, collation, ..table::plain_column(name, type_oid, typmod)? })
+}
+
+/// A name not yet used among the attributes: `expr`, `expr1`, ...
+fn unique_name(name: &str, attributes: &[Column]) -> String {
+    let mut out = name.to_owned();
+    let mut n = 0;
+    while attributes.iter().any(|c| *c.name == *out) {
+        n += 1;
+        out = format!("{name}{n}");
+    }
+    out
+}
+
+fn set_counts(ctx: &mut SessionContext, index: Oid, file: RelId, entries: u64) -> Result<(), SqlError> {
+    let pages = ctx.engine.pool().n_blocks(file, afterimage_wal::Fork::Main)?;
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "an estimate")]
+    let tuples = entries as f32;
+    let pages = i32::try_from(pages.get()).unwrap_or(i32::MAX);
+    table::update_class(ctx, index, &[
+        (pg_class::relpages, Datum::Int4(pages)),
+        (pg_class::reltuples, Datum::Float4(tuples)),
+    ])
+}
+
+/// Fills the empty file of an index from its table. `expressions`: those of its columns, in order. Returns the number of entries.
+pub(crate) fn fill(
+    ctx: &mut SessionContext,
+    relation: &Relation,
+    index: &Index,
+    expressions: &[TableExpr],
+    predicate: Option<&TableExpr>,
+) -> Result<u64, SqlError> {
+    let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
+    let index_handle = RelHandle { oid: index.oid, file: index.file, persistence: handle.persistence };
+    let access = ctx.access();
+    let memory = ctx.settings.bytes(Setting::MaintenanceWorkMem).unwrap_or(64 << 20);
+    let dir = ctx.engine.data_dir().join("base").join("pgsql_tmp");
+    let mut sorter = Sorter::new(&dir, usize::try_from(memory).unwrap_or(usize::MAX));
+    // Expressions run on the session while the scan borrows its transaction.
+    let txn = ctx.transaction.take().ok_or_else(|| SqlError::internal("no transaction"))?;
+    let mut keys = KeyMaker { relation, index, expressions, predicate, values: Vec::new(), key_values: Vec::new() };
+    let mut key = Vec::new();
+    let mut count = 0_u32;
+    let scanned = heap::build_scan(&access, &txn, &handle, |found: BuildRow<'_>| -> Result<(), SqlError> {
+        key.clear();
+        if keys.make(ctx, found.row, &mut key)?.is_some() {
+            sorter.push(&key, found.root, found.live)?;
+        }
+        count = count.wrapping_add(1);
+        if count.is_multiple_of(1024) { ctx.check_cancel() } else { Ok(()) }
+    });
+    ctx.transaction = Some(txn);
+    scanned?;
+    let mut sorted = sorter.finish()?;
+    // A key with a NULL conflicts with none.
+    let unique = |key: &[u8]| unique_length(index, key);
+    let fill = index.options.iter().find_map(|o| o.strip_prefix("fillfactor=")).and_then(|v| v.parse().ok());
+    let options = BuildOptions { fill, unique: index.unique.then_some(&unique) };
+    let cancel = ctx.cancel.clone();
+    let mut check = || Ok::<(), AccessError>(cancel.check()?);
+    match btree::build(&access, &index_handle, &mut sorted, &options, &mut check)? {
+        Built::Entries(n) => Ok(n),
+        Built::Duplicate { first, .. } => {
+            let snapshot = ctx.transaction()?.latest_snapshot()?;
+            let bytes = heap::fetch(&access, &handle, first, &snapshot, |_, bytes| bytes.to_vec())?;
+            let mut detail = None;
+            if let Some(bytes) = bytes {
+                keys.make(ctx, &bytes, &mut Vec::new())?;
+                detail = Some(format!("Key {} is duplicated.", key_text(ctx, relation, index, &keys.key_values)?));
+            }
+            let message = format!("could not create unique index \"{}\"", index.name);
+            let e = SqlError::new(SqlState::UNIQUE_VIOLATION, message);
+            let e = e.constraint(&relation.namespace_name, &relation.name, &index.name);
+            Err(match detail {
+                Some(detail) => e.detail(detail),
+                None => e,
+            })
+        }
+    }
+}
+
+/// Length of the part of a key that must be unique: all of it, unless a column is NULL.
+fn unique_length(index: &Index, key: &[u8]) -> Option<usize> {
+    if index.nulls_not_distinct {
+        return Some(key.len());
+    }
+    let mut rest = key;
+    for column in index.keys() {
+        let order = column.order();
+        let mut null = Vec::new();
+        key::encode(&Datum::Null, order, &mut null).ok()?;
+        if rest.starts_with(&null) {
+            return None;
+        }
+        key::skip(column.type_oid, order, &mut rest).ok()?;
+    }
+    Some(key.len())
+}
+
+/// Makes index keys from stored rows.
+struct KeyMaker<'a> {
+    relation: &'a Relation,
+    index: &'a Index,
+    expressions: &'a [TableExpr],
+    predicate: Option<&'a TableExpr>,
+    values: Vec<Datum>,
+    key_values: Vec<Datum>,
+}
+
+impl KeyMaker<'_> {
+    /// Appends the key of a row; `None` if the predicate leaves the row out.
+    fn make(&mut self, ctx: &mut SessionContext, bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<bool>, SqlError> {
+        let n = self.relation.columns.len();
+        self.values.clear();
+        self.values.resize(n, Datum::Null);
+        row::decode(&self.relation.desc, bytes, n, &mut self.values)?;
+        let mut state = ExecState::bare();
+        if let Some(predicate) = self.predicate {
+            let value = predicate.code.eval(&mut Exec { session: ctx, state: &mut state }, &self.values)?;
+            if !value.is_true() {
+                return Ok(None);
+            }
+        }
+        self.key_values.clear();
+        let mut expressions = self.expressions.iter();
+        for column in self.index.keys() {
+            let value = match usize::try_from(column.attnum).ok().and_then(|n| n.checked_sub(1)) {
+                Some(i) => self.values.get(i).cloned().unwrap_or_default(),
+                None => match expressions.next() {
+                    Some(e) => e.code.eval(&mut Exec { session: ctx, state: &mut state }, &self.values)?,
+                    None => Datum::Null,
+                },
+            };
+            self.key_values.push(value);
+        }
+        self.index.encode_key(&self.key_values, out).map(Some)
+    }
+}
+
+/// `(a, b)=(1, 2)`, for messages about keys.
+pub(crate) fn key_text(
+    ctx: &SessionContext,
+    relation: &Relation,
+    index: &Index,
+    values: &[Datum],
+) -> Result<String, SqlError> {
+    let names = index.keys().iter().map(|c| match (&c.expression, relation.attribute(c.attnum)) {
+        (Some(text), _) => text.to_string(),
+        (None, Some(column)) => crate::sql::catalog::names::quote_identifier(&column.name),
+        (None, None) => "?".to_owned(),
+    });
+    let names = names.collect::<Vec<_>>().join(", ");
+    let mut shown = Vec::new();
+    for (column, value) in index.keys().iter().zip(values) {
+        if value.is_null() {
+            shown.push("null".to_owned());
+            continue;
+        }
+        let mut out = Vec::new();
+        text_out(value, column.type_oid, &mut out, ctx.io())?;
+        shown.push(String::from_utf8_lossy(&out).into_owned());
+    }
+    Ok(format!("({names})=({})", shown.join(", ")))
+}
+
+/// The expressions of an index, bound anew from their text.
+pub(crate) fn bind_expressions(
+    ctx: &mut SessionContext,
+    relation: &Relation,
+    index: &Index,
+) -> Result<(Vec<TableExpr>, Option<TableExpr>), SqlError> {
+    let front_end = ctx.front_end;
+    let mut out = Vec::new();
+    for column in index.keys() {
+        if let Some(text) = &column.expression {
+            out.push(front_end.table_expression_text(ctx, text, Some(relation), None, "index expressions")?);
+        }
+    }
+    let target = Some((oids::BOOL, -1));
+    let predicate = index.predicate.as_ref().map(|text| {
+        front_end.table_expression_text(ctx, text, Some(relation), target, "index predicates")
+    });
+    Ok((out, predicate.transpose()?))
+}
+
+/// Gives an index a new, freshly built file; the old one goes when the transaction commits.
+pub(crate) fn rebuild(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Result<(), SqlError> {
+    let (expressions, predicate) = bind_expressions(ctx, relation, index)?;
+    let file = ctx.new_file()?;
+    let new = Index { file, ..index.clone() };
+    let entries = fill(ctx, relation, &new, &expressions, predicate.as_ref())?;
+    ctx.transaction()?.drop_on_commit(index.file);
+    table::update_class(ctx, index.oid, &[(pg_class::relfilenode, Datum::Oid(file.rel))])?;
+    set_counts(ctx, index.oid, file, entries)?;
+    ctx.relation_changed(relation.oid)
+}
+
+/// Marks an index as the one behind a constraint.
+pub(crate) fn become_constraint(
+    ctx: &mut SessionContext,
+    index: &Index,
+    primary: bool,
+    immediate: bool,
+) -> Result<(), SqlError> {
+    let row = ctx.catalog_reader()?.row(&pg_index::DEF, by::INDEX_OID, &[Datum::Oid(index.oid)])?;
+    let row = row.ok_or_else(|| SqlError::internal("index has no pg_index row"))?;
+    let changes = [(pg_index::indisprimary, Datum::Bool(primary)), (pg_index::indimmediate, Datum::Bool(immediate))];
+    ctx.writer()?.set(&pg_index::DEF, &row, &changes)?;
+    super::drop::forget_dependencies(ctx, ObjectAddress::relation(index.oid))
+}

@@ -1,0 +1,112 @@
+//! Schemas, temporary ones included.
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::CreateSchemaStmt;
+
+use crate::executor::SessionContext;
+use crate::sql::catalog::load::{CatalogReader, by};
+use crate::sql::catalog::names::truncate;
+use crate::sql::catalog::privilege;
+use crate::sql::catalog::rows::{ObjectAddress, blank};
+use crate::sql::catalog::schema::pg_namespace;
+use crate::sql::types::{Datum, Oid};
+use crate::sqlstate::{SqlError, SqlState};
+
+/// Makes a schema and returns its OID.
+fn insert(ctx: &mut SessionContext, name: &str, owner: Oid) -> Result<Oid, SqlError> {
+    let oid = ctx.new_oid(&pg_namespace::DEF, by::NAMESPACE_OID)?;
+    let mut row = blank(&pg_namespace::DEF);
+    row[pg_namespace::oid] = Datum::Oid(oid);
+    row[pg_namespace::nspname] = Datum::text(name);
+    row[pg_namespace::nspowner] = Datum::Oid(owner);
+    ctx.writer()?.insert(&pg_namespace::DEF, &row)?;
+    ctx.depend_on_owner(ObjectAddress::new(pg_namespace::ID, oid), owner, false)?;
+    ctx.namespaces_changed()?;
+    Ok(oid)
+}
+
+/// CREATE SCHEMA. Returns the statements inside, to be run in it.
+pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateSchemaStmt) -> Result<(), SqlError> {
+    let owner = match &stmt.authrole {
+        Some(spec) => ctx.role_oid(spec)?,
+        None => ctx.user,
+    };
+    let name = if stmt.schemaname.is_empty() {
+        ctx.catalog.role(owner)?.map(|r| r.name.to_string()).unwrap_or_default()
+    } else {
+        truncate(&stmt.schemaname).to_owned()
+    };
+    if !privilege::on_database(&ctx.catalog, ctx.user, ctx.database, privilege::CREATE)? {
+        let database = &ctx.database_name;
+        return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied for database {database}")));
+    }
+    if name.starts_with("pg_") {
+        return Err(SqlError::new(SqlState::RESERVED_NAME, format!("unacceptable schema name \"{name}\""))
+            .detail("The prefix \"pg_\" is reserved for system schemas."));
+    }
+    if ctx.catalog.find_namespace(&name)?.is_some() {
+        let message = format!("schema \"{name}\" already exists");
+        if stmt.if_not_exists {
+            ctx.notice_with(SqlState::DUPLICATE_SCHEMA, format!("{message}, skipping"));
+            return Ok(());
+        }
+        return Err(SqlError::new(SqlState::DUPLICATE_SCHEMA, message));
+    }
+    insert(ctx, &name, owner)?;
+    for element in &stmt.schema_elts {
+        run_inside(ctx, &name, element)?;
+    }
+    Ok(())
+}
+
+/// Runs a statement of CREATE SCHEMA with the new schema as its target.
+fn run_inside(ctx: &mut SessionContext, schema: &str, element: &pg_query::protobuf::Node) -> Result<(), SqlError> {
+    let Some(mut node) = element.node.clone() else { return Ok(()) };
+    #[expect(clippy::wildcard_enum_match_arm, reason = "others have no relation of their own")]
+    let range = match &mut node {
+        NodeEnum::CreateStmt(s) => s.relation.as_mut(),
+        NodeEnum::ViewStmt(s) => s.view.as_mut(),
+        NodeEnum::CreateSeqStmt(s) => s.sequence.as_mut(),
+        NodeEnum::IndexStmt(s) => s.relation.as_mut(),
+        _ => None,
+    };
+    if let Some(range) = range
+        && range.schemaname.is_empty()
+    {
+        schema.clone_into(&mut range.schemaname);
+    }
+    crate::executor::utility::run_node(ctx, &node, "").map(|_| ())
+}
+
+/// The session's temporary schema, made on first use.
+pub(crate) fn temp_namespace(ctx: &mut SessionContext) -> Result<Oid, SqlError> {
+    if let Some(oid) = ctx.temp_namespace {
+        return Ok(oid);
+    }
+    if !privilege::on_database(&ctx.catalog, ctx.user, ctx.database, privilege::TEMPORARY)? {
+        let database = &ctx.database_name;
+        let message = format!("permission denied to create temporary tables in database \"{database}\"");
+        return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message));
+    }
+    let name = format!("pg_temp_{}", ctx.backend_pid);
+    let oid = match ctx.catalog.find_namespace(&name)? {
+        Some(oid) => {
+            // Left by a session with our number that did not end cleanly.
+            super::drop::empty_namespace(ctx, oid)?;
+            oid
+        }
+        None => insert(ctx, &name, crate::sql::catalog::relation::BOOTSTRAP_ROLE)?,
+    };
+    ctx.temp_namespace = Some(oid);
+    ctx.refresh_catalog();
+    Ok(oid)
+}
+
+/// `3F000` unless the schema exists.
+pub(crate) fn row_of(
+    ctx: &mut SessionContext,
+    name: &str,
+) -> Result<Option<crate::sql::catalog::load::CatalogRow>, SqlError> {
+    let name = truncate(name);
+    ctx.catalog_reader()?.row(&pg_namespace::DEF, by::NAMESPACE_NAME, &[Datum::text(name)])
+}
