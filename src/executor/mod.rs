@@ -7,6 +7,7 @@
 pub mod code;
 pub mod context;
 pub mod copy;
+pub(crate) mod ddl;
 pub mod eval;
 pub mod front_end;
 pub mod plan;

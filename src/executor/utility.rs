@@ -1,8 +1,12 @@
-//! Statements without a plan: DDL, settings, maintenance.
+//! Statements without a plan: DDL, settings, maintenance. Looks at the node and calls who does it.
 
 use std::sync::Arc;
 
+use pg_query::NodeEnum;
+use pg_query::protobuf::ObjectType;
+
 use super::context::SessionContext;
+use super::ddl;
 use super::portal::{PortalStatus, Prepared};
 use super::sink::RowSink;
 use crate::sql::types::Datum;
@@ -20,6 +24,79 @@ pub fn describe(_session: &mut SessionContext, _statement: &super::RawStmt) -> R
 ///
 /// # Errors
 /// PostgreSQL's.
-pub fn run(_session: &mut SessionContext, _prepared: &Arc<Prepared>, _params: &[Datum], _sink: &mut dyn RowSink) -> Result<PortalStatus, SqlError> {
-    Err(SqlError::unsupported("this statement"))
+pub fn run(session: &mut SessionContext, prepared: &Arc<Prepared>, _params: &[Datum], _sink: &mut dyn RowSink) -> Result<PortalStatus, SqlError> {
+    let statement = &prepared.statement;
+    run_node(session, &statement.node, &statement.source).map(PortalStatus::Complete)
+}
+
+/// Runs a statement that returns no rows, and gives its command tag.
+pub(crate) fn run_node(ctx: &mut SessionContext, node: &NodeEnum, source: &str) -> Result<String, SqlError> {
+    ctx.refresh_catalog();
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what is not here is refused")]
+    let tag = match node {
+        NodeEnum::CreateStmt(s) => {
+            ctx.check_writable("CREATE TABLE")?;
+            ddl::table::create(ctx, s, source)?;
+            "CREATE TABLE"
+        }
+        NodeEnum::AlterTableStmt(s) => {
+            let tag = alter_tag(s.objtype());
+            ctx.check_writable(tag)?;
+            ddl::alter::run(ctx, s, source)?;
+            tag
+        }
+        NodeEnum::IndexStmt(s) => {
+            ctx.check_writable("CREATE INDEX")?;
+            ddl::index::create(ctx, s, source)?;
+            "CREATE INDEX"
+        }
+        NodeEnum::DropStmt(s) => {
+            let tag = drop_tag(s.remove_type());
+            ctx.check_writable(tag)?;
+            ddl::drop::run(ctx, s)?;
+            tag
+        }
+        NodeEnum::CreateSeqStmt(s) => {
+            ctx.check_writable("CREATE SEQUENCE")?;
+            ddl::sequence::create(ctx, s, source)?;
+            "CREATE SEQUENCE"
+        }
+        NodeEnum::AlterSeqStmt(s) => {
+            ctx.check_writable("ALTER SEQUENCE")?;
+            ddl::sequence::alter(ctx, s, source)?;
+            "ALTER SEQUENCE"
+        }
+        NodeEnum::CreateSchemaStmt(s) => {
+            ctx.check_writable("CREATE SCHEMA")?;
+            ddl::schema::create(ctx, s)?;
+            "CREATE SCHEMA"
+        }
+        _ => return Err(SqlError::unsupported("this statement")),
+    };
+    Ok(tag.to_owned())
+}
+
+fn drop_tag(kind: ObjectType) -> &'static str {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest are refused later")]
+    match kind {
+        ObjectType::ObjectTable => "DROP TABLE",
+        ObjectType::ObjectIndex => "DROP INDEX",
+        ObjectType::ObjectSequence => "DROP SEQUENCE",
+        ObjectType::ObjectView => "DROP VIEW",
+        ObjectType::ObjectMatview => "DROP MATERIALIZED VIEW",
+        ObjectType::ObjectSchema => "DROP SCHEMA",
+        _ => "DROP",
+    }
+}
+
+fn alter_tag(kind: ObjectType) -> &'static str {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest are tables")]
+    match kind {
+        ObjectType::ObjectIndex => "ALTER INDEX",
+        ObjectType::ObjectSequence => "ALTER SEQUENCE",
+        ObjectType::ObjectView => "ALTER VIEW",
+        ObjectType::ObjectMatview => "ALTER MATERIALIZED VIEW",
+        ObjectType::ObjectSchema => "ALTER SCHEMA",
+        _ => "ALTER TABLE",
+    }
 }

@@ -565,3 +565,36 @@ pub(crate) fn become_constraint(
     ctx.writer()?.set(&pg_index::DEF, &row, &changes)?;
     super::drop::forget_dependencies(ctx, ObjectAddress::relation(index.oid))
 }
+
+/// Follows a change of a table column's type in an index over it.
+pub(crate) fn retype_column(
+    ctx: &mut SessionContext,
+    index: &Index,
+    position: i16,
+    new: &Column,
+) -> Result<(), SqlError> {
+    let opclass = default_opclass(BTREE_AM, new.type_oid).filter(|_| key::is_supported(new.type_oid));
+    let opclass = opclass.map(|o| o.oid).ok_or_else(|| {
+        let shown = format_type(new.type_oid, -1);
+        let message = format!("data type {shown} has no default operator class for access method \"btree\"");
+        SqlError::new(SqlState::UNDEFINED_OBJECT, message)
+    })?;
+    table::update_attribute(ctx, index.oid, position, &[
+        (pg_attribute::atttypid, Datum::Oid(new.type_oid)),
+        (pg_attribute::atttypmod, Datum::Int4(new.typmod)),
+        (pg_attribute::attlen, Datum::Int2(new.len)),
+        (pg_attribute::attcollation, Datum::Oid(new.collation)),
+    ])?;
+    let row = ctx.catalog_reader()?.row(&pg_index::DEF, by::INDEX_OID, &[Datum::Oid(index.oid)])?;
+    let row = row.ok_or_else(|| SqlError::internal("index has no pg_index row"))?;
+    let at = usize::try_from(position - 1).unwrap_or(0);
+    let (mut classes, mut collations) = (row.oids(pg_index::indclass)?, row.oids(pg_index::indcollation)?);
+    if let (Some(class), Some(collation)) = (classes.get_mut(at), collations.get_mut(at)) {
+        (*class, *collation) = (opclass, new.collation);
+    }
+    ctx.writer()?.set(&pg_index::DEF, &row, &[
+        (pg_index::indclass, crate::sql::catalog::compiled::oidvector(&classes)),
+        (pg_index::indcollation, crate::sql::catalog::compiled::oidvector(&collations)),
+    ])?;
+    ctx.relation_changed(index.table)
+}

@@ -80,8 +80,12 @@ fn run_inside(ctx: &mut SessionContext, schema: &str, element: &pg_query::protob
 
 /// The session's temporary schema, made on first use.
 pub(crate) fn temp_namespace(ctx: &mut SessionContext) -> Result<Oid, SqlError> {
-    if let Some(oid) = ctx.temp_namespace {
-        return Ok(oid);
+    if let Some(oid) = ctx.catalog.viewer().temp_namespace {
+        // Gone if the transaction that made it rolled back.
+        if ctx.catalog.namespace_name(oid)?.is_some() {
+            return Ok(oid);
+        }
+        ctx.set_temp_namespace(None);
     }
     if !privilege::on_database(&ctx.catalog, ctx.user, ctx.database, privilege::TEMPORARY)? {
         let database = &ctx.database_name;
@@ -97,8 +101,7 @@ pub(crate) fn temp_namespace(ctx: &mut SessionContext) -> Result<Oid, SqlError> 
         }
         None => insert(ctx, &name, crate::sql::catalog::relation::BOOTSTRAP_ROLE)?,
     };
-    ctx.temp_namespace = Some(oid);
-    ctx.refresh_catalog();
+    ctx.set_temp_namespace(Some(oid));
     Ok(oid)
 }
 

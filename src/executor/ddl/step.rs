@@ -7,6 +7,7 @@ use pg_query::protobuf::{RangeVar, RoleSpec};
 
 use super::nodes::{self, RoleName};
 use crate::access::AccessCtx;
+use crate::config::Setting;
 use crate::executor::SessionContext;
 use crate::sql::catalog::cache::class;
 use crate::sql::catalog::load::{CatalogReader, by};
@@ -28,13 +29,20 @@ impl SessionContext {
     /// Takes up changes of catalogs made so far in this transaction, and of the session's search path and user.
     pub fn refresh_catalog(&mut self) {
         let Some(txn) = &self.transaction else { return };
-        let viewer = Viewer {
-            database: self.database,
-            user: self.user,
-            user_name: self.user_name.clone(),
-            search_path: Arc::from(self.settings.str(crate::config::Setting::SearchPath)),
-            temp_namespace: self.temp_namespace,
-        };
+        let mut viewer = self.catalog.viewer().clone();
+        viewer.user = self.user;
+        viewer.user_name.clone_from(&self.user_name);
+        let search_path = self.settings.str(Setting::SearchPath);
+        if *viewer.search_path != *search_path {
+            viewer.search_path = Arc::from(search_path);
+        }
+        self.catalog = self.catalog.catalog().handle(viewer, txn);
+    }
+
+    /// Tells the session which schema its temporary relations are in.
+    pub(crate) fn set_temp_namespace(&mut self, namespace: Option<Oid>) {
+        let Some(txn) = &self.transaction else { return };
+        let viewer = Viewer { temp_namespace: namespace, ..self.catalog.viewer().clone() };
         self.catalog = self.catalog.catalog().handle(viewer, txn);
     }
 

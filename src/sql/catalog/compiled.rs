@@ -48,17 +48,17 @@ fn blank(def: &schema::CatalogDef) -> Vec<Datum> {
 }
 
 /// A one-dimensional array that counts from 0, as `oidvector` and `int2vector` do.
-pub(super) fn oidvector(list: &[Oid]) -> Datum {
+pub fn oidvector(list: &[Oid]) -> Datum {
     Datum::array(ArrayValue::with_lower(oids::OID, list.iter().map(|&o| Datum::Oid(o)).collect(), 0))
 }
 
 /// An `int2vector`.
-pub(super) fn int2vector(list: &[i16]) -> Datum {
+pub fn int2vector(list: &[i16]) -> Datum {
     Datum::array(ArrayValue::with_lower(oids::INT2, list.iter().map(|&n| Datum::Int2(n)).collect(), 0))
 }
 
 /// A `text[]`, or NULL when empty.
-pub(super) fn text_array<S: AsRef<str>>(list: &[S]) -> Datum {
+pub fn text_array<S: AsRef<str>>(list: &[S]) -> Datum {
     if list.is_empty() {
         return Datum::Null;
     }

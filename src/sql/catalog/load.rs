@@ -303,7 +303,10 @@ pub(super) fn acl(row: &CatalogRow, position: usize) -> Result<Option<Vec<Arc<st
 }
 
 /// The file a `pg_class` row names.
-pub(super) fn file_of(class: &CatalogRow, database: Oid) -> Result<RelId, SqlError> {
+///
+/// # Errors
+/// XX001.
+pub fn file_of(class: &CatalogRow, database: Oid) -> Result<RelId, SqlError> {
     let tablespace = class.oid(pg_class::reltablespace)?;
     let spc = if tablespace == 0 { DEFAULT_TABLESPACE } else { tablespace };
     let db = if class.bool(pg_class::relisshared)? { 0 } else { database };

@@ -1,0 +1,738 @@
+//! ALTER TABLE.
+
+use std::sync::Arc;
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{AlterTableCmd, AlterTableStmt, AlterTableType, ColumnDef, DropBehavior, Node, ObjectType};
+
+use super::constraint::{self, NewConstraint};
+use super::sequence::SequenceSpec;
+use super::{drop, expression, index, nodes, sequence, step, table};
+use crate::access::heap;
+use crate::executor::SessionContext;
+use crate::executor::eval::{Exec, ExecState};
+use crate::executor::front_end::TableExpr;
+use crate::sql::catalog::load::{CatalogReader, by};
+use crate::sql::catalog::names::truncate;
+use crate::sql::catalog::relation::{Column, Identity, RelKind, Relation};
+use crate::sql::catalog::rows::{self, DependKind, ObjectAddress};
+use crate::sql::catalog::schema::{
+    pg_attrdef, pg_attribute, pg_authid, pg_class, pg_constraint, pg_depend, pg_shdepend, pg_statistic,
+};
+use crate::sql::types::{Datum, IoSettings, Oid, TupleDesc, row, text_out};
+use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::{LockMode, WaitPolicy};
+
+/// ALTER TABLE, and the forms of ALTER INDEX, VIEW and SEQUENCE that share its commands.
+pub(crate) fn run(ctx: &mut SessionContext, stmt: &AlterTableStmt, source: &str) -> Result<(), SqlError> {
+    let range = nodes::relation(stmt.relation.as_ref())?;
+    let (schema, name) = nodes::names(range);
+    let commands: Vec<&AlterTableCmd> = stmt
+        .cmds
+        .iter()
+        .filter_map(|node| match &node.node {
+            Some(NodeEnum::AlterTableCmd(command)) => Some(&**command),
+            _ => None,
+        })
+        .collect();
+    let mode = commands.iter().map(|c| lock_mode(c.subtype())).max().unwrap_or(LockMode::AccessExclusive);
+    if stmt.missing_ok && ctx.find_locked(schema, name, mode, WaitPolicy::Block)?.is_none() {
+        ctx.notice(format!("relation \"{name}\" does not exist, skipping"));
+        return Ok(());
+    }
+    let relation = ctx.open_locked(range, source, mode)?;
+    let fits = match stmt.objtype() {
+        ObjectType::ObjectIndex => relation.kind == RelKind::Index,
+        ObjectType::ObjectView => relation.kind == RelKind::View,
+        ObjectType::ObjectSequence => relation.kind == RelKind::Sequence,
+        ObjectType::ObjectMatview => relation.kind == RelKind::MatView,
+        // PostgreSQL lets ALTER TABLE touch the others too, where the command makes sense.
+        _ => matches!(
+            relation.kind,
+            RelKind::Table | RelKind::View | RelKind::Index | RelKind::Sequence | RelKind::MatView
+        ),
+    };
+    if !fits {
+        let wanted = stmt.objtype().as_str_name().trim_start_matches("OBJECT_").to_lowercase();
+        return Err(step::wrong_kind(&relation, &wanted));
+    }
+    ctx.check_owner(&relation)?;
+    // Columns go and come before constraints, which may name them.
+    let mut ordered = commands.clone();
+    ordered.sort_by_key(|c| pass(c.subtype()));
+    for command in ordered {
+        run_command(ctx, relation.oid, command, source)?;
+    }
+    Ok(())
+}
+
+/// PostgreSQL: `AlterTableGetLockLevel`.
+fn lock_mode(kind: AlterTableType) -> LockMode {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others take the strongest lock")]
+    match kind {
+        AlterTableType::AtSetStatistics | AlterTableType::AtValidateConstraint | AlterTableType::AtClusterOn => {
+            LockMode::ShareUpdateExclusive
+        }
+        AlterTableType::AtSetRelOptions | AlterTableType::AtResetRelOptions => LockMode::ShareUpdateExclusive,
+        _ => LockMode::AccessExclusive,
+    }
+}
+
+/// Order of the commands of one statement. PostgreSQL: `AT_PASS_*`.
+fn pass(kind: AlterTableType) -> u8 {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest come last")]
+    match kind {
+        AlterTableType::AtDropColumn | AlterTableType::AtDropConstraint => 0,
+        AlterTableType::AtAlterColumnType => 1,
+        AlterTableType::AtAddColumn => 2,
+        AlterTableType::AtColumnDefault | AlterTableType::AtSetNotNull | AlterTableType::AtDropNotNull => 3,
+        AlterTableType::AtAddConstraint => 4,
+        _ => 5,
+    }
+}
+
+fn run_command(ctx: &mut SessionContext, oid: Oid, command: &AlterTableCmd, source: &str) -> Result<(), SqlError> {
+    let relation = ctx.reopen(oid)?;
+    let cascade = command.behavior() == DropBehavior::DropCascade;
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest are refused by name")]
+    match command.subtype() {
+        AlterTableType::AtAddColumn => add_column(ctx, &relation, command, source),
+        AlterTableType::AtDropColumn => drop_column(ctx, &relation, command, cascade),
+        AlterTableType::AtColumnDefault => set_default(ctx, &relation, &command.name, command.def.as_deref()),
+        AlterTableType::AtSetNotNull => {
+            let attnum = attnum_of(&relation, &command.name)?;
+            constraint::set_not_null(ctx, &relation, &[attnum])
+        }
+        AlterTableType::AtDropNotNull => drop_not_null(ctx, &relation, &command.name),
+        AlterTableType::AtAddConstraint => {
+            table::require_table(&relation)?;
+            let Some(NodeEnum::Constraint(c)) = command.def.as_deref().and_then(|n| n.node.as_ref()) else {
+                return Err(SqlError::internal("ADD CONSTRAINT without a constraint"));
+            };
+            match constraint::parse(c, None, source)? {
+                Some(new) => constraint::add(ctx, oid, new, source).map(|_| ()),
+                None => Err(SqlError::unsupported("this constraint")),
+            }
+        }
+        AlterTableType::AtDropConstraint => drop_constraint(ctx, &relation, command, cascade),
+        AlterTableType::AtValidateConstraint => validate_constraint(ctx, &relation, &command.name),
+        AlterTableType::AtAlterColumnType => alter_type(ctx, &relation, command, source),
+        AlterTableType::AtChangeOwner => match &command.newowner {
+            Some(spec) => {
+                let owner = ctx.role_oid(spec)?;
+                change_owner(ctx, &relation, owner)
+            }
+            None => Ok(()),
+        },
+        AlterTableType::AtSetStatistics => {
+            let target = command.def.as_deref().and_then(nodes::value_text).and_then(|t| t.parse().ok()).unwrap_or(-1);
+            let attnum = attnum_of(&relation, &command.name)?;
+            table::update_attribute(ctx, oid, attnum, &[(pg_attribute::attstattarget, Datum::Int4(target))])
+        }
+        AlterTableType::AtSetStorage => {
+            let attnum = attnum_of(&relation, &command.name)?;
+            let name = command.def.as_deref().and_then(nodes::value_text).unwrap_or_default().to_lowercase();
+            let letter = match name.as_str() {
+                "plain" => b'p',
+                "external" => b'e',
+                "extended" => b'x',
+                "main" => b'm',
+                _ => {
+                    let message = format!("invalid storage type \"{name}\"");
+                    return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message));
+                }
+            };
+            table::update_attribute(ctx, oid, attnum, &[(pg_attribute::attstorage, Datum::Char(letter))])
+        }
+        AlterTableType::AtSetRelOptions | AlterTableType::AtResetRelOptions => rel_options(ctx, &relation, command),
+        AlterTableType::AtAddIdentity => add_identity(ctx, &relation, command),
+        AlterTableType::AtDropIdentity => drop_identity(ctx, &relation, command),
+        AlterTableType::AtDropExpression => drop_expression(ctx, &relation, command),
+        AlterTableType::AtSetLogged | AlterTableType::AtSetUnLogged => {
+            let letter = if command.subtype() == AlterTableType::AtSetLogged { b'p' } else { b'u' };
+            for target in relation.indexes.iter().map(|i| i.oid).chain([oid]) {
+                table::update_class(ctx, target, &[(pg_class::relpersistence, Datum::Char(letter))])?;
+            }
+            ctx.relation_changed(oid)
+        }
+        AlterTableType::AtClusterOn | AlterTableType::AtDropCluster | AlterTableType::AtSetTableSpace => {
+            Err(SqlError::unsupported("this form of ALTER TABLE"))
+        }
+        other => Err(SqlError::unsupported(format_args!("ALTER TABLE command {}", other.as_str_name()))),
+    }
+}
+
+fn attnum_of(relation: &Relation, name: &str) -> Result<i16, SqlError> {
+    relation.column(name).map(|c| c.attnum).ok_or_else(|| undefined_column(relation, name))
+}
+
+fn undefined_column(relation: &Relation, name: &str) -> SqlError {
+    let message = format!("column \"{name}\" of relation \"{}\" does not exist", relation.name);
+    SqlError::new(SqlState::UNDEFINED_COLUMN, message)
+}
+
+fn add_column(
+    ctx: &mut SessionContext,
+    relation: &Arc<Relation>,
+    command: &AlterTableCmd,
+    source: &str,
+) -> Result<(), SqlError> {
+    table::require_table(relation)?;
+    let Some(NodeEnum::ColumnDef(def)) = command.def.as_deref().and_then(|n| n.node.as_ref()) else {
+        return Err(SqlError::internal("ADD COLUMN without a column"));
+    };
+    let name = truncate(&def.colname);
+    if relation.column(name).is_some() {
+        let message = format!("column \"{name}\" of relation \"{}\" already exists", relation.name);
+        if command.missing_ok {
+            ctx.notice_with(SqlState::DUPLICATE_COLUMN, format!("{message}, skipping"));
+            return Ok(());
+        }
+        return Err(SqlError::new(SqlState::DUPLICATE_COLUMN, message));
+    }
+    table::check_column_name(name)?;
+    let mut constraints = Vec::new();
+    let mut new = table::column(ctx, def, source, &mut constraints)?;
+    let attnum = i16::try_from(relation.columns.len() + 1)
+        .ok()
+        .filter(|&n| n <= 1600)
+        .ok_or_else(|| SqlError::new(SqlState::TOO_MANY_COLUMNS, "tables can have at most 1600 columns"))?;
+    new.column.attnum = attnum;
+    let mut sequence = None;
+    let mut default = None;
+    if let Some(spec) = &new.sequence {
+        let made =
+            table::column_sequence(ctx, &relation.name, relation.namespace, relation.persistence, name, spec)?;
+        let text = format!("nextval('{made}'::regclass)");
+        let target = Some((new.column.type_oid, new.column.typmod));
+        let expr = ctx.front_end.table_expression_text(ctx, &text, None, target, "DEFAULT expressions")?;
+        default = Some((text, vec![made], expr));
+        sequence = Some(made);
+    } else if let Some(node) = new.default.as_ref().filter(|n| !table::is_null_constant(n) && !new.column.generated) {
+        let target = Some((new.column.type_oid, new.column.typmod));
+        let stored = expression::store(ctx, node, None, target, "DEFAULT expressions")?;
+        default = Some((stored.text, stored.relations, stored.expr));
+    }
+    let stores_default = default.is_some() && new.column.identity.is_none();
+    new.column.default = default.as_ref().filter(|_| stores_default).map(|(text, ..)| Arc::from(text.as_str()));
+    // A value that is the same for all old rows is kept once; otherwise the table is rewritten.
+    let mut rewrite = new.column.generated;
+    if let Some((_, _, expr)) = &default {
+        if expr.immutable {
+            let value = evaluate(ctx, expr, &[])?;
+            if !value.is_null() {
+                let mut out = Vec::new();
+                text_out(&value, new.column.type_oid, &mut out, &IoSettings::default())?;
+                let text = String::from_utf8(out).map_err(|_| SqlError::internal("text form is not UTF-8"))?;
+                new.column.missing = Some(Arc::from(text.as_str()));
+            }
+        } else {
+            rewrite = true;
+        }
+    }
+    if new.column.not_null && new.column.missing.is_none() && !rewrite {
+        let mut any = false;
+        constraint::for_each_row(ctx, relation, |_, _| {
+            any = true;
+            Ok(false)
+        })?;
+        if any {
+            return Err(SqlError::new(
+                SqlState::NOT_NULL_VIOLATION,
+                format!("column \"{name}\" of relation \"{}\" contains null values", relation.name),
+            )
+            .column(&relation.namespace_name, &relation.name, name));
+        }
+    }
+    let oid = relation.oid;
+    ctx.writer()?.insert(&pg_attribute::DEF, &rows::attribute(oid, &new.column))?;
+    table::update_class(ctx, oid, &[(pg_class::relnatts, Datum::Int2(attnum))])?;
+    if let Some((text, relations, _)) = &default
+        && stores_default
+    {
+        table::insert_default(ctx, oid, attnum, text, relations)?;
+    }
+    if let Some(sequence) = sequence {
+        let kind = if new.column.identity.is_some() { DependKind::Internal } else { DependKind::Auto };
+        ctx.depend(ObjectAddress::relation(sequence), ObjectAddress::column(oid, attnum), kind)?;
+    }
+    if new.column.generated
+        && let Some(node) = &new.default
+    {
+        table::set_generated(ctx, oid, attnum, node)?;
+    }
+    ctx.relation_changed(oid)?;
+    if rewrite {
+        let now = ctx.reopen(oid)?;
+        let column = now.attribute(attnum).ok_or_else(|| SqlError::internal("new column vanished"))?.clone();
+        let expr = match (&default, &column.default) {
+            (Some((_, _, expr)), _) => expr.clone(),
+            (None, Some(text)) => {
+                let target = Some((column.type_oid, column.typmod));
+                let front_end = ctx.front_end;
+                front_end.table_expression_text(ctx, text, Some(&now), target, "column generation expressions")?
+            }
+            (None, None) => return Err(SqlError::internal("nothing to fill a new column with")),
+        };
+        rewrite_table(ctx, &now, &now.desc, |ctx, values| {
+            let value = evaluate(ctx, &expr, values)?;
+            if value.is_null() && column.not_null {
+                return Err(SqlError::new(
+                    SqlState::NOT_NULL_VIOLATION,
+                    format!("column \"{}\" of relation \"{}\" contains null values", column.name, now.name),
+                )
+                .column(&now.namespace_name, &now.name, &column.name));
+            }
+            if let Some(place) = usize::try_from(attnum - 1).ok().and_then(|i| values.get_mut(i)) {
+                *place = value;
+            }
+            Ok(())
+        })?;
+    }
+    constraint::add_all(ctx, oid, constraints, source)
+}
+
+/// Runs a bound expression over a row.
+pub(crate) fn evaluate(ctx: &mut SessionContext, expr: &TableExpr, values: &[Datum]) -> Result<Datum, SqlError> {
+    let mut state = ExecState::bare();
+    expr.code.eval(&mut Exec { session: ctx, state: &mut state }, values)
+}
+
+/// Writes all rows anew into a new file, changed by `change`, and rebuilds the indexes. `source`: how the old rows lie.
+pub(crate) fn rewrite_table(
+    ctx: &mut SessionContext,
+    relation: &Relation,
+    source: &TupleDesc,
+    mut change: impl FnMut(&mut SessionContext, &mut Vec<Datum>) -> Result<(), SqlError>,
+) -> Result<(), SqlError> {
+    const BATCH: usize = 512;
+    let old = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
+    let file = ctx.new_file()?;
+    let new = crate::access::RelHandle { file, ..old };
+    let access = ctx.access();
+    let snapshot = ctx.transaction()?.latest_snapshot()?;
+    let mut scan = heap::HeapScan::new(&access, &old, &snapshot)?;
+    let mut batch: Vec<Vec<u8>> = Vec::with_capacity(BATCH);
+    let mut tids = Vec::new();
+    let n = relation.columns.len();
+    loop {
+        let next = match scan.next(&access)? {
+            Some((_, bytes)) => {
+                let mut values = vec![Datum::Null; n.max(source.len())];
+                row::decode(source, bytes, source.len(), &mut values)?;
+                Some(values)
+            }
+            None => None,
+        };
+        let done = next.is_none();
+        if let Some(mut values) = next {
+            change(ctx, &mut values)?;
+            values.resize(n, Datum::Null);
+            for (value, column) in values.iter_mut().zip(&relation.columns) {
+                if column.dropped {
+                    *value = Datum::Null;
+                }
+            }
+            let mut bytes = Vec::new();
+            row::encode(&relation.desc, &values, &mut bytes)?;
+            batch.push(bytes);
+        }
+        if batch.len() >= BATCH || done {
+            ctx.check_cancel()?;
+            if !batch.is_empty() {
+                heap::multi_insert(&access, ctx.transaction()?, &new, &batch, &mut tids)?;
+                tids.clear();
+                batch.clear();
+            }
+        }
+        if done {
+            break;
+        }
+    }
+    drop_old_file(ctx, relation, file.rel)
+}
+
+/// Puts a new file in place of a table's old one, with its indexes built anew.
+pub(crate) fn drop_old_file(ctx: &mut SessionContext, relation: &Relation, file: Oid) -> Result<(), SqlError> {
+    if let Some(old) = relation.file() {
+        ctx.transaction()?.drop_on_commit(old);
+    }
+    table::update_class(ctx, relation.oid, &[(pg_class::relfilenode, Datum::Oid(file))])?;
+    clear_missing(ctx, relation)?;
+    let now = ctx.reopen(relation.oid)?;
+    for index in &now.indexes {
+        index::rebuild(ctx, &now, index)?;
+    }
+    ctx.relation_changed(relation.oid)
+}
+
+/// All rows have their own values now.
+fn clear_missing(ctx: &mut SessionContext, relation: &Relation) -> Result<(), SqlError> {
+    for column in relation.columns.iter().filter(|c| c.missing.is_some()) {
+        let changes = [(pg_attribute::atthasmissing, Datum::Bool(false)), (pg_attribute::attmissingval, Datum::Null)];
+        table::update_attribute(ctx, relation.oid, column.attnum, &changes)?;
+    }
+    Ok(())
+}
+
+fn drop_column(
+    ctx: &mut SessionContext,
+    relation: &Relation,
+    command: &AlterTableCmd,
+    cascade: bool,
+) -> Result<(), SqlError> {
+    table::require_table(relation)?;
+    let Some(column) = relation.column(&command.name) else {
+        let e = undefined_column(relation, &command.name);
+        if command.missing_ok {
+            ctx.notice(format!("{e}, skipping"));
+            return Ok(());
+        }
+        return Err(e);
+    };
+    let mut targets = vec![ObjectAddress::column(relation.oid, column.attnum)];
+    // An index over several columns goes with any of them.
+    let uses = |list: &[i16]| list.contains(&column.attnum);
+    targets.extend(relation.constraints.iter().filter(|c| uses(&c.columns)).map(|c| ObjectAddress::new(pg_constraint::ID, c.oid)));
+    drop::delete(ctx, &targets, cascade)
+}
+
+/// Turns a column into a dropped one; what depends on it is gone.
+pub(crate) fn remove_column(ctx: &mut SessionContext, relation: Oid, attnum: i16) -> Result<(), SqlError> {
+    let key = [Datum::Oid(relation), Datum::Int2(attnum)];
+    let Some(row) = ctx.catalog_reader()?.row(&pg_attribute::DEF, by::ATTRIBUTE_NUM, &key)? else { return Ok(()) };
+    let stats = ctx.catalog_reader()?.rows(&pg_statistic::DEF, by::STATISTIC, &key)?;
+    for row in &stats {
+        ctx.writer()?.delete(&pg_statistic::DEF, row)?;
+    }
+    let changes = [
+        (pg_attribute::attname, Datum::text(format!("........pg.dropped.{attnum}........"))),
+        (pg_attribute::atttypid, Datum::Oid(0)),
+        (pg_attribute::attnotnull, Datum::Bool(false)),
+        (pg_attribute::atthasdef, Datum::Bool(false)),
+        (pg_attribute::attidentity, Datum::Char(0)),
+        (pg_attribute::attgenerated, Datum::Char(0)),
+        (pg_attribute::attisdropped, Datum::Bool(true)),
+        (pg_attribute::atthasmissing, Datum::Bool(false)),
+        (pg_attribute::attmissingval, Datum::Null),
+        (pg_attribute::attstattarget, Datum::Int4(0)),
+        (pg_attribute::attacl, Datum::Null),
+    ];
+    ctx.writer()?.set(&pg_attribute::DEF, &row, &changes)?;
+    ctx.relation_changed(relation)
+}
+
+/// Removes a column's default, if it has one.
+fn remove_default(ctx: &mut SessionContext, relation: Oid, attnum: i16) -> Result<(), SqlError> {
+    let key = [Datum::Oid(relation), Datum::Int2(attnum)];
+    let Some(row) = ctx.catalog_reader()?.row(&pg_attrdef::DEF, by::ATTRDEF_COLUMN, &key)? else { return Ok(()) };
+    let oid = row.oid(pg_attrdef::oid)?;
+    drop::forget_dependencies(ctx, ObjectAddress::new(pg_attrdef::ID, oid))?;
+    ctx.writer()?.delete(&pg_attrdef::DEF, &row)?;
+    table::update_attribute(ctx, relation, attnum, &[(pg_attribute::atthasdef, Datum::Bool(false))])
+}
+
+fn set_default(
+    ctx: &mut SessionContext,
+    relation: &Arc<Relation>,
+    name: &str,
+    node: Option<&Node>,
+) -> Result<(), SqlError> {
+    let column = relation.column(name).ok_or_else(|| undefined_column(relation, name))?;
+    let refuse = |what: &str| {
+        let message = format!("column \"{name}\" of relation \"{}\" is {what} column", relation.name);
+        SqlError::new(SqlState::SYNTAX_ERROR, message)
+    };
+    if column.identity.is_some() {
+        return Err(refuse("an identity"));
+    }
+    if column.generated {
+        return Err(refuse("a generated"));
+    }
+    let attnum = column.attnum;
+    let stored = match node {
+        Some(node) => {
+            let target = Some((column.type_oid, column.typmod));
+            Some(expression::store(ctx, node, None, target, "DEFAULT expressions")?)
+        }
+        None => None,
+    };
+    remove_default(ctx, relation.oid, attnum)?;
+    let Some(stored) = stored.filter(|_| !node.is_some_and(table::is_null_constant)) else {
+        return ctx.relation_changed(relation.oid);
+    };
+    table::insert_default(ctx, relation.oid, attnum, &stored.text, &stored.relations)?;
+    table::update_attribute(ctx, relation.oid, attnum, &[(pg_attribute::atthasdef, Datum::Bool(true))])
+}
+
+fn drop_not_null(ctx: &mut SessionContext, relation: &Relation, name: &str) -> Result<(), SqlError> {
+    let attnum = attnum_of(relation, name)?;
+    if relation.primary_key().is_some_and(|pk| pk.keys().iter().any(|c| c.attnum == attnum)) {
+        let message = format!("column \"{name}\" is in a primary key");
+        return Err(SqlError::new(SqlState::INVALID_TABLE_DEFINITION, message));
+    }
+    if relation.attribute(attnum).is_some_and(|c| c.identity.is_some()) {
+        let message = format!("column \"{name}\" of relation \"{}\" is an identity column", relation.name);
+        return Err(SqlError::new(SqlState::SYNTAX_ERROR, message));
+    }
+    table::update_attribute(ctx, relation.oid, attnum, &[(pg_attribute::attnotnull, Datum::Bool(false))])
+}
+
+/// OID of a constraint of any kind by name.
+fn constraint_oid(relation: &Relation, name: &str) -> Option<Oid> {
+    let checks = relation.checks.iter().map(|c| (c.oid, &c.name));
+    let others = relation.constraints.iter().map(|c| (c.oid, &c.name));
+    checks.chain(others).find(|(_, n)| &***n == name).map(|(oid, _)| oid)
+}
+
+fn drop_constraint(
+    ctx: &mut SessionContext,
+    relation: &Relation,
+    command: &AlterTableCmd,
+    cascade: bool,
+) -> Result<(), SqlError> {
+    let Some(oid) = constraint_oid(relation, &command.name) else {
+        let message = format!("constraint \"{}\" of relation \"{}\" does not exist", command.name, relation.name);
+        if command.missing_ok {
+            ctx.notice(format!("{message}, skipping"));
+            return Ok(());
+        }
+        return Err(SqlError::new(SqlState::UNDEFINED_OBJECT, message));
+    };
+    drop::delete(ctx, &[ObjectAddress::new(pg_constraint::ID, oid)], cascade)
+}
+
+fn validate_constraint(ctx: &mut SessionContext, relation: &Arc<Relation>, name: &str) -> Result<(), SqlError> {
+    let oid = constraint_oid(relation, name).ok_or_else(|| {
+        let message = format!("constraint \"{name}\" of relation \"{}\" does not exist", relation.name);
+        SqlError::new(SqlState::UNDEFINED_OBJECT, message)
+    })?;
+    if let Some(check) = relation.checks.iter().find(|c| c.oid == oid) {
+        let target = Some((crate::sql::types::oids::BOOL, -1));
+        let front_end = ctx.front_end;
+        let expr =
+            front_end.table_expression_text(ctx, &check.expression, Some(relation), target, "check constraints")?;
+        constraint::validate_check(ctx, relation, name, &expr)?;
+    }
+    let row = ctx.catalog_reader()?.row(&pg_constraint::DEF, by::CONSTRAINT_OID, &[Datum::Oid(oid)])?;
+    let row = row.ok_or_else(|| SqlError::internal("constraint vanished"))?;
+    ctx.writer()?.set(&pg_constraint::DEF, &row, &[(pg_constraint::convalidated, Datum::Bool(true))])?;
+    ctx.relation_changed(relation.oid)
+}
+
+fn alter_type(
+    ctx: &mut SessionContext,
+    relation: &Arc<Relation>,
+    command: &AlterTableCmd,
+    source: &str,
+) -> Result<(), SqlError> {
+    table::require_table(relation)?;
+    let Some(NodeEnum::ColumnDef(def)) = command.def.as_deref().and_then(|n| n.node.as_ref()) else {
+        return Err(SqlError::internal("ALTER COLUMN TYPE without a type"));
+    };
+    let name = command.name.as_str();
+    let old = relation.column(name).ok_or_else(|| undefined_column(relation, name))?.clone();
+    let changed = ColumnDef { colname: name.to_owned(), constraints: Vec::new(), raw_default: None, ..(**def).clone() };
+    let new: Column = table::column(ctx, &changed, source, &mut Vec::<NewConstraint>::new())?.column;
+    if old.generated || relation.columns.iter().any(|c| c.generated) {
+        return Err(SqlError::unsupported("changing the type of a column in a table with generated columns"));
+    }
+    let used_by_expression = relation.indexes.iter().any(|i| i.predicate.is_some() || i.columns.iter().any(|c| c.attnum == 0));
+    if used_by_expression {
+        return Err(SqlError::unsupported("changing column types of a table with expression or partial indexes"));
+    }
+    // The conversion: USING, or an assignment cast of the old value.
+    let front_end = ctx.front_end;
+    let target = Some((new.type_oid, new.typmod));
+    let convert = match def.raw_default.as_deref() {
+        Some(node) => front_end.table_expression(ctx, node, Some(relation), target, "transform expressions")?,
+        None => {
+            let text = crate::sql::catalog::names::quote_identifier(name);
+            front_end.table_expression_text(ctx, &text, Some(relation), target, "transform expressions").map_err(|e| {
+                if e.state() == SqlState::DATATYPE_MISMATCH || e.state() == SqlState::CANNOT_COERCE {
+                    let shown = crate::sql::types::format_type(new.type_oid, new.typmod);
+                    SqlError::new(
+                        SqlState::DATATYPE_MISMATCH,
+                        format!("column \"{name}\" cannot be cast automatically to type {shown}"),
+                    )
+                    .hint(format!("You might need to specify \"USING {name}::{shown}\"."))
+                } else {
+                    e
+                }
+            })?
+        }
+    };
+    let default = old.default.clone().filter(|_| old.identity.is_none());
+    let oid = relation.oid;
+    table::update_attribute(ctx, oid, old.attnum, &[
+        (pg_attribute::atttypid, Datum::Oid(new.type_oid)),
+        (pg_attribute::atttypmod, Datum::Int4(new.typmod)),
+        (pg_attribute::attlen, Datum::Int2(new.len)),
+        (pg_attribute::attcollation, Datum::Oid(new.collation)),
+        (pg_attribute::attbyval, rows::attribute(oid, &new)[pg_attribute::attbyval].clone()),
+        (pg_attribute::attalign, rows::attribute(oid, &new)[pg_attribute::attalign].clone()),
+        (pg_attribute::attstorage, rows::attribute(oid, &new)[pg_attribute::attstorage].clone()),
+        (pg_attribute::atthasmissing, Datum::Bool(false)),
+        (pg_attribute::attmissingval, Datum::Null),
+    ])?;
+    for index in &relation.indexes {
+        for (column, position) in index.columns.iter().zip(1_i16..) {
+            if column.attnum == old.attnum {
+                index::retype_column(ctx, index, position, &new)?;
+            }
+        }
+    }
+    if let Some(text) = default {
+        let node = expression::parse_text(ctx, &text)?;
+        let now = ctx.reopen(oid)?;
+        set_default(ctx, &now, name, Some(&node)).map_err(|e| {
+            if e.state() == SqlState::DATATYPE_MISMATCH {
+                let shown = crate::sql::types::format_type(new.type_oid, new.typmod);
+                let message = format!("default for column \"{name}\" cannot be cast automatically to type {shown}");
+                SqlError::new(SqlState::DATATYPE_MISMATCH, message)
+            } else {
+                e
+            }
+        })?;
+    }
+    let now = ctx.reopen(oid)?;
+    rewrite_table(ctx, &now, &relation.desc, |ctx, values| {
+        let value = evaluate(ctx, &convert, values)?;
+        if let Some(place) = usize::try_from(old.attnum - 1).ok().and_then(|i| values.get_mut(i)) {
+            *place = value;
+        }
+        Ok(())
+    })?;
+    let now = ctx.reopen(oid)?;
+    for check in now.checks.iter().filter(|c| c.columns.contains(&old.attnum)) {
+        let target = Some((crate::sql::types::oids::BOOL, -1));
+        let expr = front_end.table_expression_text(ctx, &check.expression, Some(&now), target, "check constraints")?;
+        constraint::validate_check(ctx, &now, &check.name, &expr)?;
+    }
+    Ok(())
+}
+
+/// Gives a relation, its indexes and the sequences of its columns another owner.
+pub(crate) fn change_owner(ctx: &mut SessionContext, relation: &Relation, owner: Oid) -> Result<(), SqlError> {
+    if relation.owner == owner {
+        return Ok(());
+    }
+    if !ctx.is_superuser()? && !ctx.catalog.roles_of(ctx.user, false)?.contains(&owner) {
+        let name = ctx.catalog.role(owner)?.map(|r| r.name.to_string()).unwrap_or_default();
+        let message = format!("must be member of role \"{name}\"");
+        return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message));
+    }
+    let mut targets = vec![relation.oid];
+    targets.extend(relation.indexes.iter().map(|i| i.oid));
+    let key = [Datum::Oid(pg_class::ID), Datum::Oid(relation.oid)];
+    for row in ctx.catalog_reader()?.rows(&pg_depend::DEF, by::DEPEND_REFERENCED, &key)? {
+        let other = row.oid(pg_depend::objid)?;
+        if row.oid(pg_depend::classid)? == pg_class::ID
+            && ctx.catalog.relation(other)?.is_some_and(|r| r.kind == RelKind::Sequence)
+        {
+            targets.push(other);
+        }
+    }
+    for oid in targets {
+        table::update_class(ctx, oid, &[(pg_class::relowner, Datum::Oid(owner))])?;
+        let database = ctx.database;
+        let key = [Datum::Oid(database), Datum::Oid(pg_class::ID), Datum::Oid(oid)];
+        for row in ctx.catalog_reader()?.rows(&pg_shdepend::DEF, by::SHDEPEND_DEPENDER, &key)? {
+            if row.char(pg_shdepend::deptype)? == b'o' && row.oid(pg_shdepend::refclassid)? == pg_authid::ID {
+                ctx.writer()?.delete(&pg_shdepend::DEF, &row)?;
+            }
+        }
+        if oid == relation.oid || !relation.indexes.iter().any(|i| i.oid == oid) {
+            ctx.depend_on_owner(ObjectAddress::relation(oid), owner, false)?;
+        }
+    }
+    ctx.relation_changed(relation.oid)
+}
+
+fn rel_options(ctx: &mut SessionContext, relation: &Relation, command: &AlterTableCmd) -> Result<(), SqlError> {
+    let list = command.def.as_deref().map(nodes::items).unwrap_or_default();
+    let mut options: Vec<String> = relation.options.iter().map(|o| o.to_string()).collect();
+    let reset = command.subtype() == AlterTableType::AtResetRelOptions;
+    for element in nodes::options(list) {
+        let prefix = format!("{}=", element.defname);
+        options.retain(|o| !o.starts_with(&prefix));
+        if !reset {
+            options.push(format!("{prefix}{}", nodes::option_text(element).unwrap_or_else(|| "true".into())));
+        }
+    }
+    let value = crate::sql::catalog::compiled::text_array(&options);
+    table::update_class(ctx, relation.oid, &[(pg_class::reloptions, value)])
+}
+
+fn add_identity(ctx: &mut SessionContext, relation: &Arc<Relation>, command: &AlterTableCmd) -> Result<(), SqlError> {
+    let Some(NodeEnum::Constraint(c)) = command.def.as_deref().and_then(|n| n.node.as_ref()) else {
+        return Err(SqlError::internal("ADD IDENTITY without a definition"));
+    };
+    let name = command.name.as_str();
+    let column = relation.column(name).ok_or_else(|| undefined_column(relation, name))?.clone();
+    let refuse = |why: &str| {
+        let message = format!("column \"{name}\" of relation \"{}\" {why}", relation.name);
+        Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message))
+    };
+    if !column.not_null {
+        return refuse("must be declared NOT NULL before identity can be added");
+    }
+    if column.identity.is_some() {
+        return refuse("is already an identity column");
+    }
+    if column.default.is_some() {
+        return refuse("already has a default value");
+    }
+    let spec = SequenceSpec::parse(ctx, &c.options, Some(column.type_oid))?;
+    let made = table::column_sequence(ctx, &relation.name, relation.namespace, relation.persistence, name, &spec)?;
+    let address = ObjectAddress::column(relation.oid, column.attnum);
+    ctx.depend(ObjectAddress::relation(made), address, DependKind::Internal)?;
+    let identity = if c.generated_when == "a" { Identity::Always } else { Identity::ByDefault };
+    let letter = if identity == Identity::Always { b'a' } else { b'd' };
+    table::update_attribute(ctx, relation.oid, column.attnum, &[(pg_attribute::attidentity, Datum::Char(letter))])
+}
+
+fn drop_identity(ctx: &mut SessionContext, relation: &Relation, command: &AlterTableCmd) -> Result<(), SqlError> {
+    let name = command.name.as_str();
+    let column = relation.column(name).ok_or_else(|| undefined_column(relation, name))?;
+    if column.identity.is_none() {
+        let message = format!("column \"{name}\" of relation \"{}\" is not an identity column", relation.name);
+        if command.missing_ok {
+            ctx.notice(format!("{message}, skipping"));
+            return Ok(());
+        }
+        return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
+    }
+    let (oid, attnum) = (relation.oid, column.attnum);
+    table::update_attribute(ctx, oid, attnum, &[(pg_attribute::attidentity, Datum::Char(0))])?;
+    let key = [Datum::Oid(pg_class::ID), Datum::Oid(oid), Datum::Int4(i32::from(attnum))];
+    let mut sequences = Vec::new();
+    for row in ctx.catalog_reader()?.rows(&pg_depend::DEF, by::DEPEND_REFERENCED, &key)? {
+        if row.oid(pg_depend::classid)? == pg_class::ID && row.char(pg_depend::deptype)? == b'i' {
+            sequences.push(ObjectAddress::relation(row.oid(pg_depend::objid)?));
+            ctx.writer()?.delete(&pg_depend::DEF, &row)?;
+        }
+    }
+    drop::delete(ctx, &sequences, false)
+}
+
+fn drop_expression(ctx: &mut SessionContext, relation: &Relation, command: &AlterTableCmd) -> Result<(), SqlError> {
+    let name = command.name.as_str();
+    let column = relation.column(name).ok_or_else(|| undefined_column(relation, name))?;
+    if !column.generated {
+        let message = format!("column \"{name}\" of relation \"{}\" is not a stored generated column", relation.name);
+        if command.missing_ok {
+            ctx.notice(format!("{message}, skipping"));
+            return Ok(());
+        }
+        return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
+    }
+    remove_default(ctx, relation.oid, column.attnum)?;
+    table::update_attribute(ctx, relation.oid, column.attnum, &[(pg_attribute::attgenerated, Datum::Char(0))])
+}
+
+/// Applies ALTER COLUMN ... SET GENERATED / RESTART to the sequence behind an identity column.
+pub(crate) fn alter_identity(ctx: &mut SessionContext, sequence: Oid, spec: &SequenceSpec) -> Result<(), SqlError> {
+    let relation = ctx.reopen(sequence)?;
+    sequence::change(ctx, &relation, spec)
+}

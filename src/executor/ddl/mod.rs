@@ -1,0 +1,17 @@
+//! Commands that change what exists. Each is a set of changes to catalog rows in the caller's transaction, with the files that go
+//! with them; the commit record carries which cached descriptors are stale.
+//!
+//! Locks as in PostgreSQL: the relation first, then its descriptor is read again. Expressions are bound through
+//! [`super::SqlFrontEnd`], since binding lives above.
+
+pub(crate) mod alter;
+pub(crate) mod constraint;
+pub(crate) mod drop;
+pub(crate) mod expression;
+pub(crate) mod foreign_key;
+pub(crate) mod index;
+pub(crate) mod nodes;
+pub(crate) mod schema;
+pub(crate) mod sequence;
+pub(crate) mod step;
+pub(crate) mod table;
