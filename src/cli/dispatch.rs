@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::links::{self, TOOLS};
-use super::{initdb, pg_ctl, postgres};
+use super::{controldata, initdb, pg_ctl, postgres, waldump};
 
 const HELP: &str = "\
 afterimage is a PostgreSQL-compatible database server built around physical replication.
@@ -66,6 +66,8 @@ fn run_command(command: &str, name: &str, args: &[String]) -> u8 {
         "start" | "stop" | "restart" | "reload" | "status" | "promote" | "logrotate" => {
             pg_ctl::run(name, Some(command), args)
         }
+        "controldata" => controldata::run(name, args),
+        "waldump" => waldump::run(name, args),
         "install-links" => links::install(args),
         _ => {
             eprintln!("afterimage: unknown command \"{command}\"");

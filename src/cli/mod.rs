@@ -1,6 +1,7 @@
 //! The commands, and PostgreSQL's tools under whose names the program answers.
 
 pub mod basebackup;
+mod controldata;
 mod dispatch;
 mod getopt;
 mod initdb;
@@ -8,6 +9,7 @@ mod links;
 mod pg_ctl;
 mod postgres;
 mod wait;
+mod waldump;
 
 pub use dispatch::run;
 pub use getopt::{OptionSpec, Parsed, Takes, parse};

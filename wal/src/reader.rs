@@ -896,6 +896,11 @@ impl WalReader {
         self.decoder.last_start()
     }
 
+    /// After a stop or `Ok(None)` in the middle of a record: where its header says that it ends; else [`Lsn::INVALID`].
+    pub fn wanted(&self) -> Lsn {
+        self.decoder.needs()
+    }
+
     /// The end of WAL as read so far, for [`Wal::open`].
     pub fn end(&self) -> WalEnd {
         let tli = match &self.source {

@@ -3,6 +3,8 @@
 //! The WAL itself knows only the kinds of [`XLOG`] that shape the WAL (switch, no-op, start). The layers above register
 //! the names and descriptions of theirs in a [`Registry`] for `waldump`.
 
+use crate::control_file::Checkpoint;
+use crate::format::StartRecord;
 use crate::record::Record;
 use std::fmt;
 
@@ -143,15 +145,28 @@ impl Describe for DescribeXlog {
     }
 
     fn describe(&self, record: &Record<'_>, out: &mut dyn fmt::Write) -> fmt::Result {
-        if record.kind() == xlog::START
-            && let Some(start) = crate::format::StartRecord::decode(record.main())
-        {
-            write!(
-                out,
-                "id {}, previous {}, at {}",
-                start.id, start.previous, start.at
-            )?;
+        match record.kind() {
+            xlog::START => match StartRecord::decode(record.main()) {
+                Some(s) => write!(out, "id {}, previous {}, at {}", s.id, s.previous, s.at),
+                None => write!(out, "does not decode"),
+            },
+            xlog::CHECKPOINT_SHUTDOWN | xlog::CHECKPOINT_ONLINE => match Checkpoint::decode(record.main()) {
+                Some(c) => write!(
+                    out,
+                    "redo {}; tli {}; prev tli {}; fpw {}; xid {}; oid {}; oldest xid {}; oldest running xid {}; {}",
+                    c.redo,
+                    c.tli,
+                    c.prev_tli,
+                    c.full_page_writes,
+                    c.next_xid,
+                    c.next_oid,
+                    c.oldest_xid,
+                    c.oldest_active_xid,
+                    if record.kind() == xlog::CHECKPOINT_SHUTDOWN { "shutdown" } else { "online" }
+                ),
+                None => write!(out, "does not decode"),
+            },
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
