@@ -7,12 +7,7 @@ use std::sync::Arc;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::temp_dir().join(format!("afterimage-wal-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let wal = Wal::create(
-        RealDisk::shared(),
-        &dir,
-        SystemId::new(1),
-        WalOptions::default(),
-    )?;
+    let wal = Wal::create(RealDisk::shared(), &dir, SystemId::new(1), WalOptions::default())?;
     for threads in [1_u32, 2, 4] {
         let count = 400_000 / threads;
         let cpu = cpu();
@@ -54,15 +49,7 @@ fn insert_many(wal: &Wal, fill: u8, count: u32) -> Lsn {
     let mut end = Lsn::INVALID;
     for i in 0..count {
         record.reset(3, 0, Xid::new(i.into()));
-        record
-            .block(
-                RelId::new(1663, 5, 16384),
-                Fork::Main,
-                BlockNo::new(i),
-                0,
-                &data,
-            )
-            .main(&[1, 2, 3]);
+        record.block(RelId::new(1663, 5, 16384), Fork::Main, BlockNo::new(i), 0, &data).main(&[1, 2, 3]);
         match wal.insert(&record) {
             Ok(range) => end = range.end,
             Err(e) => {

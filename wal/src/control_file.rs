@@ -371,11 +371,7 @@ impl ControlFile {
 
     /// The start ids, [`StartId::NONE`] left out: for [`crate::reader::Evidence`].
     pub fn starts(&self) -> Vec<StartId> {
-        self.own_starts
-            .iter()
-            .copied()
-            .filter(|&s| s != StartId::NONE)
-            .collect()
+        self.own_starts.iter().copied().filter(|&s| s != StartId::NONE).collect()
     }
 
     /// Path of the file in a data directory.
@@ -405,42 +401,21 @@ impl ControlFile {
         b.put(at::OLDEST_MULTI, &1_u32.to_le_bytes());
         b.put(at::OLDEST_MULTI_DB, &1_u32.to_le_bytes());
         b.put(at::CHECKPOINT_TIME, &c.time.to_le_bytes());
-        b.put(
-            at::OLDEST_ACTIVE_XID,
-            &c.oldest_active_xid.low().to_le_bytes(),
-        );
+        b.put(at::OLDEST_ACTIVE_XID, &c.oldest_active_xid.low().to_le_bytes());
         b.put(at::UNLOGGED_LSN, &self.unlogged_lsn.to_le_bytes());
-        b.put(
-            at::MIN_RECOVERY_POINT,
-            &self.min_recovery_point.to_le_bytes(),
-        );
+        b.put(at::MIN_RECOVERY_POINT, &self.min_recovery_point.to_le_bytes());
         b.put(at::MIN_RECOVERY_TLI, &self.min_recovery_tli.to_le_bytes());
         b.put(at::BACKUP_START, &self.backup_start.to_le_bytes());
         b.put(at::BACKUP_END, &self.backup_end.to_le_bytes());
-        b.put(
-            at::BACKUP_END_REQUIRED,
-            &[u8::from(self.backup_end_required)],
-        );
+        b.put(at::BACKUP_END_REQUIRED, &[u8::from(self.backup_end_required)]);
         b.put(at::WAL_LEVEL, &self.wal_level.to_le_bytes());
         b.put(at::WAL_LOG_HINTS, &[u8::from(self.wal_log_hints)]);
         b.put(at::MAX_CONNECTIONS, &self.max_connections.to_le_bytes());
-        b.put(
-            at::MAX_WORKER_PROCESSES,
-            &self.max_worker_processes.to_le_bytes(),
-        );
+        b.put(at::MAX_WORKER_PROCESSES, &self.max_worker_processes.to_le_bytes());
         b.put(at::MAX_WAL_SENDERS, &self.max_wal_senders.to_le_bytes());
-        b.put(
-            at::MAX_PREPARED_XACTS,
-            &self.max_prepared_xacts.to_le_bytes(),
-        );
-        b.put(
-            at::MAX_LOCKS_PER_XACT,
-            &self.max_locks_per_xact.to_le_bytes(),
-        );
-        b.put(
-            at::TRACK_COMMIT_TIMESTAMP,
-            &[u8::from(self.track_commit_timestamp)],
-        );
+        b.put(at::MAX_PREPARED_XACTS, &self.max_prepared_xacts.to_le_bytes());
+        b.put(at::MAX_LOCKS_PER_XACT, &self.max_locks_per_xact.to_le_bytes());
+        b.put(at::TRACK_COMMIT_TIMESTAMP, &[u8::from(self.track_commit_timestamp)]);
         b.put(at::MAX_ALIGN, &8_u32.to_le_bytes());
         b.put(at::FLOAT_FORMAT, &1_234_567.0_f64.to_le_bytes());
         b.put(at::BLOCK_BYTES, &8192_u32.to_le_bytes());
@@ -497,9 +472,7 @@ impl ControlFile {
             for (i, id) in own_starts.iter_mut().enumerate() {
                 *id = StartId::new(long(b, at::STARTS + 8 * i));
             }
-            let full = Checkpoint::decode(
-                &b[at::CHECKPOINT_COPY..at::CHECKPOINT_COPY + Checkpoint::BYTES],
-            );
+            let full = Checkpoint::decode(&b[at::CHECKPOINT_COPY..at::CHECKPOINT_COPY + Checkpoint::BYTES]);
             checkpoint_copy = full.unwrap_or(postgres_copy);
         }
         let mut mock_authentication_nonce = [0; 32];
@@ -531,13 +504,7 @@ impl ControlFile {
             mock_authentication_nonce,
             own_starts,
         };
-        Some((
-            file,
-            Checks {
-                crc_ok,
-                extension_ok,
-            },
-        ))
+        Some((file, Checks { crc_ok, extension_ok }))
     }
 
     /// Reads the file of a data directory, whatever it holds.
@@ -547,10 +514,7 @@ impl ControlFile {
     pub fn read_unchecked(disk: &dyn Disk, data_dir: &Path) -> Result<(Self, Checks), WalError> {
         let path = Self::path(data_dir);
         let bytes = disk::read_all(disk, &path).map_err(|e| WalError::io("open", &path, e))?;
-        Self::decode(&bytes).ok_or(WalError::BadFile {
-            path,
-            what: "control file is too short",
-        })
+        Self::decode(&bytes).ok_or(WalError::BadFile { path, what: "control file is too short" })
     }
 
     /// Reads and checks the file of a data directory.
@@ -560,53 +524,29 @@ impl ControlFile {
     pub fn read(disk: &dyn Disk, data_dir: &Path) -> Result<Self, WalError> {
         let path = Self::path(data_dir);
         let bytes = disk::read_all(disk, &path).map_err(|e| WalError::io("open", &path, e))?;
-        let short = || WalError::BadFile {
-            path: path.clone(),
-            what: "control file is too short",
-        };
+        let short = || WalError::BadFile { path: path.clone(), what: "control file is too short" };
         let (file, checks) = Self::decode(&bytes).ok_or_else(short)?;
         if file.control_version != CONTROL_VERSION {
-            return Err(WalError::BadVersion {
-                path,
-                found: file.control_version,
-                expected: CONTROL_VERSION,
-            });
+            return Err(WalError::BadVersion { path, found: file.control_version, expected: CONTROL_VERSION });
         }
         if bytes.len() < 512 {
             return Err(short());
         }
-        for (ok, at) in [
-            (checks.crc_ok, at::CRC),
-            (checks.extension_ok, at::EXTENSION_CRC),
-        ] {
+        for (ok, at) in [(checks.crc_ok, at::CRC), (checks.extension_ok, at::EXTENSION_CRC)] {
             if !ok {
                 let version = word(&bytes, at::EXTENSION_VERSION);
                 if checks.crc_ok && version != u32::from(EXTENSION_VERSION) {
-                    return Err(WalError::BadVersion {
-                        path,
-                        found: version,
-                        expected: EXTENSION_VERSION.into(),
-                    });
+                    return Err(WalError::BadVersion { path, found: version, expected: EXTENSION_VERSION.into() });
                 }
                 let (stored, computed) = (word(&bytes, at), crc32c::crc32c(&bytes[..at]));
-                return Err(WalError::Checksum {
-                    path,
-                    stored,
-                    computed,
-                });
+                return Err(WalError::Checksum { path, stored, computed });
             }
         }
         if ClusterState::from_u32(word(&bytes, at::STATE)).is_none() {
-            return Err(WalError::BadFile {
-                path,
-                what: "unknown cluster state",
-            });
+            return Err(WalError::BadFile { path, what: "unknown cluster state" });
         }
         if !crate::segment::is_valid_segment_bytes(file.segment_bytes) {
-            return Err(WalError::BadFile {
-                path,
-                what: "WAL segment size is not a power of two from 1 MB to 1 GB",
-            });
+            return Err(WalError::BadFile { path, what: "WAL segment size is not a power of two from 1 MB to 1 GB" });
         }
         Ok(file)
     }
@@ -616,9 +556,7 @@ impl ControlFile {
     /// # Errors
     /// [`WalError::Io`].
     pub fn write(&self, disk: &dyn Disk, data_dir: &Path) -> Result<(), WalError> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_secs());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let mut file = self.clone();
         file.time = i64::try_from(now).unwrap_or(i64::MAX);
         let path = Self::path(data_dir);
@@ -635,11 +573,7 @@ mod tests {
     use crate::disk::{Disk, Open, RealDisk, SimDisk};
 
     fn sample() -> ControlFile {
-        let mut c = ControlFile::new(
-            SystemId::new(7_123_456_789_012_345_678),
-            202_611_211,
-            16 << 20,
-        );
+        let mut c = ControlFile::new(SystemId::new(7_123_456_789_012_345_678), 202_611_211, 16 << 20);
         c.state = ClusterState::InProduction;
         c.checkpoint = Lsn::new(0x100_0148);
         c.checkpoint_copy = Checkpoint {
@@ -671,12 +605,7 @@ mod tests {
         c.time = read.time;
         assert_eq!(read, c);
         assert_eq!(read.starts(), [StartId::new(12), StartId::new(11)]);
-        assert_eq!(
-            std::fs::metadata(ControlFile::path(dir.path()))
-                .unwrap()
-                .len(),
-            8192
-        );
+        assert_eq!(std::fs::metadata(ControlFile::path(dir.path())).unwrap().len(), 8192);
     }
 
     #[test]
@@ -690,12 +619,8 @@ mod tests {
         for bit in 0..512 * 8 {
             let flip = [bytes[bit / 8] ^ (1 << (bit % 8))];
             file.write_at(&flip, bit as u64 / 8).unwrap();
-            assert!(
-                ControlFile::read(&disk, Path::new("/data")).is_err(),
-                "bit {bit}"
-            );
-            file.write_at(&bytes[bit / 8..=bit / 8], bit as u64 / 8)
-                .unwrap();
+            assert!(ControlFile::read(&disk, Path::new("/data")).is_err(), "bit {bit}");
+            file.write_at(&bytes[bit / 8..=bit / 8], bit as u64 / 8).unwrap();
         }
         assert!(ControlFile::read(&disk, Path::new("/data")).is_ok());
         for cut in (0..512).rev() {
@@ -713,11 +638,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("global")).unwrap();
         sample().write(&RealDisk, dir.path()).unwrap();
-        let out = std::process::Command::new(stock)
-            .arg(dir.path())
-            .env("LC_ALL", "C")
-            .output()
-            .unwrap();
+        let out = std::process::Command::new(stock).arg(dir.path()).env("LC_ALL", "C").output().unwrap();
         let text = String::from_utf8(out.stdout).unwrap();
         assert!(out.status.success() && !text.contains("WARNING"), "{text}");
         for line in [

@@ -182,8 +182,7 @@ pub fn durable_replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result
 /// Those of the system.
 pub fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path, Open::Read)?;
-    let bytes =
-        usize::try_from(file.len()?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    let bytes = usize::try_from(file.len()?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
     let mut buf = vec![0; bytes];
     let n = file.read_at(&mut buf, 0)?;
     buf.truncate(n);

@@ -17,12 +17,7 @@ pub fn kind_name(registry: &Registry, rmgr: u8, kind: u8) -> String {
 }
 
 fn fpi_bytes(record: &Record<'_>) -> u64 {
-    record
-        .blocks()
-        .iter()
-        .filter(|b| b.is_fpi())
-        .map(|b| b.data.len() as u64)
-        .sum()
+    record.blocks().iter().filter(|b| b.is_fpi()).map(|b| b.data.len() as u64).sum()
 }
 
 /// PostgreSQL pads the lower half with zeros here, nowhere else.
@@ -34,12 +29,7 @@ fn padded(lsn: Lsn) -> String {
 ///
 /// # Errors
 /// Only those of `out`.
-pub fn write_record(
-    out: &mut dyn Write,
-    registry: &Registry,
-    record: &Record<'_>,
-    details: bool,
-) -> fmt::Result {
+pub fn write_record(out: &mut dyn Write, registry: &Registry, record: &Record<'_>, details: bool) -> fmt::Result {
     let total = u64::from(record.total_bytes());
     write!(
         out,
@@ -116,11 +106,7 @@ impl Stats {
         let fpi_bytes = fpi_bytes(record);
         let record_bytes = u64::from(record.total_bytes()).saturating_sub(fpi_bytes);
         let sum = self.sums.entry((record.rmgr(), record.kind())).or_default();
-        sum.add(Sum {
-            count: 1,
-            record_bytes,
-            fpi_bytes,
-        });
+        sum.add(Sum { count: 1, record_bytes, fpi_bytes });
     }
 
     /// Writes the table, a line for each resource manager, or with `per_record` for each kind. Nothing if nothing was counted.
@@ -135,28 +121,8 @@ impl Stats {
         self.sums.values().for_each(|&s| all.add(s));
         writeln!(out, "WAL statistics between {first} and {}:", self.last)?;
         let heads = [
-            [
-                "Type",
-                "N",
-                "(%)",
-                "Record size",
-                "(%)",
-                "FPI size",
-                "(%)",
-                "Combined size",
-                "(%)",
-            ],
-            [
-                "----",
-                "-",
-                "---",
-                "-----------",
-                "---",
-                "--------",
-                "---",
-                "-------------",
-                "---",
-            ],
+            ["Type", "N", "(%)", "Record size", "(%)", "FPI size", "(%)", "Combined size", "(%)"],
+            ["----", "-", "---", "-----------", "---", "--------", "---", "-------------", "---"],
         ];
         for h in heads {
             writeln!(
@@ -181,17 +147,12 @@ impl Stats {
         };
         if per_record {
             for (&(r, kind), s) in &self.sums {
-                row(
-                    &format!("{}/{}", rmgr::name(r), kind_name(registry, r, kind)),
-                    s,
-                )?;
+                row(&format!("{}/{}", rmgr::name(r), kind_name(registry, r, kind)), s)?;
             }
         } else {
             for r in 0..rmgr::COUNT {
                 let mut sum = Sum::default();
-                self.sums
-                    .range((r, 0)..=(r, u8::MAX))
-                    .for_each(|(_, &s)| sum.add(s));
+                self.sums.range((r, 0)..=(r, u8::MAX)).for_each(|(_, &s)| sum.add(s));
                 row(rmgr::name(r), &sum)?;
             }
         }
@@ -219,9 +180,5 @@ impl Stats {
 
 #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
 fn percent(part: u64, all: u64) -> f64 {
-    if all == 0 {
-        0.0
-    } else {
-        100.0 * part as f64 / all as f64
-    }
+    if all == 0 { 0.0 } else { 100.0 * part as f64 / all as f64 }
 }

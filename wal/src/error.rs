@@ -156,10 +156,6 @@ pub enum WalError {
 impl WalError {
     /// An [`Io`](Self::Io) from its parts.
     pub fn io(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
-        Self::Io {
-            action,
-            path: path.into(),
-            source: Arc::new(source),
-        }
+        Self::Io { action, path: path.into(), source: Arc::new(source) }
     }
 }

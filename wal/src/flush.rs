@@ -52,10 +52,7 @@ impl FlushedMark {
         let b: &[u8; FLUSHED_BYTES] = b.try_into().ok()?;
         let word = |at: usize| b[at..at + 4].try_into().ok().map(u32::from_le_bytes);
         let long = |at: usize| b[at..at + 8].try_into().ok().map(u64::from_le_bytes);
-        if word(0)? != FLUSHED_MAGIC
-            || word(4)? != u32::from(crate::format::VERSION)
-            || word(44)? != crc32c::crc32c(&b[..44])
-        {
+        if word(0)? != FLUSHED_MAGIC || word(4)? != u32::from(crate::format::VERSION) || word(44)? != crc32c::crc32c(&b[..44]) {
             return None;
         }
         Some(Self {
@@ -78,9 +75,7 @@ impl FlushedMark {
             Err(e) => return Err(WalError::io("open", path, e)),
         };
         let mut buf = [0; FLUSHED_BYTES];
-        let n = file
-            .read_at(&mut buf, 0)
-            .map_err(|e| WalError::io("read", path, e))?;
+        let n = file.read_at(&mut buf, 0).map_err(|e| WalError::io("read", path, e))?;
         Ok(Self::decode(&buf[..n]))
     }
 }
@@ -101,34 +96,19 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn at(end: Lsn) -> Self {
-        Self {
-            published: end,
-            flushed: end,
-            pending: VecDeque::new(),
-            requested: Lsn::INVALID,
-            wake_at: Lsn::MAX,
-            stop: false,
-        }
+        Self { published: end, flushed: end, pending: VecDeque::new(), requested: Lsn::INVALID, wake_at: Lsn::MAX, stop: false }
     }
 
     /// `from..end` was copied.
     pub(crate) fn complete(&mut self, from: Lsn, end: Lsn) {
         if from != self.published {
             // Nearly always it belongs at the end or close to it.
-            let i = self
-                .pending
-                .iter()
-                .rposition(|&(other, _)| other < from)
-                .map_or(0, |i| i + 1);
+            let i = self.pending.iter().rposition(|&(other, _)| other < from).map_or(0, |i| i + 1);
             self.pending.insert(i, (from, end));
             return;
         }
         self.published = end;
-        while self
-            .pending
-            .front()
-            .is_some_and(|&(from, _)| from == self.published)
-        {
+        while self.pending.front().is_some_and(|&(from, _)| from == self.published) {
             self.published = self.pending.pop_front().expect("there is a front").1;
         }
     }
@@ -143,10 +123,7 @@ impl Progress {
     }
 
     pub(crate) fn cut(&mut self, end: Lsn) {
-        *self = Self {
-            stop: self.stop,
-            ..Self::at(end)
-        };
+        *self = Self { stop: self.stop, ..Self::at(end) };
     }
 
     pub(crate) fn stop(&mut self) {
@@ -212,22 +189,12 @@ impl Inner {
                     delay_over = false;
                 }
                 Next::WaitDelay => {
-                    p.wake_at = if p.requested > p.flushed {
-                        p.published.advance(1)
-                    } else {
-                        Lsn::MAX
-                    };
-                    delay_over = self
-                        .flusher_wakes
-                        .wait_for(&mut p, self.options.writer_delay)
-                        .timed_out();
+                    p.wake_at = if p.requested > p.flushed { p.published.advance(1) } else { Lsn::MAX };
+                    delay_over = self.flusher_wakes.wait_for(&mut p, self.options.writer_delay).timed_out();
                 }
                 Next::WaitBytes if !delay_over => {
                     p.wake_at = Lsn::MAX;
-                    delay_over = self
-                        .flusher_wakes
-                        .wait_for(&mut p, self.options.writer_delay)
-                        .timed_out();
+                    delay_over = self.flusher_wakes.wait_for(&mut p, self.options.writer_delay).timed_out();
                 }
                 Next::WaitBytes => {
                     p.wake_at = p.published.advance(1);
@@ -240,22 +207,12 @@ impl Inner {
 
     /// Makes `from..upto`, all published, durable.
     fn sync(&self, from: Lsn, upto: Lsn) -> Result<(), WalError> {
-        let segments: Vec<_> = self
-            .mapped
-            .read()
-            .iter()
-            .filter(|s| s.end > from && s.start < upto)
-            .cloned()
-            .collect();
+        let segments: Vec<_> = self.mapped.read().iter().filter(|s| s.end > from && s.start < upto).cloned().collect();
         for s in segments {
             // Everything below `published`, so below `upto`, was written before `published` moved there.
             s.map.publish(s.offset(upto));
             let synced = s.map.sync(s.offset(from)..s.offset(upto));
-            synced.map_err(|e| WalError::Sync {
-                upto,
-                path: s.path.clone(),
-                source: Arc::new(e),
-            })?;
+            synced.map_err(|e| WalError::Sync { upto, path: s.path.clone(), source: Arc::new(e) })?;
         }
         self.write_flushed_file(upto)
     }
@@ -265,15 +222,8 @@ impl Inner {
             let r = self.reserve.lock();
             (r.tli, r.start_id)
         };
-        let mark = FlushedMark {
-            system_id: self.system_id,
-            tli,
-            flushed,
-            start_id,
-        };
-        self.flushed_file
-            .write_at(&mark.encode(), 0)
-            .map_err(|e| WalError::io("write", self.files.dir.join(FLUSHED_FILE), e))
+        let mark = FlushedMark { system_id: self.system_id, tli, flushed, start_id };
+        self.flushed_file.write_at(&mark.encode(), 0).map_err(|e| WalError::io("write", self.files.dir.join(FLUSHED_FILE), e))
     }
 
     /// Unmaps segments that are durable, all but the last: senders that keep up still read there.
@@ -362,12 +312,7 @@ mod tests {
 
     #[test]
     fn mark_reads_back_and_no_flipped_bit_passes() {
-        let mark = FlushedMark {
-            system_id: SystemId::new(7),
-            tli: TimelineId::new(2),
-            flushed: l(99),
-            start_id: StartId::new(5),
-        };
+        let mark = FlushedMark { system_id: SystemId::new(7), tli: TimelineId::new(2), flushed: l(99), start_id: StartId::new(5) };
         let bytes = mark.encode();
         assert_eq!(FlushedMark::decode(&bytes), Some(mark));
         for bit in 0..bytes.len() * 8 {

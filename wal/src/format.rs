@@ -82,14 +82,11 @@ pub const BLOCK_SAME_REL: u8 = 0x10;
 /// Block reference: data length takes 4 bytes, not 2.
 pub const BLOCK_LONG_DATA: u8 = 0x20;
 /// All block reference bits.
-pub const BLOCK_KNOWN: u8 =
-    BLOCK_FORK | BLOCK_FPI | BLOCK_WILL_INIT | BLOCK_SAME_REL | BLOCK_LONG_DATA;
+pub const BLOCK_KNOWN: u8 = BLOCK_FORK | BLOCK_FPI | BLOCK_WILL_INIT | BLOCK_SAME_REL | BLOCK_LONG_DATA;
 
 const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(8));
 const _: () = assert!(SEGMENT_CRC + 4 == SEGMENT_HEADER_BYTES);
-const _: () = assert!(
-    RECORD_FLAGS + 1 == RECORD_HEADER_BYTES && RECORD_MIN_BYTES as usize == RECORD_HEADER_BYTES
-);
+const _: () = assert!(RECORD_FLAGS + 1 == RECORD_HEADER_BYTES && RECORD_MIN_BYTES as usize == RECORD_HEADER_BYTES);
 
 fn u16_at(b: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([b[at], b[at + 1]])
@@ -200,10 +197,7 @@ impl SegmentHeader {
         put(SEGMENT_MAGIC, &MAGIC.to_le_bytes());
         put(SEGMENT_VERSION, &VERSION.to_le_bytes());
         #[expect(clippy::cast_possible_truncation, reason = "64")]
-        put(
-            SEGMENT_HEADER_LEN,
-            &(SEGMENT_HEADER_BYTES as u16).to_le_bytes(),
-        );
+        put(SEGMENT_HEADER_LEN, &(SEGMENT_HEADER_BYTES as u16).to_le_bytes());
         put(SEGMENT_SYSTEM_ID, &self.system_id.to_le_bytes());
         put(SEGMENT_TLI, &self.tli.to_le_bytes());
         put(SEGMENT_BYTES, &self.segment_bytes.to_le_bytes());
@@ -276,8 +270,7 @@ impl RecordHeader {
     /// The bytes.
     pub fn encode(&self) -> [u8; RECORD_HEADER_BYTES] {
         let mut b = [0; RECORD_HEADER_BYTES];
-        b[RECORD_TOTAL_BYTES..RECORD_TOTAL_BYTES + 4]
-            .copy_from_slice(&self.total_bytes.to_le_bytes());
+        b[RECORD_TOTAL_BYTES..RECORD_TOTAL_BYTES + 4].copy_from_slice(&self.total_bytes.to_le_bytes());
         b[RECORD_CRC..RECORD_CRC + 4].copy_from_slice(&self.crc.to_le_bytes());
         b[RECORD_PREV..RECORD_PREV + 8].copy_from_slice(&self.prev.to_le_bytes());
         b[RECORD_XID..RECORD_XID + 8].copy_from_slice(&self.xid.to_le_bytes());
@@ -344,11 +337,7 @@ impl StartRecord {
         if b.len() != Self::BYTES {
             return None;
         }
-        Some(Self {
-            id: StartId::new(u64_at(b, 0)),
-            previous: StartId::new(u64_at(b, 8)),
-            at: Lsn::new(u64_at(b, 16)),
-        })
+        Some(Self { id: StartId::new(u64_at(b, 0)), previous: StartId::new(u64_at(b, 8)), at: Lsn::new(u64_at(b, 16)) })
     }
 }
 
@@ -359,11 +348,7 @@ pub fn place(from: Lsn, bytes: u32, segment_bytes: u32) -> (Lsn, Lsn) {
     let header = SEGMENT_HEADER_BYTES as u64;
     let segment = u64::from(segment_bytes);
     let from = from.as_u64();
-    let start = if from.is_multiple_of(segment) {
-        from + header
-    } else {
-        from
-    };
+    let start = if from.is_multiple_of(segment) { from + header } else { from };
     let mut left = u64::from(bytes).next_multiple_of(crate::ids::ALIGN);
     let mut at = start;
     loop {

@@ -39,10 +39,7 @@ impl History {
 
     /// Of a timeline whose ancestors are not known or not needed.
     pub fn alone(tli: TimelineId) -> Self {
-        Self {
-            tli,
-            ancestors: Vec::new(),
-        }
+        Self { tli, ancestors: Vec::new() }
     }
 
     /// The timeline it leads to.
@@ -57,41 +54,21 @@ impl History {
 
     /// The history of a timeline that forks from this one at `switch_lsn`.
     #[must_use]
-    pub fn child(
-        &self,
-        new_tli: TimelineId,
-        switch_lsn: Lsn,
-        reason: &str,
-        start_id: StartId,
-    ) -> Self {
+    pub fn child(&self, new_tli: TimelineId, switch_lsn: Lsn, reason: &str, start_id: StartId) -> Self {
         let mut ancestors = self.ancestors.clone();
         let reason = reason.replace(['\t', '\n', '\r'], " ");
-        ancestors.push(Ancestor {
-            tli: self.tli,
-            switch_lsn,
-            reason,
-            start_id,
-        });
-        Self {
-            tli: new_tli,
-            ancestors,
-        }
+        ancestors.push(Ancestor { tli: self.tli, switch_lsn, reason, start_id });
+        Self { tli: new_tli, ancestors }
     }
 
     /// The timeline that the byte at `lsn` belongs to.
     pub fn tli_at(&self, lsn: Lsn) -> TimelineId {
-        self.ancestors
-            .iter()
-            .find(|a| lsn < a.switch_lsn)
-            .map_or(self.tli, |a| a.tli)
+        self.ancestors.iter().find(|a| lsn < a.switch_lsn).map_or(self.tli, |a| a.tli)
     }
 
     /// The timeline that the bytes ending at `lsn` belong to.
     pub fn tli_of_end(&self, lsn: Lsn) -> TimelineId {
-        self.ancestors
-            .iter()
-            .find(|a| lsn <= a.switch_lsn)
-            .map_or(self.tli, |a| a.tli)
+        self.ancestors.iter().find(|a| lsn <= a.switch_lsn).map_or(self.tli, |a| a.tli)
     }
 
     /// True if `tli` is this timeline or one that led to it.
@@ -116,10 +93,7 @@ impl History {
         if tli == self.tli {
             return Some(Lsn::MAX);
         }
-        self.ancestors
-            .iter()
-            .find(|a| a.tli == tli)
-            .map(|a| a.switch_lsn)
+        self.ancestors.iter().find(|a| a.tli == tli).map(|a| a.switch_lsn)
     }
 
     /// The timeline that follows `tli` here.
@@ -130,16 +104,8 @@ impl History {
 
     /// The last timeline both share, and where the first of them left it. `None` if they share none.
     pub fn common_ancestor(&self, other: &Self) -> Option<(TimelineId, Lsn)> {
-        let ours = self
-            .ancestors
-            .iter()
-            .map(|a| (a.tli, a.switch_lsn))
-            .chain([(self.tli, Lsn::MAX)]);
-        let theirs = other
-            .ancestors
-            .iter()
-            .map(|a| (a.tli, a.switch_lsn))
-            .chain([(other.tli, Lsn::MAX)]);
+        let ours = self.ancestors.iter().map(|a| (a.tli, a.switch_lsn)).chain([(self.tli, Lsn::MAX)]);
+        let theirs = other.ancestors.iter().map(|a| (a.tli, a.switch_lsn)).chain([(other.tli, Lsn::MAX)]);
         let mut common = None;
         for ((a, a_end), (b, b_end)) in ours.zip(theirs) {
             if a != b {
@@ -161,25 +127,15 @@ impl History {
     /// The timeline whose history file has this name.
     pub fn parse_file_name(name: &str) -> Option<TimelineId> {
         let hex = name.strip_suffix(".history")?;
-        let ok = hex.len() == 8
-            && hex
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
-        if ok {
-            u32::from_str_radix(hex, 16).ok().map(TimelineId::new)
-        } else {
-            None
-        }
+        let ok = hex.len() == 8 && hex.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
+        if ok { u32::from_str_radix(hex, 16).ok().map(TimelineId::new) } else { None }
     }
 
     /// Contents of the history file.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         for a in &self.ancestors {
-            text += &format!(
-                "{}\t{}\t{}\tstart={}\n",
-                a.tli, a.switch_lsn, a.reason, a.start_id
-            );
+            text += &format!("{}\t{}\t{}\tstart={}\n", a.tli, a.switch_lsn, a.reason, a.start_id);
         }
         text
     }
@@ -196,14 +152,8 @@ impl History {
                 continue;
             }
             let mut columns = line.split(['\t', ' ']).filter(|c| !c.is_empty());
-            let parent: u32 = columns
-                .next()
-                .and_then(|c| c.parse().ok())
-                .ok_or("a line does not begin with a timeline id")?;
-            let switch_lsn: Lsn = columns
-                .next()
-                .and_then(|c| c.parse().ok())
-                .ok_or("a line has no write-ahead log location")?;
+            let parent: u32 = columns.next().and_then(|c| c.parse().ok()).ok_or("a line does not begin with a timeline id")?;
+            let switch_lsn: Lsn = columns.next().and_then(|c| c.parse().ok()).ok_or("a line has no write-ahead log location")?;
             let parent = TimelineId::new(parent);
             if let Some(last) = ancestors.last() {
                 if parent <= last.tli {
@@ -216,17 +166,11 @@ impl History {
             let mut rest = line.splitn(3, '\t').nth(2).unwrap_or("");
             let mut start_id = StartId::NONE;
             if let Some((reason, id)) = rest.rsplit_once("\tstart=") {
-                let id = u64::from_str_radix(id.trim_end(), 16)
-                    .map_err(|_| "a start id is not a hexadecimal number")?;
+                let id = u64::from_str_radix(id.trim_end(), 16).map_err(|_| "a start id is not a hexadecimal number")?;
                 start_id = StartId::new(id);
                 rest = reason;
             }
-            ancestors.push(Ancestor {
-                tli: parent,
-                switch_lsn,
-                reason: rest.to_owned(),
-                start_id,
-            });
+            ancestors.push(Ancestor { tli: parent, switch_lsn, reason: rest.to_owned(), start_id });
         }
         if ancestors.last().is_some_and(|a| a.tli >= tli) {
             return Err("timeline ids are not below that of the file");
@@ -248,13 +192,8 @@ impl History {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(WalError::io("read", path, e)),
         };
-        let text = str::from_utf8(&bytes).map_err(|_| WalError::BadFile {
-            path: path.clone(),
-            what: "history is not text",
-        })?;
-        Self::parse(tli, text)
-            .map(Some)
-            .map_err(|what| WalError::BadFile { path, what })
+        let text = str::from_utf8(&bytes).map_err(|_| WalError::BadFile { path: path.clone(), what: "history is not text" })?;
+        Self::parse(tli, text).map(Some).map_err(|what| WalError::BadFile { path, what })
     }
 
     /// Writes the history file durably. Timeline 1 has none.
@@ -266,8 +205,7 @@ impl History {
             return Ok(());
         }
         let path = dir.join(Self::file_name(self.tli));
-        disk::durable_replace(disk, &path, self.to_text().as_bytes())
-            .map_err(|e| WalError::io("write", path, e))
+        disk::durable_replace(disk, &path, self.to_text().as_bytes()).map_err(|e| WalError::io("write", path, e))
     }
 
     /// The highest timeline that has a history file in `dir`, from `from` on.
@@ -276,10 +214,7 @@ impl History {
     /// [`WalError::Io`].
     pub fn newest(disk: &dyn Disk, dir: &Path, from: TimelineId) -> Result<TimelineId, WalError> {
         let names = disk.list(dir).map_err(|e| WalError::io("list", dir, e))?;
-        Ok(names
-            .iter()
-            .filter_map(|n| Self::parse_file_name(n))
-            .fold(from, TimelineId::max))
+        Ok(names.iter().filter_map(|n| Self::parse_file_name(n)).fold(from, TimelineId::max))
     }
 }
 
@@ -293,17 +228,14 @@ mod tests {
 
     #[test]
     fn history_reads_what_it_writes_and_what_postgresql_writes() {
-        let h = History::first()
-            .child(
-                t(2),
-                Lsn::new(0x500_0148),
-                "no recovery target specified",
-                StartId::new(0xabc),
-            )
-            .child(t(4), Lsn::new(0x700_0000), "two\twords", StartId::NONE);
+        let h = History::first().child(t(2), Lsn::new(0x500_0148), "no recovery target specified", StartId::new(0xabc)).child(
+            t(4),
+            Lsn::new(0x700_0000),
+            "two\twords",
+            StartId::NONE,
+        );
         assert_eq!(History::parse(t(4), &h.to_text()), Ok(h.clone()));
-        let pg =
-            "1\t0/5000148\tno recovery target specified\n\n2\t0/7000000\tat restore point \"x\"\n";
+        let pg = "1\t0/5000148\tno recovery target specified\n\n2\t0/7000000\tat restore point \"x\"\n";
         let p = History::parse(t(3), pg).unwrap();
         assert_eq!(p.ancestors()[1].reason, "at restore point \"x\"");
         assert_eq!(p.tli_at(Lsn::new(0x500_0148)), t(2));
@@ -311,13 +243,7 @@ mod tests {
         assert_eq!(p.begin_of(t(2)), Some(Lsn::new(0x500_0148)));
         assert_eq!(p.end_of(t(2)), Some(Lsn::new(0x700_0000)));
         assert_eq!(p.next_after(t(2)), Some(t(3)));
-        for bad in [
-            "x\t0/1\n",
-            "1\t\n",
-            "2\t0/1\n1\t0/2\n",
-            "1\t0/9\n2\t0/1\n",
-            "3\t0/1\n",
-        ] {
+        for bad in ["x\t0/1\n", "1\t\n", "2\t0/1\n1\t0/2\n", "1\t0/9\n2\t0/1\n", "3\t0/1\n"] {
             assert!(History::parse(t(3), bad).is_err(), "{bad:?}");
         }
     }

@@ -80,10 +80,7 @@ impl Lsn {
     }
 
     /// Lower half, as printed after the slash.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the lower 32 bits are what is wanted"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower 32 bits are what is wanted")]
     pub const fn low(self) -> u32 {
         self.0 as u32
     }
@@ -114,17 +111,11 @@ impl FromStr for Lsn {
     fn from_str(text: &str) -> Result<Self, ParseLsnError> {
         let half = |s: &str| {
             let ok = (1..=8).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_hexdigit());
-            if ok {
-                u32::from_str_radix(s, 16).ok()
-            } else {
-                None
-            }
+            if ok { u32::from_str_radix(s, 16).ok() } else { None }
         };
         text.split_once('/')
             .and_then(|(hi, lo)| Some(Self::from_halves(half(hi)?, half(lo)?)))
-            .ok_or_else(|| ParseLsnError {
-                text: text.to_owned(),
-            })
+            .ok_or_else(|| ParseLsnError { text: text.to_owned() })
     }
 }
 
@@ -187,10 +178,7 @@ impl SegNo {
 
     /// Position after the segment's last byte.
     pub const fn end_lsn(self, segment_bytes: u32) -> Lsn {
-        Lsn(self
-            .0
-            .saturating_add(1)
-            .saturating_mul(segment_bytes as u64))
+        Lsn(self.0.saturating_add(1).saturating_mul(segment_bytes as u64))
     }
 
     /// The segment after this one.
@@ -239,10 +227,7 @@ impl Xid {
     }
 
     /// The 32 bits that PostgreSQL's `xid` type shows.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the lower 32 bits are what is wanted"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower 32 bits are what is wanted")]
     pub const fn low(self) -> u32 {
         self.0 as u32
     }
@@ -422,17 +407,7 @@ mod tests {
         assert_eq!(lsn.to_string(), "16/B374D848");
         assert_eq!("16/B374D848".parse(), Ok(lsn));
         assert_eq!("0/0".parse(), Ok(Lsn::INVALID));
-        for bad in [
-            "",
-            "/",
-            "0/",
-            "/0",
-            "x/0",
-            "0/123456789",
-            "+1/0",
-            "0/0/0",
-            " 0/0",
-        ] {
+        for bad in ["", "/", "0/", "/0", "x/0", "0/123456789", "+1/0", "0/0/0", " 0/0"] {
             assert!(bad.parse::<Lsn>().is_err(), "{bad}");
         }
     }

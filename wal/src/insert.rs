@@ -43,11 +43,7 @@ pub struct WalOptions {
 
 impl Default for WalOptions {
     fn default() -> Self {
-        Self {
-            segment_bytes: format::SEGMENT_DEFAULT_BYTES,
-            writer_delay: Duration::from_millis(200),
-            max_spares: 5,
-        }
+        Self { segment_bytes: format::SEGMENT_DEFAULT_BYTES, writer_delay: Duration::from_millis(200), max_spares: 5 }
     }
 }
 
@@ -72,14 +68,7 @@ impl WalEnd {
     /// No WAL yet: a standby that will receive from the beginning of the segment that holds `lsn`.
     pub fn before(tli: TimelineId, lsn: Lsn, segment_bytes: u32) -> Self {
         let end = SegNo::of(lsn, segment_bytes).start_lsn(segment_bytes);
-        Self {
-            tli,
-            end,
-            last_start: Lsn::INVALID,
-            last_crc: 0,
-            start_id: StartId::NONE,
-            durable: end,
-        }
+        Self { tli, end, last_start: Lsn::INVALID, last_crc: 0, start_id: StartId::NONE, durable: end }
     }
 }
 
@@ -108,10 +97,7 @@ pub struct Wal {
 
 impl fmt::Debug for Wal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wal")
-            .field("tli", &self.tli())
-            .field("positions", &self.positions())
-            .finish_non_exhaustive()
+        f.debug_struct("Wal").field("tli", &self.tli()).field("positions", &self.positions()).finish_non_exhaustive()
     }
 }
 
@@ -213,20 +199,10 @@ impl Wal {
     ///
     /// # Errors
     /// [`WalError::Io`].
-    pub fn create(
-        disk: Arc<dyn Disk>,
-        dir: &Path,
-        system_id: SystemId,
-        options: WalOptions,
-    ) -> Result<Arc<Self>, WalError> {
+    pub fn create(disk: Arc<dyn Disk>, dir: &Path, system_id: SystemId, options: WalOptions) -> Result<Arc<Self>, WalError> {
         let status = dir.join("archive_status");
-        disk.create_dir(&status)
-            .map_err(|e| WalError::io("create", &status, e))?;
-        let end = WalEnd::before(
-            TimelineId::FIRST,
-            SegNo::FIRST.start_lsn(options.segment_bytes),
-            options.segment_bytes,
-        );
+        disk.create_dir(&status).map_err(|e| WalError::io("create", &status, e))?;
+        let end = WalEnd::before(TimelineId::FIRST, SegNo::FIRST.start_lsn(options.segment_bytes), options.segment_bytes);
         let wal = Self::open(disk, dir, system_id, end, options)?;
         wal.begin_writing(StartId::draw())?;
         Ok(wal)
@@ -238,19 +214,10 @@ impl Wal {
     ///
     /// # Errors
     /// [`WalError::Io`], [`WalError::SegmentMissing`], [`WalError::BadFile`] for a segment size that is none.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        dir: &Path,
-        system_id: SystemId,
-        end: WalEnd,
-        options: WalOptions,
-    ) -> Result<Arc<Self>, WalError> {
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, system_id: SystemId, end: WalEnd, options: WalOptions) -> Result<Arc<Self>, WalError> {
         let segment_bytes = options.segment_bytes;
         if !crate::segment::is_valid_segment_bytes(segment_bytes) {
-            return Err(WalError::BadFile {
-                path: dir.to_owned(),
-                what: "segment size is not a power of two from 1 MB to 1 GB",
-            });
+            return Err(WalError::BadFile { path: dir.to_owned(), what: "segment size is not a power of two from 1 MB to 1 GB" });
         }
         let files = SegmentDir::new(disk, dir, segment_bytes);
         files.prepare_end(end.tli, end.end, end.durable)?;
@@ -260,10 +227,7 @@ impl Wal {
             segments.push_back(Arc::new(files.map(end.tli, current, end.end)?));
         }
         let flushed_path = dir.join(crate::flush::FLUSHED_FILE);
-        let flushed_file = files
-            .disk
-            .open(&flushed_path, Open::Create)
-            .map_err(|e| WalError::io("open", flushed_path, e))?;
+        let flushed_file = files.disk.open(&flushed_path, Open::Create).map_err(|e| WalError::io("open", flushed_path, e))?;
         let inner = Arc::new(Inner {
             system_id,
             reserve: Mutex::new(Reserve {
@@ -282,12 +246,7 @@ impl Wal {
             flushed_moved: Condvar::new(),
             published: AtomicU64::new(end.end.as_u64()),
             flushed: AtomicU64::new(end.end.as_u64()),
-            maker: Mutex::new(Maker {
-                want: current,
-                made: current,
-                error: None,
-                stop: false,
-            }),
+            maker: Mutex::new(Maker { want: current, made: current, error: None, stop: false }),
             maker_wakes: Condvar::new(),
             segment_made: Condvar::new(),
             making: Mutex::new(()),
@@ -306,15 +265,10 @@ impl Wal {
         inner.write_flushed_file(end.end)?;
         let spawn = |name: &str, run: fn(&Inner)| {
             let inner = Arc::clone(&inner);
-            let thread = std::thread::Builder::new()
-                .name(name.to_owned())
-                .spawn(move || run(&inner));
+            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&inner));
             thread.map_err(|e| WalError::io("start thread for", dir, e))
         };
-        let wal = Arc::new(Self {
-            inner: Arc::clone(&inner),
-            threads: Mutex::new(Vec::new()),
-        });
+        let wal = Arc::new(Self { inner: Arc::clone(&inner), threads: Mutex::new(Vec::new()) });
         let flusher = spawn("wal flusher", Inner::run_flusher)?;
         wal.threads.lock().push(flusher);
         let maker = spawn("wal segments", Inner::run_maker)?;
@@ -334,11 +288,7 @@ impl Wal {
         inner.receive.lock().drop_staged();
         let start = {
             let mut r = inner.reserve.lock();
-            let start = StartRecord {
-                id: start_id,
-                previous: r.start_id,
-                at: r.end,
-            };
+            let start = StartRecord { id: start_id, previous: r.start_id, at: r.end };
             r.start_id = start_id;
             r.writing = true;
             start
@@ -359,11 +309,7 @@ impl Wal {
         let inner = &*self.inner;
         let mut header = record.header(Lsn::INVALID)?;
         let mark = inner.flushed().to_le_bytes();
-        let mark = if record.flags & format::RECORD_FLUSHED_MARK != 0 {
-            &mark[..]
-        } else {
-            &[]
-        };
+        let mark = if record.flags & format::RECORD_FLUSHED_MARK != 0 { &mark[..] } else { &[] };
         let mut crc = crc32c::crc32c(&record.blocks);
         for part in [&record.main[..], mark] {
             if !part.is_empty() {
@@ -395,8 +341,7 @@ impl Wal {
     /// As [`insert`](Self::insert).
     pub fn switch_segment(&self) -> Result<Lsn, WalError> {
         let inner = &*self.inner;
-        let mut header = RecordBuilder::new(rmgr::XLOG, rmgr::xlog::SWITCH, Xid::INVALID)
-            .header(Lsn::INVALID)?;
+        let mut header = RecordBuilder::new(rmgr::XLOG, rmgr::xlog::SWITCH, Xid::INVALID).header(Lsn::INVALID)?;
         let switched = abort_on_unwind(|| {
             let mut reserved = match inner.reserve_rest()? {
                 Rest::AtBoundary(end) => return Ok(Some(end)),
@@ -417,13 +362,8 @@ impl Wal {
             Some(end) => Ok(end),
             // Less room than a header takes: a no-op crosses the boundary, which ends the segment as well.
             None => {
-                let noop = self.insert(&RecordBuilder::new(
-                    rmgr::XLOG,
-                    rmgr::xlog::NOOP,
-                    Xid::INVALID,
-                ))?;
-                Ok(SegNo::of(noop.start, inner.files.segment_bytes)
-                    .end_lsn(inner.files.segment_bytes))
+                let noop = self.insert(&RecordBuilder::new(rmgr::XLOG, rmgr::xlog::NOOP, Xid::INVALID))?;
+                Ok(SegNo::of(noop.start, inner.files.segment_bytes).end_lsn(inner.files.segment_bytes))
             }
         }
     }
@@ -482,9 +422,7 @@ impl Wal {
     /// Calls `listener` after each advance of `published`, on the thread that caused it: costly on a primary.
     pub fn add_published_listener(&self, listener: Listener) {
         self.inner.publish_listeners.write().push(listener);
-        self.inner
-            .has_publish_listeners
-            .store(true, Ordering::Release);
+        self.inner.has_publish_listeners.store(true, Ordering::Release);
     }
 
     /// Calls `handler` once, on the thread that met it, when a write or sync fails for good. It should stop the node.
@@ -535,14 +473,7 @@ impl Wal {
         let receive = self.inner.receive.lock();
         let (last_crc, durable) = (receive.last_crc(), self.flushed());
         let r = self.inner.reserve.lock();
-        WalEnd {
-            tli: r.tli,
-            end: r.end,
-            last_start: r.prev,
-            last_crc,
-            start_id: r.start_id,
-            durable,
-        }
+        WalEnd { tli: r.tli, end: r.end, last_start: r.prev, last_crc, start_id: r.start_id, durable }
     }
 
     /// Goes over to timeline `new_tli` at `switch_lsn`, the end of WAL. Its first segment begins with the parent's bytes up to there.
@@ -564,12 +495,7 @@ impl Wal {
             (r.tli, r.end)
         };
         if new_tli <= tli || switch_lsn != end {
-            return Err(WalError::BadTimeline {
-                new: new_tli,
-                at: switch_lsn,
-                tli,
-                end,
-            });
+            return Err(WalError::BadTimeline { new: new_tli, at: switch_lsn, tli, end });
         }
         // The parent's bytes must last as long as the new timeline's.
         inner.flush(end)?;
@@ -595,10 +521,7 @@ impl Wal {
                 return Err(WalError::NotReceiving);
             }
             if end.end > r.end {
-                return Err(WalError::Gap {
-                    at: end.end,
-                    expected: r.end,
-                });
+                return Err(WalError::Gap { at: end.end, expected: r.end });
             }
             r.tli
         };
@@ -639,14 +562,10 @@ impl Wal {
         let below = SegNo::of(lsn.min(inner.flushed()), bytes);
         let tli = self.tli();
         let mut gone: Vec<_> = inner.files.segments()?;
-        gone.retain(|&(t, n)| {
-            t <= tli && n < below && may_go(&crate::segment::file_name(t, n, bytes))
-        });
+        gone.retain(|&(t, n)| t <= tli && n < below && may_go(&crate::segment::file_name(t, n, bytes)));
         if let Some(highest) = gone.iter().map(|&(_, n)| n).max() {
             // Before the first rename: whoever reads a file after this finds out that it may be another by now.
-            inner
-                .oldest_kept
-                .fetch_max(highest.next().start_lsn(bytes).as_u64(), Ordering::SeqCst);
+            inner.oldest_kept.fetch_max(highest.next().start_lsn(bytes).as_u64(), Ordering::SeqCst);
             inner.mapped.write().retain(|s| s.segno > highest);
             *inner.old_file.lock() = None;
         }
@@ -662,13 +581,7 @@ impl Wal {
     /// [`WalError::Io`].
     pub fn oldest(&self) -> Result<Lsn, WalError> {
         let bytes = self.segment_bytes();
-        let mut segnos: Vec<SegNo> = self
-            .inner
-            .files
-            .segments()?
-            .into_iter()
-            .map(|(_, n)| n)
-            .collect();
+        let mut segnos: Vec<SegNo> = self.inner.files.segments()?.into_iter().map(|(_, n)| n).collect();
         segnos.sort_unstable();
         segnos.dedup();
         let end = SegNo::of_end(self.inserted(), bytes);
@@ -718,11 +631,7 @@ impl Wal {
     /// Those of the flush.
     pub fn close(&self) -> Result<(), WalError> {
         self.inner.reserve.lock().closed = true;
-        let flushed = if self.inner.failed.get().is_none() {
-            self.inner.flush(self.published())
-        } else {
-            Ok(())
-        };
+        let flushed = if self.inner.failed.get().is_none() { self.inner.flush(self.published()) } else { Ok(()) };
         self.stop_threads();
         flushed
     }
@@ -759,12 +668,7 @@ enum Rest {
 
 impl Reserve {
     /// Claims `from..end`, which is where the WAL grows next. `None` if its segments are not all ready.
-    fn claim(
-        &mut self,
-        from: Lsn,
-        end: Lsn,
-        segment_bytes: u32,
-    ) -> Option<SmallVec<[(Claim, SegNo); 2]>> {
+    fn claim(&mut self, from: Lsn, end: Lsn, segment_bytes: u32) -> Option<SmallVec<[(Claim, SegNo); 2]>> {
         let last = SegNo::of_end(end, segment_bytes);
         if self.segments.back().is_none_or(|s| s.segno < last) {
             return None;
@@ -800,11 +704,7 @@ impl Inner {
     pub(crate) fn positions(&self) -> Positions {
         let flushed = self.flushed();
         let published = self.published();
-        Positions {
-            inserted: self.inserted().max(published),
-            published,
-            flushed,
-        }
+        Positions { inserted: self.inserted().max(published), published, flushed }
     }
 
     fn reserve(&self, bytes: u32) -> Result<Reserved, WalError> {
@@ -829,19 +729,13 @@ impl Inner {
                 rest = Rest::NoRoom;
                 return None;
             }
-            Some(LsnRange {
-                start: r.end,
-                end: segment_end,
-            })
+            Some(LsnRange { start: r.end, end: segment_end })
         })?;
         Ok(reserved.map_or(rest, Rest::Reserved))
     }
 
     /// Reserves what `place` says, waiting for segments to be made where needed.
-    fn reserve_with(
-        &self,
-        mut place: impl FnMut(&Reserve, u32) -> Option<LsnRange>,
-    ) -> Result<Option<Reserved>, WalError> {
+    fn reserve_with(&self, mut place: impl FnMut(&Reserve, u32) -> Option<LsnRange>) -> Result<Option<Reserved>, WalError> {
         let segment_bytes = self.files.segment_bytes;
         loop {
             let missing = {
@@ -855,14 +749,7 @@ impl Inner {
                 };
                 let from = r.end;
                 if let Some(claims) = r.claim(from, range.end, segment_bytes) {
-                    let reserved = Reserved {
-                        from,
-                        range,
-                        prev: r.prev,
-                        tli: r.tli,
-                        start_id: r.start_id,
-                        claims,
-                    };
+                    let reserved = Reserved { from, range, prev: r.prev, tli: r.tli, start_id: r.start_id, claims };
                     r.end = range.end;
                     r.prev = range.start;
                     self.inserted.store(range.end.as_u64(), Ordering::Release);
@@ -880,12 +767,7 @@ impl Inner {
     }
 
     /// Puts received bytes, whole records with the segment headers between them, at the end of the WAL and publishes them.
-    pub(crate) fn append_bytes(
-        &self,
-        bytes: &[u8],
-        last_start: Lsn,
-        start_id: StartId,
-    ) -> Result<(), WalError> {
+    pub(crate) fn append_bytes(&self, bytes: &[u8], last_start: Lsn, start_id: StartId) -> Result<(), WalError> {
         let segment_bytes = self.files.segment_bytes;
         let (from, end, claims) = loop {
             let missing = {
@@ -923,11 +805,7 @@ impl Inner {
         if let Some(e) = self.failed.get() {
             return Err(e.clone());
         }
-        if r.closed {
-            Err(WalError::Closed)
-        } else {
-            Ok(())
-        }
+        if r.closed { Err(WalError::Closed) } else { Ok(()) }
     }
 
     /// Bytes `from..end` were copied. Publishes them, and what waited behind them, once everything before them is.
@@ -939,8 +817,7 @@ impl Inner {
             if p.published == before {
                 return;
             }
-            self.published
-                .store(p.published.as_u64(), Ordering::Release);
+            self.published.store(p.published.as_u64(), Ordering::Release);
             p.flusher_due()
         };
         if wake {
@@ -990,19 +867,12 @@ impl Inner {
                 }
             }
         }
-        let gone = || WalError::SegmentGone {
-            name: crate::segment::file_name(self.reserve.lock().tli, segno, bytes),
-            at: lsn,
-        };
+        let gone = || WalError::SegmentGone { name: crate::segment::file_name(self.reserve.lock().tli, segno, bytes), at: lsn };
         let file = self.old_segment(segno)?.ok_or_else(gone)?;
         let offset = lsn.as_u64() - segno.start_lsn(bytes).as_u64();
-        let read = file.read_at(&mut buf[..n], offset).map_err(|e| {
-            WalError::io(
-                "read",
-                self.files.segment_path(self.reserve.lock().tli, segno),
-                e,
-            )
-        })?;
+        let read = file
+            .read_at(&mut buf[..n], offset)
+            .map_err(|e| WalError::io("read", self.files.segment_path(self.reserve.lock().tli, segno), e))?;
         if lsn.as_u64() < self.oldest_kept.load(Ordering::SeqCst) {
             return Err(gone());
         }
@@ -1107,17 +977,10 @@ impl Inner {
         for (t, n) in self.files.segments()? {
             if (t == old_tli || t == tli) && n > current {
                 let path = self.files.segment_path(t, n);
-                self.files
-                    .disk
-                    .remove(&path)
-                    .map_err(|e| WalError::io("remove", path, e))?;
+                self.files.disk.remove(&path).map_err(|e| WalError::io("remove", path, e))?;
             }
         }
-        let segment = if SegNo::of(end, bytes) == current {
-            Some(Arc::new(self.files.map(tli, current, end)?))
-        } else {
-            None
-        };
+        let segment = if SegNo::of(end, bytes) == current { Some(Arc::new(self.files.map(tli, current, end)?)) } else { None };
         let mut m = self.maker.lock();
         let mut r = self.reserve.lock();
         let mut mapped = self.mapped.write();
@@ -1150,12 +1013,7 @@ struct Copier<'a> {
 impl<'a> Copier<'a> {
     fn new(inner: &'a Inner, reserved: &'a mut Reserved, total_bytes: u32) -> Self {
         let at_boundary = reserved.range.start != reserved.from;
-        let mut copier = Self {
-            inner,
-            reserved,
-            current: 0,
-            left: total_bytes,
-        };
+        let mut copier = Self { inner, reserved, current: 0, left: total_bytes };
         if at_boundary {
             copier.segment_header(copier.reserved.prev, 0);
         }
@@ -1189,10 +1047,7 @@ impl<'a> Copier<'a> {
             }
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             self.reserved.claims[self.current].0.put(now);
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "a piece of a record, which has at most 2^30 bytes"
-            )]
+            #[expect(clippy::cast_possible_truncation, reason = "a piece of a record, which has at most 2^30 bytes")]
             {
                 self.left -= now.len() as u32;
             }

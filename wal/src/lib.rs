@@ -19,10 +19,7 @@ pub mod format;
 pub mod history;
 pub mod ids;
 mod insert;
-#[expect(
-    unsafe_code,
-    reason = "mapped files; each block says what it relies on"
-)]
+#[expect(unsafe_code, reason = "mapped files; each block says what it relies on")]
 mod mmap;
 pub mod reader;
 mod receive;
@@ -32,9 +29,7 @@ pub mod segment;
 
 pub use error::WalError;
 pub use flush::{FLUSHED_BYTES, FLUSHED_FILE, FlushedMark};
-pub use ids::{
-    BlockNo, Fork, Lsn, LsnRange, Oid, RelId, SegNo, StartId, SystemId, TimelineId, Xid,
-};
+pub use ids::{BlockNo, Fork, Lsn, LsnRange, Oid, RelId, SegNo, StartId, SystemId, TimelineId, Xid};
 pub use insert::{FailureHandler, Listener, Positions, Wal, WalEnd, WalOptions};
 pub use reader::{ReadStop, StopReason, WalReader};
 pub use receive::StreamCheck;

@@ -33,10 +33,7 @@ pub struct SegmentMap {
 
 impl fmt::Debug for SegmentMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SegmentMap")
-            .field("len", &self.map.len())
-            .field("readable", &self.readable)
-            .finish_non_exhaustive()
+        f.debug_struct("SegmentMap").field("len", &self.map.len()).field("readable", &self.readable).finish_non_exhaustive()
     }
 }
 
@@ -44,12 +41,7 @@ impl SegmentMap {
     /// Maps the first `bytes` of a file that has them as real blocks and that nothing truncates while it is mapped.
     pub(crate) fn of_file(file: &File, bytes: usize) -> io::Result<Self> {
         let map = MmapOptions::new().len(bytes).map_raw(file)?;
-        Ok(Self {
-            map,
-            claimed: AtomicUsize::new(0),
-            readable: AtomicUsize::new(0),
-            sync: None,
-        })
+        Ok(Self { map, claimed: AtomicUsize::new(0), readable: AtomicUsize::new(0), sync: None })
     }
 
     /// Memory that stands for a file, for simulated disks. `contents` are its first bytes.
@@ -60,12 +52,7 @@ impl SegmentMap {
         let mut map = MmapOptions::new().len(bytes).map_anon()?;
         let n = contents.len().min(bytes);
         map[..n].copy_from_slice(&contents[..n]);
-        Ok(Self {
-            map: map.into(),
-            claimed: AtomicUsize::new(0),
-            readable: AtomicUsize::new(0),
-            sync: Some(sync),
-        })
+        Ok(Self { map: map.into(), claimed: AtomicUsize::new(0), readable: AtomicUsize::new(0), sync: Some(sync) })
     }
 
     /// Bytes in the map.
@@ -83,11 +70,7 @@ impl SegmentMap {
     /// Does nothing if that much was claimed already.
     pub(crate) fn begin_at(&self, upto: usize) {
         let upto = upto.min(self.len());
-        if self
-            .claimed
-            .compare_exchange(0, upto, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
-        {
+        if self.claimed.compare_exchange(0, upto, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             self.readable.store(upto, Ordering::Release);
         }
     }
@@ -97,24 +80,13 @@ impl SegmentMap {
     /// # Panics
     /// If part of the range was claimed before, or lies outside: a bug in reserving, which must not reach the disk.
     pub(crate) fn claim(self: &Arc<Self>, range: Range<usize>) -> Claim {
-        assert!(
-            range.start <= range.end && range.end <= self.len(),
-            "claim outside the segment"
-        );
+        assert!(range.start <= range.end && range.end <= self.len(), "claim outside the segment");
         let claimed = self.claimed.load(Ordering::Acquire);
         assert!(
-            claimed <= range.start
-                && self
-                    .claimed
-                    .compare_exchange(claimed, range.end, Ordering::AcqRel, Ordering::Acquire)
-                    .is_ok(),
+            claimed <= range.start && self.claimed.compare_exchange(claimed, range.end, Ordering::AcqRel, Ordering::Acquire).is_ok(),
             "bytes of the WAL claimed twice"
         );
-        Claim {
-            map: Arc::clone(self),
-            at: range.start,
-            end: range.end,
-        }
+        Claim { map: Arc::clone(self), at: range.start, end: range.end }
     }
 
     /// Makes bytes below `upto` readable. The caller has seen every claim below `upto` written and dropped.
@@ -209,9 +181,7 @@ mod tests {
 
     #[test]
     fn only_published_bytes_are_readable() {
-        let map = SegmentMap::of_memory(4096, b"old", Box::new(Never))
-            .map(Arc::new)
-            .unwrap();
+        let map = SegmentMap::of_memory(4096, b"old", Box::new(Never)).map(Arc::new).unwrap();
         map.begin_at(3);
         assert_eq!(map.bytes(0..3), Some(&b"old"[..]));
         let mut claim = map.claim(8..16);
@@ -225,9 +195,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "claimed twice")]
     fn no_byte_is_claimed_twice() {
-        let map = SegmentMap::of_memory(4096, b"", Box::new(Never))
-            .map(Arc::new)
-            .unwrap();
+        let map = SegmentMap::of_memory(4096, b"", Box::new(Never)).map(Arc::new).unwrap();
         map.claim(0..16);
         map.claim(8..24);
     }

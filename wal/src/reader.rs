@@ -11,10 +11,7 @@
 use crate::disk::{Disk, DiskFile, Open};
 use crate::error::WalError;
 use crate::flush::FlushedMark;
-use crate::format::{
-    self, BadSegmentHeader, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader,
-    StartRecord,
-};
+use crate::format::{self, BadSegmentHeader, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, StartRecord};
 use crate::history::History;
 use crate::ids::{Lsn, SegNo, StartId, SystemId, TimelineId};
 use crate::insert::{Wal, WalEnd};
@@ -183,13 +180,7 @@ impl Decoder {
         Self {
             segment_bytes,
             system_id,
-            state: State {
-                at,
-                prev: None,
-                last_crc: 0,
-                start_id: StartId::NONE,
-                mark: Lsn::INVALID,
-            },
+            state: State { at, prev: None, last_crc: 0, start_id: StartId::NONE, mark: Lsn::INVALID },
             buf: Vec::new(),
             header: RecordHeader::decode(&[0; RECORD_HEADER_BYTES]),
             start: Lsn::INVALID,
@@ -255,12 +246,7 @@ impl Decoder {
     /// # Errors
     /// Never after an `advance` that was true: the body was decoded there.
     pub fn record(&self) -> Result<Record<'_>, StopReason> {
-        Ok(Record::decode(
-            self.start,
-            self.state.at,
-            self.header,
-            &self.buf,
-        )?)
+        Ok(Record::decode(self.start, self.state.at, self.header, &self.buf)?)
     }
 
     fn boundary(&self, lsn: Lsn) -> bool {
@@ -282,16 +268,11 @@ impl Decoder {
                 return self.skip(source, start, &header);
             }
         }
-        let mut cursor = Cursor {
-            lsn: start,
-            record: start,
-            left: 0,
-        };
+        let mut cursor = Cursor { lsn: start, record: start, left: 0 };
         self.buf.clear();
         // The length lies in one segment, since records are aligned. It says what the headers of later segments must say.
         let total_bytes = self.length(source, start)?;
-        let is_record =
-            (format::RECORD_MIN_BYTES..=format::RECORD_MAX_BYTES).contains(&total_bytes);
+        let is_record = (format::RECORD_MIN_BYTES..=format::RECORD_MAX_BYTES).contains(&total_bytes);
         if !is_record {
             return Err(StopReason::Length { found: total_bytes }.into());
         }
@@ -301,26 +282,14 @@ impl Decoder {
         let head = self.buf.first_chunk().expect("that many bytes were taken");
         let header = RecordHeader::decode(head);
         if header.rmgr >= rmgr::COUNT || header.flags & !format::RECORD_KNOWN_FLAGS != 0 {
-            return Err(StopReason::Header {
-                rmgr: header.rmgr,
-                flags: header.flags,
-            }
-            .into());
+            return Err(StopReason::Header { rmgr: header.rmgr, flags: header.flags }.into());
         }
         match self.state.prev {
             Some(expected) if header.prev != expected => {
-                return Err(StopReason::Prev {
-                    found: header.prev,
-                    expected,
-                }
-                .into());
+                return Err(StopReason::Prev { found: header.prev, expected }.into());
             }
             None if header.prev >= start => {
-                return Err(StopReason::Prev {
-                    found: header.prev,
-                    expected: self.state.at,
-                }
-                .into());
+                return Err(StopReason::Prev { found: header.prev, expected: self.state.at }.into());
             }
             _ => {}
         }
@@ -328,11 +297,7 @@ impl Decoder {
         self.take(source, &mut cursor, body)?;
         let computed = header.crc(crc32c::crc32c(&self.buf[RECORD_HEADER_BYTES..]), start);
         if computed != header.crc {
-            return Err(StopReason::Crc {
-                stored: header.crc,
-                computed,
-            }
-            .into());
+            return Err(StopReason::Crc { stored: header.crc, computed }.into());
         }
         let is_switch = header.rmgr == rmgr::XLOG && header.kind == rmgr::xlog::SWITCH;
         let end = if is_switch {
@@ -352,13 +317,7 @@ impl Decoder {
         }
         self.start = start;
         self.header = header;
-        self.state = State {
-            at: end,
-            prev: Some(start),
-            last_crc: header.crc,
-            start_id,
-            mark,
-        };
+        self.state = State { at: end, prev: Some(start), last_crc: header.crc, start_id, mark };
         Ok(())
     }
 
@@ -378,9 +337,7 @@ impl Decoder {
             let upto = at.advance(RECORD_HEADER_BYTES as u64).min(room);
             return Err(match expect_zeros(source, at, upto) {
                 Ok(()) => StopReason::Zeros.into(),
-                Err(Unavailable::Stop(StopReason::Padding)) => {
-                    StopReason::Length { found: 0 }.into()
-                }
+                Err(Unavailable::Stop(StopReason::Padding)) => StopReason::Length { found: 0 }.into(),
                 Err(e) => e,
             });
         }
@@ -406,12 +363,7 @@ impl Decoder {
     }
 
     /// Reads and checks the header of the segment that begins at `at`. `continued`: what it must say, if known.
-    fn segment_header(
-        &mut self,
-        source: &mut dyn Source,
-        at: Lsn,
-        continued: Option<u32>,
-    ) -> Advance<SegmentHeader> {
+    fn segment_header(&mut self, source: &mut dyn Source, at: Lsn, continued: Option<u32>) -> Advance<SegmentHeader> {
         let segno = SegNo::of(at, self.segment_bytes);
         if let Some(header) = self.last_header
             && header.segno == segno
@@ -431,36 +383,21 @@ impl Decoder {
         let bad = |what| Unavailable::Stop(StopReason::SegmentHeader { segno, what });
         let header = SegmentHeader::decode(&bytes).map_err(bad)?;
         if header.system_id != self.system_id {
-            return Err(bad(BadSegmentHeader::SystemId {
-                found: header.system_id,
-                expected: self.system_id,
-            }));
+            return Err(bad(BadSegmentHeader::SystemId { found: header.system_id, expected: self.system_id }));
         }
         if header.segment_bytes != self.segment_bytes {
-            return Err(bad(BadSegmentHeader::SegmentBytes {
-                found: header.segment_bytes,
-                expected: self.segment_bytes,
-            }));
+            return Err(bad(BadSegmentHeader::SegmentBytes { found: header.segment_bytes, expected: self.segment_bytes }));
         }
         if header.segno != segno {
-            return Err(bad(BadSegmentHeader::SegNo {
-                found: header.segno,
-                expected: segno,
-            }));
+            return Err(bad(BadSegmentHeader::SegNo { found: header.segno, expected: segno }));
         }
         if let Err(expected) = source.timeline_fits(segno, header.tli) {
-            return Err(bad(BadSegmentHeader::Timeline {
-                found: header.tli,
-                expected,
-            }));
+            return Err(bad(BadSegmentHeader::Timeline { found: header.tli, expected }));
         }
         if let Some(expected) = continued
             && header.continued_bytes != expected
         {
-            return Err(bad(BadSegmentHeader::Continued {
-                found: header.continued_bytes,
-                expected,
-            }));
+            return Err(bad(BadSegmentHeader::Continued { found: header.continued_bytes, expected }));
         }
         self.last_header = Some(header);
         Ok(header)
@@ -494,9 +431,7 @@ fn expect_zeros(source: &mut dyn Source, from: Lsn, end: Lsn) -> Advance<()> {
     let mut at = from;
     while at < end {
         let bytes = source.bytes(at)?;
-        let n = usize::try_from(end.as_u64() - at.as_u64())
-            .unwrap_or(usize::MAX)
-            .min(bytes.len());
+        let n = usize::try_from(end.as_u64() - at.as_u64()).unwrap_or(usize::MAX).min(bytes.len());
         if bytes[..n].iter().any(|&b| b != 0) {
             return Err(StopReason::Padding.into());
         }
@@ -531,53 +466,31 @@ struct OpenSegment {
 impl Files {
     fn segment(&mut self, segno: SegNo) -> Advance<&OpenSegment> {
         if self.open.as_ref().is_none_or(|o| o.segno != segno) {
-            let (start, end) = (
-                segno.start_lsn(self.segment_bytes),
-                segno.end_lsn(self.segment_bytes),
-            );
+            let (start, end) = (segno.start_lsn(self.segment_bytes), segno.end_lsn(self.segment_bytes));
             self.open = None;
             // Newest timeline first: a child's first segment holds its parent's bytes too.
-            let timelines = self
-                .history
-                .ancestors()
-                .iter()
-                .map(|a| a.tli)
-                .chain([self.history.tli()]);
-            let mut candidates: Vec<_> = timelines
-                .filter(|&t| self.history.begin_of(t).is_some_and(|b| b < end))
-                .collect();
+            let timelines = self.history.ancestors().iter().map(|a| a.tli).chain([self.history.tli()]);
+            let mut candidates: Vec<_> = timelines.filter(|&t| self.history.begin_of(t).is_some_and(|b| b < end)).collect();
             candidates.reverse();
             for tli in candidates {
                 let tli_end = self.history.end_of(tli).unwrap_or(Lsn::INVALID);
                 if tli_end <= start {
                     break;
                 }
-                let path = self
-                    .dir
-                    .join(segment::file_name(tli, segno, self.segment_bytes));
+                let path = self.dir.join(segment::file_name(tli, segno, self.segment_bytes));
                 match self.disk.open(&path, Open::Read) {
                     Ok(file) => {
-                        self.open = Some(OpenSegment {
-                            segno,
-                            file,
-                            upto: end.min(tli_end),
-                        });
+                        self.open = Some(OpenSegment { segno, file, upto: end.min(tli_end) });
                         break;
                     }
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                     Err(e) => {
-                        return Err(StopReason::Io {
-                            segno,
-                            source: Arc::new(e),
-                        }
-                        .into());
+                        return Err(StopReason::Io { segno, source: Arc::new(e) }.into());
                     }
                 }
             }
         }
-        self.open
-            .as_ref()
-            .ok_or_else(|| StopReason::SegmentMissing { segno }.into())
+        self.open.as_ref().ok_or_else(|| StopReason::SegmentMissing { segno }.into())
     }
 
     fn forget(&mut self) {
@@ -589,9 +502,7 @@ impl Files {
 
 impl Source for Files {
     fn bytes(&mut self, lsn: Lsn) -> Advance<&[u8]> {
-        let in_window = lsn
-            .bytes_since(self.window_at)
-            .is_some_and(|n| n < self.window.len() as u64);
+        let in_window = lsn.bytes_since(self.window_at).is_some_and(|n| n < self.window.len() as u64);
         if !in_window {
             let segno = SegNo::of(lsn, self.segment_bytes);
             let start = segno.start_lsn(self.segment_bytes);
@@ -601,20 +512,10 @@ impl Source for Files {
             let Some(room) = open.upto.bytes_since(lsn).filter(|&n| n > 0) else {
                 return Err(StopReason::SegmentMissing { segno }.into());
             };
-            let want = usize::try_from(room)
-                .unwrap_or(usize::MAX)
-                .min(WINDOW_BYTES);
+            let want = usize::try_from(room).unwrap_or(usize::MAX).min(WINDOW_BYTES);
             window.resize(want, 0);
-            let io = |e| {
-                Unavailable::Stop(StopReason::Io {
-                    segno,
-                    source: Arc::new(e),
-                })
-            };
-            let n = open
-                .file
-                .read_at(&mut window, lsn.as_u64() - start.as_u64())
-                .map_err(io)?;
+            let io = |e| Unavailable::Stop(StopReason::Io { segno, source: Arc::new(e) });
+            let n = open.file.read_at(&mut window, lsn.as_u64() - start.as_u64()).map_err(io)?;
             if n == 0 {
                 let bytes = open.file.len().map_err(io)?;
                 return Err(StopReason::SegmentShort { segno, bytes }.into());
@@ -631,11 +532,7 @@ impl Source for Files {
         let expected = self.history.tli_at(segno.start_lsn(self.segment_bytes));
         let knows = !self.history.ancestors().is_empty() || expected == TimelineId::FIRST;
         // A history without ancestors may be one that is not known.
-        if found == expected || (!knows && found < expected) {
-            Ok(())
-        } else {
-            Err(expected)
-        }
+        if found == expected || (!knows && found < expected) { Ok(()) } else { Err(expected) }
     }
 }
 
@@ -659,9 +556,7 @@ struct Live {
 
 impl Source for Live {
     fn bytes(&mut self, lsn: Lsn) -> Advance<&[u8]> {
-        let in_window = lsn
-            .bytes_since(self.window_at)
-            .is_some_and(|n| n < self.window.len() as u64);
+        let in_window = lsn.bytes_since(self.window_at).is_some_and(|n| n < self.window.len() as u64);
         if !in_window {
             let limit = match self.limit {
                 FollowLimit::Published => self.wal.published(),
@@ -670,9 +565,7 @@ impl Source for Live {
             let Some(room) = limit.bytes_since(lsn).filter(|&n| n > 0) else {
                 return Err(Unavailable::NotYet);
             };
-            let want = usize::try_from(room)
-                .unwrap_or(usize::MAX)
-                .min(WINDOW_BYTES);
+            let want = usize::try_from(room).unwrap_or(usize::MAX).min(WINDOW_BYTES);
             self.window.resize(want, 0);
             let segno = SegNo::of(lsn, self.wal.segment_bytes());
             let n = match self.wal.read_at(lsn, &mut self.window) {
@@ -721,69 +614,35 @@ pub struct WalReader {
     /// Whose marks count towards `durable`.
     own_starts: Vec<StartId>,
     tli: TimelineId,
+    /// What came before in the first segment is still to be looked at, for the start id and the back link.
+    unseeded: bool,
 }
 
 impl WalReader {
     /// Reads files in `dir` along `history`. `from` is the end of a record or the start of one: a redo LSN, a checkpoint.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        dir: &Path,
-        system_id: SystemId,
-        segment_bytes: u32,
-        history: History,
-        from: Lsn,
-    ) -> Self {
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, system_id: SystemId, segment_bytes: u32, history: History, from: Lsn) -> Self {
         let tli = history.tli();
-        let files = Files {
-            disk,
-            dir: dir.to_owned(),
-            segment_bytes,
-            history,
-            open: None,
-            window: Vec::new(),
-            window_at: Lsn::INVALID,
-        };
-        Self::new(
-            AnySource::Files(files),
-            Decoder::new(segment_bytes, system_id, from),
-            tli,
-        )
+        let files = Files { disk, dir: dir.to_owned(), segment_bytes, history, open: None, window: Vec::new(), window_at: Lsn::INVALID };
+        Self::new(AnySource::Files(files), Decoder::new(segment_bytes, system_id, from), tli)
     }
 
     /// Reads a live WAL, up to `limit`. `from` as in [`open`](Self::open). [`next`](Self::next) is `Ok(None)` where nothing more is readable yet; the WAL's
     /// listeners say when to try again.
     pub fn follow(wal: Arc<Wal>, from: Lsn, limit: FollowLimit) -> Self {
-        let (tli, decoder) = (
-            wal.tli(),
-            Decoder::new(wal.segment_bytes(), wal.system_id(), from),
-        );
-        Self::new(
-            AnySource::Live(Live {
-                wal,
-                limit,
-                window: Vec::new(),
-                window_at: Lsn::INVALID,
-            }),
-            decoder,
-            tli,
-        )
+        let (tli, decoder) = (wal.tli(), Decoder::new(wal.segment_bytes(), wal.system_id(), from));
+        Self::new(AnySource::Live(Live { wal, limit, window: Vec::new(), window_at: Lsn::INVALID }), decoder, tli)
     }
 
     fn new(source: AnySource, decoder: Decoder, tli: TimelineId) -> Self {
         let durable = decoder.position();
-        Self {
-            source,
-            decoder,
-            limit: Lsn::MAX,
-            durable,
-            own_starts: Vec::new(),
-            tli,
-        }
+        let unseeded = matches!(source, AnySource::Files(_));
+        Self { source, decoder, limit: Lsn::MAX, durable, own_starts: Vec::new(), tli, unseeded }
     }
 
     /// Goes on where another reader stopped: back link, crc and start id are carried over.
     #[must_use]
     pub fn continuing(mut self, end: &WalEnd) -> Self {
+        self.unseeded = false;
         self.decoder.continue_from(end);
         self
     }
@@ -811,6 +670,7 @@ impl WalReader {
         let bytes = self.decoder.segment_bytes;
         let segment = SegNo::of(from, bytes).start_lsn(bytes);
         self.decoder = Decoder::new(bytes, self.decoder.system_id, segment);
+        self.unseeded = false;
         loop {
             let before = self.decoder.state;
             self.advance()?;
@@ -818,11 +678,7 @@ impl WalReader {
                 let found = self.decoder.start;
                 // Read it again by `next`, without what leads to it.
                 let prev = self.decoder.header.prev;
-                self.decoder.state = State {
-                    at: found,
-                    prev: Some(prev),
-                    ..before
-                };
+                self.decoder.state = State { at: found, prev: Some(prev), ..before };
                 return Ok(found);
             }
         }
@@ -832,31 +688,42 @@ impl WalReader {
     ///
     /// # Errors
     /// Where and why it stopped.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "lends from the reader, which an iterator cannot"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "lends from the reader, which an iterator cannot")]
     pub fn next(&mut self) -> Result<Option<Record<'_>>, ReadStop> {
         if !self.advance()? {
             return Ok(None);
         }
         let (at, tli) = (self.decoder.position(), self.tli);
-        self.decoder.record().map(Some).map_err(|reason| ReadStop {
-            at,
-            tli,
-            target: tli,
-            reason,
-        })
+        self.decoder.record().map(Some).map_err(|reason| ReadStop { at, tli, target: tli, reason })
+    }
+
+    /// Reads what leads to the first record in its segment: which start wrote it, and what its back link must be. As far as it goes: damage
+    /// before the first record is not this reader's matter.
+    fn seed(&mut self) {
+        self.unseeded = false;
+        let AnySource::Files(files) = &mut self.source else {
+            return;
+        };
+        let (at, bytes) = (self.decoder.position(), self.decoder.segment_bytes);
+        let begin = SegNo::of(at, bytes).start_lsn(bytes);
+        let mut lead = Decoder::new(bytes, self.decoder.system_id, begin);
+        while lead.position() < at && matches!(lead.advance(files), Ok(true)) {}
+        if lead.position() == at {
+            self.decoder.state.prev = lead.state.prev;
+        }
+        self.decoder.state.start_id = match lead.start_id() {
+            StartId::NONE => lead.last_header.map_or(StartId::NONE, |h| h.start_id),
+            id => id,
+        };
+        files.forget();
     }
 
     fn advance(&mut self) -> Result<bool, ReadStop> {
         let target = self.tli;
-        let stop = |at, tli, reason| ReadStop {
-            at,
-            tli,
-            target,
-            reason,
-        };
+        let stop = |at, tli, reason| ReadStop { at, tli, target, reason };
+        if self.unseeded {
+            self.seed();
+        }
         let at = self.decoder.position();
         if at >= self.limit {
             return Err(stop(at, self.tli, StopReason::Limit));
@@ -868,9 +735,7 @@ impl WalReader {
         match self.decoder.advance(source) {
             Ok(found) => {
                 if found && self.own_starts.contains(&self.decoder.state.start_id) {
-                    self.durable = self
-                        .durable
-                        .max(self.decoder.state.mark.min(self.decoder.state.at));
+                    self.durable = self.durable.max(self.decoder.state.mark.min(self.decoder.state.at));
                 }
                 Ok(found)
             }
@@ -926,12 +791,7 @@ impl WalReader {
             match self.advance() {
                 Ok(true) => {}
                 Ok(false) => {
-                    let stop = ReadStop {
-                        at: self.position(),
-                        tli: self.tli,
-                        target: self.tli,
-                        reason: StopReason::Limit,
-                    };
+                    let stop = ReadStop { at: self.position(), tli: self.tli, target: self.tli, reason: StopReason::Limit };
                     return (self.end(), stop);
                 }
                 Err(stop) => return (self.end(), stop),
@@ -970,16 +830,9 @@ pub enum Proof {
 impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::FlushedFile(lsn) => write!(
-                f,
-                "pg_wal/{} says that WAL was durable up to {lsn}",
-                crate::flush::FLUSHED_FILE
-            ),
+            Self::FlushedFile(lsn) => write!(f, "pg_wal/{} says that WAL was durable up to {lsn}", crate::flush::FLUSHED_FILE),
             Self::Consistent(lsn) => write!(f, "data files hold changes up to {lsn}"),
-            Self::Mark { at, flushed } => write!(
-                f,
-                "WAL at {at} was written when WAL was durable up to {flushed}"
-            ),
+            Self::Mark { at, flushed } => write!(f, "WAL at {at} was written when WAL was durable up to {flushed}"),
         }
     }
 }
@@ -1015,11 +868,7 @@ pub fn judge(
     if let StopReason::Io { .. } = stop.reason {
         return Ok(Verdict::Unreadable);
     }
-    if let StopReason::SegmentHeader {
-        what: BadSegmentHeader::Version { .. } | BadSegmentHeader::SystemId { .. },
-        ..
-    } = stop.reason
-    {
+    if let StopReason::SegmentHeader { what: BadSegmentHeader::Version { .. } | BadSegmentHeader::SystemId { .. }, .. } = stop.reason {
         return Ok(Verdict::Foreign);
     }
     if let Some(mark) = evidence.flushed_mark
@@ -1027,24 +876,13 @@ pub fn judge(
         && (stop.tli..=stop.target).contains(&mark.tli)
         && stop.at < mark.flushed
     {
-        return Ok(Verdict::Damage {
-            proof: Proof::FlushedFile(mark.flushed),
-        });
+        return Ok(Verdict::Damage { proof: Proof::FlushedFile(mark.flushed) });
     }
     if stop.at < evidence.consistent {
-        return Ok(Verdict::Damage {
-            proof: Proof::Consistent(evidence.consistent),
-        });
+        return Ok(Verdict::Damage { proof: Proof::Consistent(evidence.consistent) });
     }
     if !evidence.own_starts.is_empty()
-        && let Some(proof) = find_mark(
-            disk,
-            dir,
-            system_id,
-            segment_bytes,
-            stop,
-            &evidence.own_starts,
-        )?
+        && let Some(proof) = find_mark(disk, dir, system_id, segment_bytes, stop, &evidence.own_starts)?
     {
         return Ok(Verdict::Damage { proof });
     }
@@ -1068,17 +906,9 @@ fn find_mark(
     let header_of = |tli, segno| -> Result<Option<SegmentHeader>, WalError> {
         let path = files.segment_path(tli, segno);
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
-        let file = disk
-            .open(&path, Open::Read)
-            .map_err(|e| WalError::io("open", &path, e))?;
-        let n = file
-            .read_at(&mut bytes, 0)
-            .map_err(|e| WalError::io("read", &path, e))?;
-        let header = if n == bytes.len() {
-            SegmentHeader::decode(&bytes).ok()
-        } else {
-            None
-        };
+        let file = disk.open(&path, Open::Read).map_err(|e| WalError::io("open", &path, e))?;
+        let n = file.read_at(&mut bytes, 0).map_err(|e| WalError::io("read", &path, e))?;
+        let header = if n == bytes.len() { SegmentHeader::decode(&bytes).ok() } else { None };
         Ok(header.filter(|h| h.system_id == system_id && h.segno == segno))
     };
     // Headers first: they are few, and one of a later segment usually settles it.
@@ -1088,28 +918,14 @@ fn find_mark(
             && h.flushed_mark > stop.at
             && own.contains(&h.start_id)
         {
-            return Ok(Some(Proof::Mark {
-                at: segno.start_lsn(segment_bytes),
-                flushed: h.flushed_mark,
-            }));
+            return Ok(Some(Proof::Mark { at: segno.start_lsn(segment_bytes), flushed: h.flushed_mark }));
         }
     }
     for &(tli, segno) in &behind {
         // Which start wrote a record is known from the header before it; without one, the newest of this node is assumed.
         let start_id = header_of(tli, segno)?.map_or(own[0], |h| h.start_id);
-        let place = Place {
-            path: files.segment_path(tli, segno),
-            segno,
-            start_id,
-        };
-        let reader = WalReader::open(
-            Arc::clone(disk),
-            dir,
-            system_id,
-            segment_bytes,
-            History::alone(tli),
-            stop.at,
-        );
+        let place = Place { path: files.segment_path(tli, segno), segno, start_id };
+        let reader = WalReader::open(Arc::clone(disk), dir, system_id, segment_bytes, History::alone(tli), stop.at);
         if let Some(proof) = find_mark_in(&**disk, place, reader, stop, own)? {
             return Ok(Some(proof));
         }
@@ -1124,57 +940,34 @@ struct Place {
     start_id: StartId,
 }
 
-fn find_mark_in(
-    disk: &dyn Disk,
-    place: Place,
-    mut reader: WalReader,
-    stop: &ReadStop,
-    own: &[StartId],
-) -> Result<Option<Proof>, WalError> {
-    let Place {
-        path,
-        segno,
-        mut start_id,
-    } = place;
+fn find_mark_in(disk: &dyn Disk, place: Place, mut reader: WalReader, stop: &ReadStop, own: &[StartId]) -> Result<Option<Proof>, WalError> {
+    let Place { path, segno, mut start_id } = place;
     let segment_bytes = reader.decoder.segment_bytes;
-    let file = disk
-        .open(&path, Open::Read)
-        .map_err(|e| WalError::io("open", &path, e))?;
+    reader.unseeded = false;
+    let file = disk.open(&path, Open::Read).map_err(|e| WalError::io("open", &path, e))?;
     let start = segno.start_lsn(segment_bytes);
     let mut at = stop.at.max(start.advance(SEGMENT_HEADER_BYTES as u64));
     let end = segno.end_lsn(segment_bytes);
     let mut window = vec![0; WINDOW_BYTES];
     while at < end {
-        let want = usize::try_from(end.as_u64() - at.as_u64())
-            .unwrap_or(usize::MAX)
-            .min(window.len());
-        let n = file
-            .read_at(&mut window[..want], at.as_u64() - start.as_u64())
-            .map_err(|e| WalError::io("read", &path, e))?;
+        let want = usize::try_from(end.as_u64() - at.as_u64()).unwrap_or(usize::MAX).min(window.len());
+        let n = file.read_at(&mut window[..want], at.as_u64() - start.as_u64()).map_err(|e| WalError::io("read", &path, e))?;
         if n < RECORD_HEADER_BYTES {
             break;
         }
         let mut skip = 0;
-        while let Some(head) = window[..n]
-            .get(skip..)
-            .and_then(<[u8]>::first_chunk::<RECORD_HEADER_BYTES>)
-        {
+        while let Some(head) = window[..n].get(skip..).and_then(<[u8]>::first_chunk::<RECORD_HEADER_BYTES>) {
             let here = at.advance(skip as u64);
             let header = RecordHeader::decode(head);
             // Cheap signs first: random bytes almost never have a back link that leads a little way back.
-            let plausible = (format::RECORD_MIN_BYTES..=format::RECORD_MAX_BYTES)
-                .contains(&header.total_bytes)
+            let plausible = (format::RECORD_MIN_BYTES..=format::RECORD_MAX_BYTES).contains(&header.total_bytes)
                 && header.rmgr < rmgr::COUNT
                 && header.flags & !format::RECORD_KNOWN_FLAGS == 0
                 && header.prev < here
                 && header.prev.as_u64().is_multiple_of(crate::ids::ALIGN)
                 && (header.flags & format::RECORD_FLUSHED_MARK != 0 || header.rmgr == rmgr::XLOG);
             if plausible {
-                reader.decoder.state = State {
-                    at: here,
-                    prev: Some(header.prev),
-                    ..reader.decoder.state
-                };
+                reader.decoder.state = State { at: here, prev: Some(header.prev), ..reader.decoder.state };
                 if let Ok(Some(record)) = reader.next() {
                     if record.rmgr() == rmgr::XLOG
                         && record.kind() == rmgr::xlog::START
@@ -1182,9 +975,7 @@ fn find_mark_in(
                     {
                         start_id = s.id;
                     }
-                    let found = record
-                        .flushed_mark()
-                        .filter(|&m| m > stop.at && own.contains(&start_id));
+                    let found = record.flushed_mark().filter(|&m| m > stop.at && own.contains(&start_id));
                     if let Some(flushed) = found {
                         return Ok(Some(Proof::Mark { at: here, flushed }));
                     }

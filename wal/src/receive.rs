@@ -30,30 +30,16 @@ struct Bytes<'a> {
 
 impl Source for Bytes<'_> {
     fn bytes(&mut self, lsn: Lsn) -> Result<&[u8], Unavailable> {
-        let skip = lsn
-            .bytes_since(self.start)
-            .and_then(|n| usize::try_from(n).ok())
-            .unwrap_or(usize::MAX);
+        let skip = lsn.bytes_since(self.start).and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
         let rest = self.bytes.get(skip..).unwrap_or(&[]);
-        let room = SegNo::of(lsn, self.segment_bytes)
-            .end_lsn(self.segment_bytes)
-            .bytes_since(lsn)
-            .unwrap_or(0);
+        let room = SegNo::of(lsn, self.segment_bytes).end_lsn(self.segment_bytes).bytes_since(lsn).unwrap_or(0);
         let n = usize::try_from(room).unwrap_or(usize::MAX).min(rest.len());
-        if n == 0 {
-            Err(Unavailable::NotYet)
-        } else {
-            Ok(&rest[..n])
-        }
+        if n == 0 { Err(Unavailable::NotYet) } else { Ok(&rest[..n]) }
     }
 
     fn timeline_fits(&self, _: SegNo, found: TimelineId) -> Result<(), TimelineId> {
         // The first segment of a timeline has its parent's header.
-        if found <= self.tli {
-            Ok(())
-        } else {
-            Err(self.tli)
-        }
+        if found <= self.tli { Ok(()) } else { Err(self.tli) }
     }
 }
 
@@ -61,13 +47,7 @@ impl Receive {
     pub(crate) fn at(end: &WalEnd, segment_bytes: u32, system_id: SystemId) -> Self {
         let mut decoder = Decoder::new(segment_bytes, system_id, end.end);
         decoder.continue_from(end);
-        Self {
-            decoder,
-            tli: end.tli,
-            segment_bytes,
-            staged: Vec::new(),
-            need: Lsn::INVALID,
-        }
+        Self { decoder, tli: end.tli, segment_bytes, staged: Vec::new(), need: Lsn::INVALID }
     }
 
     pub(crate) fn received(&self) -> Lsn {
@@ -96,9 +76,7 @@ impl Inner {
         let mut lsn = lsn;
         if lsn < verified {
             let known = verified.as_u64() - lsn.as_u64();
-            let known = usize::try_from(known)
-                .unwrap_or(usize::MAX)
-                .min(bytes.len());
+            let known = usize::try_from(known).unwrap_or(usize::MAX).min(bytes.len());
             self.compare(lsn, &bytes[..known])?;
             bytes = &bytes[known..];
             lsn = lsn.advance(known as u64);
@@ -120,27 +98,12 @@ impl Inner {
         if staged {
             state.staged.extend_from_slice(bytes);
         }
-        if verified.advance(if staged {
-            state.staged.len()
-        } else {
-            bytes.len()
-        } as u64)
-            < state.need
-        {
+        if verified.advance(if staged { state.staged.len() } else { bytes.len() } as u64) < state.need {
             return Ok(verified);
         }
-        let all = if staged {
-            std::mem::take(&mut state.staged)
-        } else {
-            Vec::new()
-        };
+        let all = if staged { std::mem::take(&mut state.staged) } else { Vec::new() };
         let view = if staged { &all[..] } else { bytes };
-        let mut source = Bytes {
-            start: verified,
-            bytes: view,
-            tli: state.tli,
-            segment_bytes: state.segment_bytes,
-        };
+        let mut source = Bytes { start: verified, bytes: view, tli: state.tli, segment_bytes: state.segment_bytes };
         let before = state.decoder.clone_position();
         let stopped = loop {
             match state.decoder.advance(&mut source) {
@@ -152,11 +115,7 @@ impl Inner {
         let good = state.decoder.position();
         let good_bytes = usize::try_from(good.as_u64() - verified.as_u64()).unwrap_or(view.len());
         if good_bytes > 0
-            && let Err(e) = self.append_bytes(
-                &view[..good_bytes],
-                state.decoder.last_start(),
-                state.decoder.start_id(),
-            )
+            && let Err(e) = self.append_bytes(&view[..good_bytes], state.decoder.last_start(), state.decoder.start_id())
         {
             // Nothing was kept: the same bytes may come again.
             state.decoder.restore_position(before);
@@ -188,9 +147,7 @@ impl Inner {
                 Err(e) => return Err(e),
             };
             if let Some(i) = (0..n).find(|&i| buf[i] != bytes[i]) {
-                return Err(WalError::Diverged {
-                    at: lsn.advance(i as u64),
-                });
+                return Err(WalError::Diverged { at: lsn.advance(i as u64) });
             }
             bytes = &bytes[n..];
             lsn = lsn.advance(n as u64);
@@ -208,9 +165,7 @@ pub struct StreamCheck {
 impl StreamCheck {
     /// Expects bytes from `end` on.
     pub fn new(end: &WalEnd, segment_bytes: u32, system_id: SystemId) -> Self {
-        Self {
-            receive: Receive::at(end, segment_bytes, system_id),
-        }
+        Self { receive: Receive::at(end, segment_bytes, system_id) }
     }
 
     /// Takes the next bytes; the end of the last record that verified.
@@ -224,12 +179,7 @@ impl StreamCheck {
             return Ok(state.decoder.position());
         }
         let start = state.decoder.position();
-        let mut source = Bytes {
-            start,
-            bytes: &state.staged,
-            tli: state.tli,
-            segment_bytes: state.segment_bytes,
-        };
+        let mut source = Bytes { start, bytes: &state.staged, tli: state.tli, segment_bytes: state.segment_bytes };
         while state.decoder.advance(&mut source)? {}
         state.need = state.decoder.needs();
         let done = state.decoder.position().as_u64() - start.as_u64();

@@ -35,17 +35,7 @@ pub struct RecordBuilder {
 impl RecordBuilder {
     /// An empty record. `xid` is the (sub)transaction that makes the change, or [`Xid::INVALID`].
     pub fn new(rmgr: u8, kind: u8, xid: Xid) -> Self {
-        Self {
-            rmgr,
-            kind,
-            xid,
-            block_count: 0,
-            flags: 0,
-            last_rel: None,
-            too_large: false,
-            blocks: SmallVec::new(),
-            main: SmallVec::new(),
-        }
+        Self { rmgr, kind, xid, block_count: 0, flags: 0, last_rel: None, too_large: false, blocks: SmallVec::new(), main: SmallVec::new() }
     }
 
     /// Starts another record, keeping the memory.
@@ -70,26 +60,12 @@ impl RecordBuilder {
     /// Adds a changed page. `flags` are [`FPI`] and [`WILL_INIT`]; `data` is what redo of this page needs.
     ///
     /// References keep their order: the first is `block(0)` of the decoded record.
-    pub fn block(
-        &mut self,
-        rel: RelId,
-        fork: Fork,
-        block: BlockNo,
-        flags: u8,
-        data: &[u8],
-    ) -> &mut Self {
+    pub fn block(&mut self, rel: RelId, fork: Fork, block: BlockNo, flags: u8, data: &[u8]) -> &mut Self {
         self.block_parts(rel, fork, block, flags, &[data])
     }
 
     /// Like [`block`](Self::block), with data in several pieces that are stored one after the other.
-    pub fn block_parts(
-        &mut self,
-        rel: RelId,
-        fork: Fork,
-        block: BlockNo,
-        flags: u8,
-        data: &[&[u8]],
-    ) -> &mut Self {
+    pub fn block_parts(&mut self, rel: RelId, fork: Fork, block: BlockNo, flags: u8, data: &[&[u8]]) -> &mut Self {
         let Some(count) = self.block_count.checked_add(1) else {
             self.too_large = true;
             return self;
@@ -144,11 +120,7 @@ impl RecordBuilder {
 
     /// Bytes the record takes, before alignment.
     pub fn total_bytes(&self) -> usize {
-        let mark = if self.flags & format::RECORD_FLUSHED_MARK != 0 {
-            8
-        } else {
-            0
-        };
+        let mark = if self.flags & format::RECORD_FLUSHED_MARK != 0 { 8 } else { 0 };
         RECORD_HEADER_BYTES + self.blocks.len() + self.main.len() + mark
     }
 
@@ -175,9 +147,7 @@ impl RecordBuilder {
     /// The header with crc 0.
     pub(crate) fn header(&self, prev: Lsn) -> Result<format::RecordHeader, WalError> {
         let total = self.total_bytes();
-        let total_bytes = u32::try_from(total)
-            .ok()
-            .filter(|&n| n <= format::RECORD_MAX_BYTES);
+        let total_bytes = u32::try_from(total).ok().filter(|&n| n <= format::RECORD_MAX_BYTES);
         match total_bytes {
             Some(total_bytes) if !self.too_large => Ok(format::RecordHeader {
                 total_bytes,
@@ -189,10 +159,7 @@ impl RecordBuilder {
                 block_count: self.block_count,
                 flags: self.flags,
             }),
-            _ => Err(WalError::RecordTooLarge {
-                bytes: total,
-                blocks: usize::from(self.block_count),
-            }),
+            _ => Err(WalError::RecordTooLarge { bytes: total, blocks: usize::from(self.block_count) }),
         }
     }
 }
@@ -248,15 +215,8 @@ impl<'a> Record<'a> {
     ///
     /// # Errors
     /// [`BadBody`].
-    pub fn decode(
-        start: Lsn,
-        end: Lsn,
-        header: format::RecordHeader,
-        bytes: &'a [u8],
-    ) -> Result<Self, BadBody> {
-        let mut rest = bytes
-            .get(RECORD_HEADER_BYTES..)
-            .ok_or(BadBody { block: 0 })?;
+    pub fn decode(start: Lsn, end: Lsn, header: format::RecordHeader, bytes: &'a [u8]) -> Result<Self, BadBody> {
+        let mut rest = bytes.get(RECORD_HEADER_BYTES..).ok_or(BadBody { block: 0 })?;
         let mut blocks = SmallVec::new();
         let mut last_rel = None;
         for i in 0..header.block_count {
@@ -286,35 +246,18 @@ impl<'a> Record<'a> {
                 rest = r;
                 u32::from(u16::from_le_bytes(*n))
             };
-            let (data, r) = rest
-                .split_at_checked(usize::try_from(data_bytes).map_err(|_| bad)?)
-                .ok_or(bad)?;
+            let (data, r) = rest.split_at_checked(usize::try_from(data_bytes).map_err(|_| bad)?).ok_or(bad)?;
             rest = r;
             let fork = Fork::from_u8(head & format::BLOCK_FORK).ok_or(bad)?;
-            blocks.push(BlockRef {
-                rel,
-                fork,
-                block,
-                flags: head & (FPI | WILL_INIT),
-                data,
-            });
+            blocks.push(BlockRef { rel, fork, block, flags: head & (FPI | WILL_INIT), data });
         }
         let mut flushed_mark = None;
         if header.flags & format::RECORD_FLUSHED_MARK != 0 {
-            let (r, mark) = rest.split_last_chunk::<8>().ok_or(BadBody {
-                block: header.block_count,
-            })?;
+            let (r, mark) = rest.split_last_chunk::<8>().ok_or(BadBody { block: header.block_count })?;
             rest = r;
             flushed_mark = Some(Lsn::from_le_bytes(*mark));
         }
-        Ok(Self {
-            start,
-            end,
-            header,
-            blocks,
-            main: rest,
-            flushed_mark,
-        })
+        Ok(Self { start, end, header, blocks, main: rest, flushed_mark })
     }
 
     /// First byte.
@@ -419,14 +362,7 @@ impl RecordBuf {
             start: self.start,
             end: self.end,
             header: self.header,
-            blocks: self
-                .blocks
-                .iter()
-                .map(|(b, r)| BlockRef {
-                    data: &self.body[r.clone()],
-                    ..*b
-                })
-                .collect(),
+            blocks: self.blocks.iter().map(|(b, r)| BlockRef { data: &self.body[r.clone()], ..*b }).collect(),
             main: &self.body[self.main.clone()],
             flushed_mark: self.flushed_mark,
         }
@@ -442,32 +378,23 @@ mod tests {
         let rel = RelId::new(1663, 5, 16384);
         let mut b = RecordBuilder::new(3, 0x10, Xid::new(77));
         let big = vec![7; 70_000];
-        b.block(rel, Fork::Main, BlockNo::new(4), 0, b"abc")
-            .block(rel, Fork::Vm, BlockNo::new(0), WILL_INIT, b"")
-            .block(RelId::new(1, 2, 3), Fork::Main, BlockNo::new(9), FPI, &big);
+        b.block(rel, Fork::Main, BlockNo::new(4), 0, b"abc").block(rel, Fork::Vm, BlockNo::new(0), WILL_INIT, b"").block(
+            RelId::new(1, 2, 3),
+            Fork::Main,
+            BlockNo::new(9),
+            FPI,
+            &big,
+        );
         b.main(b"main").carry_flushed_mark();
         let (start, prev, mark) = (Lsn::new(0x100_0040), Lsn::new(0x100_0000), Lsn::new(0x99));
         let bytes = b.encode(start, prev, mark).unwrap();
         let header = format::RecordHeader::decode(bytes[..RECORD_HEADER_BYTES].try_into().unwrap());
-        let r =
-            Record::decode(start, start, header, &bytes[..header.total_bytes as usize]).unwrap();
-        assert_eq!(
-            (r.rmgr(), r.kind(), r.xid(), r.prev()),
-            (3, 0x10, Xid::new(77), prev)
-        );
+        let r = Record::decode(start, start, header, &bytes[..header.total_bytes as usize]).unwrap();
+        assert_eq!((r.rmgr(), r.kind(), r.xid(), r.prev()), (3, 0x10, Xid::new(77), prev));
         assert_eq!(r.main(), b"main");
         assert_eq!(r.flushed_mark(), Some(mark));
         assert_eq!(r.blocks().len(), 3);
-        assert_eq!(
-            r.blocks()[0],
-            BlockRef {
-                rel,
-                fork: Fork::Main,
-                block: BlockNo::new(4),
-                flags: 0,
-                data: b"abc"
-            }
-        );
+        assert_eq!(r.blocks()[0], BlockRef { rel, fork: Fork::Main, block: BlockNo::new(4), flags: 0, data: b"abc" });
         assert!(r.blocks()[1].will_init());
         assert_eq!(r.blocks()[1].fork, Fork::Vm);
         assert_eq!(r.blocks()[2].data, &big[..]);
@@ -478,21 +405,11 @@ mod tests {
     #[test]
     fn body_that_does_not_parse_is_refused_at_every_truncation() {
         let mut b = RecordBuilder::new(3, 0, Xid::new(1));
-        b.block(
-            RelId::new(1, 2, 3),
-            Fork::Main,
-            BlockNo::new(0),
-            0,
-            b"0123456789",
-        )
-        .carry_flushed_mark();
+        b.block(RelId::new(1, 2, 3), Fork::Main, BlockNo::new(0), 0, b"0123456789").carry_flushed_mark();
         let bytes = b.encode(Lsn::new(64), Lsn::INVALID, Lsn::INVALID).unwrap();
         let header = format::RecordHeader::decode(bytes[..RECORD_HEADER_BYTES].try_into().unwrap());
         for cut in 0..header.total_bytes as usize {
-            assert!(
-                Record::decode(Lsn::new(64), Lsn::new(64), header, &bytes[..cut]).is_err(),
-                "{cut}"
-            );
+            assert!(Record::decode(Lsn::new(64), Lsn::new(64), header, &bytes[..cut]).is_err(), "{cut}");
         }
     }
 }

@@ -28,16 +28,7 @@ pub const DATABASE: u8 = 7;
 pub const COUNT: u8 = 8;
 
 /// Names in order of the ids, with PostgreSQL's spelling where it has one.
-pub const NAMES: [&str; COUNT as usize] = [
-    "XLOG",
-    "Transaction",
-    "Storage",
-    "Heap",
-    "Btree",
-    "Sequence",
-    "Standby",
-    "Database",
-];
+pub const NAMES: [&str; COUNT as usize] = ["XLOG", "Transaction", "Storage", "Heap", "Btree", "Sequence", "Standby", "Database"];
 
 /// Name of a resource manager.
 pub fn name(rmgr: u8) -> &'static str {
@@ -131,9 +122,7 @@ impl Registry {
 
     /// The description of one resource manager.
     pub fn get(&self, rmgr: u8) -> Option<&dyn Describe> {
-        self.entries
-            .get(usize::from(rmgr))
-            .and_then(|e| e.as_deref())
+        self.entries.get(usize::from(rmgr)).and_then(|e| e.as_deref())
     }
 }
 

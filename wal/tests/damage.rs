@@ -1,11 +1,7 @@
 //! WAL cut at every byte and with any byte flipped: exactly the records before the damage, and what was found. Crashes at random moments: nothing flushed is
 //! lost, nothing half written is read, and what must have been durable is never silently dropped.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "test data; a failure here is a failed test"
-)]
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test data; a failure here is a failed test")]
 
 use afterimage_wal::disk::{Disk, Open, SimDisk, sim::Call};
 use afterimage_wal::format::{SEGMENT_HEADER_BYTES, StartRecord};
@@ -22,11 +18,7 @@ const SYSTEM: SystemId = SystemId::new(42);
 const DIR: &str = "/pg_wal";
 
 fn options() -> WalOptions {
-    WalOptions {
-        segment_bytes: SEG,
-        writer_delay: std::time::Duration::from_secs(1000),
-        ..WalOptions::default()
-    }
+    WalOptions { segment_bytes: SEG, writer_delay: std::time::Duration::from_secs(1000), ..WalOptions::default() }
 }
 
 fn begin() -> Lsn {
@@ -38,37 +30,17 @@ fn path(segno: u64) -> PathBuf {
 }
 
 fn record(n: u64, bytes: usize, mark: bool) -> RecordBuilder {
-    let mut r = RecordBuilder::new(
-        if mark { rmgr::XACT } else { rmgr::HEAP },
-        0x10,
-        Xid::new(n + 3),
-    );
-    let data: Vec<u8> = (0..bytes)
-        .map(|i| (n as usize * 31 + i + 1) as u8)
-        .collect();
+    let mut r = RecordBuilder::new(if mark { rmgr::XACT } else { rmgr::HEAP }, 0x10, Xid::new(n + 3));
+    let data: Vec<u8> = (0..bytes).map(|i| (n as usize * 31 + i + 1) as u8).collect();
     if mark {
         r.carry_flushed_mark();
     }
-    r.block(
-        RelId::new(1663, 5, 1),
-        Fork::Main,
-        BlockNo::new(n as u32),
-        0,
-        &data,
-    )
-    .main(&n.to_le_bytes());
+    r.block(RelId::new(1663, 5, 1), Fork::Main, BlockNo::new(n as u32), 0, &data).main(&n.to_le_bytes());
     r
 }
 
 fn reader(disk: &SimDisk, from: Lsn) -> WalReader {
-    WalReader::open(
-        disk.shared(),
-        Path::new(DIR),
-        SYSTEM,
-        SEG,
-        History::first(),
-        from,
-    )
+    WalReader::open(disk.shared(), Path::new(DIR), SYSTEM, SEG, History::first(), from)
 }
 
 fn read_all(disk: &SimDisk, from: Lsn) -> (Vec<LsnRange>, ReadStop) {
@@ -76,10 +48,7 @@ fn read_all(disk: &SimDisk, from: Lsn) -> (Vec<LsnRange>, ReadStop) {
     let mut all = Vec::new();
     loop {
         match r.next() {
-            Ok(Some(record)) => all.push(LsnRange {
-                start: record.start(),
-                end: record.end(),
-            }),
+            Ok(Some(record)) => all.push(LsnRange { start: record.start(), end: record.end() }),
             Ok(None) => unreachable!("files, not a live WAL"),
             Err(stop) => return (all, stop),
         }
@@ -97,30 +66,14 @@ struct Sample {
 fn sample(before: u64, sizes: &[usize]) -> Sample {
     let disk = SimDisk::new();
     let wal = Wal::create(disk.shared(), Path::new(DIR), SYSTEM, options()).unwrap();
-    let room = SegNo::FIRST
-        .end_lsn(SEG)
-        .bytes_since(wal.inserted())
-        .unwrap()
-        - before;
+    let room = SegNo::FIRST.end_lsn(SEG).bytes_since(wal.inserted()).unwrap() - before;
     let overhead = record(0, 0, false).total_bytes() as u64 + 2;
-    let from = wal
-        .insert(&record(0, (room - overhead) as usize, false))
-        .unwrap()
-        .end;
-    let ranges = sizes
-        .iter()
-        .enumerate()
-        .map(|(i, &n)| wal.insert(&record(i as u64, n, false)).unwrap())
-        .collect();
+    let from = wal.insert(&record(0, (room - overhead) as usize, false)).unwrap().end;
+    let ranges = sizes.iter().enumerate().map(|(i, &n)| wal.insert(&record(i as u64, n, false)).unwrap()).collect();
     wal.flush(wal.inserted()).unwrap();
     let starts = vec![wal.start_id()];
     wal.close().unwrap();
-    Sample {
-        disk,
-        from,
-        ranges,
-        starts,
-    }
+    Sample { disk, from, ranges, starts }
 }
 
 fn records_before(ranges: &[LsnRange], at: Lsn) -> usize {
@@ -130,19 +83,8 @@ fn records_before(ranges: &[LsnRange], at: Lsn) -> usize {
 fn check(s: &Sample, good: usize, what: &str) {
     let (read, stop) = read_all(&s.disk, s.from);
     assert_eq!(read, s.ranges[..good], "{what}: {stop}");
-    assert_eq!(
-        stop.at,
-        if good == 0 {
-            s.from
-        } else {
-            s.ranges[good - 1].end
-        },
-        "{what}"
-    );
-    assert!(
-        !matches!(stop.reason, StopReason::Limit | StopReason::Io { .. }),
-        "{what}: {stop}"
-    );
+    assert_eq!(stop.at, if good == 0 { s.from } else { s.ranges[good - 1].end }, "{what}");
+    assert!(!matches!(stop.reason, StopReason::Limit | StopReason::Io { .. }), "{what}: {stop}");
 }
 
 const SIZES: [usize; 9] = [0, 1, 100, 33, 700, 8, 250, 3, 64];
@@ -156,11 +98,7 @@ fn wal_cut_at_every_byte_yields_the_records_before_the_cut() {
     // Some records in the first segment, one across the boundary, the rest in the second.
     let s = sample(600, &SIZES);
     let end = s.ranges.last().unwrap().end;
-    assert!(
-        s.ranges
-            .iter()
-            .any(|r| SegNo::of(r.start, SEG) != SegNo::of_end(r.end, SEG))
-    );
+    assert!(s.ranges.iter().any(|r| SegNo::of(r.start, SEG) != SegNo::of_end(r.end, SEG)));
     for fill in ["short file", "zeros", "garbage"] {
         let mut at = end.as_u64();
         let (mut first, mut second) = (Vec::new(), Vec::new());
@@ -187,11 +125,7 @@ fn wal_cut_at_every_byte_yields_the_records_before_the_cut() {
             // What is cut off may be all zeros: then nothing was damaged.
             let mut lost = cut;
             let original = |lsn: Lsn| {
-                if SegNo::of(lsn, SEG).get() == 1 {
-                    first[offset(lsn)]
-                } else {
-                    second[offset(lsn)]
-                }
+                if SegNo::of(lsn, SEG).get() == 1 { first[offset(lsn)] } else { second[offset(lsn)] }
             };
             if fill == "zeros" {
                 while lost < end && original(lost) == 0 {
@@ -216,17 +150,9 @@ fn any_flipped_byte_yields_the_records_before_it() {
     while at < end {
         let segno = SegNo::of(at, SEG).get();
         for bit in [0, 3, 7] {
-            s.disk
-                .damage(&path(segno), |b| b[offset(at)] ^= 1 << bit)
-                .unwrap();
-            check(
-                &s,
-                records_before(&s.ranges, at),
-                &format!("bit {bit} at {at}"),
-            );
-            s.disk
-                .damage(&path(segno), |b| b[offset(at)] ^= 1 << bit)
-                .unwrap();
+            s.disk.damage(&path(segno), |b| b[offset(at)] ^= 1 << bit).unwrap();
+            check(&s, records_before(&s.ranges, at), &format!("bit {bit} at {at}"));
+            s.disk.damage(&path(segno), |b| b[offset(at)] ^= 1 << bit).unwrap();
         }
         at = at.advance(1);
     }
@@ -240,17 +166,7 @@ fn missing_or_foreign_segments_are_told_apart() {
     let good = records_before(&s.ranges, boundary);
     let mut bytes = Vec::new();
     s.disk.damage(&path(2), |b| bytes.clone_from(b)).unwrap();
-    let verdict = |stop: &ReadStop, evidence: &Evidence| {
-        judge(
-            &s.disk.shared(),
-            Path::new(DIR),
-            SYSTEM,
-            SEG,
-            stop,
-            evidence,
-        )
-        .unwrap()
-    };
+    let verdict = |stop: &ReadStop, evidence: &Evidence| judge(&s.disk.shared(), Path::new(DIR), SYSTEM, SEG, stop, evidence).unwrap();
     let rewrite = |change: &dyn Fn(&mut [u8])| {
         s.disk
             .damage(&path(2), |b| {
@@ -266,22 +182,11 @@ fn missing_or_foreign_segments_are_told_apart() {
     };
     let stop = rewrite(&|h| h[8] ^= 1);
     assert!(stop.to_string().contains("system identifier"), "{stop}");
-    assert!(matches!(
-        verdict(&stop, &Evidence::default()),
-        Verdict::Foreign
-    ));
+    assert!(matches!(verdict(&stop, &Evidence::default()), Verdict::Foreign));
     let stop = rewrite(&|h| h[4] = 9);
     assert!(stop.to_string().contains("format version is 9"), "{stop}");
-    assert!(matches!(
-        verdict(&stop, &Evidence::default()),
-        Verdict::Foreign
-    ));
-    for (at, what) in [
-        (16, "timeline is"),
-        (20, "segment size is"),
-        (24, "segment number is"),
-        (56, "continue here"),
-    ] {
+    assert!(matches!(verdict(&stop, &Evidence::default()), Verdict::Foreign));
+    for (at, what) in [(16, "timeline is"), (20, "segment size is"), (24, "segment number is"), (56, "continue here")] {
         let stop = rewrite(&|h| h[at] ^= 4);
         assert!(stop.to_string().contains(what), "{stop}");
     }
@@ -289,21 +194,11 @@ fn missing_or_foreign_segments_are_told_apart() {
     let (read, stop) = read_all(&s.disk, s.from);
     assert_eq!(read.len(), good);
     assert!(matches!(stop.reason, StopReason::SegmentMissing { segno } if segno == SegNo::new(2)));
-    assert!(matches!(
-        verdict(&stop, &Evidence::default()),
-        Verdict::EndOfWal
-    ));
+    assert!(matches!(verdict(&stop, &Evidence::default()), Verdict::EndOfWal));
     let flushed_mark = FlushedMark::read(&s.disk, Path::new(DIR)).unwrap();
-    let evidence = Evidence {
-        flushed_mark,
-        ..Evidence::default()
-    };
+    let evidence = Evidence { flushed_mark, ..Evidence::default() };
     assert!(matches!(verdict(&stop, &evidence), Verdict::Damage { .. }));
-    let evidence = Evidence {
-        consistent: boundary.advance(200),
-        own_starts: s.starts.clone(),
-        ..Evidence::default()
-    };
+    let evidence = Evidence { consistent: boundary.advance(200), own_starts: s.starts.clone(), ..Evidence::default() };
     assert!(matches!(verdict(&stop, &evidence), Verdict::Damage { .. }));
 }
 
@@ -327,53 +222,28 @@ fn damage_below_a_mark_of_this_node_is_damage_and_above_it_a_torn_tail() {
     let mark = ranges[ranges.len() - 3].end;
     let verdict = |evidence: &Evidence| {
         let (_, stop) = read_all(&disk, begin());
-        (
-            stop.at,
-            judge(&disk.shared(), Path::new(DIR), SYSTEM, SEG, &stop, evidence).unwrap(),
-        )
+        (stop.at, judge(&disk.shared(), Path::new(DIR), SYSTEM, SEG, &stop, evidence).unwrap())
     };
-    let by_marks = Evidence {
-        own_starts: own.clone(),
-        ..Evidence::default()
-    };
+    let by_marks = Evidence { own_starts: own.clone(), ..Evidence::default() };
     let received = Evidence::default();
-    let by_file = Evidence {
-        flushed_mark: FlushedMark::read(&disk, Path::new(DIR)).unwrap(),
-        ..Evidence::default()
-    };
-    assert_eq!(
-        by_file.flushed_mark.unwrap().flushed,
-        ranges.last().unwrap().end
-    );
+    let by_file = Evidence { flushed_mark: FlushedMark::read(&disk, Path::new(DIR)).unwrap(), ..Evidence::default() };
+    assert_eq!(by_file.flushed_mark.unwrap().flushed, ranges.last().unwrap().end);
     for (i, r) in ranges.iter().enumerate().step_by(3) {
         let at = r.start.advance(9);
         let segno = SegNo::of(at, SEG).get();
-        disk.damage(&path(segno), |b| b[offset(at)] ^= 0x10)
-            .unwrap();
+        disk.damage(&path(segno), |b| b[offset(at)] ^= 0x10).unwrap();
         let (stopped, v) = verdict(&by_marks);
         // At a boundary the record before ends there and this one starts behind the header.
-        assert!(
-            stopped <= r.start && r.start.bytes_since(stopped).unwrap() <= 64,
-            "{i} {r:?} {stopped}"
-        );
-        assert_eq!(
-            matches!(v, Verdict::Damage { .. }),
-            r.start < mark,
-            "record {i}: {v:?}"
-        );
+        assert!(stopped <= r.start && r.start.bytes_since(stopped).unwrap() <= 64, "{i} {r:?} {stopped}");
+        assert_eq!(matches!(v, Verdict::Damage { .. }), r.start < mark, "record {i}: {v:?}");
         assert!(matches!(verdict(&received).1, Verdict::EndOfWal));
         assert!(matches!(verdict(&by_file).1, Verdict::Damage { .. }));
-        disk.damage(&path(segno), |b| b[offset(at)] ^= 0x10)
-            .unwrap();
+        disk.damage(&path(segno), |b| b[offset(at)] ^= 0x10).unwrap();
     }
     // A segment in the middle: gone, short, or with a sector of zeros.
     let mut middle = Vec::new();
     disk.damage(&path(2), |b| middle.clone_from(b)).unwrap();
-    let ways: [fn(&mut Vec<u8>); 3] = [
-        |b| b.truncate(5000),
-        |b| b[4096..4608].fill(0),
-        |b| b[..512].fill(0),
-    ];
+    let ways: [fn(&mut Vec<u8>); 3] = [|b| b.truncate(5000), |b| b[4096..4608].fill(0), |b| b[..512].fill(0)];
     for way in ways {
         disk.damage(&path(2), way).unwrap();
         assert!(matches!(verdict(&by_marks).1, Verdict::Damage { .. }));
@@ -382,10 +252,7 @@ fn damage_below_a_mark_of_this_node_is_damage_and_above_it_a_torn_tail() {
     disk.remove(&path(2)).unwrap();
     assert!(matches!(verdict(&by_marks).1, Verdict::Damage { .. }));
     // Marks of another node prove nothing.
-    let other = Evidence {
-        own_starts: vec![StartId::new(1)],
-        ..Evidence::default()
-    };
+    let other = Evidence { own_starts: vec![StartId::new(1)], ..Evidence::default() };
     assert!(matches!(verdict(&other).1, Verdict::EndOfWal));
 }
 
@@ -426,11 +293,7 @@ fn power_cuts_lose_nothing_flushed_and_recovery_never_calls_them_damage() {
             let mut unflushed = Vec::new();
             for step in 0..25_u64 {
                 let dice = (seed * 7919 + life * 613 + step * 31) % 17;
-                let size = if dice == 3 {
-                    400_000
-                } else {
-                    (next as usize * 37) % 900
-                };
+                let size = if dice == 3 { 400_000 } else { (next as usize * 37) % 900 };
                 let end = wal.insert(&record(next, size, dice % 3 == 0)).unwrap().end;
                 unflushed.push(next);
                 next += 1;
@@ -464,34 +327,16 @@ fn power_cuts_lose_nothing_flushed_and_recovery_never_calls_them_damage() {
                     Err(stop) => break stop,
                 }
             };
-            assert!(
-                read.starts_with(&flushed),
-                "seed {seed} life {life}: flushed {flushed:?}, read {read:?}, {stop}"
-            );
+            assert!(read.starts_with(&flushed), "seed {seed} life {life}: flushed {flushed:?}, read {read:?}, {stop}");
             // What survived beyond is a prefix of what was inserted.
-            assert!(
-                read[flushed.len()..]
-                    .iter()
-                    .eq(unflushed[..read.len() - flushed.len()].iter())
-            );
+            assert!(read[flushed.len()..].iter().eq(unflushed[..read.len() - flushed.len()].iter()));
             let evidence = Evidence {
                 flushed_mark: FlushedMark::read(&disk, Path::new(DIR)).unwrap(),
                 consistent: Lsn::INVALID,
                 own_starts: own.clone(),
             };
-            let verdict = judge(
-                &disk.shared(),
-                Path::new(DIR),
-                SYSTEM,
-                SEG,
-                &stop,
-                &evidence,
-            )
-            .unwrap();
-            assert!(
-                matches!(verdict, Verdict::EndOfWal),
-                "seed {seed} life {life}: {stop}: {verdict:?}"
-            );
+            let verdict = judge(&disk.shared(), Path::new(DIR), SYSTEM, SEG, &stop, &evidence).unwrap();
+            assert!(matches!(verdict, Verdict::EndOfWal), "seed {seed} life {life}: {stop}: {verdict:?}");
             let end = r.end();
             assert!(end.durable <= end.end);
             let start = StartId::draw();
@@ -512,9 +357,7 @@ fn every_failing_call_is_reported_and_nothing_is_acknowledged_after_it() {
         let mut work = || -> Result<(), WalError> {
             let wal = Wal::create(disk.shared(), Path::new(DIR), SYSTEM, options())?;
             for n in 0..12 {
-                let end = wal
-                    .insert(&record(n, if n % 4 == 3 { 600_000 } else { 50 }, true))?
-                    .end;
+                let end = wal.insert(&record(n, if n % 4 == 3 { 600_000 } else { 50 }, true))?.end;
                 wal.flush(end)?;
                 acknowledged.push(n);
             }
@@ -549,10 +392,7 @@ fn every_failing_call_is_reported_and_nothing_is_acknowledged_after_it() {
                         read.push(u64::from_le_bytes(rec.main().try_into().unwrap()));
                     }
                 }
-                assert!(
-                    read.starts_with(&acknowledged),
-                    "call {call}: {acknowledged:?} {read:?}"
-                );
+                assert!(read.starts_with(&acknowledged), "call {call}: {acknowledged:?} {read:?}");
             }
         }
     }
@@ -573,10 +413,7 @@ fn failed_sync_is_final() {
     assert!(matches!(wal.flush(end), Err(WalError::Sync { .. })));
     disk.fail_kind(None);
     assert!(matches!(wal.flush(end), Err(WalError::Sync { .. })));
-    assert!(matches!(
-        wal.insert(&record(2, 10, true)),
-        Err(WalError::Sync { .. })
-    ));
+    assert!(matches!(wal.insert(&record(2, 10, true)), Err(WalError::Sync { .. })));
     assert!(wal.flushed() < end);
     assert_eq!(told.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
@@ -590,9 +427,7 @@ fn garbage_of_any_kind_is_read_without_a_panic() {
     for _ in 0..200 {
         let bytes: Vec<u8> = (0..4096)
             .map(|_| {
-                state = state
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1);
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 (state >> 56) as u8
             })
             .collect();

@@ -2,11 +2,7 @@
 //!
 //! `UPDATE_GOLDEN=1` writes the golden files anew: a change of format, to be reviewed like one.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "test data; a failure here is a failed test"
-)]
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test data; a failure here is a failed test")]
 
 use afterimage_wal::control_file::{self, Checkpoint, ClusterState, ControlFile};
 use afterimage_wal::disk::{Open, RealDisk, SimDisk};
@@ -35,14 +31,8 @@ fn tables() -> BTreeMap<String, Vec<(usize, usize, String)>> {
         } else if !line.starts_with('|') {
             inside = false;
         } else if inside && let (Ok(at), Ok(bytes)) = (cells[1].parse(), cells[2].parse()) {
-            assert!(
-                cells[5].parse::<u16>().is_ok_and(|v| v <= f::VERSION),
-                "since: {line}"
-            );
-            tables
-                .entry(heading.clone())
-                .or_default()
-                .push((at, bytes, cells[3].to_owned()));
+            assert!(cells[5].parse::<u16>().is_ok_and(|v| v <= f::VERSION), "since: {line}");
+            tables.entry(heading.clone()).or_default().push((at, bytes, cells[3].to_owned()));
         }
     }
     tables
@@ -161,19 +151,14 @@ fn tables_in_the_documentation_are_those_of_the_code() {
 
 #[test]
 fn names_of_resource_managers_are_documented() {
-    let text = std::fs::read_to_string(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/wal-format.md"),
-    )
-    .unwrap();
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/wal-format.md")).unwrap();
     for (id, name) in rmgr::NAMES.iter().enumerate() {
         assert!(text.contains(&format!("| {id} | {name} |")), "{id} {name}");
     }
 }
 
 fn golden(name: &str, bytes: &[u8]) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, bytes).unwrap();
     }
@@ -191,50 +176,29 @@ const DIR: &str = "/pg_wal";
 /// The first bytes of a segment with one of each shape of record.
 fn sample_segment() -> Vec<u8> {
     let disk = SimDisk::new();
-    let options = WalOptions {
-        segment_bytes: SEG,
-        writer_delay: std::time::Duration::from_secs(1000),
-        ..WalOptions::default()
-    };
+    let options = WalOptions { segment_bytes: SEG, writer_delay: std::time::Duration::from_secs(1000), ..WalOptions::default() };
     disk::Disk::create_dir(&disk, Path::new(DIR)).unwrap();
     let end = WalEnd::before(TimelineId::FIRST, SegNo::FIRST.start_lsn(SEG), SEG);
     let wal = Wal::open(disk.shared(), Path::new(DIR), SYSTEM, end, options).unwrap();
     wal.begin_writing(StartId::new(0xfeed)).unwrap();
     let rel = RelId::new(1663, 5, 16384);
     let mut r = RecordBuilder::new(rmgr::HEAP, 0x00, Xid::new(731));
-    r.block(rel, Fork::Main, BlockNo::new(7), 0, b"row").block(
-        rel,
-        Fork::Vm,
-        BlockNo::new(0),
-        record::WILL_INIT,
-        b"",
-    );
+    r.block(rel, Fork::Main, BlockNo::new(7), 0, b"row").block(rel, Fork::Vm, BlockNo::new(0), record::WILL_INIT, b"");
     wal.insert(r.main(b"main")).unwrap();
     r.reset(rmgr::BTREE, 0x30, Xid::INVALID);
-    r.block(
-        RelId::new(1664, 0, 1260),
-        Fork::Fsm,
-        BlockNo::new(u32::MAX - 1),
-        record::FPI,
-        &[0xab; 300],
-    );
+    r.block(RelId::new(1664, 0, 1260), Fork::Fsm, BlockNo::new(u32::MAX - 1), record::FPI, &[0xab; 300]);
     wal.insert(&r).unwrap();
     r.reset(rmgr::SMGR, 0x10, Xid::new(1 << 40));
     r.block(rel, Fork::Init, BlockNo::new(1), 0, &vec![0x5a; 66_000]);
     let large = wal.insert(&r).unwrap();
     wal.flush(large.end).unwrap();
     r.reset(rmgr::XACT, 0x00, Xid::new(731));
-    wal.insert(r.main(&[1, 2, 3, 4, 5]).carry_flushed_mark())
-        .unwrap();
+    wal.insert(r.main(&[1, 2, 3, 4, 5]).carry_flushed_mark()).unwrap();
     let end = wal.switch_segment().unwrap();
     assert_eq!(end, SegNo::new(2).start_lsn(SEG));
     wal.flush(end).unwrap();
     wal.close().unwrap();
-    let bytes = disk::read_all(
-        &disk,
-        &Path::new(DIR).join(file_name(TimelineId::FIRST, SegNo::FIRST, SEG)),
-    )
-    .unwrap();
+    let bytes = disk::read_all(&disk, &Path::new(DIR).join(file_name(TimelineId::FIRST, SegNo::FIRST, SEG))).unwrap();
     let used = bytes.iter().rposition(|&b| b != 0).map_or(0, |i| i + 1);
     bytes[..used].to_vec()
 }
@@ -242,28 +206,14 @@ fn sample_segment() -> Vec<u8> {
 #[test]
 fn written_bytes_are_those_of_the_golden_segment_and_it_reads_as_the_golden_dump() {
     golden("segment-1.bin", &sample_segment());
-    let kept =
-        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/segment-1.bin"))
-            .unwrap();
+    let kept = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/segment-1.bin")).unwrap();
     let disk = SimDisk::new();
     let d: &dyn disk::Disk = &disk;
     d.create_dir(Path::new(DIR)).unwrap();
-    let file = d
-        .open(
-            &Path::new(DIR).join(file_name(TimelineId::FIRST, SegNo::FIRST, SEG)),
-            Open::CreateNew,
-        )
-        .unwrap();
+    let file = d.open(&Path::new(DIR).join(file_name(TimelineId::FIRST, SegNo::FIRST, SEG)), Open::CreateNew).unwrap();
     file.set_len(SEG.into()).unwrap();
     file.write_at(&kept, 0).unwrap();
-    let mut reader = WalReader::open(
-        disk.shared(),
-        Path::new(DIR),
-        SYSTEM,
-        SEG,
-        History::first(),
-        SegNo::FIRST.start_lsn(SEG),
-    );
+    let mut reader = WalReader::open(disk.shared(), Path::new(DIR), SYSTEM, SEG, History::first(), SegNo::FIRST.start_lsn(SEG));
     let registry = Registry::new();
     let (mut text, mut stats) = (String::new(), Stats::default());
     let stop = loop {
@@ -308,31 +258,13 @@ fn control_file_flushed_mark_and_history_are_those_of_the_golden_files() {
     c.backup_end_required = true;
     c.push_start(StartId::new(0xfeed));
     golden("pg_control-1.bin", &c.encode()[..512]);
-    let mark = FlushedMark {
-        system_id: SYSTEM,
-        tli: TimelineId::new(3),
-        flushed: Lsn::new(0x16_B374_D848),
-        start_id: StartId::new(0xfeed),
-    };
+    let mark =
+        FlushedMark { system_id: SYSTEM, tli: TimelineId::new(3), flushed: Lsn::new(0x16_B374_D848), start_id: StartId::new(0xfeed) };
     golden("flushed-1.bin", &mark.encode());
     let history = History::first()
-        .child(
-            TimelineId::new(2),
-            Lsn::new(0x500_0148),
-            "no recovery target specified",
-            StartId::new(0xfeed),
-        )
-        .child(
-            TimelineId::new(3),
-            Lsn::new(0x700_0000),
-            "before 2000-01-01 00:00:00+00",
-            StartId::new(0xbeef),
-        );
+        .child(TimelineId::new(2), Lsn::new(0x500_0148), "no recovery target specified", StartId::new(0xfeed))
+        .child(TimelineId::new(3), Lsn::new(0x700_0000), "before 2000-01-01 00:00:00+00", StartId::new(0xbeef));
     golden("00000003.history", history.to_text().as_bytes());
-    let kept = History::read(
-        &RealDisk,
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"),
-        TimelineId::new(3),
-    );
+    let kept = History::read(&RealDisk, &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"), TimelineId::new(3));
     assert_eq!(kept.unwrap(), Some(history));
 }

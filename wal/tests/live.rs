@@ -1,10 +1,6 @@
 //! The live WAL: insert, flush, read, switch, receive, promote, restart.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "test data; a failure here is a failed test"
-)]
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test data; a failure here is a failed test")]
 
 use afterimage_wal::disk::RealDisk;
 use afterimage_wal::format::{self, SEGMENT_HEADER_BYTES};
@@ -19,10 +15,7 @@ const SEG: u32 = 1 << 20;
 const SYSTEM: SystemId = SystemId::new(42);
 
 fn options() -> WalOptions {
-    WalOptions {
-        segment_bytes: SEG,
-        ..WalOptions::default()
-    }
+    WalOptions { segment_bytes: SEG, ..WalOptions::default() }
 }
 
 fn create(dir: &Path) -> Arc<Wal> {
@@ -45,8 +38,7 @@ fn rel(n: u32) -> RelId {
 fn record(n: u64, bytes: usize) -> RecordBuilder {
     let mut r = RecordBuilder::new(rmgr::HEAP, 0x10, Xid::new(n));
     let data: Vec<u8> = (0..bytes).map(|i| (n as usize * 31 + i) as u8).collect();
-    r.block(rel(1), Fork::Main, BlockNo::new(n as u32), 0, &data)
-        .main(&n.to_le_bytes());
+    r.block(rel(1), Fork::Main, BlockNo::new(n as u32), 0, &data).main(&n.to_le_bytes());
     r
 }
 
@@ -85,11 +77,7 @@ fn what_was_inserted_is_read_back_from_memory_and_from_disk() {
     let wal = create(dir.path());
     let mut ends = Vec::new();
     for n in 0..3000 {
-        let size = if n % 500 == 7 {
-            2_500_000
-        } else {
-            (n as usize * 37) % 3000
-        };
+        let size = if n % 500 == 7 { 2_500_000 } else { (n as usize * 37) % 3000 };
         let range = wal.insert(&record(n, size)).unwrap();
         ends.push(range.end);
     }
@@ -107,11 +95,7 @@ fn what_was_inserted_is_read_back_from_memory_and_from_disk() {
     assert!(matches!(stop.reason, StopReason::Zeros), "{stop}");
     assert_eq!(files.end().start_id, wal.start_id());
     // From the middle of anything to the next record.
-    for lsn in [
-        begin().advance(5_000_000),
-        begin().advance(5_000_001),
-        ends[1500],
-    ] {
+    for lsn in [begin().advance(5_000_000), begin().advance(5_000_001), ends[1500]] {
         let mut seek = open_reader(dir.path(), History::first(), begin());
         let found = seek.seek(lsn).unwrap();
         assert!(found >= lsn);
@@ -140,13 +124,7 @@ fn many_threads_insert_and_every_record_is_there_once() {
                 for i in 0..5000 {
                     let n = t * 5000 + i;
                     b.reset(rmgr::HEAP, 0x10, Xid::new(n));
-                    b.block(
-                        rel(1),
-                        Fork::Main,
-                        BlockNo::new(1),
-                        0,
-                        &vec![t as u8; (n as usize * 7) % 400],
-                    );
+                    b.block(rel(1), Fork::Main, BlockNo::new(1), 0, &vec![t as u8; (n as usize * 7) % 400]);
                     b.main(&n.to_le_bytes());
                     let range = wal.insert(&b).unwrap();
                     if i % 100 == 0 {
@@ -174,10 +152,7 @@ fn flusher_syncs_what_nobody_asked_for_after_the_delay() {
     }));
     let end = wal.insert(&record(1, 10)).unwrap().end;
     while rx.recv_timeout(std::time::Duration::from_secs(10)).unwrap() < end {}
-    assert!(matches!(
-        wal.flush(end.advance(8)),
-        Err(WalError::FlushBeyondEnd { .. })
-    ));
+    assert!(matches!(wal.flush(end.advance(8)), Err(WalError::FlushBeyondEnd { .. })));
 }
 
 #[test]
@@ -196,11 +171,7 @@ fn switch_ends_the_segment_wherever_it_stands() {
             let overhead = record(0, 0).total_bytes() as u64;
             let size = (left - room).min(300_000).saturating_sub(overhead);
             // Keep room for one more record of the smallest size.
-            let size = if left - room - size - overhead < 200 && left - room > 700 {
-                size - 300
-            } else {
-                size
-            };
+            let size = if left - room - size - overhead < 200 && left - room > 700 { size - 300 } else { size };
             wal.insert(&record(n, size as usize)).unwrap();
             n += 1;
         }
@@ -229,15 +200,7 @@ fn standby_takes_the_stream_in_any_portions_and_holds_the_same_bytes() {
     let (a_dir, b_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let a = create(a_dir.path());
     for n in 0..400 {
-        a.insert(&record(
-            n,
-            if n == 200 {
-                3_000_000
-            } else {
-                (n as usize * 101) % 9000
-            },
-        ))
-        .unwrap();
+        a.insert(&record(n, if n == 200 { 3_000_000 } else { (n as usize * 101) % 9000 })).unwrap();
         if n == 300 {
             a.switch_segment().unwrap();
         }
@@ -260,21 +223,12 @@ fn standby_takes_the_stream_in_any_portions_and_holds_the_same_bytes() {
         assert_eq!(b.start_id(), a.start_id());
         assert!(matches!(b.insert(&record(0, 0)), Err(WalError::NotWriting)));
         // The stream from an earlier point is compared, not written.
-        assert_eq!(
-            b.append_received(begin(), &stream[..5000]).unwrap(),
-            b.published()
-        );
+        assert_eq!(b.append_received(begin(), &stream[..5000]).unwrap(), b.published());
         let mut other = stream[..5000].to_vec();
         other[4000] ^= 1;
         let diverged = b.append_received(begin(), &other);
-        assert!(
-            matches!(diverged, Err(WalError::Diverged { at }) if at == begin().advance(4000)),
-            "{diverged:?}"
-        );
-        assert!(matches!(
-            b.append_received(at.advance(8), &[0; 8]),
-            Err(WalError::Gap { .. })
-        ));
+        assert!(matches!(diverged, Err(WalError::Diverged { at }) if at == begin().advance(4000)), "{diverged:?}");
+        assert!(matches!(b.append_received(at.advance(8), &[0; 8]), Err(WalError::Gap { .. })));
     }
 }
 
@@ -322,17 +276,12 @@ fn promoted_standby_continues_on_its_timeline_and_a_second_one_follows() {
     let stream = all_bytes(&a, begin());
     let (b, c) = (standby(dirs[1].path()), standby(dirs[2].path()));
     // The last bytes are of an incomplete record: it is not part of the new timeline.
-    b.append_received(begin(), &stream[..stream.len() - 100])
-        .unwrap();
-    c.append_received(begin(), &stream[..stream.len() - 100])
-        .unwrap();
+    b.append_received(begin(), &stream[..stream.len() - 100]).unwrap();
+    c.append_received(begin(), &stream[..stream.len() - 100]).unwrap();
     let switch = b.published();
     let history = History::first().child(TimelineId::new(2), switch, "promoted", b.start_id());
     history.write(&RealDisk, dirs[1].path()).unwrap();
-    assert!(matches!(
-        b.start_timeline(TimelineId::new(2), switch.advance(8)),
-        Err(WalError::BadTimeline { .. })
-    ));
+    assert!(matches!(b.start_timeline(TimelineId::new(2), switch.advance(8)), Err(WalError::BadTimeline { .. })));
     b.start_timeline(TimelineId::new(2), switch).unwrap();
     let old = b.start_id();
     b.begin_writing(StartId::draw()).unwrap();
@@ -341,18 +290,14 @@ fn promoted_standby_continues_on_its_timeline_and_a_second_one_follows() {
         b.insert(&record(n, 30_000)).unwrap();
     }
     b.flush(b.inserted()).unwrap();
-    assert_eq!(
-        History::read(&RealDisk, dirs[1].path(), TimelineId::new(2)).unwrap(),
-        Some(history.clone())
-    );
+    assert_eq!(History::read(&RealDisk, dirs[1].path(), TimelineId::new(2)).unwrap(), Some(history.clone()));
     let (read, _) = numbers(&mut open_reader(dirs[1].path(), history.clone(), begin()));
     assert_eq!(read, (0..120).collect::<Vec<_>>());
 
     c.start_timeline(TimelineId::new(2), switch).unwrap();
     let rest = all_bytes(&b, switch);
     for (i, part) in rest.chunks(50_000).enumerate() {
-        c.append_received(switch.advance(i as u64 * 50_000), part)
-            .unwrap();
+        c.append_received(switch.advance(i as u64 * 50_000), part).unwrap();
     }
     c.flush(c.published()).unwrap();
     assert_eq!(all_bytes(&c, begin()), all_bytes(&b, begin()));
@@ -377,11 +322,7 @@ fn restart_discards_the_tail_and_goes_on() {
         let mut reader = open_reader(dir.path(), History::first(), begin());
         let (end, _) = reader.read_to_end();
         // Garbage behind the end, as a torn write leaves it.
-        let path = dir.path().join(segment::file_name(
-            end.tli,
-            SegNo::of_end(end.end, SEG),
-            SEG,
-        ));
+        let path = dir.path().join(segment::file_name(end.tli, SegNo::of_end(end.end, SEG), SEG));
         let mut bytes = std::fs::read(&path).unwrap();
         let from = (end.end.as_u64() % u64::from(SEG)) as usize;
         bytes[from..from + 500].fill(0xa5);
@@ -395,10 +336,10 @@ fn restart_discards_the_tail_and_goes_on() {
         wal.flush(wal.inserted()).unwrap();
         let (read, stop) = numbers(&mut open_reader(dir.path(), History::first(), begin()));
         assert_eq!(read, expected);
-        assert!(matches!(
-            stop.unwrap().reason,
-            StopReason::Zeros | StopReason::SegmentMissing { .. }
-        ));
+        // From the last record on, the start id in force is still known.
+        let mut last = open_reader(dir.path(), History::first(), wal.last_record());
+        assert_eq!(last.read_to_end().0.start_id, wal.start_id());
+        assert!(matches!(stop.unwrap().reason, StopReason::Zeros | StopReason::SegmentMissing { .. }));
     }
 }
 
@@ -412,10 +353,7 @@ fn recycled_segments_are_used_again_and_their_old_bytes_never_show() {
         if n % 50 == 49 {
             wal.flush(last).unwrap();
             wal.recycle_upto(last, &|_| true).unwrap();
-            assert!(matches!(
-                wal.read_at(begin(), &mut [0; 10]),
-                Err(WalError::SegmentGone { .. })
-            ));
+            assert!(matches!(wal.read_at(begin(), &mut [0; 10]), Err(WalError::SegmentGone { .. })));
         }
     }
     wal.flush(last).unwrap();
@@ -446,10 +384,7 @@ fn standby_that_went_too_far_is_cut_back() {
     }
     let cut = reader.end();
     b.discard_after(cut).unwrap();
-    assert_eq!(
-        (b.published(), b.flushed(), b.inserted()),
-        (cut.end, cut.end, cut.end)
-    );
+    assert_eq!((b.published(), b.flushed(), b.inserted()), (cut.end, cut.end, cut.end));
     let at = cut.end.bytes_since(begin()).unwrap() as usize;
     assert_eq!(all_bytes(&b, begin()), &stream[..at]);
     let (read, stop) = numbers(&mut open_reader(b_dir.path(), History::first(), begin()));
@@ -467,18 +402,11 @@ fn standby_may_begin_in_a_segment_that_continues_an_older_record() {
         a.insert(&record(n, 700_000)).unwrap();
     }
     let third = SegNo::new(3).start_lsn(SEG);
-    let b = Wal::open(
-        RealDisk::shared(),
-        b_dir.path(),
-        SYSTEM,
-        WalEnd::before(TimelineId::FIRST, third.advance(5), SEG),
-        options(),
-    )
-    .unwrap();
+    let b =
+        Wal::open(RealDisk::shared(), b_dir.path(), SYSTEM, WalEnd::before(TimelineId::FIRST, third.advance(5), SEG), options()).unwrap();
     let stream = all_bytes(&a, third);
     for (i, part) in stream.chunks(1000).enumerate() {
-        b.append_received(third.advance(i as u64 * 1000), part)
-            .unwrap();
+        b.append_received(third.advance(i as u64 * 1000), part).unwrap();
     }
     assert_eq!(b.published(), a.published());
     assert_eq!(all_bytes(&b, third), stream);
@@ -492,12 +420,6 @@ fn too_large_records_are_refused() {
     for _ in 0..256 {
         r.block(rel(1), Fork::Main, BlockNo::new(1), 0, b"");
     }
-    assert!(matches!(
-        wal.insert(&r),
-        Err(WalError::RecordTooLarge { .. })
-    ));
-    assert_eq!(
-        format::place(begin(), 28, SEG).0,
-        begin().advance(SEGMENT_HEADER_BYTES as u64)
-    );
+    assert!(matches!(wal.insert(&r), Err(WalError::RecordTooLarge { .. })));
+    assert_eq!(format::place(begin(), 28, SEG).0, begin().advance(SEGMENT_HEADER_BYTES as u64));
 }

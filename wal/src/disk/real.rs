@@ -63,12 +63,7 @@ impl DiskFile for RealFile {
     }
 
     fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(
-            &self.0,
-            rustix::fs::FallocateFlags::KEEP_SIZE,
-            offset,
-            bytes,
-        ) {
+        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::KEEP_SIZE, offset, bytes) {
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
             Err(e) => Err(e.into()),
         }
@@ -84,10 +79,7 @@ impl DiskFile for RealFile {
 
     fn map(&self, bytes: usize) -> io::Result<SegmentMap> {
         if self.len()? < bytes as u64 {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "file is shorter than the segment",
-            ));
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "file is shorter than the segment"));
         }
         SegmentMap::of_file(&self.0, bytes)
     }
@@ -108,10 +100,7 @@ impl Disk for RealDisk {
         Ok(Arc::new(RealFile(options.open(path)?)))
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that renames; durable_rename syncs around it"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that renames; durable_rename syncs around it")]
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }

@@ -84,8 +84,7 @@ impl Contents {
         }
         self.current[at..end].copy_from_slice(bytes);
         if !bytes.is_empty() {
-            self.dirty
-                .extend(at / SECTOR_BYTES..=(end - 1) / SECTOR_BYTES);
+            self.dirty.extend(at / SECTOR_BYTES..=(end - 1) / SECTOR_BYTES);
         }
     }
 
@@ -114,11 +113,7 @@ impl Contents {
 
     fn crash(&mut self, rng: &mut StdRng) {
         self.absorb_maps();
-        let len = if rng.random() {
-            self.current.len()
-        } else {
-            self.durable.len()
-        };
+        let len = if rng.random() { self.current.len() } else { self.durable.len() };
         let mut bytes = self.durable.clone();
         bytes.resize(len, 0);
         // All or nothing now and then, so that both extremes are seen often.
@@ -128,10 +123,7 @@ impl Contents {
             _ => rng.random::<f64>(),
         };
         for &sector in &self.dirty {
-            let range = sector * SECTOR_BYTES
-                ..((sector + 1) * SECTOR_BYTES)
-                    .min(self.current.len())
-                    .min(len);
+            let range = sector * SECTOR_BYTES..((sector + 1) * SECTOR_BYTES).min(self.current.len()).min(len);
             if range.start < range.end && rng.random_bool(survive) {
                 bytes[range.clone()].copy_from_slice(&self.current[range]);
             }
@@ -176,18 +168,10 @@ impl SimDisk {
         state.life += 1;
         state.fail_call = None;
         state.fail_kind = None;
-        let kept = if state.pending.is_empty() {
-            0
-        } else {
-            rng.random_range(0..=state.pending.len())
-        };
+        let kept = if state.pending.is_empty() { 0 } else { rng.random_range(0..=state.pending.len()) };
         let lost = state.pending.split_off(kept);
         state.pending.clear();
-        for change in lost
-            .into_iter()
-            .rev()
-            .flat_map(|call| call.into_iter().rev())
-        {
+        for change in lost.into_iter().rev().flat_map(|call| call.into_iter().rev()) {
             match change.before {
                 Some(file) => state.names.insert(change.path, file),
                 None => state.names.remove(&change.path),
@@ -239,10 +223,7 @@ impl State {
     }
 
     fn find(&self, path: &Path) -> io::Result<Arc<Mutex<Contents>>> {
-        self.names
-            .get(path)
-            .cloned()
-            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        self.names.get(path).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
     fn set_names(&mut self, changes: &[(&Path, Option<&Arc<Mutex<Contents>>>)]) {
@@ -251,10 +232,7 @@ impl State {
                 Some(file) => self.names.insert(path.to_owned(), Arc::clone(file)),
                 None => self.names.remove(path),
             };
-            NameChange {
-                path: path.to_owned(),
-                before,
-            }
+            NameChange { path: path.to_owned(), before }
         });
         let changed = changed.collect();
         self.pending.push(changed);
@@ -273,9 +251,7 @@ impl DiskFile for SimFile {
         self.disk.call(Call::Read, Some(self.life))?;
         let mut c = self.contents.lock();
         c.absorb_maps();
-        let from = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(c.current.len());
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(c.current.len());
         let n = buf.len().min(c.current.len() - from);
         buf[..n].copy_from_slice(&c.current[from..from + n]);
         Ok(n)
@@ -283,8 +259,7 @@ impl DiskFile for SimFile {
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         self.disk.call(Call::Write, Some(self.life))?;
-        let at =
-            usize::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        let at = usize::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         self.contents.lock().write(at, buf);
         Ok(())
     }
@@ -295,16 +270,14 @@ impl DiskFile for SimFile {
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         self.disk.call(Call::Allocate, Some(self.life))?;
-        let bytes =
-            usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        let bytes = usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         self.contents.lock().current.resize(bytes, 0);
         Ok(())
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         self.disk.call(Call::Allocate, Some(self.life))?;
-        let bytes =
-            usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        let bytes = usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         let mut c = self.contents.lock();
         if c.current.len() < bytes {
             c.current.resize(bytes, 0);
@@ -329,11 +302,7 @@ impl DiskFile for SimFile {
         if c.current.len() < bytes {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
-        let sync = SimSync {
-            disk: self.disk.clone(),
-            life: self.life,
-            contents: Arc::clone(&self.contents),
-        };
+        let sync = SimSync { disk: self.disk.clone(), life: self.life, contents: Arc::clone(&self.contents) };
         SegmentMap::of_memory(bytes, &c.current, Box::new(sync))
     }
 
@@ -397,11 +366,7 @@ impl Disk for SimDisk {
                 file
             }
         };
-        Ok(Arc::new(SimFile {
-            disk: self.clone(),
-            life: state.life,
-            contents,
-        }))
+        Ok(Arc::new(SimFile { disk: self.clone(), life: state.life, contents }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -432,12 +397,7 @@ impl Disk for SimDisk {
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.call(Call::Remove, None)?;
-        let inside: Vec<_> = state
-            .names
-            .keys()
-            .filter(|p| p.starts_with(path))
-            .cloned()
-            .collect();
+        let inside: Vec<_> = state.names.keys().filter(|p| p.starts_with(path)).cloned().collect();
         for p in inside {
             state.set_names(&[(&p, None)]);
         }
@@ -448,9 +408,7 @@ impl Disk for SimDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.call(Call::SyncDir, None)?;
-        state
-            .pending
-            .retain(|call| call.iter().all(|c| c.path.parent() != Some(path)));
+        state.pending.retain(|call| call.iter().all(|c| c.path.parent() != Some(path)));
         Ok(())
     }
 
@@ -458,9 +416,7 @@ impl Disk for SimDisk {
         let mut state = self.state.lock();
         state.call(Call::Dir, None)?;
         let paths = state.names.keys().chain(&state.dirs);
-        let inside = paths
-            .filter(|p| p.parent() == Some(path))
-            .filter_map(|p| p.file_name()?.to_str().map(str::to_owned));
+        let inside = paths.filter(|p| p.parent() == Some(path)).filter_map(|p| p.file_name()?.to_str().map(str::to_owned));
         let mut names: Vec<_> = inside.collect();
         names.sort();
         Ok(names)
@@ -493,16 +449,8 @@ mod tests {
             assert_eq!(bytes.len(), 2000);
             assert!(bytes[..512].iter().all(|&b| b == 1));
             for sector in [512, 1024] {
-                assert!(
-                    bytes[sector..sector + 512]
-                        .iter()
-                        .all(|&b| b == bytes[sector])
-                );
-                if bytes[sector] == 1 {
-                    lost += 1
-                } else {
-                    kept += 1
-                }
+                assert!(bytes[sector..sector + 512].iter().all(|&b| b == bytes[sector]));
+                if bytes[sector] == 1 { lost += 1 } else { kept += 1 }
             }
         }
         assert!(lost > 10 && kept > 10);
