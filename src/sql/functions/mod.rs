@@ -6,10 +6,22 @@
 //! layers above answer what needs catalogs or the engine.
 
 pub mod aggregate;
+mod array;
 mod bodies;
 pub mod call;
+mod cast;
+mod comparison;
+mod datetime;
+mod float;
+mod integer;
+mod json;
+mod misc;
+mod numeric;
+mod pattern;
 pub mod registry;
 pub mod resolve;
+mod series;
+mod string;
 pub mod window;
 
 pub use aggregate::{Accumulator, AggEntry, NewAccumulator};

@@ -689,6 +689,19 @@ impl Numeric {
         let (weight, _) = self.base_weight();
         let result_weight = (weight + 1) * 4 / 2 - 1;
         let places = (MIN_SIG_DIGITS - result_weight).max(scale).clamp(0, MAX_DISPLAY_SCALE);
+        Self::sqrt_fixed(coef, scale, places)
+    }
+
+    /// Square root of a value that is not negative, to this many digits after the point.
+    ///
+    /// # Errors
+    /// `22003` overflow.
+    pub fn sqrt_to(&self, places: u16) -> Result<Self, SqlError> {
+        let Some((coef, scale)) = self.finite() else { return Ok(self.clone()) };
+        Self::sqrt_fixed(coef, scale, i32::from(places))
+    }
+
+    fn sqrt_fixed(coef: BigInt, scale: i32, places: i32) -> Result<Self, SqlError> {
         // One digit more than asked, then rounded: exact, since the root of an integer never lies on the half unless it is exact.
         let shift = 2 * (places + 1) - scale;
         let scaled = if shift >= 0 { coef * pow10(shift.unsigned_abs()) } else { coef / pow10(shift.unsigned_abs()) };

@@ -1,0 +1,3 @@
+//! Filled next.
+use super::call::ScalarFn;
+pub(super) const SCALARS: &[(&str, ScalarFn)] = &[];
