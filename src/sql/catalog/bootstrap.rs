@@ -271,3 +271,52 @@ fn class(relation: &Relation, file: Oid, access_method: Oid, superuser: &str) ->
     }
     row
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{CreateOptions, Engine, EngineOptions, ShutdownMode};
+    use crate::sql::catalog::{Catalog, Viewer};
+    use crate::sql::types::Datum;
+    use crate::sql::catalog::load::{CatalogReader, by};
+
+    fn viewer(database: Oid) -> Viewer {
+        Viewer {
+            database,
+            user: BOOTSTRAP_ROLE,
+            user_name: "postgres".into(),
+            search_path: "\"$user\", public".into(),
+            temp_namespace: None,
+        }
+    }
+
+    #[test]
+    fn a_new_cluster_describes_itself_in_every_database() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::create(dir.path(), CreateOptions::default()).unwrap();
+        bootstrap(engine.ctx(), &BootstrapOptions::default()).unwrap();
+        engine.shutdown(ShutdownMode::Fast).unwrap();
+        drop(engine);
+        let engine = Engine::open(dir.path(), EngineOptions::default()).unwrap();
+        let catalog = Catalog::new(engine.ctx().clone());
+        let proc = engine.ctx().txns.enter(ProcId(1), Arc::new(CancelFlag::default()));
+        for database in [TEMPLATE1, TEMPLATE0, POSTGRES] {
+            let handle = catalog.handle_outside(viewer(database), &proc);
+            assert_eq!(handle.find_database("postgres").unwrap().unwrap().oid, POSTGRES);
+            assert!(handle.find_role("postgres").unwrap().unwrap().superuser);
+            assert_eq!(handle.search_path(), [PG_CATALOG_NAMESPACE, PUBLIC_NAMESPACE]);
+            assert_eq!(handle.find_relation(None, "pg_class").unwrap().unwrap().oid, pg_class::ID);
+            assert!(handle.find_relation(None, "nothing").unwrap().is_none());
+            let reader = handle.reader().unwrap();
+            let row = reader.row(&pg_class::DEF, by::CLASS_NAME, &[Datum::text("pg_class"), Datum::Oid(11)]).unwrap();
+            assert_eq!(row.unwrap().oid(pg_class::oid).unwrap(), pg_class::ID);
+            let rows = reader.rows(&pg_attribute::DEF, by::ATTRIBUTE_NUM, &[Datum::Oid(pg_class::ID)]).unwrap();
+            assert_eq!(rows.len(), pg_class::DEF.columns.len());
+            assert_eq!(reader.rows(&pg_class::DEF, 0, &[]).unwrap().len(), {
+                let indexes: usize = CATALOGS.iter().filter(|d| d.keep != Keep::Virtual).map(|d| d.indexes.len()).sum();
+                CATALOGS.len() + indexes + views().len()
+            });
+        }
+        engine.shutdown(ShutdownMode::Fast).unwrap();
+    }
+}

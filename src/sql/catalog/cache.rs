@@ -1,8 +1,8 @@
 //! Descriptors shared by all sessions, and what makes them stale.
 //!
 //! An entry knows the snapshot it was read at. A commit record's invalidations note, before the commit becomes visible,
-//! the LSN from which each object looks different. An entry read at `loaded` serves a snapshot at `now` if the object did not
-//! change after the earlier of the two. So readers at different positions (commit levels, a standby's old snapshots)
+//! the LSN from which each object looks different. An entry read at `loaded` serves a snapshot at `now` if the object's last
+//! change is not after the earlier of the two. So readers at different positions (commit levels, a standby's old snapshots)
 //! each get what their snapshot says, without locks between them.
 
 use std::hash::Hash;
@@ -199,7 +199,7 @@ mod tests {
         let cache: Cache<Oid, u32> = Cache::new(class::RELATION);
         cache.put(7, Some(1), lsn(100));
         inval.note(class::RELATION, 7, lsn(200));
-        assert_eq!(cache.get(&inval, &7, 7, lsn(150)), Some(Some(1)));
+        assert_eq!(cache.get(&inval, &7, 7, lsn(150)), None, "only the last change is known: there may be one before 150");
         assert_eq!(cache.get(&inval, &7, 7, lsn(200)), None);
         cache.put(7, Some(2), lsn(200));
         assert_eq!(cache.get(&inval, &7, 7, lsn(250)), Some(Some(2)));

@@ -1,5 +1,5 @@
--- Bodies of system views that are plain SQL over the catalogs. Each follows a line "-- view schema.name"; its columns must be
--- those of views.tsv, in order.
+-- Bodies of system views that are plain SQL over the catalogs, each after a line that names it. Columns must be those of
+-- views.tsv, in order.
 
 -- view pg_catalog.pg_roles
 SELECT rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolconnlimit,
