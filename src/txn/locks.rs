@@ -839,3 +839,6 @@ impl LockManager {
     /// How long a wait may last before the detector looks, when a session sets nothing.
     pub const DEADLOCK_TIMEOUT: Duration = Duration::from_secs(1);
 }
+
+#[cfg(test)]
+mod tests;
