@@ -24,7 +24,7 @@ impl Oracle {
         }
         run(oracle.tool("initdb").args(["-U", "postgres", "-A", "trust", "-N", "--locale=C", "-E", "UTF8", "-D"]).arg(oracle.data()));
         let settings = format!(
-            "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nfsync = off\nautovacuum = off\n{conf}\n",
+            "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nfsync = off\nautovacuum = off\njit = off\n{conf}\n",
             oracle.port,
             oracle.home.path().display()
         );
