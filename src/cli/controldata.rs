@@ -77,11 +77,12 @@ is used.
 }
 
 fn show(dir: &Path) -> Result<String, String> {
-    let (file, checks) = ControlFile::read_unchecked(&RealDisk, dir).map_err(|e| match e {
-        WalError::Io { path, source, .. } => {
-            format!("could not open file \"{}\" for reading: {}", path.display(), reason(&source))
+    let (file, checks) = ControlFile::read_unchecked(&RealDisk, dir).map_err(|e| {
+        if let WalError::Io { path, source, .. } = &e {
+            format!("could not open file \"{}\" for reading: {}", path.display(), reason(source))
+        } else {
+            e.to_string()
         }
-        other => other.to_string(),
     })?;
     Ok(text(&file, checks))
 }

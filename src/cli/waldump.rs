@@ -304,10 +304,8 @@ fn find_directory(given: Option<&Path>, file: Option<&str>) -> Result<(PathBuf, 
 
 /// `Err(None)`: there is no such file.
 fn header_of(path: &Path) -> Result<SegmentHeader, Option<String>> {
-    let file = RealDisk.open(path, Open::Read).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => None,
-        _ => Some(reason(&e)),
-    })?;
+    let file =
+        RealDisk.open(path, Open::Read).map_err(|e| (e.kind() != io::ErrorKind::NotFound).then(|| reason(&e)))?;
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
     let n = file.read_at(&mut bytes, 0).map_err(|e| Some(reason(&e)))?;
     if n < bytes.len() {
@@ -478,11 +476,15 @@ fn read(range: &Range, filter: &Filter, show: &Show, mut left: Option<u64>, watc
 
 fn stop_message(stop: &ReadStop, range: &Range, last: Lsn) -> String {
     let name = |segno| segment::file_name(range.tli, segno, range.segment_bytes);
-    match &stop.reason {
-        StopReason::SegmentMissing { segno } => format!("could not find file \"{}\": No such file or directory", name(*segno)),
-        StopReason::Zeros => format!("error in WAL record at {last}: invalid record length at {}: wanted 28, got 0", stop.at),
-        other => format!("error in WAL record at {last}: {other} at {}", stop.at),
+    if let StopReason::SegmentMissing { segno } = stop.reason {
+        return format!("could not find file \"{}\": No such file or directory", name(segno));
     }
+    let what = if let StopReason::Zeros = stop.reason {
+        format!("invalid record length at {}: wanted 28, got 0", stop.at)
+    } else {
+        format!("{} at {}", stop.reason, stop.at)
+    };
+    format!("error in WAL record at {last}: {what}")
 }
 
 /// Wakes when the server has flushed: it writes `pg_wal/flushed` after each sync, and a segment's stores through its map say nothing.
