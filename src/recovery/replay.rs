@@ -183,9 +183,8 @@ impl Redo {
         self.unpublished += 1;
         self.publish();
         tracing::info!("consistent recovery state reached at {at}");
-        if self.node.apply(Event::Consistent).is_ok() && self.node.get().accepts_reads() {
-            tracing::info!("database system is ready to accept read-only connections");
-        }
+        // A promotion or a stop may have come first; then the state is theirs.
+        let _refused = self.node.apply(Event::Consistent);
         Ok(())
     }
 }

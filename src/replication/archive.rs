@@ -189,6 +189,9 @@ pub async fn run(node: Arc<Replication>) {
                 }
                 marked = position;
             }
+        } else {
+            // Nothing to do for this segment; a reload or a new role looks again.
+            marked = moved.borrow_and_update().as_u64() / segment_bytes;
         }
         if last {
             return;
