@@ -57,6 +57,36 @@ pub fn run() -> u8 {
     }
 }
 
+/// `basebackup`, and `pg_basebackup`.
+fn base_backup(args: &[String]) -> u8 {
+    use clap::Parser as _;
+    if args.first().is_some_and(|a| a == "--version" || a == "-V") {
+        println!("pg_basebackup (PostgreSQL) {}", crate::session::POSTGRES_VERSION);
+        return 0;
+    }
+    let args = std::iter::once("pg_basebackup").chain(args.iter().map(String::as_str));
+    let options = match super::basebackup::Options::try_parse_from(args) {
+        Ok(options) => options,
+        Err(e) => {
+            // Nothing can be done if the terminal is gone.
+            let _unreportable = e.print();
+            return u8::from(e.use_stderr());
+        }
+    };
+    let done = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(super::basebackup::run(&options)));
+    match done {
+        Ok(_) => 0,
+        Err(e) => {
+            eprintln!("pg_basebackup: error: {e:#}");
+            1
+        }
+    }
+}
+
 /// Runs one command; `name` is what messages call the program.
 fn run_command(command: &str, name: &str, args: &[String]) -> u8 {
     match command {
@@ -69,6 +99,7 @@ fn run_command(command: &str, name: &str, args: &[String]) -> u8 {
         "controldata" => controldata::run(name, args),
         "waldump" => waldump::run(name, args),
         "install-links" => links::install(args),
+        "basebackup" => base_backup(args),
         _ => {
             eprintln!("afterimage: unknown command \"{command}\"");
             eprintln!("Try \"afterimage --help\" for more information.");

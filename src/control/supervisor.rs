@@ -341,6 +341,8 @@ async fn supervise(invocation: &Invocation, config: &Arc<Config>, lock: &LockFil
                 }
             }
         };
+        // pg_reload_conf() reaches the server process only; a file that does not parse leaves the old value.
+        let _unreadable = config.reload();
         let restart = config.current().bool(Setting::RestartAfterCrash);
         let number = pid.map_or(0, Pid::as_raw_pid);
         match after_exit(ended, stop != Stop::No, was_ready, restart) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::code::SessionValue;
 use super::front_end::SqlFrontEnd;
-use crate::config::SessionSettings;
+use crate::config::{SessionSettings, SetScope};
 use crate::engine::Engine;
 use crate::sql::catalog::CatalogHandle;
 use crate::sql::functions::call::{FnCtx, SetRows, not_implemented};
@@ -198,6 +198,27 @@ impl FnCtx for SessionContext {
 
     fn backend_pid(&self) -> i32 {
         self.backend_pid
+    }
+
+    fn setting(&self, name: &str) -> Result<Option<String>, SqlError> {
+        match self.settings.show(name) {
+            Ok(value) => Ok(Some(value)),
+            Err(e) if e.state() == SqlState::UNDEFINED_OBJECT => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn set_setting(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<String, SqlError> {
+        let scope = if local { SetScope::Local } else { SetScope::Session };
+        match value {
+            Some(value) => self.settings.set(name, value, scope)?,
+            None => self.settings.reset(name, scope)?,
+        }
+        self.settings.show(name)
+    }
+
+    fn check_cancel(&self) -> Result<(), SqlError> {
+        Self::check_cancel(self)
     }
 
     fn external(&mut self, func: &'static ProcEntry, types: &CallTypes, args: &[Datum]) -> Result<Datum, SqlError> {

@@ -95,7 +95,7 @@ impl Session {
             transaction_timestamp: time,
             statement_timestamp: time,
             front_end: &crate::sql::FRONT_END,
-            externals: Vec::new(),
+            externals: services.externals.clone(),
         };
         Some(Self {
             server,

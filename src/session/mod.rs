@@ -8,6 +8,7 @@ pub mod bootstrap;
 mod block;
 mod client;
 mod extended;
+mod functions;
 mod hba;
 mod listener;
 mod os_user;
@@ -18,6 +19,7 @@ mod scram;
 pub mod server;
 mod startup;
 mod stream;
+mod views;
 
 pub use os_user::os_user;
 pub use registry::{Activity, Registry, SessionEntry, SessionState};

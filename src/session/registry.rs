@@ -77,6 +77,8 @@ pub struct SessionEntry {
     pub wake: Notify,
     /// Address of the client; `None` for a Unix socket.
     pub client: Option<(IpAddr, u16)>,
+    /// This end of its connection.
+    pub local: Option<(IpAddr, u16)>,
     /// When it connected, microseconds since 2000.
     pub backend_start: i64,
     /// What it does. Rank 95, leaf.
@@ -114,7 +116,7 @@ impl Default for Registry {
 
 impl Registry {
     /// A new session. It leaves the list when the result is dropped.
-    pub(super) fn enter(self: &Arc<Self>, client: Option<(IpAddr, u16)>) -> Registered {
+    pub(super) fn enter(self: &Arc<Self>, client: Option<(IpAddr, u16)>, local: Option<(IpAddr, u16)>) -> Registered {
         let secret = rand::rng().random();
         let mut sessions = self.sessions.lock();
         let pid = loop {
@@ -132,6 +134,7 @@ impl Registry {
             cancel: CancelFlag::new(),
             wake: Notify::new(),
             client,
+            local,
             backend_start: now(),
             activity: Mutex::new(Activity {
                 state: SessionState::Starting,
@@ -151,6 +154,11 @@ impl Registry {
         drop(sessions);
         self.count.send_replace(n);
         Registered { registry: Arc::clone(self), entry, secret }
+    }
+
+    /// Told whenever a session comes or goes.
+    pub fn subscribe(&self) -> watch::Receiver<usize> {
+        self.count.subscribe()
     }
 
     /// The session of this number.

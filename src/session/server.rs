@@ -14,12 +14,14 @@ use tokio::sync::watch;
 use super::hba::Hba;
 use super::listener;
 use super::registry::Registry;
+use super::{functions, views};
 use crate::config::{Config, Setting, Settings};
 use crate::control::log::{self, Entry, Level};
 use crate::control::node_state::{NodeState, State};
 use crate::control::pid_file::{self, Status};
 use crate::control::supervisor::{self, Invocation, Leash, exit};
 use crate::engine::{CheckpointSettings, Engine, EngineError, EngineOptions, ShutdownMode};
+use crate::executor::ExternalFunctions;
 use crate::replication::Replication;
 use crate::sql::catalog::Catalog;
 use crate::storage::PoolOptions;
@@ -33,6 +35,8 @@ pub struct Services {
     pub catalog: Arc<Catalog>,
     /// Senders, receiver, slots.
     pub replication: Arc<Replication>,
+    /// Functions of the upper layers.
+    pub externals: Vec<Arc<dyn ExternalFunctions>>,
 }
 
 /// How far a stop has gone.
@@ -85,6 +89,11 @@ impl Server {
             return Err("the database system is not accepting connections");
         }
         self.services.get().ok_or("the database system is starting up")
+    }
+
+    /// What exists once the engine is open, whatever the node is doing.
+    pub(super) fn services_even_if_stopping(&self) -> Option<&Services> {
+        self.services.get()
     }
 
     /// Reads the settings and the authentication rules again.
@@ -341,8 +350,16 @@ fn start_services(server: &Arc<Server>, engine: Arc<Engine>) -> Result<(), Faile
     let catalog = Catalog::new(engine.ctx().clone());
     let replication = Replication::start(Arc::clone(&engine), Arc::clone(&server.config))
         .map_err(|e| Failed { message: error_chain(&e), hint: None })?;
+    let views = views::providers(server).into_iter().chain(crate::replication::views::providers(&replication));
+    for (name, provider) in views {
+        if !catalog.register_virtual(name, provider) {
+            tracing::warn!("no system view named {name}");
+        }
+    }
+    let externals: Vec<Arc<dyn ExternalFunctions>> =
+        vec![Arc::new(functions::Functions::new(server)), Arc::new(crate::replication::functions::Functions::new(Arc::clone(&replication)))];
     // Only this task sets it.
-    let _once = server.services.set(Services { engine, catalog, replication });
+    let _once = server.services.set(Services { engine, catalog, replication, externals });
     Ok(())
 }
 

@@ -89,7 +89,7 @@ async fn log_in(server: &Arc<Server>, conn: &mut Connection, who: &mut Who) -> R
     }
     let services = server.services().map_err(|text| fatal(SqlState::CANNOT_CONNECT_NOW, text))?;
     let peer = conn.stream.peer();
-    let registered = server.registry.enter(peer.map(|p| (p.ip(), p.port())));
+    let registered = server.registry.enter(peer.map(|p| (p.ip(), p.port())), conn.stream.local().map(|p| (p.ip(), p.port())));
     who.pid = registered.entry.pid;
     let settings = server.config.current();
     if settings.bool(Setting::LogConnections) {

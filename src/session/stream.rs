@@ -43,6 +43,14 @@ impl Stream {
         }
     }
 
+    /// Address and port of this end.
+    pub(super) fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(s) => s.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// User id of the process at the other end of a Unix socket.
     pub(super) fn peer_uid(&self) -> Option<u32> {
         match self {

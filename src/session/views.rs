@@ -1,0 +1,198 @@
+//! The rows of `pg_stat_activity`, `pg_settings` and the like.
+
+use std::sync::{Arc, Weak};
+
+use super::registry::SessionState;
+use super::server::Server;
+use crate::config::{Kind, Settings, Source, TABLE, Value, flag};
+use crate::sql::catalog::{VirtualCx, VirtualTable};
+use crate::sql::types::{ArrayValue, Datum, Inet, oids};
+use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::ProcId;
+
+type Emit<'a> = &'a mut dyn FnMut(&[Datum]) -> Result<(), SqlError>;
+
+struct View {
+    server: Weak<Server>,
+    rows: fn(&Server, &mut VirtualCx<'_>, Emit<'_>) -> Result<(), SqlError>,
+}
+
+impl VirtualTable for View {
+    fn rows(&self, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+        match self.server.upgrade() {
+            Some(server) => (self.rows)(&server, cx, emit),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The views of this layer, by name.
+pub(super) fn providers(server: &Arc<Server>) -> Vec<(&'static str, Arc<dyn VirtualTable>)> {
+    let view = |rows| Arc::new(View { server: Arc::downgrade(server), rows }) as Arc<dyn VirtualTable>;
+    vec![
+        ("pg_stat_activity", view(stat_activity)),
+        ("pg_settings", view(settings)),
+        ("pg_file_settings", view(file_settings)),
+        ("pg_stat_ssl", view(stat_ssl)),
+        ("pg_stat_gssapi", view(stat_gssapi)),
+    ]
+}
+
+fn text(value: &str) -> Datum {
+    Datum::text(value)
+}
+
+fn optional(value: Option<&str>) -> Datum {
+    value.map_or(Datum::Null, Datum::text)
+}
+
+fn time(value: Option<i64>) -> Datum {
+    value.map_or(Datum::Null, Datum::TimestampTz)
+}
+
+/// A 64-bit xid as the 32-bit type shows it.
+fn xid(value: u64) -> Datum {
+    #[expect(clippy::cast_possible_truncation, reason = "the type has 32 bits; PostgreSQL shows the low ones too")]
+    Datum::Oid(value as u32)
+}
+
+fn stat_activity(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    let services = server.services_even_if_stopping();
+    for entry in server.registry.list() {
+        let activity = entry.activity.lock().clone();
+        if activity.state == SessionState::Starting {
+            continue;
+        }
+        let me = cx.catalog.user();
+        let theirs = activity.user.as_ref().map_or(0, |(oid, _)| *oid);
+        let allowed = me == theirs || cx.catalog.has_privileges_of(me, theirs)? || cx.catalog.is_superuser(me)?;
+        let proc = services.and_then(|s| s.engine.ctx().txns.procs().into_iter().find(|p| p.id() == ProcId(entry.pid)));
+        let waits = services.and_then(|s| s.engine.ctx().txns.locks().waiting_for(ProcId(entry.pid)));
+        let (wait_type, wait) = match (waits, activity.state) {
+            (Some(what), _) => (text("Lock"), text(what)),
+            (None, SessionState::Active) => (Datum::Null, Datum::Null),
+            (None, SessionState::Streaming) => (text("Activity"), text("WalSenderMain")),
+            (None, _) => (text("Client"), text("ClientRead")),
+        };
+        let hidden = |value: Datum| if allowed { value } else { Datum::Null };
+        emit(&[
+            activity.database.as_ref().map_or(Datum::Null, |(oid, _)| Datum::Oid(*oid)),
+            activity.database.as_ref().map_or(Datum::Null, |(_, name)| text(name)),
+            Datum::Int4(entry.pid),
+            Datum::Null,
+            activity.user.as_ref().map_or(Datum::Null, |(oid, _)| Datum::Oid(*oid)),
+            activity.user.as_ref().map_or(Datum::Null, |(_, name)| text(name)),
+            text(&activity.application),
+            hidden(entry.client.map_or(Datum::Null, |(addr, _)| {
+                Datum::Inet(Arc::new(Inet { addr, prefix: if addr.is_ipv4() { 32 } else { 128 } }))
+            })),
+            Datum::Null,
+            hidden(entry.client.map_or(Datum::Int4(-1), |(_, port)| Datum::Int4(i32::from(port)))),
+            hidden(Datum::TimestampTz(entry.backend_start)),
+            hidden(time(activity.xact_start)),
+            hidden(time(activity.query_start)),
+            hidden(time(activity.state_change)),
+            hidden(wait_type),
+            hidden(wait),
+            hidden(optional(activity.state.name())),
+            proc.as_ref().and_then(|p| p.xid()).map_or(Datum::Null, |x| xid(x.as_u64())),
+            Datum::Null,
+            Datum::Null,
+            if allowed { text(&activity.query) } else { text("<insufficient privilege>") },
+            text(if activity.replication { "walsender" } else { "client backend" }),
+        ])?;
+    }
+    Ok(())
+}
+
+fn labels(list: &[&str]) -> Datum {
+    Datum::Array(Arc::new(ArrayValue::one_dim(oids::TEXT, list.iter().map(|l| text(l)).collect())))
+}
+
+fn settings(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    let base = server.config.current();
+    let boot = Settings::default();
+    for def in TABLE.iter().filter(|d| !d.has(flag::NO_SHOW_ALL)) {
+        let shown = match cx.session.setting(def.name) {
+            Ok(shown) => shown.unwrap_or_default(),
+            // Not this user's to see.
+            Err(e) if e.state() == SqlState::INSUFFICIENT_PRIVILEGE => continue,
+            Err(e) => return Err(e),
+        };
+        // SHOW's form has units; the view's has not.
+        let raw = Value::parse(def, &shown).map_or_else(|_| shown.clone(), |v| v.raw(def));
+        let server_wide = base.value(def.id).raw(def);
+        let source = if raw == server_wide { base.source(def.id) } else { Source::Session };
+        let (min, max) = match def.kind {
+            Kind::Int { min, max } => (text(&min.to_string()), text(&max.to_string())),
+            Kind::Real { min, max } => (text(&Value::Real(min).raw(def)), text(&Value::Real(max).raw(def))),
+            Kind::Bool | Kind::Enum(_) | Kind::Str => (Datum::Null, Datum::Null),
+        };
+        let place = base.place(def.id).filter(|_| source == Source::File);
+        emit(&[
+            text(def.name),
+            text(&raw),
+            optional(def.unit.name()),
+            text(def.group),
+            text(def.doc),
+            Datum::Null,
+            text(def.context.name()),
+            text(def.kind_name()),
+            text(source.name()),
+            min,
+            max,
+            if let Kind::Enum(list) = def.kind { labels(list) } else { Datum::Null },
+            text(&boot.value(def.id).raw(def)),
+            text(&server_wide),
+            optional(place.map(|(file, _)| file)),
+            place.map_or(Datum::Null, |(_, line)| Datum::Int4(i32::try_from(line).unwrap_or(i32::MAX))),
+            Datum::Bool(server.config.is_pending_restart(def.id)),
+        ])?;
+    }
+    Ok(())
+}
+
+fn file_settings(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    let auto = server.config.data_dir().join("postgresql.auto.conf");
+    let mut entries = Vec::new();
+    for file in [server.config.config_file(), &auto] {
+        match crate::config::parse_file(file) {
+            Ok(found) => entries.extend(found),
+            Err(e) => emit(&[text(&file.display().to_string()), Datum::Null, Datum::Null, Datum::Null, Datum::Null, Datum::Bool(false), text(&e.to_string())])?,
+        }
+    }
+    for (i, entry) in entries.iter().enumerate() {
+        let overridden = entries[i + 1..].iter().any(|later| later.name.eq_ignore_ascii_case(&entry.name));
+        let problem = match crate::config::lookup(&entry.name) {
+            None if entry.name.contains('.') => None,
+            None => Some("unrecognized configuration parameter".to_owned()),
+            Some(setting) => Value::parse(setting.def(), &entry.value).err().map(|e| e.to_string()),
+        };
+        let int = |n: u64| Datum::Int4(i32::try_from(n).unwrap_or(i32::MAX));
+        emit(&[
+            text(&entry.file),
+            int(u64::from(entry.line)),
+            int(u64::try_from(i).unwrap_or(0) + 1),
+            text(&entry.name),
+            text(&entry.value),
+            Datum::Bool(!overridden && problem.is_none()),
+            optional(problem.as_deref()),
+        ])?;
+    }
+    Ok(())
+}
+
+fn stat_ssl(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    for entry in server.registry.list() {
+        let none = || Datum::Null;
+        emit(&[Datum::Int4(entry.pid), Datum::Bool(false), none(), none(), none(), none(), none(), none()])?;
+    }
+    Ok(())
+}
+
+fn stat_gssapi(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    for entry in server.registry.list() {
+        emit(&[Datum::Int4(entry.pid), Datum::Bool(false), Datum::Null, Datum::Bool(false)])?;
+    }
+    Ok(())
+}
