@@ -225,6 +225,9 @@ struct Parts {
 impl Engine {
     /// Lays a new, empty data directory in `dir` (which exists and is empty) and opens it as a primary, for the bootstrap.
     /// [`Self::shutdown`] afterwards makes it durable; before that it is not a database yet.
+    ///
+    /// # Errors
+    /// I/O; the directory is then to be removed.
     pub fn create(dir: &Path, options: CreateOptions) -> Result<Arc<Self>, EngineError> {
         let disk = options.disk;
         let file_error = |path: &Path| {
@@ -267,6 +270,9 @@ impl Engine {
 
     /// Opens a data directory: recovers it if it needs recovery; as a standby if there is `standby.signal`, whose replay then runs
     /// on its own thread. Blocks during crash recovery; `options.node` tells meanwhile.
+    ///
+    /// # Errors
+    /// What refuses a start: `docs/recovery.md` has the list.
     pub fn open(dir: &Path, options: EngineOptions) -> Result<Arc<Self>, EngineError> {
         let node = Arc::clone(&options.node);
         let result = Self::open_inner(dir, options);
@@ -496,6 +502,9 @@ impl Engine {
 
     /// Stops checkpointer and replay; with [`ShutdownMode::Fast`] writes the shutdown checkpoint (a restartpoint on a standby). Sessions
     /// are gone by now. The WAL takes no more records but can be read until the engine is dropped.
+    ///
+    /// # Errors
+    /// I/O of the checkpoint; the next start recovers then.
     pub fn shutdown(&self, mode: ShutdownMode) -> Result<(), EngineError> {
         self.event(Event::Shutdown)?;
         self.background_writer.stop();
@@ -515,6 +524,9 @@ impl Engine {
 
     /// Makes a standby the primary of a new timeline: applies all WAL that was received, whoever receives having stopped. Returns the
     /// timeline. A crash before the signal file is gone leaves the standby, after it the new primary.
+    ///
+    /// # Errors
+    /// [`EngineError::WrongState`] on a primary or before consistency. Later failures stop the node.
     pub fn promote(&self) -> Result<TimelineId, EngineError> {
         let mut replay = self.replay.lock();
         let running = replay.as_ref().map(Arc::clone).ok_or(EngineError::WrongState {
@@ -574,6 +586,9 @@ impl Engine {
     }
 
     /// A standby whose WAL has reached `switch_lsn` goes over to the child timeline that `history` leads to.
+    ///
+    /// # Errors
+    /// If the WAL here does not end at `switch_lsn`; I/O.
     pub fn follow_timeline(&self, history: History, switch_lsn: Lsn) -> Result<(), EngineError> {
         let _one_at_a_time = self.replay.lock();
         self.wal().start_timeline(history.tli(), switch_lsn)?;
@@ -583,6 +598,9 @@ impl Engine {
     }
 
     /// Makes a checkpoint (a restartpoint on a standby) and waits for it.
+    ///
+    /// # Errors
+    /// If it failed, or the engine stops.
     pub fn checkpoint(&self, request: CheckpointRequest) -> Result<(), EngineError> {
         Ok(self.checkpointer.request_and_wait(request)?)
     }
@@ -604,6 +622,9 @@ impl Engine {
 
     /// Begins a base backup: a checkpoint, and WAL from its redo point on is kept while the result lives. On a standby the last
     /// restartpoint is taken.
+    ///
+    /// # Errors
+    /// If the checkpoint failed.
     pub fn backup_start(&self, fast: bool) -> Result<BackupStart, EngineError> {
         // Held before the checkpoint chooses its redo point, so that nothing slips away in between.
         let provisional = Arc::new(self.redo_lsn());
@@ -616,6 +637,9 @@ impl Engine {
     }
 
     /// Ends a base backup: up to where its WAL must be there, durable. Copy the control file after this.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn backup_stop(&self, start: &BackupStart) -> Result<(Lsn, TimelineId), EngineError> {
         if self.is_in_recovery() {
             // Pages were copied from memory: the copy is consistent only where replay is now.
@@ -728,6 +752,9 @@ impl Engine {
     }
 
     /// A new OID (also used as relfilenode): at least 16384, wraps as PostgreSQL's; the caller checks uniqueness.
+    ///
+    /// # Errors
+    /// If the WAL takes no records.
     pub fn allocate_oid(&self) -> Result<Oid, EngineError> {
         Ok(self.oids.allocate(self.wal())?)
     }

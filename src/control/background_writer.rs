@@ -36,6 +36,9 @@ impl std::fmt::Debug for BackgroundWriter {
 
 impl BackgroundWriter {
     /// Starts it.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
     pub fn start(pool: &Arc<BufferPool>) -> Result<Self, ControlError> {
         let door = Arc::<Door>::default();
         let bell = Arc::downgrade(&door);

@@ -244,6 +244,9 @@ impl Checkpointer {
     }
 
     /// Starts the thread `checkpointer`.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
     pub fn start(&self) -> Result<(), ControlError> {
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new()
@@ -260,6 +263,9 @@ impl Checkpointer {
     }
 
     /// Asks for a checkpoint and waits for one that began after the call.
+    ///
+    /// # Errors
+    /// [`ControlError::RequestFailed`] if it failed, [`ControlError::ShuttingDown`].
     pub fn request_and_wait(&self, request: CheckpointRequest) -> Result<(), ControlError> {
         let ticket = self.shared.ask(request);
         let mut state = self.shared.state.lock();
@@ -317,6 +323,9 @@ impl Checkpointer {
     }
 
     /// The last checkpoint of a primary or restartpoint of a standby, made by the caller; the thread is stopped.
+    ///
+    /// # Errors
+    /// I/O; the next start recovers then.
     pub fn shutdown_checkpoint(&self) -> Result<(), ControlError> {
         self.shared.env.control.update(|c| {
             if !self.shared.env.ctx.txns.in_recovery() {
@@ -329,6 +338,9 @@ impl Checkpointer {
     }
 
     /// Makes a checkpoint on the calling thread (bootstrap, end of a recovery that must not wait).
+    ///
+    /// # Errors
+    /// I/O; the checkpoint before stays in force.
     pub fn checkpoint_here(&self, request: CheckpointRequest) -> Result<(), ControlError> {
         self.shared.perform(request, Causes::default())?;
         Ok(())
@@ -484,7 +496,6 @@ impl Shared {
             oldest_xid: xids.oldest_xid,
             oldest_active_xid: if causes.shutdown { Xid::INVALID } else { xids.oldest_xid },
             time: unix_seconds(),
-            ..Checkpoint::default()
         };
         let kind = if causes.shutdown { rmgr::xlog::CHECKPOINT_SHUTDOWN } else { rmgr::xlog::CHECKPOINT_ONLINE };
         let mut record = RecordBuilder::new(rmgr::XLOG, kind, Xid::INVALID);

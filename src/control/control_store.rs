@@ -24,12 +24,18 @@ impl std::fmt::Debug for ControlStore {
 
 impl ControlStore {
     /// Reads the control file of a data directory.
+    ///
+    /// # Errors
+    /// A file that is missing, damaged or of another version.
     pub fn open(disk: Arc<dyn Disk>, data_dir: &Path) -> Result<Self, WalError> {
         let file = ControlFile::read(disk.as_ref(), data_dir)?;
         Ok(Self { disk, data_dir: data_dir.to_owned(), file: Mutex::new(file) })
     }
 
     /// Writes the first control file.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn create(disk: Arc<dyn Disk>, data_dir: &Path, file: ControlFile) -> Result<Self, WalError> {
         file.write(disk.as_ref(), data_dir)?;
         Ok(Self { disk, data_dir: data_dir.to_owned(), file: Mutex::new(file) })
@@ -41,6 +47,9 @@ impl ControlStore {
     }
 
     /// Changes it and makes the change durable; on failure memory keeps the old one.
+    ///
+    /// # Errors
+    /// I/O; file and memory stay as they were.
     pub fn update(&self, change: impl FnOnce(&mut ControlFile)) -> Result<(), WalError> {
         let mut file = self.file.lock();
         let mut new = file.clone();

@@ -128,6 +128,9 @@ impl NodeState {
     }
 
     /// Applies an event; returns the state before and after, or the state that refused it.
+    ///
+    /// # Errors
+    /// The state in which the event cannot happen.
     pub fn apply(&self, event: Event) -> Result<(State, State), State> {
         let _ordered = self.order.lock();
         let from = self.get();

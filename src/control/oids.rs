@@ -35,6 +35,9 @@ impl OidCounter {
     }
 
     /// The next OID.
+    ///
+    /// # Errors
+    /// If the record cannot be inserted.
     pub fn allocate(&self, wal: &Wal) -> Result<Oid, WalError> {
         let mut counter = self.0.lock();
         if counter.next < FIRST_NORMAL {

@@ -24,6 +24,9 @@ pub struct BackupLabel {
 
 impl BackupLabel {
     /// Reads the text.
+    ///
+    /// # Errors
+    /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let value = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)).map(str::trim);
         let start = value("START WAL LOCATION:").ok_or("no START WAL LOCATION")?;

@@ -41,6 +41,9 @@ pub enum Applied {
 
 impl Dispatcher {
     /// Redoes one record.
+    ///
+    /// # Errors
+    /// A record that is not understood or does not fit its page; I/O.
     pub fn apply(&self, record: &Record<'_>) -> Result<Applied, RecoveryError> {
         if record.xid().is_valid() {
             self.ctx.txns.note_xid(record.xid());

@@ -124,6 +124,9 @@ impl Redo {
     }
 
     /// Applies one record; false if there is none now.
+    ///
+    /// # Errors
+    /// Redo failed, or the WAL cannot be read.
     pub fn step(&mut self) -> Result<bool, RecoveryError> {
         let (applied, end) = match self.reader.next().map_err(|stop| RecoveryError::Unreadable { stop })? {
             Some(record) => {
@@ -162,6 +165,9 @@ impl Redo {
     }
 
     /// Looks whether the start itself is consistent already.
+    ///
+    /// # Errors
+    /// Unexplained missing blocks; the control file.
     pub fn check_start(&mut self) -> Result<(), RecoveryError> {
         let at = self.reader.position();
         if self.consistency.check(at) { self.become_consistent() } else { Ok(()) }
@@ -222,6 +228,9 @@ impl std::fmt::Debug for Replay {
 
 impl Replay {
     /// Starts the thread `replay`, from the record at or behind `from`. A failure of redo stops the node.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
     pub fn start(
         dispatcher: Dispatcher,
         control: Arc<ControlStore>,
@@ -289,6 +298,9 @@ impl Replay {
     }
 
     /// Applies all that is durable here and ends. Returns how consistency stands; `None` if the thread had ended already.
+    ///
+    /// # Errors
+    /// None that returns: a failure of redo stops the node.
     pub fn finish(&self) -> Result<Option<Consistency>, RecoveryError> {
         self.order(|orders| {
             orders.finish = true;
@@ -297,6 +309,9 @@ impl Replay {
     }
 
     /// Ends after the current record.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
     pub fn stop(&self) -> Result<(), RecoveryError> {
         self.order(|orders| orders.stop = true).map(|_| ())
     }

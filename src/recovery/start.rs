@@ -12,7 +12,7 @@ use std::{io, path::Path, sync::Arc};
 use afterimage_wal::{
     FlushedMark, Lsn, StartId, TimelineId, Wal, WalEnd, WalError, WalOptions, WalReader,
     control_file::{Checkpoint, ClusterState, ControlFile},
-    disk::{Disk, Open, durable_rename, read_all},
+    disk::{Disk, durable_rename, read_all},
     history::History,
     reader::{Evidence, Verdict, judge},
     rmgr,
@@ -62,6 +62,9 @@ pub struct Promotion {
 
 impl Promotion {
     /// Makes it known durably.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<(), RecoveryError> {
         let text = format!("{} {} {}\n", self.from, self.to, self.at);
         afterimage_wal::disk::durable_replace(disk, &dir.join(PROMOTION_FILE), text.as_bytes())
@@ -69,6 +72,9 @@ impl Promotion {
     }
 
     /// Reads it, if there is one.
+    ///
+    /// # Errors
+    /// I/O; a file that does not parse.
     pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Self>, RecoveryError> {
         let Some(text) = read_text(disk, dir, PROMOTION_FILE)? else { return Ok(None) };
         let bad = || RecoveryError::BadFile { path: PROMOTION_FILE.to_owned(), what: "not a promotion" };
@@ -80,6 +86,9 @@ impl Promotion {
     }
 
     /// Forgets it.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn clear(disk: &dyn Disk, dir: &Path) -> Result<(), RecoveryError> {
         remove(disk, dir, PROMOTION_FILE)
     }
@@ -100,6 +109,9 @@ impl Promotion {
 }
 
 /// Reads a text file of the data directory, if it is there.
+///
+/// # Errors
+/// I/O.
 pub fn read_text(disk: &dyn Disk, dir: &Path, name: &str) -> Result<Option<String>, RecoveryError> {
     match read_all(disk, &dir.join(name)) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
@@ -109,6 +121,9 @@ pub fn read_text(disk: &dyn Disk, dir: &Path, name: &str) -> Result<Option<Strin
 }
 
 /// Removes a file of the data directory durably; it may be gone already.
+///
+/// # Errors
+/// I/O.
 pub fn remove(disk: &dyn Disk, dir: &Path, name: &str) -> Result<(), RecoveryError> {
     let fail = |source| RecoveryError::File { path: name.to_owned(), source };
     let path = dir.join(name);
@@ -142,6 +157,9 @@ pub struct Start {
 }
 
 /// Prepares a data directory for redo: see the module.
+///
+/// # Errors
+/// What refuses a start: `docs/recovery.md` has the list.
 pub fn prepare(disk: &Arc<dyn Disk>, dir: &Path, control: &ControlStore, options: &WalOptions) -> Result<Start, RecoveryError> {
     let known = control.get();
     let exists = |name: &str| {
@@ -343,11 +361,4 @@ fn adopt_label(control: &ControlStore, label: &BackupLabel, checkpoint: &Checkpo
             c.backup_end_required = label.needs_end;
         }
     })
-}
-
-/// Whether a file can be created in the directory's WAL: found out before the point of no return of a promotion.
-pub fn probe_writable(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    let path = dir.join("pg_wal/probe");
-    disk.open(&path, Open::Truncate)?.write_at(b"probe", 0)?;
-    disk.remove(&path)
 }

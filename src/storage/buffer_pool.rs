@@ -205,6 +205,9 @@ impl Buffer {
     }
 
     /// Exclusive latch that owns its pin, if it is free; else the pin back.
+    ///
+    /// # Errors
+    /// The pin, if the latch is taken.
     pub fn try_write_owned(self) -> Result<OwnedWrite, Self> {
         match RwLock::try_write_arc(&self.frame.latch) {
             Some(guard) => Ok(OwnedWrite { guard, buffer: self }),
@@ -458,6 +461,9 @@ impl BufferPool {
     }
 
     /// Blocks in a fork, zero if it has no file. A standby counts what was replayed.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn n_blocks(&self, rel: RelId, fork: Fork) -> Result<BlockNo, StorageError> {
         self.files.n_blocks(rel, fork)
     }
@@ -505,6 +511,9 @@ impl BufferPool {
     }
 
     /// As [`Self::read`], for maps that are not logged: a block that is damaged or missing reads as a fresh page.
+    ///
+    /// # Errors
+    /// I/O; no free buffer.
     pub fn read_or_init(&self, rel: RelId, fork: Fork, block: BlockNo) -> Result<Buffer, StorageError> {
         match self.read(rel, fork, block) {
             Err(StorageError::BadPage { .. }) => self.fresh(PageTag { rel, fork, block }),
@@ -688,6 +697,9 @@ impl BufferPool {
     }
 
     /// Writes the dirty pages the sweep would take next, so that sessions find clean ones. Returns how many were written.
+    ///
+    /// # Errors
+    /// I/O; pages that could not be written stay dirty.
     pub fn clean_ahead(&self) -> Result<usize, StorageError> {
         let count = self.frames.len();
         let hand = self.hand.load(Ordering::Relaxed);
@@ -845,6 +857,9 @@ impl BufferPool {
     }
 
     /// Writes all dirty pages and syncs all files.
+    ///
+    /// # Errors
+    /// I/O; a failed sync is final.
     pub fn flush_all(&self) -> Result<usize, StorageError> {
         let n = self.write_dirty(|_, _| {})?;
         self.files.sync_written()?;
@@ -857,6 +872,9 @@ impl BufferPool {
     }
 
     /// Creates the relation's file for `fork`, logged. Undone by the caller's transaction if it aborts.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn create_fork(&self, rel: RelId, fork: Fork) -> Result<Lsn, StorageError> {
         let lsn = self.wal.insert(&smgr_redo::create_record(rel, fork))?.end;
         self.files.create(rel, fork)?;
@@ -873,6 +891,9 @@ impl BufferPool {
     }
 
     /// As [`Self::extend`] for relations and forks whose growth is not logged.
+    ///
+    /// # Errors
+    /// Full disk; no free buffer.
     pub fn extend_unlogged(&self, rel: RelId, fork: Fork, n: u32) -> Result<Buffer, StorageError> {
         self.extend_inner(rel, fork, n, false)
     }
@@ -902,6 +923,9 @@ impl BufferPool {
     }
 
     /// Shortens a fork to `n` blocks, logged; pages past it are forgotten. `horizon` is what old snapshots may still need.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn truncate(&self, rel: RelId, fork: Fork, n: BlockNo, horizon: Lsn) -> Result<Lsn, StorageError> {
         let end = self.wal.insert(&smgr_redo::truncate_record(rel, fork, n, horizon))?.end;
         // Durable before the file shrinks: redo of older records would otherwise miss the blocks and nothing would explain it.
@@ -922,11 +946,17 @@ impl BufferPool {
     }
 
     /// Forgets all pages of a relation and removes its files. The caller made sure nobody reads it any more.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
     pub fn drop_relation(&self, rel: RelId) -> Result<(), StorageError> {
         self.drop_relations(&[rel])
     }
 
     /// As [`Self::drop_relation`] for several, with one pass over the pool.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
     pub fn drop_relations(&self, rels: &[RelId]) -> Result<(), StorageError> {
         if rels.is_empty() {
             return Ok(());
@@ -1015,6 +1045,9 @@ impl BufferPool {
 
     /// Redo of one block reference: applies `change` unless the page already has it, then sets the page LSN. Full images and
     /// initialisations never read the old page. Returns whether the page was changed.
+    ///
+    /// # Errors
+    /// As [`Self::read_for_redo`]; what `change` returns.
     pub fn redo_block<E: From<StorageError>>(
         &self,
         record: &Record<'_>,

@@ -32,6 +32,9 @@ fn io_error(what: &'static str, path: &str) -> impl FnOnce(io::Error) -> Storage
 
 impl BufferPool {
     /// Makes a database's directory in a tablespace, logged and durable.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn create_database_dir(&self, db: Oid, spc: Oid, xid: Xid) -> Result<Lsn, StorageError> {
         let mut record = RecordBuilder::new(rmgr::DATABASE, CREATE, xid);
         record.main(&db.to_le_bytes()).main(&spc.to_le_bytes());
@@ -55,6 +58,9 @@ impl BufferPool {
     }
 
     /// Removes a database's directories, logged. Nobody is connected to it, and the commit that dropped it is durable.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn drop_database_dirs(&self, db: Oid, spcs: &[Oid], xid: Xid) -> Result<Lsn, StorageError> {
         let mut record = RecordBuilder::new(rmgr::DATABASE, DROP, xid);
         record.main(&db.to_le_bytes());
@@ -82,6 +88,9 @@ impl BufferPool {
     }
 
     /// Copies all pages of a fork into a new relation, logged as full images. Nobody writes to the source meanwhile.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn copy_fork(&self, from: RelId, to: RelId, fork: Fork) -> Result<(), StorageError> {
         if !self.files().exists(from, fork)? {
             return Ok(());
@@ -118,6 +127,9 @@ impl BufferPool {
     }
 
     /// Logs whole pages that were built without logging (bulk loads), and sets their LSN. At most 255 at a time.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn log_new_pages(&self, buffers: &[super::Buffer], xid: Xid) -> Result<Lsn, StorageError> {
         let mut latched: Vec<_> = buffers.iter().map(super::Buffer::write).collect();
         let mut record = RecordBuilder::new(rmgr::XLOG, rmgr::xlog::FPI, xid);
@@ -133,6 +145,9 @@ impl BufferPool {
 }
 
 /// Redoes one record.
+///
+/// # Errors
+/// A record that does not decode; I/O.
 pub fn redo(pool: &BufferPool, record: &Record<'_>) -> Result<(), StorageError> {
     let bad = || StorageError::BadRecord { at: record.start(), what: "malformed database record" };
     let (oids, rest) = record.main().as_chunks::<4>();

@@ -76,11 +76,17 @@ fn le64(b: &[u8], at: usize) -> u64 {
 
 impl DoubleWrite {
     /// Opens the area of a data directory, emptied: the caller has restored and synced what it held.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn open(disk: &dyn Disk, data_dir: &Path, system_id: SystemId) -> Result<Self, StorageError> {
         Self::open_sized(disk, data_dir, system_id, REGION_SLOTS)
     }
 
     /// As [`Self::open`] with a chosen size.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn open_sized(disk: &dyn Disk, data_dir: &Path, system_id: SystemId, region_slots: usize) -> Result<Self, StorageError> {
         let path = data_dir.join(AREA_FILE);
         let file = disk.open(&path, Open::Create).map_err(io_error("open", &path))?;
@@ -154,7 +160,7 @@ impl DoubleWrite {
         while done < self.tags.len() {
             // One run of slots inside one region.
             let region = self.next / self.region_slots;
-            if self.next % self.region_slots == 0 && !self.regions[region].is_empty() {
+            if self.next.is_multiple_of(self.region_slots) && !self.regions[region].is_empty() {
                 let keys: Vec<FileKey> = self.regions[region].iter().copied().collect();
                 files.sync_these(&keys)?;
                 self.regions[region].clear();
@@ -192,6 +198,9 @@ pub struct Restored {
 /// After an unclean stop, before redo: writes back every page that does not verify in place and has a valid copy.
 ///
 /// Blocks past the end of their file are left alone: they did not exist at the last checkpoint, so redo makes them.
+///
+/// # Errors
+/// An area that is not ours; I/O.
 pub fn restore(disk: &dyn Disk, data_dir: &Path, system_id: SystemId, files: &Files) -> Result<Restored, StorageError> {
     let path = data_dir.join(AREA_FILE);
     let mut restored = Restored::default();

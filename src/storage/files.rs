@@ -141,6 +141,9 @@ impl Growing<'_> {
     }
 
     /// Makes sure there is space on disk for `n` more blocks.
+    ///
+    /// # Errors
+    /// Full disk; [`StorageError::TooLong`].
     pub fn reserve(&self, n: u32) -> Result<(), StorageError> {
         let blocks = self.fork.blocks.load(Ordering::Acquire);
         let wanted = blocks.checked_add(n).filter(|w| *w <= MAX_BLOCKS).ok_or_else(|| StorageError::TooLong {
@@ -279,21 +282,33 @@ impl Files {
     }
 
     /// Whether the fork has a file.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn exists(&self, rel: RelId, fork: Fork) -> Result<bool, StorageError> {
         Ok(self.entry(rel, fork)?.exists.load(Ordering::Acquire))
     }
 
     /// Blocks of the fork; zero if it has no file.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn n_blocks(&self, rel: RelId, fork: Fork) -> Result<BlockNo, StorageError> {
         Ok(BlockNo::new(self.entry(rel, fork)?.blocks.load(Ordering::Acquire)))
     }
 
     /// Bytes of all segments of a fork.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn fork_bytes(&self, rel: RelId, fork: Fork) -> Result<u64, StorageError> {
         Ok(u64::from(self.n_blocks(rel, fork)?.get()) * PAGE_SIZE as u64)
     }
 
     /// Creates the fork's file, and its directory, if they are not there.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn create(&self, rel: RelId, fork: Fork) -> Result<(), StorageError> {
         let entry = self.entry(rel, fork)?;
         if entry.exists.load(Ordering::Acquire) {
@@ -317,6 +332,9 @@ impl Files {
     }
 
     /// The extension lock of a fork.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn extension(&self, rel: RelId, fork: Fork) -> Result<Extension, StorageError> {
         Ok(Extension { fork: self.entry(rel, fork)? })
     }
@@ -391,6 +409,9 @@ impl Files {
     }
 
     /// Reads and verifies a page.
+    ///
+    /// # Errors
+    /// [`StorageError::MissingBlock`], [`StorageError::BadPage`], I/O.
     pub fn read_page(&self, tag: PageTag, page: &mut Page) -> Result<(), StorageError> {
         let blocks = self.n_blocks(tag.rel, tag.fork)?;
         if tag.block >= blocks {
@@ -415,6 +436,9 @@ impl Files {
     }
 
     /// Reads a page without verifying; what the file does not have reads as zero. Returns the bytes there were.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn read_raw(&self, tag: PageTag, page: &mut Page) -> Result<usize, StorageError> {
         let (segment, at) = self.segment_for(tag, false)?;
         let have = segment.file.read_at(page.bytes_mut(), at).map_err(self.io("read", FileKey::of(tag)))?;
@@ -423,6 +447,9 @@ impl Files {
     }
 
     /// Whether the block is all zero on disk.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn is_zero(&self, tag: PageTag) -> Result<bool, StorageError> {
         let mut page = Page::zeroed();
         self.read_raw(tag, &mut page)?;
@@ -430,6 +457,9 @@ impl Files {
     }
 
     /// Whether the double-write area should put its copy back: the block is in the file and does not verify.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn page_needs_restore(&self, tag: PageTag) -> Result<bool, StorageError> {
         if !self.exists(tag.rel, tag.fork)? || tag.block >= self.n_blocks(tag.rel, tag.fork)? {
             return Ok(false);
@@ -440,6 +470,9 @@ impl Files {
     }
 
     /// Writes a stamped page in place; synced later. The write lane is held, or nobody else runs.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn write_page(&self, tag: PageTag, bytes: &[u8]) -> Result<(), StorageError> {
         let (segment, at) = self.segment_for(tag, true)?;
         segment.file.write_at(bytes, at).map_err(self.io("write", FileKey::of(tag)))?;
@@ -475,6 +508,9 @@ impl Files {
     }
 
     /// Shortens the file; the caller holds the extension lock and forgot the pages.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn truncate(&self, rel: RelId, fork: Fork, n: BlockNo) -> Result<(), StorageError> {
         let entry = self.entry(rel, fork)?;
         let first = n.get() / SEGMENT_BLOCKS;
@@ -493,6 +529,9 @@ impl Files {
     }
 
     /// Removes all files of a relation.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn unlink(&self, rel: RelId) -> Result<(), StorageError> {
         for fork in Fork::ALL {
             self.unlink_fork(rel, fork)?;
@@ -501,6 +540,9 @@ impl Files {
     }
 
     /// Removes the files of one fork. Its pages were forgotten.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn unlink_fork(&self, rel: RelId, fork: Fork) -> Result<(), StorageError> {
         if let Some(entry) = self.map(rel).write().remove(&(rel, fork)) {
             let open = entry.segments.write().drain(..).flatten().count();
@@ -544,6 +586,9 @@ impl Files {
     }
 
     /// Syncs those of these files that were written since their last sync, and the directories of new ones.
+    ///
+    /// # Errors
+    /// [`StorageError::Sync`]: the node must stop.
     pub fn sync_these(&self, keys: &[FileKey]) -> Result<(), StorageError> {
         let mut dirs = FxHashSet::default();
         for key in keys {
@@ -568,6 +613,9 @@ impl Files {
     }
 
     /// Syncs every data file there is: after a crash or a failed sync the page cache proves nothing.
+    ///
+    /// # Errors
+    /// [`StorageError::Sync`].
     pub fn sync_everything(&self) -> Result<usize, StorageError> {
         let mut synced = 0;
         for top in ["global", "base", "pg_tblspc", "pg_xact"] {

@@ -20,6 +20,7 @@ const STEP: usize = PAGE_SIZE / 256;
 const INNER: usize = 4095;
 /// Leaves of a page's tree.
 const LEAVES: usize = PAGE_SIZE - HEADER_SIZE - INNER;
+#[expect(clippy::cast_possible_truncation, reason = "4065")]
 const LEAVES_U32: u32 = LEAVES as u32;
 
 const _: () = assert!(LEAVES <= INNER + 1);
@@ -111,6 +112,9 @@ fn open(pool: &BufferPool, rel: RelId, level: u32, index: u32) -> Result<Buffer,
 }
 
 /// Records that `block` has `free` bytes of room.
+///
+/// # Errors
+/// I/O.
 pub fn record(pool: &BufferPool, rel: RelId, block: BlockNo, free: usize) -> Result<(), StorageError> {
     let mut value = category_of(free);
     let mut index = block.get();
@@ -132,6 +136,9 @@ pub fn record(pool: &BufferPool, rel: RelId, block: BlockNo, free: usize) -> Res
 }
 
 /// A block that should have `need` bytes, or `None`. The caller looks at the block and records what it finds.
+///
+/// # Errors
+/// I/O.
 pub fn search(pool: &BufferPool, rel: RelId, need: usize, spread: usize) -> Result<Option<BlockNo>, StorageError> {
     let Some(want) = category_for(need) else { return Ok(None) };
     let heap_blocks = pool.n_blocks(rel, Fork::Main)?;
@@ -173,11 +180,17 @@ pub fn search(pool: &BufferPool, rel: RelId, need: usize, spread: usize) -> Resu
 }
 
 /// As [`search`] without spreading.
+///
+/// # Errors
+/// I/O.
 pub fn find(pool: &BufferPool, rel: RelId, need: usize) -> Result<Option<BlockNo>, StorageError> {
     search(pool, rel, need, 0)
 }
 
 /// Records what `block` really has and searches again.
+///
+/// # Errors
+/// I/O.
 pub fn record_and_search(
     pool: &BufferPool,
     rel: RelId,
@@ -191,6 +204,9 @@ pub fn record_and_search(
 }
 
 /// What the map says about a block.
+///
+/// # Errors
+/// I/O.
 pub fn recorded(pool: &BufferPool, rel: RelId, block: BlockNo) -> Result<usize, StorageError> {
     let index = block.get() / LEAVES_U32;
     if physical(0, index) >= pool.n_blocks(rel, Fork::Fsm)? {

@@ -377,7 +377,7 @@ impl Page {
                 LinePointer::Redirect(_) | LinePointer::Dead => {}
             }
         }
-        live.sort_unstable_by(|a, b| b.1.cmp(&a.1));
+        live.sort_unstable_by_key(|(_, start, _)| std::cmp::Reverse(*start));
         let total: usize = live.iter().map(|(_, s, e)| e - s).sum();
         if total > self.special_start() - self.lower() {
             return;

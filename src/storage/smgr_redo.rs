@@ -103,6 +103,9 @@ impl SmgrRecord {
 }
 
 /// Redoes one record.
+///
+/// # Errors
+/// A record that does not decode; I/O.
 pub fn redo(pool: &BufferPool, record: &Record<'_>) -> Result<(), StorageError> {
     let decoded = SmgrRecord::decode(record.kind(), record.main())
         .ok_or(StorageError::BadRecord { at: record.start(), what: "unknown storage record" })?;

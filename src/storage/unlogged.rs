@@ -43,6 +43,9 @@ fn list(files: &Files, dir: &str) -> Result<Vec<String>, StorageError> {
 }
 
 /// Before redo after an unclean stop: what unlogged relations held is gone.
+///
+/// # Errors
+/// I/O.
 pub fn clear(files: &Files) -> Result<(), StorageError> {
     for rel in find(files)? {
         for fork in [Fork::Main, Fork::Fsm, Fork::Vm] {
@@ -53,6 +56,9 @@ pub fn clear(files: &Files) -> Result<(), StorageError> {
 }
 
 /// At the end of recovery: unlogged relations begin as their init forks say.
+///
+/// # Errors
+/// I/O.
 pub fn reset(pool: &BufferPool) -> Result<usize, StorageError> {
     let rels = find(pool.files())?;
     for rel in &rels {
@@ -63,6 +69,9 @@ pub fn reset(pool: &BufferPool) -> Result<usize, StorageError> {
 
 impl BufferPool {
     /// Replaces an unlogged relation's content by its init fork's.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn reset_to_init(&self, rel: RelId) -> Result<(), StorageError> {
         for fork in [Fork::Main, Fork::Fsm, Fork::Vm] {
             self.discard_fork(rel, fork);

@@ -12,6 +12,7 @@ use super::{
 };
 
 /// Heap blocks one map page covers.
+#[expect(clippy::cast_possible_truncation, reason = "65280")]
 pub const BLOCKS_PER_PAGE: u32 = ((PAGE_SIZE - HEADER_SIZE) * 8) as u32;
 
 /// The map block with this heap block's bit.
@@ -43,6 +44,9 @@ pub fn clear(page: &mut Page, heap: BlockNo) {
 }
 
 /// Pins the map page of a heap block if the map reaches that far.
+///
+/// # Errors
+/// I/O.
 pub fn find(pool: &BufferPool, rel: RelId, heap: BlockNo) -> Result<Option<Buffer>, StorageError> {
     let block = map_block(heap);
     if block >= pool.n_blocks(rel, Fork::Vm)? {
@@ -52,6 +56,9 @@ pub fn find(pool: &BufferPool, rel: RelId, heap: BlockNo) -> Result<Option<Buffe
 }
 
 /// Pins the map page of a heap block, extending the map (logged) if needed. Take no page latch before.
+///
+/// # Errors
+/// I/O.
 pub fn find_or_extend(pool: &BufferPool, rel: RelId, heap: BlockNo) -> Result<Buffer, StorageError> {
     let block = map_block(heap);
     loop {
@@ -67,11 +74,17 @@ pub fn find_or_extend(pool: &BufferPool, rel: RelId, heap: BlockNo) -> Result<Bu
 }
 
 /// Whether all rows of a heap block are visible to everyone, as the map says now.
+///
+/// # Errors
+/// I/O.
 pub fn all_visible(pool: &BufferPool, rel: RelId, heap: BlockNo) -> Result<bool, StorageError> {
     Ok(find(pool, rel, heap)?.is_some_and(|buffer| is_set(&buffer.read(), heap)))
 }
 
 /// Number of bits set, for statistics.
+///
+/// # Errors
+/// I/O.
 pub fn count(pool: &BufferPool, rel: RelId) -> Result<u32, StorageError> {
     let mut sum = 0_u32;
     for block in 0..pool.n_blocks(rel, Fork::Vm)?.get() {
