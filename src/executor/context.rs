@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::code::SessionValue;
 use super::front_end::SqlFrontEnd;
-use crate::config::{SessionSettings, SetScope};
+use crate::config::{Config, SessionSettings, SetScope};
 use crate::engine::Engine;
 use crate::sql::catalog::CatalogHandle;
 use crate::sql::functions::call::{FnCtx, SetRows, not_implemented};
@@ -27,6 +27,10 @@ pub struct SessionContext {
     /// Inside a transaction block (BEGIN, or several statements in one query): VACUUM and its like refuse, see
     /// [`Self::prevent_in_block`].
     pub in_block: bool,
+    /// The server's settings, for ALTER SYSTEM.
+    pub config: Arc<Config>,
+    /// The user who logged in; `session_user` unless SET SESSION AUTHORIZATION changed that.
+    pub login_user: Oid,
     /// The connected database.
     pub database: Oid,
     /// Its name.

@@ -12,6 +12,7 @@ pub mod eval;
 pub mod front_end;
 pub mod plan;
 pub mod portal;
+pub mod setting;
 pub mod sink;
 pub mod statement;
 pub mod subplan;

@@ -16,16 +16,19 @@ use crate::sqlstate::SqlError;
 ///
 /// # Errors
 /// The statement names something that does not exist.
-pub fn describe(_session: &mut SessionContext, _statement: &super::RawStmt) -> Result<Option<Vec<super::ColumnDesc>>, SqlError> {
-    Ok(None)
+pub fn describe(session: &mut SessionContext, statement: &super::RawStmt) -> Result<Option<Vec<super::ColumnDesc>>, SqlError> {
+    super::setting::describe(session, statement)
 }
 
 /// Runs a utility statement.
 ///
 /// # Errors
 /// PostgreSQL's.
-pub fn run(session: &mut SessionContext, prepared: &Arc<Prepared>, _params: &[Datum], _sink: &mut dyn RowSink) -> Result<PortalStatus, SqlError> {
+pub fn run(session: &mut SessionContext, prepared: &Arc<Prepared>, _params: &[Datum], sink: &mut dyn RowSink) -> Result<PortalStatus, SqlError> {
     let statement = &prepared.statement;
+    if let Some(tag) = super::setting::run(session, statement, sink)? {
+        return Ok(PortalStatus::Complete(tag));
+    }
     run_node(session, &statement.node, &statement.source).map(PortalStatus::Complete)
 }
 

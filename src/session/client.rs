@@ -81,6 +81,8 @@ impl Session {
             cancel: Arc::clone(&registered.entry.cancel),
             transaction: None,
             in_block: false,
+            config: Arc::clone(&server.config),
+            login_user: login.role.oid,
             database,
             database_name: login.database.as_ref().map_or_else(|| "".into(), |d| Arc::clone(&d.name)),
             user: login.role.oid,
@@ -324,7 +326,12 @@ impl Session {
         let deadlock = settings.duration(Setting::DeadlockTimeout).unwrap_or(Duration::from_secs(1));
         let lock = settings.duration(Setting::LockTimeout).filter(|d| !d.is_zero());
         self.ctx.proc.set_lock_timeouts(deadlock, lock);
-        let application = settings.str(Setting::ApplicationName);
+        if let Err(e) = crate::executor::setting::follow_role(&mut self.ctx) {
+            // The role is gone; the session stays who it was.
+            log::emit(Some(&self.who), &Entry::new(Level::Warning, &e.to_string()));
+        }
+        self.settings_version = self.ctx.settings.version();
+        let application = self.ctx.settings.str(Setting::ApplicationName);
         if application != self.who.application {
             application.clone_into(&mut self.who.application);
             self.registered.entry.activity.lock().application = application.into();
@@ -412,6 +419,9 @@ impl Session {
     fn abandon(&mut self) {
         self.portals.clear();
         self.statements.clear();
+        if self.is_walsender {
+            self.replication.slots.end_session(self.registered.entry.pid);
+        }
         if let Some(transaction) = self.ctx.transaction.take()
             && let Err(e) = transaction.abort()
         {

@@ -348,6 +348,9 @@ impl Session {
             | StmtKind::Notify
             | StmtKind::Utility => {}
         }
+        if let pg_query::NodeEnum::DiscardStmt(discard) = &*statement.node {
+            return self.discard(discard.target()).map(Some);
+        }
         if entry.done {
             // A portal that ran to its end has no more rows; one that changed something must not do it twice.
             return match entry.kind {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{self, FetchDirection};
+use pg_query::protobuf::{self, DiscardMode, FetchDirection};
 
 use super::block::{Kind, aborted};
 use super::client::{End, Session, redact};
@@ -107,6 +107,7 @@ impl Session {
             self.ctx.in_block = true;
         }
         let tag = self.run_statement(statement, kind).await?;
+        self.take_settings();
         self.end_command()?;
         if last {
             // The client hears of success only when it is one.
@@ -140,6 +141,9 @@ impl Session {
             | StmtKind::Show
             | StmtKind::Notify
             | StmtKind::Utility => {
+                if let NodeEnum::DiscardStmt(discard) = &*statement.node {
+                    return self.discard(discard.target()).map(Some);
+                }
                 let prepared = sql::prepare(&mut self.ctx, statement, &[])?;
                 let mut portal = sql::open_portal(&mut self.ctx, prepared, Vec::new())?;
                 let tag = self.run_whole(&mut portal).await?;
@@ -148,6 +152,23 @@ impl Session {
                 }
                 Ok(tag)
             }
+        }
+    }
+
+    /// DISCARD. Temporary tables and cached sequence values are the executor's.
+    pub(super) fn discard(&mut self, what: DiscardMode) -> Result<String, SqlError> {
+        match what {
+            DiscardMode::DiscardPlans => Ok("DISCARD PLANS".into()),
+            DiscardMode::DiscardSequences => Ok("DISCARD SEQUENCES".into()),
+            DiscardMode::DiscardTemp => Ok("DISCARD TEMP".into()),
+            DiscardMode::DiscardAll => {
+                self.ctx.prevent_in_block("DISCARD ALL")?;
+                self.portals.clear();
+                self.statements.clear();
+                self.ctx.settings.reset_all();
+                Ok("DISCARD ALL".into())
+            }
+            DiscardMode::Undefined => Err(SqlError::internal("DISCARD of nothing")),
         }
     }
 
