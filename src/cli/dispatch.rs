@@ -100,6 +100,7 @@ fn run_command(command: &str, name: &str, args: &[String]) -> u8 {
         "waldump" => waldump::run(name, args),
         "install-links" => links::install(args),
         "basebackup" => base_backup(args),
+        "quickstart" => super::quickstart::run(args),
         _ => {
             eprintln!("afterimage: unknown command \"{command}\"");
             eprintln!("Try \"afterimage --help\" for more information.");

@@ -8,6 +8,7 @@ mod initdb;
 mod links;
 mod pg_ctl;
 mod postgres;
+mod quickstart;
 mod wait;
 mod waldump;
 
