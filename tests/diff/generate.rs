@@ -127,15 +127,19 @@ impl Generator {
     }
 
     /// The last statement failed on PostgreSQL: a block it was in has to go back.
-    pub(crate) fn failed(&mut self) {
-        if self.in_block && self.rng.random_bool(0.8) {
-            if self.savepoints > 0 {
-                let sql = format!("rollback to s{}", self.savepoints);
-                self.pending.push(plain(sql));
-            } else {
-                self.in_block = false;
-                self.pending.push(plain("rollback"));
-            }
+    pub(crate) fn failed(&mut self, sql: &str, state: &str) {
+        if !self.in_block {
+            return;
+        }
+        if sql.starts_with("savepoint") {
+            self.savepoints -= 1;
+        }
+        if state == "3B001" || self.savepoints == 0 {
+            self.in_block = false;
+            self.savepoints = 0;
+            self.pending.push(plain("rollback"));
+        } else if self.rng.random_bool(0.8) {
+            self.pending.push(plain(format!("rollback to s{}", self.savepoints)));
         }
     }
 

@@ -89,7 +89,7 @@ fn compare(seed: u64, statements: u64, theirs: &str, ours: &str) -> String {
             if let Outcome::Error(state, _) = &expected {
                 errors += 1;
                 *states.entry(state.clone()).or_insert(0_u64) += 1;
-                generator.failed();
+                generator.failed(&statement.sql, state);
             }
             let changes = statement.changes;
             history.push(statement.sql);

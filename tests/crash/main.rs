@@ -1,0 +1,158 @@
+//! SIGKILL under load, again and again, on one data directory: nothing acknowledged is lost, nothing half done shows, indexes and
+//! heap agree.
+//!
+//! `AFTERIMAGE_CRASH_ROUNDS` (6) and `AFTERIMAGE_SEED` (printed) choose the run.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bank;
+
+use std::time::{Duration, Instant};
+
+use bank::Bank;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use support::journal::{self, Journal};
+use support::node::{Node, holds_within, until};
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+fn seed() -> u64 {
+    let seed = number("AFTERIMAGE_SEED", 1);
+    println!("AFTERIMAGE_SEED={seed}");
+    seed
+}
+
+fn rounds() -> u64 {
+    number("AFTERIMAGE_CRASH_ROUNDS", 6)
+}
+
+/// Rows through the index and rows through the heap are the same.
+fn indexes_agree(node: &Node, table: &str, key: &str) {
+    let sum = format!("select count(*), coalesce(sum({key}), 0), coalesce(min({key}), 0), coalesce(max({key}), 0) from {table} where {key} > -1000000000");
+    let heap = node.sql(&format!("set enable_indexscan = off; set enable_indexonlyscan = off; set enable_bitmapscan = off; {sum}"));
+    let index = node.sql(&format!("set enable_seqscan = off; {sum}"));
+    assert_eq!(heap, index, "{table} by {key}");
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let node = Node::start_new("crash", "checkpoint_timeout = 30s\nmax_wal_size = 32MB\nshared_buffers = 4MB");
+    node.sql(journal::SCHEMA);
+    Bank::create(&node);
+    let mut slowest = Duration::ZERO;
+    let (mut acknowledged, mut moved) = (0, 0);
+    for round in 0..rounds() {
+        let journal = Journal::start(&node, 3);
+        let bank = Bank::start(&node, 3, rng.random());
+        journal.wait_for(rng.random_range(1..300));
+        // Now and then in the middle of a checkpoint or a vacuum.
+        let busy = match rng.random_range(0..4) {
+            0 => node.psql("checkpoint").spawn().ok(),
+            1 => node.psql("vacuum account").spawn().ok(),
+            _ => None,
+        };
+        let restarts_itself = rng.random_bool(0.3);
+        let before = node.server_pids();
+        if restarts_itself {
+            node.kill_server();
+        } else {
+            node.kill();
+        }
+        let outcome = journal.stop();
+        moved += bank.stop();
+        if let Some(mut psql) = busy {
+            drop(psql.wait());
+        }
+        let began = Instant::now();
+        if restarts_itself {
+            until("the supervisor to start another server", || {
+                let now = node.server_pids();
+                !now.is_empty() && now != before
+            });
+            node.wait_for("select 1", "1");
+        } else {
+            // Killed once more, while it recovers.
+            if rng.random_bool(0.3) {
+                let mut start = node.tool("start").arg("-D").arg(node.data()).args(["-W", "-l"]).arg(node.home.path().join("log")).spawn().expect("start");
+                drop(start.wait());
+                let wait = Duration::from_micros(rng.random_range(0..80_000));
+                holds_within(wait, || false);
+                node.kill();
+            }
+            node.start();
+        }
+        slowest = slowest.max(began.elapsed());
+        acknowledged += outcome.count();
+        println!("round {round}: {} commits acknowledged, back after {:?}", outcome.count(), began.elapsed());
+        outcome.check(&node);
+        Bank::check(&node);
+        indexes_agree(&node, "account", "id");
+        indexes_agree(&node, "account", "balance");
+        indexes_agree(&node, "journal", "n");
+        node.sql("truncate journal, counter");
+    }
+    println!("{acknowledged} commits and {moved} transfers acknowledged, none lost; slowest start {slowest:?}");
+}
+
+#[test]
+fn pgbench_adds_up_after_a_kill() {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let node = Node::start_new("tpcb", "");
+    node.pgbench(&["-i", "-s", "1", "-q"]);
+    let mut least = 0_u64;
+    for _ in 0..rounds().div_ceil(3) {
+        let load = node
+            .pgbench_command(&["-c", "8", "-j", "2", "-M", "prepared", "-n", "-T", "600"])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("pgbench");
+        let start: u64 = node.sql("select count(*) from pgbench_history").parse().expect("a count");
+        let more = rng.random_range(50..600);
+        until("pgbench to get going", || node.sql("select count(*) from pgbench_history").parse::<u64>().is_ok_and(|n| n >= start + more));
+        node.kill();
+        let output = load.wait_with_output().expect("pgbench ends");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let processed: u64 = text
+            .lines()
+            .find_map(|l| l.strip_prefix("number of transactions actually processed: "))
+            .and_then(|n| n.split('/').next()?.trim().parse().ok())
+            .expect("pgbench says how many it did");
+        node.start();
+        least += processed;
+        let history: u64 = node.sql("select count(*) from pgbench_history").parse().expect("a count");
+        assert!(history >= least, "pgbench was told of {least} commits, {history} are there");
+        // What was committed without the client hearing of it counts as well.
+        least = history;
+        let sums = node.sql(
+            "select (select sum(abalance) from pgbench_accounts) = (select sum(delta) from pgbench_history), \
+                    (select sum(tbalance) from pgbench_tellers) = (select sum(delta) from pgbench_history), \
+                    (select sum(bbalance) from pgbench_branches) = (select sum(delta) from pgbench_history)",
+        );
+        assert_eq!(sums, "t|t|t");
+        indexes_agree(&node, "pgbench_accounts", "aid");
+    }
+}
+
+#[test]
+fn a_table_larger_than_memory_survives() {
+    let node = Node::start_new("large", "shared_buffers = 2MB\nmax_wal_size = 64MB");
+    node.sql("create table big (id int primary key, v text, n int); create index big_n on big (n)");
+    node.sql("insert into big select g, repeat('x', 200), g % 1000 from generate_series(1, 80000) g");
+    assert_eq!(node.sql("select pg_relation_size('big') > 10 * 2 * 1024 * 1024 - 4 * 1024 * 1024"), "t");
+    node.sql("update big set n = n + 1000 where id % 7 = 0; delete from big where id % 11 = 0");
+    let hash = "select count(*), sum(n), sum(length(v)), count(distinct n) from big";
+    let before = node.sql(hash);
+    node.kill();
+    node.start();
+    assert_eq!(node.sql(hash), before);
+    indexes_agree(&node, "big", "id");
+    indexes_agree(&node, "big", "n");
+    node.restart();
+    assert_eq!(node.sql(hash), before);
+}
