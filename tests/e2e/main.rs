@@ -3,4 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod client;
+mod concurrency;
+mod operations;
+mod pgbench;
+mod protocol;
+mod quickstart;
 mod replication;
