@@ -16,21 +16,25 @@ macro_rules! id {
 
         impl $name {
             #[doc = concat!("The id with this number.")]
+            #[inline]
             pub const fn new(n: $int) -> Self {
                 Self(n)
             }
 
             /// The number.
+            #[inline]
             pub const fn get(self) -> $int {
                 self.0
             }
 
             /// Little-endian bytes.
+            #[inline]
             pub const fn to_le_bytes(self) -> [u8; $bytes] {
                 self.0.to_le_bytes()
             }
 
             /// From little-endian bytes.
+            #[inline]
             pub const fn from_le_bytes(bytes: [u8; $bytes]) -> Self {
                 Self(<$int>::from_le_bytes(bytes))
             }
@@ -50,42 +54,50 @@ impl Lsn {
     pub const MAX: Self = Self(u64::MAX);
 
     /// The position with this number.
+    #[inline]
     pub const fn from_u64(n: u64) -> Self {
         Self(n)
     }
 
     /// The number.
+    #[inline]
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 
     /// False for [`Lsn::INVALID`].
+    #[inline]
     pub const fn is_valid(self) -> bool {
         self.0 != 0
     }
 
     /// Bytes from `earlier` up to `self`; `None` if `earlier` is ahead.
+    #[inline]
     pub const fn bytes_since(self, earlier: Self) -> Option<u64> {
         self.0.checked_sub(earlier.0)
     }
 
     /// The position `bytes` further on; stops at [`Lsn::MAX`].
+    #[inline]
     pub const fn advance(self, bytes: u64) -> Self {
         Self(self.0.saturating_add(bytes))
     }
 
     /// Upper half, as printed before the slash.
+    #[inline]
     pub const fn high(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
     /// Lower half, as printed after the slash.
     #[expect(clippy::cast_possible_truncation, reason = "the lower 32 bits are what is wanted")]
+    #[inline]
     pub const fn low(self) -> u32 {
         self.0 as u32
     }
 
     /// From the two halves.
+    #[inline]
     pub const fn from_halves(high: u32, low: u32) -> Self {
         Self(((high as u64) << 32) | low as u64)
     }
@@ -141,6 +153,7 @@ impl TimelineId {
 
     /// The number above this one.
     #[must_use]
+    #[inline]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
@@ -162,27 +175,32 @@ impl SegNo {
     pub const FIRST: Self = Self(1);
 
     /// The segment that holds the byte at `lsn`.
+    #[inline]
     pub const fn of(lsn: Lsn, segment_bytes: u32) -> Self {
         Self(lsn.0 / segment_bytes as u64)
     }
 
     /// The segment that holds the byte before `lsn`: where bytes that end at `lsn` lie.
+    #[inline]
     pub const fn of_end(lsn: Lsn, segment_bytes: u32) -> Self {
         Self(lsn.0.saturating_sub(1) / segment_bytes as u64)
     }
 
     /// Position of the segment's first byte, its header included.
+    #[inline]
     pub const fn start_lsn(self, segment_bytes: u32) -> Lsn {
         Lsn(self.0.saturating_mul(segment_bytes as u64))
     }
 
     /// Position after the segment's last byte.
+    #[inline]
     pub const fn end_lsn(self, segment_bytes: u32) -> Lsn {
         Lsn(self.0.saturating_add(1).saturating_mul(segment_bytes as u64))
     }
 
     /// The segment after this one.
     #[must_use]
+    #[inline]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
@@ -206,28 +224,33 @@ impl Xid {
     pub const FIRST_NORMAL: Self = Self(3);
 
     /// The id with this number.
+    #[inline]
     pub const fn from_u64(n: u64) -> Self {
         Self(n)
     }
 
     /// The number.
+    #[inline]
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 
     /// False for [`Xid::INVALID`].
+    #[inline]
     pub const fn is_valid(self) -> bool {
         self.0 != 0
     }
 
     /// The id above this one.
     #[must_use]
+    #[inline]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
 
     /// The 32 bits that PostgreSQL's `xid` type shows.
     #[expect(clippy::cast_possible_truncation, reason = "the lower 32 bits are what is wanted")]
+    #[inline]
     pub const fn low(self) -> u32 {
         self.0 as u32
     }
@@ -311,6 +334,7 @@ impl RelId {
     pub const BYTES: usize = 12;
 
     /// From its three numbers.
+    #[inline]
     pub const fn new(spc: Oid, db: Oid, rel: Oid) -> Self {
         Self { spc, db, rel }
     }
@@ -325,6 +349,7 @@ impl RelId {
     }
 
     /// From little-endian bytes.
+    #[inline]
     pub const fn from_le_bytes(b: [u8; Self::BYTES]) -> Self {
         Self {
             spc: u32::from_le_bytes([b[0], b[1], b[2], b[3]]),
@@ -360,6 +385,7 @@ impl Fork {
     pub const ALL: [Self; 4] = [Self::Main, Self::Fsm, Self::Vm, Self::Init];
 
     /// The fork with this number.
+    #[inline]
     pub const fn from_u8(n: u8) -> Option<Self> {
         match n {
             0 => Some(Self::Main),
@@ -371,11 +397,13 @@ impl Fork {
     }
 
     /// The number.
+    #[inline]
     pub const fn as_u8(self) -> u8 {
         self as u8
     }
 
     /// PostgreSQL's name: `main`, `fsm`, `vm`, `init`.
+    #[inline]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Main => "main",

@@ -9,7 +9,7 @@ use super::prune;
 use super::tuple::{HEADER, Header, MAX_TUPLE, header, mask, put_end, put_header};
 use super::visibility::{Verdict, end_cid, judge};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
-use crate::storage::page::{FLAG_HAS_FREE_LINES, FLAG_PRUNABLE, LINE_POINTER_SIZE};
+use crate::storage::page::{FLAG_HAS_FREE_LINES, LINE_POINTER_SIZE};
 use crate::storage::{Buffer, LinePointer, Page, fsm};
 use crate::txn::{LockMode, LockTag, RowLockMode, Snapshot, Transaction, TxnError, WaitPolicy};
 
@@ -145,7 +145,7 @@ pub fn insert(ctx: &AccessCtx, txn: &mut Transaction, rel: &RelHandle, row: &[u8
         let buffer = page_for_insert(ctx, txn, rel, size, tried, 1)?;
         let mut latched = Latched::new(ctx, rel, &buffer)?;
         if !has_room(&latched.page, size) {
-            if tried.is_none() && latched.page.has_flag(FLAG_PRUNABLE) && prune::prune_latched(ctx, rel, &mut latched)? {
+            if tried.is_none() && prune::prune_sometimes(ctx, rel, &mut latched)? {
                 tried = Some((buffer.block(), 0));
                 if !has_room(&latched.page, size) {
                     continue;
@@ -390,8 +390,8 @@ fn update_at(
             }
         };
         let (end_cid, combo) = end_cid(&h, txn, cid);
-        if !has_room(&old.page, size) && old.page.has_flag(FLAG_PRUNABLE) {
-            prune::prune_latched(ctx, rel, &mut old)?;
+        if !has_room(&old.page, size) {
+            prune::prune_sometimes(ctx, rel, &mut old)?;
         }
         if has_room(&old.page, size) {
             drop(new);

@@ -3,7 +3,7 @@
 use afterimage_wal::ids::{Fork, Xid};
 
 use super::log::Latched;
-use super::prune::{next_in_chain, prune_latched};
+use super::prune::{next_in_chain, prune_sometimes};
 use super::tuple::{HEADER, header, mask};
 use super::visibility::Lookup;
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
@@ -79,7 +79,7 @@ pub fn fetch<R>(
         (found, walked)
     };
     if walked >= LONG_CHAIN && !ctx.txns.in_recovery() && buffer.try_write().is_some() {
-        prune_latched(ctx, rel, &mut Latched::new(ctx, rel, &buffer)?)?;
+        prune_sometimes(ctx, rel, &mut Latched::new(ctx, rel, &buffer)?)?;
     }
     Ok(found)
 }

@@ -12,6 +12,7 @@ use super::visibility::{Fate, Lookup};
 use crate::access::{AccessCtx, AccessError, RelHandle};
 use crate::storage::page::{FLAG_FULL, FLAG_PRUNABLE};
 use crate::storage::{LinePointer, Page};
+use crate::txn::CommitLevel;
 
 /// What pruning does to a page.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -181,6 +182,13 @@ pub(super) fn next_in_chain(h: &Header, block: afterimage_wal::BlockNo) -> Optio
 
 fn damaged(rel: &RelHandle, block: afterimage_wal::BlockNo) -> AccessError {
     AccessError::Damaged { rel: rel.file, block, what: "an item too short for a row version, or outside the page" }
+}
+
+/// Prunes a latched page if something may have become removable since the last try. Returns whether anything was removed.
+pub(super) fn prune_sometimes(ctx: &AccessCtx, rel: &RelHandle, latched: &mut Latched<'_>) -> Result<bool, AccessError> {
+    let worth = latched.page.has_flag(FLAG_PRUNABLE)
+        && ctx.prune_memo.try_at(rel.file, latched.buffer.block(), ctx.txns.readable(CommitLevel::On));
+    if worth { prune_latched(ctx, rel, latched) } else { Ok(false) }
 }
 
 /// Prunes a latched page. Returns whether anything was removed.

@@ -537,7 +537,7 @@ fn a_commit_is_visible_and_lets_go_only_when_its_level_is_reached() {
     let new = done(n.change(&mut t, tid, "v2", true));
     let wait = t.commit(CommitLevel::On).unwrap();
     let lsn = wait.lsn();
-    n.flush();
+    n.ctx.txns.wait_readable(&b, CommitLevel::Local, lsn).unwrap();
     assert!(!wait.is_done());
     assert_eq!(n.seen(), ["v1"]);
     // Its own session sees it; a session at a lower level does too, but cannot change it before it lets go.
