@@ -1,3 +1,466 @@
-//! Filled next.
-use super::call::ScalarFn;
-pub(super) const SCALARS: &[(&str, ScalarFn)] = &[];
+//! Session facts, names of things, sizes, ranges, network addresses, WAL positions: what has no file of its own.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::call::{Call, ScalarFn};
+use crate::sql::types::compare::compare_bounds;
+use crate::sql::types::datum::{Inet, RangeBounds, RangeValue};
+use crate::sql::types::settings::ObjectKind;
+use crate::sql::types::{ArrayValue, Datum, Numeric, Oid, compare, names, oids, range, typmod};
+use crate::sqlstate::{SqlError, SqlState};
+
+type Out = Result<Datum, SqlError>;
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Session
+
+fn current_schema(c: &mut Call<'_>, _: &[Datum]) -> Out {
+    Ok(c.ctx.current_schemas(false).into_iter().next().map_or(Datum::Null, Datum::Text))
+}
+
+fn current_schemas(c: &mut Call<'_>, a: &[Datum]) -> Out {
+    let schemas = c.ctx.current_schemas(a[0].as_bool()?);
+    Ok(Datum::array(ArrayValue::one_dim(oids::NAME, schemas.into_iter().map(Datum::Text).collect())))
+}
+
+fn show(c: &mut Call<'_>, a: &[Datum], missing_ok: bool) -> Out {
+    let name = a[0].as_str()?;
+    match c.ctx.setting(name)? {
+        Some(v) => Ok(Datum::from(v)),
+        None if missing_ok => Ok(Datum::Null),
+        None => {
+            Err(SqlError::new(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\"")))
+        }
+    }
+}
+
+fn set_config(c: &mut Call<'_>, a: &[Datum]) -> Out {
+    let Datum::Text(name) = &a[0] else {
+        return Err(SqlError::new(SqlState::NULL_VALUE_NOT_ALLOWED, "SET requires parameter name"));
+    };
+    let value = match &a[1] {
+        Datum::Text(t) => Some(&**t),
+        _ => None,
+    };
+    c.ctx.set_setting(name, value, a[2].is_true()).map(Datum::from)
+}
+
+/// `pg_typeof`: what the binder resolved.
+fn typeof_any(c: &mut Call<'_>, _: &[Datum]) -> Out {
+    Ok(Datum::Oid(c.arg_type(0)))
+}
+
+fn format_type(c: &mut Call<'_>, a: &[Datum]) -> Out {
+    let Datum::Oid(oid) = a[0] else { return Ok(Datum::Null) };
+    let modifier = match a[1] {
+        Datum::Int4(m) => Some(m),
+        _ => None,
+    };
+    typmod::format_type_with(oid, modifier, c.io()).map(Datum::from)
+}
+
+/// `to_regclass` and kin: NULL for what is not there.
+fn to_reg(c: &mut Call<'_>, a: &[Datum], type_oid: Oid) -> Out {
+    let s = a[0].as_str()?.trim();
+    if !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok(Datum::Null);
+    }
+    match names::lookup_reg(type_oid, s, c.io()) {
+        Ok(found) => Ok(found.map_or(Datum::Null, Datum::Oid)),
+        Err(e)
+            if matches!(
+                e.state(),
+                SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_OBJECT | SqlState::INVALID_SCHEMA_NAME
+            ) =>
+        {
+            Ok(Datum::Null)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+fn userbyid(c: &mut Call<'_>, a: &[Datum]) -> Out {
+    let oid = a[0].as_oid()?;
+    let name = match &c.io().names {
+        Some(n) => n.name_of(ObjectKind::Role, oid)?.map(|(_, name)| name),
+        None => None,
+    };
+    Ok(Datum::from(name.unwrap_or_else(|| format!("unknown (OID={oid})"))))
+}
+
+fn encoding_name(id: i32) -> &'static str {
+    match id {
+        0 => "SQL_ASCII",
+        1 => "EUC_JP",
+        2 => "EUC_CN",
+        3 => "EUC_KR",
+        4 => "EUC_TW",
+        5 => "EUC_JIS_2004",
+        6 => "UTF8",
+        7 => "MULE_INTERNAL",
+        8 => "LATIN1",
+        9 => "LATIN2",
+        10 => "LATIN3",
+        11 => "LATIN4",
+        12 => "LATIN5",
+        13 => "LATIN6",
+        14 => "LATIN7",
+        15 => "LATIN8",
+        16 => "LATIN9",
+        17 => "LATIN10",
+        18 => "WIN1256",
+        19 => "WIN1258",
+        20 => "WIN866",
+        21 => "WIN874",
+        22 => "KOI8R",
+        23 => "WIN1251",
+        24 => "WIN1252",
+        _ => "",
+    }
+}
+
+fn encoding_number(name: &str) -> i32 {
+    let clean: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_uppercase();
+    if clean == "UNICODE" {
+        return 6;
+    }
+    (0..=24).find(|&i| encoding_name(i).replace('_', "") == clean).unwrap_or(-1)
+}
+
+fn count_nulls(c: &Call<'_>, a: &[Datum], want_null: bool) -> Out {
+    let n = if c.types.variadic_array {
+        match a.first() {
+            Some(Datum::Array(array)) => array.values.iter().filter(|v| v.is_null() == want_null).count(),
+            _ => return Ok(Datum::Null),
+        }
+    } else {
+        a.iter().filter(|v| v.is_null() == want_null).count()
+    };
+    Ok(Datum::Int4(i32::try_from(n).unwrap_or(i32::MAX)))
+}
+
+fn uuid(_: &mut Call<'_>, _: &[Datum]) -> Out {
+    let mut b: [u8; 16] = rand::random();
+    b[6] = b[6] & 0x0F | 0x40;
+    b[8] = b[8] & 0x3F | 0x80;
+    Ok(Datum::Uuid(b))
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Sizes
+
+/// Units of `pg_size_pretty`: name, limit below which it is used (in that unit), bits to the next.
+const UNITS: [(&str, i64); 6] = [
+    ("bytes", 10 * 1024),
+    ("kB", 20 * 1024 - 1),
+    ("MB", 20 * 1024 - 1),
+    ("GB", 20 * 1024 - 1),
+    ("TB", 20 * 1024 - 1),
+    ("PB", i64::MAX),
+];
+
+fn half_rounded(v: i128) -> i128 {
+    (v + if v < 0 { -1 } else { 1 }) / 2
+}
+
+fn size_pretty(mut size: i128) -> String {
+    for (i, (name, limit)) in UNITS.iter().enumerate() {
+        let rounding = i > 0;
+        if size.abs() < i128::from(*limit) || i + 1 == UNITS.len() {
+            let shown = if rounding { half_rounded(size) } else { size };
+            return format!("{shown} {name}");
+        }
+        // One bit is kept for rounding once in the units above bytes.
+        size >>= if i == 0 { 9 } else { 10 };
+    }
+    String::new()
+}
+
+fn size_pretty_any(_: &mut Call<'_>, a: &[Datum]) -> Out {
+    let size = match &a[0] {
+        Datum::Int8(v) => i128::from(*v),
+        Datum::Numeric(n) => {
+            if n.abs() < Numeric::from(10_240i64) {
+                return Ok(Datum::from(format!("{n} bytes")));
+            }
+            n.trunc(0)?.to_i128().ok_or_else(|| super::integer::out_of_range("bigint"))?
+        }
+        other => return Err(other.mismatch("Int8")),
+    };
+    // Shifts round toward minus infinity; sizes are symmetric about zero.
+    let text = if size < 0 { format!("-{}", size_pretty(-size)) } else { size_pretty(size) };
+    Ok(Datum::from(text))
+}
+
+fn size_bytes(_: &mut Call<'_>, a: &[Datum]) -> Out {
+    let s = a[0].as_str()?;
+    let t = s.trim();
+    let fail = |what: Option<&str>| {
+        let e = SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid size: \"{s}\""));
+        match what {
+            Some(unit) => e
+                .detail(format!("Invalid size unit: \"{unit}\"."))
+                .hint("Valid units are \"bytes\", \"B\", \"kB\", \"MB\", \"GB\", \"TB\", and \"PB\"."),
+            None => e,
+        }
+    };
+    let end = t.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '-' | '+'))).unwrap_or(t.len());
+    let (number, unit) = t.split_at(end);
+    let n = Numeric::parse(number).map_err(|_| fail(None))?;
+    let unit = unit.trim();
+    let shift: u32 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" | "bytes" => 0,
+        "kb" => 10,
+        "mb" => 20,
+        "gb" => 30,
+        "tb" => 40,
+        "pb" => 50,
+        _ => return Err(fail(Some(unit))),
+    };
+    n.mul(&Numeric::from(1i64 << shift))?.to_integer("bigint").map(Datum::Int8)
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// WAL positions
+
+fn lsn_plus(a: &[Datum], by: &Numeric) -> Out {
+    let lsn = Numeric::from(a[0].as_lsn()?);
+    if by.is_nan() {
+        return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "cannot add NaN to pg_lsn"));
+    }
+    let sum = lsn.add(by)?;
+    sum.to_i128()
+        .and_then(|v| u64::try_from(v).ok())
+        .map(Datum::Lsn)
+        .ok_or_else(|| SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "pg_lsn out of range"))
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Ranges
+
+fn as_range(d: &Datum) -> Result<&Arc<RangeValue>, SqlError> {
+    match d {
+        Datum::Range(r) => Ok(r),
+        other => Err(other.mismatch("Range")),
+    }
+}
+
+fn construct(c: &mut Call<'_>, a: &[Datum]) -> Out {
+    let subtype = range::subtype(c.types.result)
+        .ok_or_else(|| SqlError::unsupported(format_args!("ranges of type {}", typmod::type_name(c.types.result))))?;
+    let flags = match a.get(2) {
+        None => "[)",
+        Some(Datum::Null) => {
+            return Err(SqlError::new(SqlState::DATA_EXCEPTION, "range constructor flags argument must not be null"));
+        }
+        Some(d) => d.as_str()?,
+    };
+    let (lower_inc, upper_inc) = match flags {
+        "[]" => (true, true),
+        "[)" => (true, false),
+        "(]" => (false, true),
+        "()" => (false, false),
+        _ => {
+            return Err(SqlError::new(SqlState::SYNTAX_ERROR, "invalid range bound flags")
+                .hint("Valid values are \"[]\", \"[)\", \"(]\", and \"()\"."));
+        }
+    };
+    let bounds = RangeBounds { lower: a[0].clone(), lower_inc, upper: a[1].clone(), upper_inc };
+    RangeValue::new(subtype, bounds).map(RangeValue::into_datum)
+}
+
+type Bound<'a> = (&'a Datum, bool, bool);
+
+fn lower(b: &RangeBounds) -> Bound<'_> {
+    (&b.lower, b.lower_inc, true)
+}
+
+fn upper(b: &RangeBounds) -> Bound<'_> {
+    (&b.upper, b.upper_inc, false)
+}
+
+fn overlaps(x: &RangeValue, y: &RangeValue) -> bool {
+    match (&x.bounds, &y.bounds) {
+        (Some(a), Some(b)) => compare_bounds(lower(a), upper(b)).is_le() && compare_bounds(lower(b), upper(a)).is_le(),
+        _ => false,
+    }
+}
+
+fn holds(x: &RangeValue, y: &RangeValue) -> bool {
+    match (&x.bounds, &y.bounds) {
+        (_, None) => true,
+        (None, _) => false,
+        (Some(a), Some(b)) => compare_bounds(lower(a), lower(b)).is_le() && compare_bounds(upper(a), upper(b)).is_ge(),
+    }
+}
+
+/// Do an upper bound and a lower bound meet without overlap or gap?
+fn meet(up: Bound<'_>, low: Bound<'_>) -> bool {
+    !up.0.is_null() && !low.0.is_null() && compare(up.0, low.0).is_eq() && up.1 != low.1
+}
+
+fn adjacent(x: &RangeValue, y: &RangeValue) -> bool {
+    match (&x.bounds, &y.bounds) {
+        (Some(a), Some(b)) => meet(upper(a), lower(b)) || meet(upper(b), lower(a)),
+        _ => false,
+    }
+}
+
+fn range_pair(a: &[Datum], f: impl Fn(&RangeValue, &RangeValue) -> bool) -> Out {
+    Ok(Datum::Bool(f(as_range(&a[0])?, as_range(&a[1])?)))
+}
+
+fn both(a: &[Datum], f: impl Fn(&RangeBounds, &RangeBounds) -> bool) -> Out {
+    range_pair(a, |x, y| matches!((&x.bounds, &y.bounds), (Some(p), Some(q)) if f(p, q)))
+}
+
+fn pick<'a>(x: Bound<'a>, y: Bound<'a>, greater: bool) -> Bound<'a> {
+    if compare_bounds(x, y).is_gt() == greater { x } else { y }
+}
+
+fn intersect(_: &mut Call<'_>, a: &[Datum]) -> Out {
+    let (x, y) = (as_range(&a[0])?, as_range(&a[1])?);
+    let empty = RangeValue { subtype: x.subtype, bounds: None };
+    let (Some(p), Some(q)) = (&x.bounds, &y.bounds) else { return Ok(empty.into_datum()) };
+    if !overlaps(x, y) {
+        return Ok(empty.into_datum());
+    }
+    let (low, up) = (pick(lower(p), lower(q), true), pick(upper(p), upper(q), false));
+    let bounds = RangeBounds { lower: low.0.clone(), lower_inc: low.1, upper: up.0.clone(), upper_inc: up.1 };
+    RangeValue::new(x.subtype, bounds).map(RangeValue::into_datum)
+}
+
+fn union(a: &[Datum], strict: bool) -> Out {
+    let (x, y) = (as_range(&a[0])?, as_range(&a[1])?);
+    let (Some(p), Some(q)) = (&x.bounds, &y.bounds) else {
+        return Ok(if x.bounds.is_none() { a[1].clone() } else { a[0].clone() });
+    };
+    if strict && !overlaps(x, y) && !adjacent(x, y) {
+        return Err(SqlError::new(SqlState::DATA_EXCEPTION, "result of range union would not be contiguous"));
+    }
+    let (low, up) = (pick(lower(p), lower(q), false), pick(upper(p), upper(q), true));
+    let bounds = RangeBounds { lower: low.0.clone(), lower_inc: low.1, upper: up.0.clone(), upper_inc: up.1 };
+    RangeValue::new(x.subtype, bounds).map(RangeValue::into_datum)
+}
+
+fn bound_of(a: &[Datum], f: impl Fn(&RangeBounds) -> Datum, empty: Datum) -> Out {
+    Ok(as_range(&a[0])?.bounds.as_ref().map_or(empty, f))
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Network addresses
+
+fn inet(d: &Datum) -> Result<&Arc<Inet>, SqlError> {
+    match d {
+        Datum::Inet(i) => Ok(i),
+        other => Err(other.mismatch("Inet")),
+    }
+}
+
+fn inet_datum(i: Inet) -> Datum {
+    Datum::Inet(Arc::new(i))
+}
+
+fn within(inner: &Inet, outer: &Inet, strict: bool) -> bool {
+    inner.addr.is_ipv4() == outer.addr.is_ipv4()
+        && (inner.prefix > outer.prefix || (!strict && inner.prefix == outer.prefix))
+        && Inet { addr: inner.addr, prefix: outer.prefix }.network().addr == outer.network().addr
+}
+
+fn map_addr(i: &Inet, v4: impl Fn(u32, u32) -> u32, v6: impl Fn(u128, u128) -> u128) -> IpAddr {
+    match i.addr {
+        IpAddr::V4(a) => {
+            v4(u32::from(a), u32::MAX.checked_shl(32 - u32::from(i.prefix)).unwrap_or(0)).to_be_bytes().into()
+        }
+        IpAddr::V6(a) => {
+            v6(u128::from(a), u128::MAX.checked_shl(128 - u32::from(i.prefix)).unwrap_or(0)).to_be_bytes().into()
+        }
+    }
+}
+
+/// By `prosrc`.
+pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
+    ("current_database", |c, _| Ok(Datum::Text(c.ctx.current_database()))),
+    ("current_user", |c, _| Ok(Datum::Text(c.ctx.current_user()))),
+    ("session_user", |c, _| Ok(Datum::Text(c.ctx.session_user()))),
+    ("current_schema", current_schema),
+    ("current_schemas", current_schemas),
+    ("pg_backend_pid", |c, _| Ok(Datum::Int4(c.ctx.backend_pid()))),
+    ("show_config_by_name", |c, a| show(c, a, false)),
+    ("show_config_by_name_missing_ok", |c, a| show(c, a, a[1].is_true())),
+    ("set_config_by_name", set_config),
+    ("pg_typeof", typeof_any),
+    ("format_type", format_type),
+    ("to_regclass", |c, a| to_reg(c, a, oids::REGCLASS)),
+    ("to_regtype", |c, a| to_reg(c, a, oids::REGTYPE)),
+    ("to_regnamespace", |c, a| to_reg(c, a, oids::REGNAMESPACE)),
+    ("to_regrole", |c, a| to_reg(c, a, oids::REGROLE)),
+    ("to_regcollation", |c, a| to_reg(c, a, oids::REGCOLLATION)),
+    ("to_regproc", |c, a| to_reg(c, a, oids::REGPROC)),
+    ("to_regprocedure", |c, a| to_reg(c, a, oids::REGPROCEDURE)),
+    ("to_regoper", |c, a| to_reg(c, a, oids::REGOPER)),
+    ("to_regoperator", |c, a| to_reg(c, a, oids::REGOPERATOR)),
+    ("pg_get_userbyid", userbyid),
+    ("PG_encoding_to_char", |_, a| Ok(Datum::text(encoding_name(a[0].as_i32()?)))),
+    ("PG_char_to_encoding", |_, a| Ok(Datum::Int4(encoding_number(a[0].as_str()?)))),
+    ("getdatabaseencoding", |_, _| Ok(Datum::text("UTF8"))),
+    ("pg_client_encoding", |c, _| {
+        Ok(Datum::from(c.ctx.setting("client_encoding")?.unwrap_or_else(|| "UTF8".to_owned())))
+    }),
+    ("pg_num_nulls", |c, a| count_nulls(c, a, true)),
+    ("pg_num_nonnulls", |c, a| count_nulls(c, a, false)),
+    ("gen_random_uuid", uuid),
+    ("pg_jit_available", |_, _| Ok(Datum::Bool(false))),
+    ("pg_size_pretty", size_pretty_any),
+    ("pg_size_pretty_numeric", size_pretty_any),
+    ("pg_size_bytes", size_bytes),
+    ("pg_lsn_mi", |_, a| Numeric::from(a[0].as_lsn()?).sub(&Numeric::from(a[1].as_lsn()?)).map(Datum::Numeric)),
+    ("pg_wal_lsn_diff", |_, a| Numeric::from(a[0].as_lsn()?).sub(&Numeric::from(a[1].as_lsn()?)).map(Datum::Numeric)),
+    ("pg_lsn_pli", |_, a| lsn_plus(a, a[1].as_numeric()?)),
+    ("pg_lsn_mii", |_, a| lsn_plus(a, &a[1].as_numeric()?.neg())),
+    ("numeric_pl_pg_lsn@1700,3220", |_, a| lsn_plus(&a[1..], a[0].as_numeric()?)),
+    ("numeric_pg_lsn", |_, a| a[0].as_numeric()?.to_integer("pg_lsn").map(Datum::Lsn)),
+    ("pg_lsn_larger", |_, a| Ok(Datum::Lsn(a[0].as_lsn()?.max(a[1].as_lsn()?)))),
+    ("pg_lsn_smaller", |_, a| Ok(Datum::Lsn(a[0].as_lsn()?.min(a[1].as_lsn()?)))),
+    ("range_constructor2", construct),
+    ("range_constructor3", construct),
+    ("range_contains", |_, a| range_pair(a, holds)),
+    ("range_contained_by", |_, a| range_pair(a, |x, y| holds(y, x))),
+    ("range_contains_elem", |_, a| Ok(Datum::Bool(as_range(&a[0])?.contains(&a[1])))),
+    ("elem_contained_by_range", |_, a| Ok(Datum::Bool(as_range(&a[1])?.contains(&a[0])))),
+    ("range_overlaps", |_, a| range_pair(a, overlaps)),
+    ("range_adjacent", |_, a| range_pair(a, adjacent)),
+    ("range_before", |_, a| both(a, |p, q| compare_bounds(upper(p), lower(q)).is_lt())),
+    ("range_after", |_, a| both(a, |p, q| compare_bounds(lower(p), upper(q)).is_gt())),
+    ("range_overleft", |_, a| both(a, |p, q| compare_bounds(upper(p), upper(q)).is_le())),
+    ("range_overright", |_, a| both(a, |p, q| compare_bounds(lower(p), lower(q)).is_ge())),
+    ("range_intersect", intersect),
+    ("range_union", |_, a| union(a, true)),
+    ("range_merge", |_, a| union(a, false)),
+    ("range_lower", |_, a| bound_of(a, |b| b.lower.clone(), Datum::Null)),
+    ("range_upper", |_, a| bound_of(a, |b| b.upper.clone(), Datum::Null)),
+    ("range_empty", |_, a| Ok(Datum::Bool(as_range(&a[0])?.bounds.is_none()))),
+    ("range_lower_inc", |_, a| bound_of(a, |b| Datum::Bool(b.lower_inc), Datum::Bool(false))),
+    ("range_upper_inc", |_, a| bound_of(a, |b| Datum::Bool(b.upper_inc), Datum::Bool(false))),
+    ("range_lower_inf", |_, a| bound_of(a, |b| Datum::Bool(b.lower.is_null()), Datum::Bool(false))),
+    ("range_upper_inf", |_, a| bound_of(a, |b| Datum::Bool(b.upper.is_null()), Datum::Bool(false))),
+    ("network_sub", |_, a| Ok(Datum::Bool(within(inet(&a[0])?, inet(&a[1])?, true)))),
+    ("network_subeq", |_, a| Ok(Datum::Bool(within(inet(&a[0])?, inet(&a[1])?, false)))),
+    ("network_sup", |_, a| Ok(Datum::Bool(within(inet(&a[1])?, inet(&a[0])?, true)))),
+    ("network_supeq", |_, a| Ok(Datum::Bool(within(inet(&a[1])?, inet(&a[0])?, false)))),
+    ("network_overlap", |_, a| {
+        let (x, y) = (inet(&a[0])?, inet(&a[1])?);
+        Ok(Datum::Bool(within(x, y, false) || within(y, x, false)))
+    }),
+    ("network_host", |_, a| Ok(Datum::from(inet(&a[0])?.addr.to_string()))),
+    ("network_masklen", |_, a| Ok(Datum::Int4(i32::from(inet(&a[0])?.prefix)))),
+    ("network_family", |_, a| Ok(Datum::Int4(if inet(&a[0])?.addr.is_ipv4() { 4 } else { 6 }))),
+    ("network_network", |_, a| Ok(inet_datum(inet(&a[0])?.network()))),
+    ("network_broadcast", |_, a| {
+        let i = inet(&a[0])?;
+        Ok(inet_datum(Inet { addr: map_addr(i, |v, m| v | !m, |v, m| v | !m), prefix: i.prefix }))
+    }),
+    ("network_netmask", |_, a| Ok(inet_datum(Inet::host(map_addr(inet(&a[0])?, |_, m| m, |_, m| m))))),
+    ("network_hostmask", |_, a| Ok(inet_datum(Inet::host(map_addr(inet(&a[0])?, |_, m| !m, |_, m| !m))))),
+];

@@ -16,6 +16,7 @@ mod float;
 mod integer;
 mod json;
 mod misc;
+pub(crate) mod names;
 mod numeric;
 mod pattern;
 pub mod registry;

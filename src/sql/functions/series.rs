@@ -128,4 +128,10 @@ pub(super) const SETS: &[(&str, SetFn)] = &[
     ("array_unnest", unnest),
     ("generate_subscripts", |c, a| subscripts(c, a, a.get(2).is_some_and(Datum::is_true))),
     ("generate_subscripts_nodir", |c, a| subscripts(c, a, false)),
+    ("text_to_table", |_, a| super::array::split_text(a).map(rows)),
+    ("text_to_table_null", |_, a| super::array::split_text(a).map(rows)),
+    ("regexp_split_to_table", |_, a| super::pattern::split(a).map(rows)),
+    ("regexp_split_to_table_no_flags", |_, a| super::pattern::split(a).map(rows)),
+    ("regexp_matches", |_, a| super::pattern::matches(a).map(rows)),
+    ("regexp_matches_no_flags", |_, a| super::pattern::matches(a).map(rows)),
 ];

@@ -116,7 +116,7 @@ pub fn lookup_reg(type_oid: Oid, s: &str, io: &IoSettings) -> Result<Option<Oid>
         };
     }
     if matches!(type_oid, oids::REGPROC | oids::REGPROCEDURE | oids::REGOPER | oids::REGOPERATOR) {
-        return crate::sql::types::settings::lookup_function(type_oid, s, io);
+        return crate::sql::functions::names::lookup(type_oid, s, io);
     }
     let Some(kind) = kind_of(type_oid) else {
         return Err(SqlError::unsupported(format_args!("input of type {}", typmod::type_name(type_oid))));
@@ -165,7 +165,7 @@ pub fn write_reg(type_oid: Oid, oid: Oid, out: &mut Vec<u8>, io: &IoSettings) ->
     let name = if type_oid == oids::REGTYPE {
         Some(typmod::format_type_with(oid, None, io)?).filter(|s| s != "???")
     } else if matches!(type_oid, oids::REGPROC | oids::REGPROCEDURE | oids::REGOPER | oids::REGOPERATOR) {
-        super::settings::function_name(type_oid, oid, io)?
+        crate::sql::functions::names::text(type_oid, oid, io)?
     } else {
         match (kind_of(type_oid), &io.names) {
             (Some(kind), Some(names)) => {

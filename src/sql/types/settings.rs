@@ -159,27 +159,3 @@ pub trait NameLookup: Send + Sync {
         Ok(None)
     }
 }
-
-/// How `regproc` and `regoper` values read and write built-in functions and operators. The function registry, which stands
-/// above the types, installs it.
-pub struct FunctionNames {
-    /// (type, text) to OID.
-    pub lookup: fn(Oid, &str, &IoSettings) -> Result<Option<Oid>, SqlError>,
-    /// (type, OID) to text.
-    pub name: fn(Oid, Oid, &IoSettings) -> Result<Option<String>, SqlError>,
-}
-
-static FUNCTION_NAMES: std::sync::OnceLock<FunctionNames> = std::sync::OnceLock::new();
-
-/// Installs the hooks; later calls change nothing.
-pub fn install_function_names(hooks: FunctionNames) {
-    let _already_installed = FUNCTION_NAMES.set(hooks);
-}
-
-pub(crate) fn lookup_function(type_oid: Oid, text: &str, io: &IoSettings) -> Result<Option<Oid>, SqlError> {
-    FUNCTION_NAMES.get().map_or(Ok(None), |h| (h.lookup)(type_oid, text, io))
-}
-
-pub(crate) fn function_name(type_oid: Oid, oid: Oid, io: &IoSettings) -> Result<Option<String>, SqlError> {
-    FUNCTION_NAMES.get().map_or(Ok(None), |h| (h.name)(type_oid, oid, io))
-}
