@@ -10,6 +10,7 @@ pub mod copy;
 pub(crate) mod ddl;
 pub mod eval;
 pub mod front_end;
+pub(crate) mod loader;
 pub mod plan;
 pub mod portal;
 pub mod setting;

@@ -29,7 +29,11 @@ pub fn run(session: &mut SessionContext, prepared: &Arc<Prepared>, _params: &[Da
     if let Some(tag) = super::setting::run(session, statement, sink)? {
         return Ok(PortalStatus::Complete(tag));
     }
-    run_node(session, &statement.node, &statement.source).map(PortalStatus::Complete)
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others return no rows")]
+    match &*statement.node {
+        NodeEnum::CopyStmt(s) => super::copy::run(session, s, statement, sink),
+        node => run_node(session, node, &statement.source).map(PortalStatus::Complete),
+    }
 }
 
 /// Runs a statement that returns no rows, and gives its command tag.

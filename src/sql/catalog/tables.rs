@@ -246,7 +246,7 @@ impl<'a> CatalogWriter<'a> {
                 None => false,
             };
             let handle = index_handle(def, index.oid, self.database);
-            let mut probe = CatalogProbe { ctx: &self.ctx, heap: heap_handle(def, self.database), txn: self.txn };
+            let mut probe = HeapProbe::new(&self.ctx, heap_handle(def, self.database), self.txn);
             // A new version with the same key is no duplicate of its own older one.
             let unique = (index.unique && !same).then_some((&mut probe as &mut dyn UniqueProbe, key.len()));
             if let Inserted::Duplicate(_) = btree::insert(&self.ctx, xid, &handle, &key, tid, unique)? {
@@ -283,14 +283,22 @@ fn duplicate(def: &CatalogDef, index: &IndexDef, values: &[Datum]) -> SqlError {
     .constraint("pg_catalog", def.name, index.name)
 }
 
-/// Asks a catalog's heap whether a row with an equal key counts.
-struct CatalogProbe<'a> {
+/// Asks a heap whether a row with an equal key counts for a unique check by a transaction.
+#[derive(Debug)]
+pub struct HeapProbe<'a> {
     ctx: &'a AccessCtx,
     heap: RelHandle,
     txn: &'a Transaction,
 }
 
-impl UniqueProbe for CatalogProbe<'_> {
+impl<'a> HeapProbe<'a> {
+    /// A probe into the table that the index is on.
+    pub fn new(ctx: &'a AccessCtx, heap: RelHandle, txn: &'a Transaction) -> Self {
+        Self { ctx, heap, txn }
+    }
+}
+
+impl UniqueProbe for HeapProbe<'_> {
     fn check(&mut self, tid: Tid) -> Result<btree::Liveness, AccessError> {
         Ok(match heap::liveness(self.ctx, self.txn, &self.heap, tid)? {
             heap::Liveness::Dead => btree::Liveness::Dead,

@@ -1,0 +1,234 @@
+//! Putting many rows into a table: COPY FROM, CREATE TABLE AS. Rows go to the heap a page at a time, then their index entries.
+
+use std::sync::Arc;
+
+use afterimage_wal::Xid;
+
+use super::ddl::index::{bind_expressions, key_text};
+use super::eval::{Exec, ExecState};
+use super::front_end::TableExpr;
+use crate::access::btree::{self, Inserted, UniqueProbe};
+use crate::access::{RelHandle, Tid, heap};
+use crate::executor::SessionContext;
+use crate::sql::catalog::relation::{Index, Relation};
+use crate::sql::catalog::tables::HeapProbe;
+use crate::sql::types::{Datum, oids, row, text_out};
+use crate::sqlstate::{SqlError, SqlState};
+
+/// Rows kept before they are written.
+const BATCH_ROWS: usize = 1000;
+/// Bytes of rows kept before they are written.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// Writes rows to one table.
+pub(crate) struct Loader {
+    relation: Arc<Relation>,
+    handle: RelHandle,
+    indexes: Vec<LoadIndex>,
+    checks: Vec<(Arc<str>, TableExpr)>,
+    /// Generated columns: position, expression.
+    generated: Vec<(usize, TableExpr)>,
+    rows: Vec<Vec<u8>>,
+    values: Vec<Vec<Datum>>,
+    bytes: usize,
+    written: u64,
+    tids: Vec<Tid>,
+    key: Vec<u8>,
+}
+
+struct LoadIndex {
+    index: Arc<Index>,
+    handle: RelHandle,
+    expressions: Vec<TableExpr>,
+    predicate: Option<TableExpr>,
+}
+
+impl std::fmt::Debug for Loader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loader").field("relation", &self.relation.name).field("written", &self.written).finish_non_exhaustive()
+    }
+}
+
+impl Loader {
+    /// A loader of a table that the caller locked.
+    pub(crate) fn new(ctx: &mut SessionContext, relation: Arc<Relation>) -> Result<Self, SqlError> {
+        let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
+        let front_end = ctx.front_end;
+        let mut indexes = Vec::new();
+        for index in relation.indexes.iter().filter(|i| i.ready) {
+            let (expressions, predicate) = bind_expressions(ctx, &relation, index)?;
+            let handle = relation.index_handle(index);
+            indexes.push(LoadIndex { index: index.clone(), handle, expressions, predicate });
+        }
+        let mut checks = Vec::new();
+        for check in &relation.checks {
+            let target = Some((oids::BOOL, -1));
+            let expr =
+                front_end.table_expression_text(ctx, &check.expression, Some(&relation), target, "check constraints")?;
+            checks.push((check.name.clone(), expr));
+        }
+        let mut generated = Vec::new();
+        for (i, column) in relation.columns.iter().enumerate() {
+            if let (true, Some(text)) = (column.generated && !column.dropped, &column.default) {
+                let target = Some((column.type_oid, column.typmod));
+                let what = "column generation expressions";
+                generated.push((i, front_end.table_expression_text(ctx, text, Some(&relation), target, what)?));
+            }
+        }
+        Ok(Self {
+            relation,
+            handle,
+            indexes,
+            checks,
+            generated,
+            rows: Vec::new(),
+            values: Vec::new(),
+            bytes: 0,
+            written: 0,
+            tids: Vec::new(),
+            key: Vec::new(),
+        })
+    }
+
+    /// Rows taken so far.
+    pub(crate) fn count(&self) -> u64 {
+        self.written + u64::try_from(self.rows.len()).unwrap_or(0)
+    }
+
+    /// Takes a row: a value per attribute, dropped ones included.
+    pub(crate) fn add(&mut self, ctx: &mut SessionContext, mut values: Vec<Datum>) -> Result<(), SqlError> {
+        for (i, expr) in &self.generated {
+            let mut state = ExecState::bare();
+            values[*i] = expr.code.eval(&mut Exec { session: ctx, state: &mut state }, &values)?;
+        }
+        self.check(ctx, &values)?;
+        let mut bytes = Vec::new();
+        row::encode(&self.relation.desc, &values, &mut bytes)?;
+        self.bytes += bytes.len();
+        self.rows.push(bytes);
+        if !self.indexes.is_empty() {
+            self.values.push(values);
+        }
+        if self.rows.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES {
+            self.flush(ctx)?;
+        }
+        Ok(())
+    }
+
+    fn check(&self, ctx: &mut SessionContext, values: &[Datum]) -> Result<(), SqlError> {
+        let relation = &self.relation;
+        for (column, value) in relation.columns.iter().zip(values) {
+            if column.not_null && !column.dropped && value.is_null() {
+                let message = format!(
+                    "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
+                    column.name, relation.name
+                );
+                return Err(SqlError::new(SqlState::NOT_NULL_VIOLATION, message)
+                    .detail(failing_row(ctx, relation, values)?)
+                    .column(&relation.namespace_name, &relation.name, &column.name));
+            }
+        }
+        for (name, expr) in &self.checks {
+            let mut state = ExecState::bare();
+            let holds = expr.code.eval(&mut Exec { session: ctx, state: &mut state }, values)?;
+            if matches!(holds, Datum::Bool(false)) {
+                let message =
+                    format!("new row for relation \"{}\" violates check constraint \"{name}\"", relation.name);
+                return Err(SqlError::new(SqlState::CHECK_VIOLATION, message)
+                    .detail(failing_row(ctx, relation, values)?)
+                    .constraint(&relation.namespace_name, &relation.name, name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is kept.
+    pub(crate) fn flush(&mut self, ctx: &mut SessionContext) -> Result<(), SqlError> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        ctx.check_cancel()?;
+        let access = ctx.access();
+        self.tids.clear();
+        heap::multi_insert(&access, ctx.transaction()?, &self.handle, &self.rows, &mut self.tids)?;
+        self.written += u64::try_from(self.rows.len()).unwrap_or(0);
+        self.rows.clear();
+        self.bytes = 0;
+        let values = std::mem::take(&mut self.values);
+        for (values, &tid) in values.iter().zip(&self.tids) {
+            insert_entries(ctx, &self.relation, &self.handle, &self.indexes, values, tid, &mut self.key)?;
+        }
+        Ok(())
+    }
+}
+
+fn insert_entries(
+    ctx: &mut SessionContext,
+    relation: &Relation,
+    heap: &RelHandle,
+    indexes: &[LoadIndex],
+    values: &[Datum],
+    tid: Tid,
+    key: &mut Vec<u8>,
+) -> Result<(), SqlError> {
+    let access = ctx.access();
+    for load in indexes {
+        let mut state = ExecState::bare();
+        if let Some(predicate) = &load.predicate {
+            let holds = predicate.code.eval(&mut Exec { session: ctx, state: &mut state }, values)?;
+            if !holds.is_true() {
+                continue;
+            }
+        }
+        let mut key_values = Vec::with_capacity(load.index.n_key);
+        let mut expressions = load.expressions.iter();
+        for column in load.index.keys() {
+            key_values.push(match usize::try_from(column.attnum).ok().and_then(|n| n.checked_sub(1)) {
+                Some(i) => values.get(i).cloned().unwrap_or_default(),
+                None => match expressions.next() {
+                    Some(e) => e.code.eval(&mut Exec { session: ctx, state: &mut state }, values)?,
+                    None => Datum::Null,
+                },
+            });
+        }
+        key.clear();
+        let unique = load.index.encode_key(&key_values, key)?;
+        let xid: Xid = ctx.transaction()?.xid()?;
+        let inserted = {
+            let mut probe = HeapProbe::new(&access, *heap, ctx.transaction()?);
+            let probe = unique.then_some((&mut probe as &mut dyn UniqueProbe, key.len()));
+            btree::insert(&access, xid, &load.handle, key, tid, probe)?
+        };
+        if let Inserted::Duplicate(_) = inserted {
+            let name = &load.index.name;
+            let message = format!("duplicate key value violates unique constraint \"{name}\"");
+            let key = key_text(ctx, relation, &load.index, &key_values)?;
+            return Err(SqlError::new(SqlState::UNIQUE_VIOLATION, message)
+                .detail(format!("Key {key} already exists."))
+                .constraint(&relation.namespace_name, &relation.name, name));
+        }
+    }
+    Ok(())
+}
+
+/// `Failing row contains (1, abc, null).` PostgreSQL: `ExecBuildSlotValueDescription`.
+pub(crate) fn failing_row(ctx: &SessionContext, relation: &Relation, values: &[Datum]) -> Result<String, SqlError> {
+    const MAX: usize = 64;
+    let mut parts = Vec::new();
+    for (column, value) in relation.columns.iter().zip(values).filter(|(c, _)| !c.dropped) {
+        if value.is_null() {
+            parts.push("null".to_owned());
+            continue;
+        }
+        let mut out = Vec::new();
+        text_out(value, column.type_oid, &mut out, ctx.io())?;
+        let text = String::from_utf8_lossy(&out);
+        if text.len() <= MAX {
+            parts.push(text.into_owned());
+        } else {
+            let end = (0..=MAX).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+            parts.push(format!("{}...", &text[..end]));
+        }
+    }
+    Ok(format!("Failing row contains ({}).", parts.join(", ")))
+}
