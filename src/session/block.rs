@@ -107,6 +107,9 @@ impl Session {
             deferrable: settings.bool(Setting::DefaultTransactionDeferrable),
             level: level(settings.str(Setting::SynchronousCommit)),
         };
+        if options.read_only && self.engine.is_in_recovery() {
+            settings.set_internal(Setting::TransactionReadOnly, Value::Bool(true), SetScope::Local);
+        }
         self.ctx.transaction = Some(self.engine.ctx().txns.begin(&self.ctx.proc, options));
     }
 

@@ -1,8 +1,10 @@
 //! One client's loop: a message in, its work done, one write when nothing more is waiting to be read.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use rustc_hash::FxHashMap;
 
 use super::block::Block;
@@ -126,7 +128,14 @@ impl Session {
         let began = std::time::Instant::now();
         self.take_settings();
         self.conn.out.key_data(self.registered.entry.pid, self.registered.secret);
-        let end = self.serve().await;
+        // A bug in one session must not touch the others. What it had open is undone as after any error that ends a session.
+        let end = match AssertUnwindSafe(self.serve()).catch_unwind().await {
+            Ok(end) => end,
+            Err(_) => {
+                let _told = self.fail(SqlError::internal("internal error: the session panicked").fatal());
+                End::Fatal
+            }
+        };
         if matches!(end, End::Fatal) {
             // Best effort: a client that does not read must not keep the session.
             let _told = tokio::time::timeout(Duration::from_secs(5), self.conn.flush()).await;

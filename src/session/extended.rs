@@ -9,6 +9,7 @@ use super::client::{End, Session};
 use super::output::{RowWriter, describe, format_of};
 use super::query::{duplicate_portal, duplicate_statement, ends_block, unknown_statement};
 use super::registry::now;
+use crate::control::log::{self, Entry, Level};
 use crate::executor::{ColumnDesc, Portal, PortalStatus, Prepared, SessionContext, StmtKind};
 use crate::sql::types::{Datum, Oid, binary_recv, text_in};
 use crate::sql;
@@ -293,6 +294,11 @@ impl Session {
             return Err(aborted());
         }
         self.begin_unless_failed();
+        if self.is_logged(&entry.kind) && !entry.done {
+            let name = if name.is_empty() { "<unnamed>" } else { name };
+            let line = format!("execute {name}: {}", super::client::redact(&text));
+            log::emit(Some(&self.who), &Entry::new(Level::Log, &line));
+        }
         let began = std::time::Instant::now();
         let _deadline = self.deadline();
         let complete = self.execute_portal(&mut entry, max_rows).await?;

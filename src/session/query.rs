@@ -396,13 +396,18 @@ impl Session {
 
     // ---- logging
 
-    fn log_statement(&self, text: &str, statements: &[RawStmt]) -> bool {
-        let wanted = match self.ctx.settings.str(Setting::LogStatement) {
+    /// Whether `log_statement` asks for statements of this kind.
+    pub(super) fn is_logged(&self, kind: &StmtKind) -> bool {
+        match self.ctx.settings.str(Setting::LogStatement) {
             "all" => true,
-            "mod" => statements.iter().any(|s| !matches!(s.kind(), StmtKind::Select | StmtKind::Show | StmtKind::Set | StmtKind::Explain | StmtKind::Transaction(_))),
-            "ddl" => statements.iter().any(|s| matches!(s.kind(), StmtKind::Utility)),
+            "mod" => matches!(kind, StmtKind::Modify | StmtKind::Copy | StmtKind::Utility | StmtKind::Execute),
+            "ddl" => matches!(kind, StmtKind::Utility),
             _ => false,
-        };
+        }
+    }
+
+    fn log_statement(&self, text: &str, statements: &[RawStmt]) -> bool {
+        let wanted = statements.iter().any(|s| self.is_logged(&s.kind()));
         if wanted {
             let line = format!("statement: {}", redact(text));
             log::emit(Some(&self.who), &Entry::new(Level::Log, &line));

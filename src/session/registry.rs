@@ -210,6 +210,11 @@ impl Registry {
         }
     }
 
+    /// Replication connections.
+    pub fn sender_count(&self) -> usize {
+        self.sessions.lock().values().filter(|s| s.activity.lock().replication).count()
+    }
+
     /// Takes a place among `max` clients of which `reserved` are for superusers.
     pub(super) fn take_place(&self, entry: &SessionEntry, max: usize, reserved: usize, superuser: bool) -> Result<(), bool> {
         let sessions = self.sessions.lock();

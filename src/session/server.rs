@@ -190,7 +190,21 @@ pub fn run(invocation: &Invocation, supervisor: i32) -> u8 {
         }
     };
     log::configure(&config.current());
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("session").build() {
+    std::panic::set_hook(Box::new(|info| {
+        let text = format!("panic: {info}");
+        let backtrace = std::backtrace::Backtrace::force_capture().to_string();
+        let mut entry = Entry::new(Level::Log, &text);
+        entry.detail = Some(&backtrace);
+        log::emit(None, &entry);
+    }));
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("session")
+        // Only touched pages count. Statements nest deeply; the parser and the planner bound how deep.
+        .thread_stack_size(16 << 20)
+        // A session that waits for a lock keeps a thread; if these could run out, whoever holds the lock might never run again.
+        .max_blocking_threads(1 << 16)
+        .build() {
         Ok(runtime) => runtime,
         Err(e) => {
             say(Level::Fatal, &format!("could not start threads: {e}"));

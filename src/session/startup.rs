@@ -126,7 +126,15 @@ async fn log_in(server: &Arc<Server>, conn: &mut Connection, who: &mut Who) -> R
         return Err(AuthError::Refused(error.fatal(), None));
     }
     let database = if wish.physical_replication { None } else { Some(find_database(&catalog, &wish.database)?) };
-    if !wish.walsender {
+    if wish.walsender {
+        let max = usize::try_from(settings.int(Setting::MaxWalSenders)).unwrap_or(10);
+        if server.registry.sender_count() >= max {
+            return Err(fatal(
+                SqlState::TOO_MANY_CONNECTIONS,
+                format!("number of requested standby connections exceeds max_wal_senders (currently {max})"),
+            ));
+        }
+    } else {
         let max = usize::try_from(settings.int(Setting::MaxConnections)).unwrap_or(100);
         let reserved = usize::try_from(settings.int(Setting::SuperuserReservedConnections)).unwrap_or(3);
         server.registry.take_place(&registered.entry, max, reserved, role.superuser).map_err(|full| {
