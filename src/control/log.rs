@@ -1,4 +1,4 @@
-//! The text log: `LEVEL:  message` lines in PostgreSQL's form, to stderr.
+//! The text log: `LEVEL:  message` lines in PostgreSQL's form, to stderr, or to files ([`super::log_files`]).
 //!
 //! Any layer logs by `tracing`: `info!` is LOG, `warn!` WARNING, `error!` ERROR, `debug!` DEBUG1, `trace!` DEBUG2. The fields `severity`
 //! (another level name), `detail`, `hint`, `context`, `statement` and `sqlstate` are understood. Sessions log through [`emit`], which also
@@ -17,6 +17,7 @@ use tracing::field::{Field, Visit};
 use tracing::span;
 use tracing::{Event, Metadata, Subscriber};
 
+use super::log_files::LogFiles;
 use crate::config::{Setting, Settings};
 
 /// Severity, in the order `log_min_messages` compares.
@@ -140,8 +141,9 @@ struct Logger {
     /// Least level written, a [`Level`]. Relaxed: a line more or less at a change does not matter.
     min: AtomicU8,
     lines: AtomicU64,
-    /// One writer at a time, so that lines do not mix. Rank 100: nothing is taken while held; held across the write.
-    out: Mutex<()>,
+    /// One writer at a time, so that lines do not mix; and the files, with `logging_collector`. Rank 100: nothing is taken while
+    /// held; held across the write.
+    out: Mutex<Option<LogFiles>>,
 }
 
 fn logger() -> &'static Logger {
@@ -150,7 +152,7 @@ fn logger() -> &'static Logger {
         format: ArcSwap::from_pointee(Format { prefix: "%m [%p] ".into(), zone: TimeZone::UTC }),
         min: AtomicU8::new(Level::Warning as u8),
         lines: AtomicU64::new(0),
-        out: Mutex::new(()),
+        out: Mutex::new(None),
     })
 }
 
@@ -162,10 +164,12 @@ pub fn install() {
 
 /// Applies the logging settings.
 pub fn configure(settings: &Settings) {
-    let zone = settings.str(Setting::LogTimezone);
-    let zone = TimeZone::get(zone).or_else(|_| TimeZone::posix(zone)).unwrap_or(TimeZone::UTC);
     let log = logger();
-    log.format.store(std::sync::Arc::new(Format { prefix: settings.str(Setting::LogLinePrefix).to_owned(), zone }));
+    let prefix = settings.str(Setting::LogLinePrefix).to_owned();
+    log.format.store(std::sync::Arc::new(Format { prefix, zone: zone_of(settings) }));
+    if let Some(files) = log.out.lock().as_mut() {
+        files.configure(settings);
+    }
     log.min.store(Level::from_label(settings.str(Setting::LogMinMessages)) as u8, Ordering::Relaxed);
 }
 
@@ -185,7 +189,8 @@ pub fn emit(who: Option<&Who>, entry: &Entry<'_>) {
     let format = log.format.load();
     let now = Timestamp::now();
     let mut prefix = String::with_capacity(64);
-    write_prefix(&mut prefix, &format, who, now, log.lines.fetch_add(1, Ordering::Relaxed) + 1, entry.sqlstate);
+    let line_number = log.lines.fetch_add(1, Ordering::Relaxed) + 1;
+    write_prefix(&mut prefix, &format, who, now, line_number, entry.sqlstate);
     let mut out = String::with_capacity(256);
     let mut line = |label: &str, text: &str| {
         out.push_str(&prefix);
@@ -211,9 +216,48 @@ pub fn emit(who: Option<&Who>, entry: &Entry<'_>) {
             line(label, text);
         }
     }
-    let _one_at_a_time = log.out.lock();
-    // Nothing can be told to anyone if stderr itself fails.
-    let _unreportable = std::io::stderr().write_all(out.as_bytes());
+    let mut files = log.out.lock();
+    match files.as_mut() {
+        Some(files) => files.write(&out, who, entry, now, line_number, &format.zone),
+        None => {
+            // Nothing can be told to anyone if stderr itself fails.
+            let _unreportable = std::io::stderr().write_all(out.as_bytes());
+        }
+    }
+}
+
+/// Sends the log to files from now on, as the settings ask (`logging_collector`). The supervisor follows the server process's files.
+///
+/// # Errors
+/// The directory or the first file cannot be made.
+pub fn collect(settings: &Settings, data_dir: &std::path::Path, follow: bool) -> std::io::Result<()> {
+    let zone = zone_of(settings);
+    let files = LogFiles::open(settings, data_dir, follow, &zone)?;
+    *logger().out.lock() = Some(files);
+    Ok(())
+}
+
+/// Goes on to new files; false if the log is not collected into files.
+///
+/// # Errors
+/// The new file cannot be made; the old one stays.
+pub fn rotate() -> std::io::Result<bool> {
+    let log = logger();
+    let zone = log.format.load().zone.clone();
+    match log.out.lock().as_mut() {
+        Some(files) => files.rotate(Timestamp::now(), &zone).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// Name of the current file for `stderr`, `csvlog` or `jsonlog`; with `None`, of the first there is.
+pub fn current_file(destination: Option<&str>) -> Option<String> {
+    logger().out.lock().as_ref().and_then(|files| files.name_of(destination))
+}
+
+fn zone_of(settings: &Settings) -> TimeZone {
+    let zone = settings.str(Setting::LogTimezone);
+    TimeZone::get(zone).or_else(|_| TimeZone::posix(zone)).unwrap_or(TimeZone::UTC)
 }
 
 fn write_prefix(out: &mut String, format: &Format, who: Option<&Who>, now: Timestamp, line: u64, sqlstate: &str) {
@@ -276,7 +320,12 @@ fn unknown_if_empty(text: Option<&str>) -> String {
 }
 
 fn time(format: &Format, at: Timestamp, millis: bool) -> String {
-    let z = Zoned::new(at, format.zone.clone());
+    time_text(&format.zone, at, millis)
+}
+
+/// `2026-11-21 02:08:26.143 UTC`.
+pub(super) fn time_text(zone: &TimeZone, at: Timestamp, millis: bool) -> String {
+    let z = Zoned::new(at, zone.clone());
     let abbreviation = z.strftime("%Z").to_string();
     if millis {
         format!("{}.{:03} {abbreviation}", z.strftime("%Y-%m-%d %H:%M:%S"), z.millisecond())

@@ -6,6 +6,7 @@ pub mod control_state;
 pub mod control_store;
 pub mod error;
 pub mod log;
+mod log_files;
 pub mod node_state;
 pub mod oids;
 pub mod pid_file;

@@ -224,6 +224,17 @@ pub fn run(invocation: &Invocation) -> u8 {
         fatal(&format!("could not create file \"{}\": {e}", pid_file::OPTS_FILE), None, None);
         return 1;
     }
+    if settings.bool(Setting::LoggingCollector) {
+        let directory = settings.str(Setting::LogDirectory);
+        let hint = format!("Future log output will appear in directory \"{directory}\".");
+        let mut entry = log::Entry::new(Level::Log, "redirecting log output to logging collector process");
+        entry.hint = Some(&hint);
+        log::emit(None, &entry);
+        if let Err(e) = log::collect(&settings, dir, true) {
+            fatal(&format!("could not follow the log files: {e}"), None, None);
+            return 1;
+        }
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(r) => r,
         Err(e) => {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::server::Server;
 use crate::config::{Setting, flag, lookup};
+use crate::control::log;
 use crate::executor::{ExternalFunctions, SessionContext};
 use crate::sql::functions::{CallTypes, ProcEntry, SetRows};
 use crate::sql::types::datum::RecordValue;
@@ -230,11 +231,22 @@ impl ExternalFunctions for Functions {
             }
             "pg_postmaster_start_time" => Datum::TimestampTz(server.started),
             "pg_conf_load_time" => Datum::TimestampTz(*server.loaded.lock()),
-            "pg_current_logfile" => Datum::Null,
-            "pg_rotate_logfile" => {
-                session.warning(SqlState::WARNING, "rotation not possible because log collection not active");
-                Datum::Bool(false)
+            "pg_current_logfile" => {
+                let destination = if args.is_empty() { None } else { Some(text_arg(args, 0)?) };
+                if let Some(other) = destination.filter(|d| !matches!(*d, "stderr" | "csvlog" | "jsonlog")) {
+                    return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("log format \"{other}\" is not supported"))
+                        .hint("The supported log formats are \"stderr\", \"csvlog\", and \"jsonlog\"."));
+                }
+                log::current_file(destination).map_or(Datum::Null, Datum::text)
             }
+            "pg_rotate_logfile" => match log::rotate() {
+                Ok(true) => Datum::Bool(true),
+                Ok(false) => {
+                    session.warning(SqlState::WARNING, "rotation not possible because log collection not active");
+                    Datum::Bool(false)
+                }
+                Err(e) => return Err(SqlError::new(SqlState::IO_ERROR, format!("could not open log file: {e}"))),
+            },
             "pg_sleep" => {
                 let seconds = match args.first() {
                     Some(Datum::Float8(s)) => *s,

@@ -190,6 +190,12 @@ pub fn run(invocation: &Invocation, supervisor: i32) -> u8 {
         }
     };
     log::configure(&config.current());
+    if config.current().bool(Setting::LoggingCollector)
+        && let Err(e) = log::collect(&config.current(), &invocation.data_dir, false)
+    {
+        say(Level::Fatal, &format!("could not open log file: {e}"));
+        return exit::FATAL;
+    }
     std::panic::set_hook(Box::new(|info| {
         let text = format!("panic: {info}");
         let backtrace = std::backtrace::Backtrace::force_capture().to_string();
@@ -464,7 +470,11 @@ async fn on_request(server: &Arc<Server>) {
     }
     let rotate = server.config.data_dir().join("logrotate");
     if std::fs::remove_file(&rotate).is_ok() {
-        say(Level::Log, "log rotation request ignored: the log is not collected into files");
+        match log::rotate() {
+            Ok(true) => {}
+            Ok(false) => say(Level::Log, "log rotation request ignored: the log is not collected into files"),
+            Err(e) => say(Level::Log, &format!("could not open log file: {e}")),
+        }
     }
 }
 
