@@ -84,6 +84,21 @@ struct Frame {
     pin_gone: Arc<PinGone>,
 }
 
+impl Frame {
+    fn new(pin_gone: &Arc<PinGone>) -> Arc<Self> {
+        Arc::new(Self {
+            latch: Arc::new(RwLock::new(Page::zeroed())),
+            tag: Mutex::new(None),
+            pins: AtomicU32::new(0),
+            usage: AtomicU8::new(0),
+            dirty: AtomicBool::new(false),
+            valid: AtomicBool::new(false),
+            pin_waiters: AtomicU32::new(0),
+            pin_gone: Arc::clone(pin_gone),
+        })
+    }
+}
+
 type Shard = HashMap<PageTag, u32, BuildHasherDefault<FxHasher>>;
 
 /// Counters for `pg_stat_bgwriter` and `EXPLAIN (BUFFERS)`.
@@ -105,7 +120,9 @@ pub struct PoolStats {
 
 /// All pages in memory.
 pub struct BufferPool {
-    frames: Box<[Arc<Frame>]>,
+    /// Made when first used: memory grows with use up to `shared_buffers`.
+    frames: Box<[OnceLock<Arc<Frame>>]>,
+    pin_gone: Arc<PinGone>,
     shards: Box<[RwLock<Shard>]>,
     hasher: BuildHasherDefault<FxHasher>,
     /// Frames never used or given back. Leaf lock.
@@ -394,23 +411,11 @@ impl BufferPool {
     pub fn new(options: &PoolOptions, files: Arc<Files>, wal: Arc<Wal>, area: DoubleWrite) -> Self {
         let count = options.buffers.max(16);
         let pin_gone = Arc::new(PinGone::default());
-        let frames: Box<[Arc<Frame>]> = (0..count)
-            .map(|_| {
-                Arc::new(Frame {
-                    latch: Arc::new(RwLock::new(Page::zeroed())),
-                    tag: Mutex::new(None),
-                    pins: AtomicU32::new(0),
-                    usage: AtomicU8::new(0),
-                    dirty: AtomicBool::new(false),
-                    valid: AtomicBool::new(false),
-                    pin_waiters: AtomicU32::new(0),
-                    pin_gone: Arc::clone(&pin_gone),
-                })
-            })
-            .collect();
+        let frames = (0..count).map(|_| OnceLock::new()).collect();
         let free = (0..u32::try_from(count).unwrap_or(u32::MAX)).rev().collect();
         Self {
             frames,
+            pin_gone,
             shards: (0..SHARDS).map(|_| RwLock::new(Shard::default())).collect(),
             hasher: BuildHasherDefault::default(),
             free: Mutex::new(free),
@@ -475,7 +480,11 @@ impl BufferPool {
     }
 
     fn frame(&self, index: u32) -> &Arc<Frame> {
-        &self.frames[usize::try_from(index).unwrap_or(usize::MAX)]
+        self.frames[usize::try_from(index).unwrap_or(usize::MAX)].get_or_init(|| Frame::new(&self.pin_gone))
+    }
+
+    fn used_frames(&self) -> impl Iterator<Item = (usize, &Arc<Frame>)> {
+        self.frames.iter().enumerate().filter_map(|(at, frame)| Some((at, frame.get()?)))
     }
 
     /// Pins the page if it is here.
@@ -642,7 +651,7 @@ impl BufferPool {
         let count = self.frames.len();
         for _ in 0..count * (usize::from(MAX_USAGE) + 2) {
             let at = self.hand.fetch_add(1, Ordering::Relaxed) % count;
-            let frame = &self.frames[at];
+            let Some(frame) = self.frames[at].get() else { continue };
             if frame.pins.load(Ordering::Relaxed) != 0 {
                 continue;
             }
@@ -681,7 +690,7 @@ impl BufferPool {
 
     /// Pins what frame `at` holds now.
     fn pin_frame(&self, at: usize) -> Option<Buffer> {
-        let frame = &self.frames[at];
+        let frame = self.frames[at].get()?;
         let tag = (*frame.tag.lock())?;
         let shard = self.shard(&tag).read();
         if shard.get(&tag).is_none_or(|index| usize::try_from(*index) != Ok(at)) {
@@ -707,7 +716,7 @@ impl BufferPool {
         let mut batch = Vec::with_capacity(self.batch_size());
         for step in 0..count / 4 {
             let at = hand.wrapping_add(step) % count;
-            let frame = &self.frames[at];
+            let Some(frame) = self.frames[at].get() else { continue };
             let cold = frame.pins.load(Ordering::Relaxed) == 0 && frame.usage.load(Ordering::Relaxed) == 0;
             if cold && frame.dirty.load(Ordering::Relaxed) {
                 batch.extend(self.pin_frame(at));
@@ -732,7 +741,7 @@ impl BufferPool {
     /// Writes the dirty page in frame `first` and others the sweep would meet soon, with one sync for all.
     fn write_around(&self, first: usize) -> Result<(), StorageError> {
         let mut lane = self.lane.lock();
-        if !self.frames[first].dirty.load(Ordering::Acquire) {
+        if self.frames[first].get().is_none_or(|frame| !frame.dirty.load(Ordering::Acquire)) {
             return Ok(());
         }
         let count = self.frames.len();
@@ -740,7 +749,7 @@ impl BufferPool {
         let mut batch = Vec::with_capacity(most);
         for step in 0..count.min(most * 8) {
             let at = (first + step) % count;
-            let frame = &self.frames[at];
+            let Some(frame) = self.frames[at].get() else { continue };
             let cold = step == 0 || (frame.pins.load(Ordering::Relaxed) == 0 && frame.usage.load(Ordering::Relaxed) <= 1);
             if cold && frame.dirty.load(Ordering::Relaxed) {
                 batch.extend(self.pin_frame(at));
@@ -816,7 +825,7 @@ impl BufferPool {
     /// I/O; the page that failed stays dirty.
     pub fn write_dirty(&self, mut pace: impl FnMut(usize, usize)) -> Result<usize, StorageError> {
         let mut todo: Vec<(PageTag, usize)> = Vec::new();
-        for (at, frame) in self.frames.iter().enumerate() {
+        for (at, frame) in self.used_frames() {
             // Under the latch: a writer that logged before the redo point was chosen may not have marked its page dirty yet.
             let dirty = frame.latch.try_read().is_none_or(|_held| frame.dirty.load(Ordering::Acquire));
             if dirty && let Some(tag) = *frame.tag.lock() {
@@ -868,7 +877,7 @@ impl BufferPool {
 
     /// Number of dirty pages now.
     pub fn dirty_count(&self) -> usize {
-        self.frames.iter().filter(|f| f.dirty.load(Ordering::Relaxed)).count()
+        self.used_frames().filter(|(_, f)| f.dirty.load(Ordering::Relaxed)).count()
     }
 
     /// Creates the relation's file for `fork`, logged. Undone by the caller's transaction if it aborts.
@@ -980,7 +989,7 @@ impl BufferPool {
 
     /// Drops matching pages unwritten, then waits for writes in flight.
     fn discard(&self, matches: impl Fn(&PageTag) -> bool) {
-        for (at, frame) in self.frames.iter().enumerate() {
+        for (at, frame) in self.used_frames() {
             let tag = *frame.tag.lock();
             if let Some(tag) = tag.filter(&matches) {
                 self.unmap(u32::try_from(at).unwrap_or(u32::MAX), tag);
