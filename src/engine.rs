@@ -38,7 +38,7 @@ use crate::{
         replay::{Consistency, Redo},
         start::{self, Mode, Promotion, Start},
     },
-    storage::{BufferPool, Files, PoolOptions, StorageError, critical::stop_node, database::PG_VERSION, double_write::DoubleWrite, unlogged},
+    storage::{BufferPool, Files, PoolOptions, StorageError, critical::stop_node, database::PG_VERSION, double_write::{DoubleWrite, REGION_SLOTS}, unlogged},
     txn::{LockManager, Transactions, TransactionsStart, TxnError},
 };
 
@@ -83,6 +83,8 @@ pub struct CreateOptions {
     pub segment_bytes: u32,
     /// Page cache of the bootstrap.
     pub pool: PoolOptions,
+    /// Slots in each of the eight regions of the double-write area.
+    pub area_slots: usize,
     /// The disk.
     pub disk: Arc<dyn Disk>,
 }
@@ -92,6 +94,7 @@ impl Default for CreateOptions {
         Self {
             segment_bytes: afterimage_wal::format::SEGMENT_DEFAULT_BYTES,
             pool: PoolOptions::default(),
+            area_slots: REGION_SLOTS,
             disk: RealDisk::shared(),
         }
     }
@@ -102,6 +105,8 @@ impl Default for CreateOptions {
 pub struct EngineOptions {
     /// Page cache.
     pub pool: PoolOptions,
+    /// Slots in each of the eight regions of the double-write area.
+    pub area_slots: usize,
     /// WAL; the segment size is taken from the control file.
     pub wal: WalOptions,
     /// Checkpoints.
@@ -116,6 +121,7 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             pool: PoolOptions::default(),
+            area_slots: REGION_SLOTS,
             wal: WalOptions::default(),
             checkpoint: CheckpointSettings::default(),
             node: Arc::new(NodeState::default()),
@@ -215,6 +221,7 @@ struct Parts {
     node: Arc<NodeState>,
     history: History,
     pool: PoolOptions,
+    area_slots: usize,
     checkpoint: CheckpointSettings,
     next_xid: Xid,
     oldest_xid: Xid,
@@ -256,6 +263,7 @@ impl Engine {
             node: Arc::new(NodeState::default()),
             history: History::first(),
             pool: options.pool,
+            area_slots: options.area_slots,
             checkpoint: CheckpointSettings { log: false, ..CheckpointSettings::default() },
             next_xid: Xid::FIRST_NORMAL,
             oldest_xid: Xid::FIRST_NORMAL,
@@ -304,6 +312,7 @@ impl Engine {
             node: Arc::clone(&options.node),
             history: start.history.clone(),
             pool: options.pool,
+            area_slots: options.area_slots,
             checkpoint: options.checkpoint,
             next_xid: start.checkpoint.next_xid,
             oldest_xid: start.checkpoint.oldest_xid,
@@ -342,7 +351,7 @@ impl Engine {
     }
 
     fn assemble(parts: Parts) -> Result<Arc<Self>, EngineError> {
-        let area = DoubleWrite::open(parts.disk.as_ref(), &parts.data_dir, parts.wal.system_id())?;
+        let area = DoubleWrite::open_sized(parts.disk.as_ref(), &parts.data_dir, parts.wal.system_id(), parts.area_slots)?;
         parts.wal.on_failure(Box::new(|error| stop_node(&error.to_string())));
         let pool = Arc::new(BufferPool::new(&parts.pool, Arc::clone(&parts.files), Arc::clone(&parts.wal), area));
         let txns = Transactions::new(TransactionsStart {
@@ -771,5 +780,7 @@ impl Drop for Engine {
     }
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

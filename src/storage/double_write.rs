@@ -39,7 +39,7 @@ const SLOT_HEADER: usize = 64;
 const SLOT_BYTES: usize = SLOT_HEADER + PAGE_SIZE;
 const REGIONS: usize = 8;
 /// Slots per region unless told otherwise; eight regions make 32 MB.
-const REGION_SLOTS: usize = 512;
+pub const REGION_SLOTS: usize = 512;
 
 /// The area, opened for writing. Used under the pool's write lane.
 pub struct DoubleWrite {
