@@ -188,6 +188,8 @@ pub struct SubscriptCode {
     pub subscripts: Box<[(Option<Code>, Option<Code>)]>,
     /// Any of them is a slice.
     pub slice: bool,
+    /// A fixed-length type whose subscripts count from 0.
+    pub fixed: bool,
 }
 
 /// Assignment to a part of a column.

@@ -8,8 +8,9 @@ use crate::config::{Config, SessionSettings, SetScope};
 use crate::engine::Engine;
 use crate::sql::catalog::CatalogHandle;
 use crate::sql::functions::call::{FnCtx, SetRows, not_implemented};
-use crate::sql::functions::{CallTypes, ProcEntry};
-use crate::sql::types::{Datum, IoSettings, Oid, Text};
+use crate::sql::functions::registry::{cast_by_types, proc_by_oid};
+use crate::sql::functions::{Call, CallTypes, ProcEntry};
+use crate::sql::types::{Datum, IoSettings, Oid, Text, oids};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{CancelFlag, CancelReason, Proc, Transaction};
 
@@ -139,12 +140,25 @@ impl SessionContext {
             SessionValue::SessionUser => Ok(Datum::text(&*self.session_user_name)),
             SessionValue::CurrentCatalog => Ok(Datum::text(&*self.database_name)),
             SessionValue::CurrentSchema => Ok(self.current_schemas(false).into_iter().next().map_or(Datum::Null, Datum::Text)),
-            SessionValue::CurrentDate
-            | SessionValue::CurrentTime(_)
-            | SessionValue::CurrentTimestamp(_)
-            | SessionValue::LocalTime(_)
-            | SessionValue::LocalTimestamp(_) => Err(SqlError::unsupported("this value")),
+            SessionValue::CurrentDate => self.now_as(oids::DATE, -1),
+            SessionValue::CurrentTime(n) => self.now_as(oids::TIMETZ, n),
+            SessionValue::CurrentTimestamp(n) => self.now_as(oids::TIMESTAMPTZ, n),
+            SessionValue::LocalTime(n) => self.now_as(oids::TIME, n),
+            SessionValue::LocalTimestamp(n) => self.now_as(oids::TIMESTAMP, n),
         }
+    }
+
+    /// The transaction's time as another type, to so many digits.
+    fn now_as(&mut self, ty: Oid, typmod: i32) -> Result<Datum, SqlError> {
+        let now = Datum::TimestampTz(self.transaction_timestamp);
+        let value = if ty == oids::TIMESTAMPTZ {
+            now
+        } else {
+            let func = cast_by_types(oids::TIMESTAMPTZ, ty).and_then(|c| proc_by_oid(c.func)).ok_or_else(|| SqlError::internal("cast of the current time"))?;
+            let types = CallTypes { func: func.oid, args: [oids::TIMESTAMPTZ].into_iter().collect(), result: ty, variadic_array: false };
+            func.invoke(&mut Call { ctx: self, types: &types }, &[now])?
+        };
+        crate::sql::types::typmod::coerce_typmod(value, ty, typmod, true)
     }
 }
 

@@ -6,6 +6,7 @@ use pg_query::protobuf;
 
 use super::code::Code;
 use super::context::SessionContext;
+use super::plan::TableWriter;
 use super::portal::Prepared;
 use super::statement::RawStmt;
 use crate::sql::catalog::Relation;
@@ -42,7 +43,7 @@ pub trait SqlFrontEnd: Send + Sync {
         node: &protobuf::Node,
         relation: Option<&Relation>,
         target: Option<(Oid, i32)>,
-        what: &str,
+        what: &'static str,
     ) -> Result<TableExpr, SqlError>;
 
     /// The same from stored SQL text.
@@ -55,8 +56,14 @@ pub trait SqlFrontEnd: Send + Sync {
         text: &str,
         relation: Option<&Relation>,
         target: Option<(Oid, i32)>,
-        what: &str,
+        what: &'static str,
     ) -> Result<TableExpr, SqlError>;
+
+    /// What is needed to insert rows with [`super::modify::check_row`] and [`super::modify::insert_index_entries`] (COPY).
+    ///
+    /// # Errors
+    /// A stored expression cannot be bound.
+    fn table_writer(&self, session: &mut SessionContext, relation: &Arc<Relation>) -> Result<TableWriter, SqlError>;
 
     /// Binds and plans a statement (the query of CREATE VIEW, CREATE TABLE AS, COPY (query) TO).
     ///

@@ -4,20 +4,34 @@
 //! execution's state, owned, so that it can wait between two fetches. Expressions arrive compiled ([`code::Code`]).
 //! Everything runs on a [`SessionContext`], which a session lends for each call.
 
+mod aggregate;
 pub mod code;
 pub mod context;
 pub mod copy;
 pub(crate) mod ddl;
 pub mod eval;
+pub mod explain;
 pub mod front_end;
 pub(crate) mod loader;
+mod hash;
+mod join;
+mod lock_rows;
+pub mod modify;
+pub mod node;
 pub mod plan;
 pub mod portal;
+pub mod privileges;
+mod scan;
+mod set;
 pub mod setting;
+mod simple;
 pub mod sink;
+mod sort;
+mod spill;
 pub mod statement;
 pub mod subplan;
 pub mod utility;
+mod window;
 
 pub use context::{ExternalFunctions, Notice, SessionContext};
 pub use eval::{Exec, ExecState};

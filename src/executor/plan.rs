@@ -329,6 +329,10 @@ pub struct IndexScan {
     pub index_only: Option<Vec<usize>>,
     /// At most one row matches: all columns of a unique index are bound.
     pub single: bool,
+    /// Type of each key column.
+    pub types: Vec<Oid>,
+    /// The conditions the index answers, for rows that come another way (re-checks).
+    pub recheck: Option<Code>,
 }
 
 /// `column = value` or its kin.
@@ -487,8 +491,6 @@ pub struct AggCall {
     pub distinct: bool,
     /// ORDER BY: columns of `args`.
     pub order: Box<[SortColumn]>,
-    /// Its transition ignores rows with NULLs.
-    pub strict: bool,
 }
 
 /// Window functions of one window. Input is sorted by partition and order. Output: input, then results.
@@ -601,6 +603,8 @@ pub struct Cte {
     pub plan: Arc<PlanNode>,
     /// It changes data, so it runs to its end even if nobody reads it.
     pub modifies: bool,
+    /// Exec slots it reads: it is computed anew when they change.
+    pub deps: Vec<usize>,
 }
 
 /// A subquery in an expression.
@@ -612,6 +616,8 @@ pub struct Subplan {
     pub kind: SubplanKind,
     /// Exec slots to set first, over the row of the expression that contains it.
     pub args: Box<[(usize, Code)]>,
+    /// Without `args` its result is the same throughout the execution: it reads no slot set outside.
+    pub cacheable: bool,
 }
 
 /// What a subplan yields.
@@ -649,8 +655,11 @@ pub struct Modify {
     pub command: Command,
     /// The table.
     pub table: Arc<TableWriter>,
-    /// Input rows. INSERT: one value per attribute (then junk). UPDATE: the new values of `assigned`, then junk. DELETE: junk.
+    /// Input rows. INSERT: one value per attribute. UPDATE: the old values of all attributes, the tid, the new values of
+    /// `assigned`. DELETE: the old values if `old_values`, the tid.
     pub child: Arc<PlanNode>,
+    /// The input begins with the old row's attributes.
+    pub old_values: bool,
     /// UPDATE and DELETE: column of the input that holds the tid.
     pub tid: usize,
     /// UPDATE: (attribute index, input column).

@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use super::context::SessionContext;
 use super::copy::CopyInState;
-use super::plan::PlannedStmt;
+use super::eval::{Exec, ExecState, NodeStats, Row};
+use super::node::{self, Node};
+use super::plan::{Command, PlannedStmt, RelationUse};
 use super::sink::RowSink;
 use super::statement::RawStmt;
-use super::utility;
+use super::{explain, privileges, utility};
 use crate::sql::types::{Datum, Oid};
-use crate::sqlstate::SqlError;
+use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::{LockMode, LockTag, WaitPolicy};
 
 /// One result column, as RowDescription tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,11 +50,61 @@ pub struct Prepared {
 #[derive(Debug)]
 pub enum Body {
     /// By a plan.
-    Plan(Arc<PlannedStmt>),
+    Plan(PlanCell),
     /// EXPLAIN of a plan.
     Explain(Box<Explain>),
     /// By `executor::utility`.
     Utility,
+}
+
+/// A plan and what it was made under; replaced when that has changed.
+#[derive(Debug)]
+pub struct PlanCell(ArcSwap<PlanVersion>);
+
+/// A plan and what it was made under.
+#[derive(Debug)]
+pub struct PlanVersion {
+    /// The plan.
+    pub plan: Arc<PlannedStmt>,
+    /// `CatalogHandle::version` then; `None`: good for the statement it was made in only.
+    pub version: Option<u64>,
+    /// Search path then.
+    pub search_path: Box<[Oid]>,
+    /// `statement_timestamp()` then.
+    pub statement: i64,
+}
+
+impl PlanVersion {
+    /// A plan made now.
+    pub fn now(session: &SessionContext, plan: PlannedStmt) -> Self {
+        Self {
+            plan: Arc::new(plan),
+            version: session.catalog.version(),
+            search_path: session.catalog.search_path().into(),
+            statement: session.statement_timestamp,
+        }
+    }
+
+    fn is_current(&self, session: &SessionContext) -> bool {
+        let version = session.catalog.version();
+        let same = match (self.version, version) {
+            (Some(a), Some(b)) => a == b,
+            (None, _) | (_, None) => self.version == version && self.statement == session.statement_timestamp,
+        };
+        same && *self.search_path == *session.catalog.search_path()
+    }
+}
+
+impl PlanCell {
+    /// A cell with this plan.
+    pub fn new(version: PlanVersion) -> Self {
+        Self(ArcSwap::from_pointee(version))
+    }
+
+    /// The plan as it is.
+    pub fn plan(&self) -> Arc<PlannedStmt> {
+        self.0.load().plan.clone()
+    }
 }
 
 /// `EXPLAIN` and its options.
@@ -91,6 +146,27 @@ pub struct Portal {
     /// What it runs.
     pub prepared: Arc<Prepared>,
     params: Arc<[Datum]>,
+    run: Run,
+}
+
+/// How far an execution is.
+enum Run {
+    Ready,
+    Rows(Box<Running>),
+    Lines(std::vec::IntoIter<String>),
+    Done(String),
+}
+
+struct Running {
+    state: ExecState,
+    node: Box<dyn Node>,
+    sent: u64,
+}
+
+impl std::fmt::Debug for Portal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Portal").field("statement", &self.prepared.statement.text()).finish_non_exhaustive()
+    }
 }
 
 impl Portal {
@@ -99,7 +175,10 @@ impl Portal {
     /// # Errors
     /// Parameters do not match.
     pub fn open(_session: &mut SessionContext, prepared: Arc<Prepared>, params: Vec<Datum>) -> Result<Self, SqlError> {
-        Ok(Self { prepared, params: params.into() })
+        if params.len() < prepared.param_types.len() {
+            return Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter ${}", params.len() + 1)));
+        }
+        Ok(Self { prepared, params: params.into(), run: Run::Ready })
     }
 
     /// The values of `$1`, `$2`, ...
@@ -111,10 +190,172 @@ impl Portal {
     ///
     /// # Errors
     /// Whatever the statement fails with; the portal is then of no more use.
-    pub fn run(&mut self, session: &mut SessionContext, _max_rows: u64, sink: &mut dyn RowSink) -> Result<PortalStatus, SqlError> {
+    pub fn run(&mut self, session: &mut SessionContext, max_rows: u64, sink: &mut dyn RowSink) -> Result<PortalStatus, SqlError> {
         match &self.prepared.body {
-            Body::Utility => utility::run(session, &self.prepared, &self.params, sink),
-            Body::Plan(_) | Body::Explain(_) => Err(SqlError::unsupported("running plans")),
+            Body::Utility => return utility::run(session, &self.prepared, &self.params, sink),
+            Body::Plan(cell) => {
+                if let Run::Ready = self.run {
+                    let plan = current_plan(session, &self.prepared, cell)?;
+                    let running = start(session, &plan, self.params.clone(), false)?;
+                    self.run = Run::Rows(Box::new(running));
+                }
+            }
+            Body::Explain(e) => {
+                if let Run::Ready = self.run {
+                    self.run = Run::Lines(explain_lines(session, e, &self.params)?.into_iter());
+                }
+            }
+        }
+        match &mut self.run {
+            Run::Rows(running) => {
+                let short = running.state.plan()?.short;
+                let done = if short { running.pull(session, max_rows, sink)? } else { crate::txn::blocking(|| running.pull(session, max_rows, sink))? };
+                if !done {
+                    return Ok(PortalStatus::Suspended);
+                }
+                let tag = running.tag()?;
+                self.run = Run::Done(tag.clone());
+                Ok(PortalStatus::Complete(tag))
+            }
+            Run::Lines(lines) => {
+                let mut sent = 0;
+                while max_rows == 0 || sent < max_rows {
+                    let Some(line) = lines.next() else {
+                        self.run = Run::Done("EXPLAIN".into());
+                        return Ok(PortalStatus::Complete("EXPLAIN".into()));
+                    };
+                    sink.row(&[Datum::text(line)])?;
+                    sent += 1;
+                }
+                Ok(PortalStatus::Suspended)
+            }
+            Run::Done(tag) => {
+                // Asked again: nothing more to send.
+                let mut tag = tag.clone();
+                if let Some((word, _)) = tag.rsplit_once(' ')
+                    && word == "SELECT"
+                {
+                    tag = "SELECT 0".into();
+                }
+                Ok(PortalStatus::Complete(tag))
+            }
+            Run::Ready => Err(SqlError::internal("portal that did not start")),
         }
     }
+}
+
+/// The plan, made anew if what it was made under has changed; its relations are locked.
+fn current_plan(session: &mut SessionContext, prepared: &Arc<Prepared>, cell: &PlanCell) -> Result<Arc<PlannedStmt>, SqlError> {
+    for _ in 0..10 {
+        let version = cell.0.load_full();
+        if version.is_current(session) {
+            lock_relations(session, &version.plan)?;
+            // Somebody may have changed a relation while we waited for its lock.
+            if version.is_current(session) {
+                return Ok(version.plan.clone());
+            }
+        }
+        let again = session.front_end.prepare(session, &prepared.statement, &prepared.param_types)?;
+        let Body::Plan(new) = &again.body else { return Err(SqlError::internal("statement changed its kind")) };
+        let types = |c: &Option<Vec<ColumnDesc>>| c.as_ref().map(|c| c.iter().map(|c| (c.type_oid, c.name.clone())).collect::<Vec<_>>());
+        if types(&again.columns) != types(&prepared.columns) {
+            return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type"));
+        }
+        cell.0.store(new.0.load_full());
+    }
+    Err(SqlError::internal("the catalogs changed again and again while the statement was planned"))
+}
+
+fn lock_relations(session: &mut SessionContext, plan: &PlannedStmt) -> Result<(), SqlError> {
+    let database = session.database;
+    let t = session.transaction()?;
+    for (oid, how) in &plan.relations {
+        // System catalogs are only read here, and what changes them does not wait for readers.
+        if *oid < crate::sql::catalog::relation::FIRST_NORMAL_OID {
+            continue;
+        }
+        let mode = match how {
+            RelationUse::Read => LockMode::AccessShare,
+            RelationUse::LockRows => LockMode::RowShare,
+            RelationUse::Change => LockMode::RowExclusive,
+        };
+        let tag = LockTag::Relation { db: database, rel: *oid };
+        if !t.holds(&tag, mode) {
+            t.lock(tag, mode, WaitPolicy::Block)?;
+        }
+    }
+    Ok(())
+}
+
+fn start(session: &mut SessionContext, plan: &Arc<PlannedStmt>, params: Arc<[Datum]>, measure: bool) -> Result<Running, SqlError> {
+    privileges::check(session, plan)?;
+    let engine = session.engine.clone();
+    let t = session.transaction()?;
+    t.command_counter_increment()?;
+    let snapshot = t.snapshot()?;
+    let mut state = ExecState::new(plan, &engine, snapshot, params);
+    if measure {
+        state.stats = Some(vec![NodeStats::default(); plan.nodes]);
+    }
+    let node = node::build(&plan.root, &mut Exec { session, state: &mut state })?;
+    Ok(Running { state, node, sent: 0 })
+}
+
+impl Running {
+    /// Sends up to `max_rows` rows (0: all); true at the end.
+    fn pull(&mut self, session: &mut SessionContext, max_rows: u64, sink: &mut dyn RowSink) -> Result<bool, SqlError> {
+        let mut x = Exec { session, state: &mut self.state };
+        let mut row = Row::new();
+        let mut sent = 0u64;
+        while max_rows == 0 || sent < max_rows {
+            if !self.node.next(&mut x, &mut row)? {
+                // Changes in WITH run to their end, read or not.
+                let stmt = x.state.plan()?.clone();
+                for (n, cte) in stmt.ctes.iter().enumerate() {
+                    if cte.modifies && x.state.ctes.get(n).is_some_and(|c| !c.done) {
+                        super::set::pull_cte(&mut x, n)?;
+                    }
+                }
+                if stmt.modifies {
+                    x.session.transaction()?.command_counter_increment()?;
+                }
+                return Ok(true);
+            }
+            sink.row(&row)?;
+            sent += 1;
+            self.sent += 1;
+        }
+        Ok(false)
+    }
+
+    fn tag(&self) -> Result<String, SqlError> {
+        let changed = self.state.processed;
+        Ok(match self.state.plan()?.command {
+            Command::Select => format!("SELECT {}", self.sent),
+            Command::Insert => format!("INSERT 0 {changed}"),
+            Command::Update => format!("UPDATE {changed}"),
+            Command::Delete => format!("DELETE {changed}"),
+        })
+    }
+}
+
+fn explain_lines(session: &mut SessionContext, e: &Explain, params: &Arc<[Datum]>) -> Result<Vec<String>, SqlError> {
+    let Some(plan) = &e.plan else {
+        let line = if e.json { "[\n  \"Utility Statement\"\n]" } else { "Utility statements have no plan structure" };
+        return Ok(vec![line.to_owned()]);
+    };
+    let mut state = None;
+    let mut spent = None;
+    if e.analyze {
+        lock_relations(session, plan)?;
+        let mut running = start(session, plan, params.clone(), true)?;
+        let begin = std::time::Instant::now();
+        crate::txn::blocking(|| running.pull(session, 0, &mut super::sink::Discard))?;
+        spent = Some(begin.elapsed());
+        state = Some(running.state);
+    }
+    if e.json {
+        return Ok(vec![explain::to_json(e, plan, state.as_ref(), spent)]);
+    }
+    Ok(explain::text(e, plan, state.as_ref(), spent))
 }

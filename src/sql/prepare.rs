@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use pg_query::protobuf;
+use pg_query::{NodeEnum, protobuf};
 
+use super::bind::{Binder, ExprKind};
+use super::plan::planner::{Deps, Layout};
+use super::plan::{self, Planner};
+use super::types::{Datum, Oid, oids};
 use super::parse;
-use super::types::{Datum, Oid};
-use crate::executor::portal::Body;
-use crate::executor::{Portal, Prepared, RawStmt, SessionContext, SqlFrontEnd, StmtKind, TableExpr, utility};
+use crate::executor::plan::{PlannedStmt, TableWriter};
+use crate::executor::portal::{Body, Explain, PlanCell, PlanVersion};
+use crate::executor::{ColumnDesc, Portal, Prepared, RawStmt, SessionContext, SqlFrontEnd, StmtKind, TableExpr, utility};
 use crate::sql::catalog::Relation;
-use crate::sqlstate::SqlError;
+use crate::sqlstate::{SqlError, SqlState};
 
 /// Binding and planning, as the executor's utility statements reach them.
 pub static FRONT_END: FrontEnd = FrontEnd;
@@ -24,12 +28,109 @@ pub struct FrontEnd;
 /// PostgreSQL's.
 pub fn prepare(session: &mut SessionContext, statement: RawStmt, param_types: &[Oid]) -> Result<Arc<Prepared>, SqlError> {
     match statement.kind() {
-        StmtKind::Select | StmtKind::Modify | StmtKind::Explain => Err(SqlError::unsupported("queries")),
+        StmtKind::Select | StmtKind::Modify => {
+            let (plan, param_types) = plan_statement(session, &statement, &statement.node, param_types, false)?;
+            let columns = plan.columns.clone();
+            let version = PlanVersion::now(session, plan);
+            Ok(Arc::new(Prepared { statement, param_types, columns, body: Body::Plan(PlanCell::new(version)) }))
+        }
+        StmtKind::Explain => explain(session, statement, param_types),
         _ => {
             let columns = utility::describe(session, &statement)?;
             Ok(Arc::new(Prepared { statement, param_types: param_types.to_vec(), columns, body: Body::Utility }))
         }
     }
+}
+
+fn plan_statement(session: &mut SessionContext, statement: &RawStmt, node: &NodeEnum, param_types: &[Oid], explain: bool) -> Result<(PlannedStmt, Vec<Oid>), SqlError> {
+    let mut binder = Binder::new(session, &statement.source, param_types.to_vec(), true);
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the caller sends queries only")]
+    let query = match node {
+        NodeEnum::SelectStmt(s) => binder.select(s)?,
+        other => binder.modify(other)?,
+    };
+    let params = std::mem::take(&mut binder.params);
+    let privileges = std::mem::take(&mut binder.privileges);
+    drop(binder);
+    if let Some(n) = params.iter().position(|t| *t == 0 || *t == oids::UNKNOWN) {
+        return Err(SqlError::new(SqlState::INDETERMINATE_DATATYPE, format!("could not determine data type of parameter ${}", n + 1)));
+    }
+    Ok((plan::plan(session, &query, explain, privileges)?, params))
+}
+
+fn explain(session: &mut SessionContext, statement: RawStmt, param_types: &[Oid]) -> Result<Arc<Prepared>, SqlError> {
+    let NodeEnum::ExplainStmt(e) = &*statement.node else { return Err(SqlError::internal("EXPLAIN")) };
+    let mut options = Explain {
+        plan: None,
+        analyze: false,
+        verbose: false,
+        costs: true,
+        timing: true,
+        summary: false,
+        buffers: false,
+        json: false,
+        planning: std::time::Duration::ZERO,
+    };
+    let (mut timing, mut summary) = (None, None);
+    for node in &e.options {
+        let Some(NodeEnum::DefElem(d)) = &node.node else { continue };
+        let text = match d.arg.as_ref().and_then(|a| a.node.as_ref()) {
+            Some(NodeEnum::String(s)) => s.sval.clone(),
+            Some(NodeEnum::Integer(i)) => i.ival.to_string(),
+            Some(NodeEnum::Boolean(b)) => b.boolval.to_string(),
+            _ => "true".to_owned(),
+        };
+        let flag = || match text.to_ascii_lowercase().as_str() {
+            "true" | "on" | "1" => Ok(true),
+            "false" | "off" | "0" => Ok(false),
+            _ => Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("{} requires a Boolean value", d.defname))),
+        };
+        match d.defname.as_str() {
+            "analyze" => options.analyze = flag()?,
+            "verbose" => options.verbose = flag()?,
+            "costs" => options.costs = flag()?,
+            "buffers" => options.buffers = flag()?,
+            "timing" => timing = Some(flag()?),
+            "summary" => summary = Some(flag()?),
+            "settings" | "wal" | "generic_plan" | "memory" => {
+                flag()?;
+            }
+            "format" => match text.to_ascii_lowercase().as_str() {
+                "text" => options.json = false,
+                "json" => options.json = true,
+                "xml" | "yaml" => return Err(SqlError::unsupported(format_args!("EXPLAIN (FORMAT {})", text.to_ascii_uppercase()))),
+                _ => return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("unrecognized value for EXPLAIN option \"format\": \"{text}\""))),
+            },
+            other => return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("unrecognized EXPLAIN option \"{other}\""))),
+        }
+    }
+    if timing == Some(true) && !options.analyze {
+        return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "EXPLAIN option TIMING requires ANALYZE"));
+    }
+    options.timing = timing.unwrap_or(true);
+    options.summary = summary.unwrap_or(options.analyze);
+    let begin = std::time::Instant::now();
+    let mut types = param_types.to_vec();
+    #[expect(clippy::wildcard_enum_match_arm, reason = "other statements have no plan")]
+    match e.query.as_ref().and_then(|q| q.node.as_ref()) {
+        Some(query @ (NodeEnum::SelectStmt(_) | NodeEnum::InsertStmt(_) | NodeEnum::UpdateStmt(_) | NodeEnum::DeleteStmt(_))) => {
+            let (plan, params) = plan_statement(session, &statement, query, param_types, true)?;
+            options.plan = Some(Arc::new(plan));
+            types = params;
+        }
+        Some(NodeEnum::CreateTableAsStmt(c)) => {
+            if let Some(query @ NodeEnum::SelectStmt(_)) = c.query.as_ref().and_then(|q| q.node.as_ref()) {
+                let (plan, params) = plan_statement(session, &statement, query, param_types, true)?;
+                options.plan = Some(Arc::new(plan));
+                types = params;
+            }
+        }
+        _ => {}
+    }
+    options.planning = begin.elapsed();
+    let type_oid = if options.json { oids::JSON } else { oids::TEXT };
+    let columns = vec![ColumnDesc { name: Arc::from("QUERY PLAN"), table: 0, attnum: 0, type_oid, type_len: -1, typmod: -1 }];
+    Ok(Arc::new(Prepared { statement, param_types: types, columns: Some(columns), body: Body::Explain(Box::new(options)) }))
 }
 
 /// An execution of a prepared statement with these parameters, values of `Prepared::param_types`.
@@ -43,13 +144,29 @@ pub fn open_portal(session: &mut SessionContext, prepared: Arc<Prepared>, params
 impl SqlFrontEnd for FrontEnd {
     fn table_expression(
         &self,
-        _session: &mut SessionContext,
-        _node: &protobuf::Node,
-        _relation: Option<&Relation>,
-        _target: Option<(Oid, i32)>,
-        _what: &str,
+        session: &mut SessionContext,
+        node: &protobuf::Node,
+        relation: Option<&Relation>,
+        target: Option<(Oid, i32)>,
+        what: &'static str,
     ) -> Result<TableExpr, SqlError> {
-        Err(SqlError::unsupported("expressions"))
+        let mut binder = Binder::new(session, "", Vec::new(), false);
+        let e = binder.table_expr(node, relation, target, what)?;
+        let mut columns = Vec::new();
+        e.visit_vars(0, &mut |_, att| {
+            if !columns.contains(&att) {
+                columns.push(att);
+            }
+        });
+        columns.sort_unstable();
+        let immutable = !e.calls(&|f| f.volatility != b'i') && !e.any(&|e| matches!(e.kind, ExprKind::Session(_)));
+        let count = relation.map_or(0, |r| r.columns.len());
+        let mut layout = Layout { width: count, ..Layout::default() };
+        for i in 0..count {
+            layout.vars.insert((0, i16::try_from(i + 1).unwrap_or(i16::MAX)), i);
+        }
+        let code = Planner::bare(session).compile(&e, &layout, &mut Deps::new())?;
+        Ok(TableExpr { code: Arc::new(code), type_oid: e.ty, typmod: e.typmod, columns, immutable })
     }
 
     fn table_expression_text(
@@ -58,25 +175,44 @@ impl SqlFrontEnd for FrontEnd {
         text: &str,
         relation: Option<&Relation>,
         target: Option<(Oid, i32)>,
-        what: &str,
+        what: &'static str,
     ) -> Result<TableExpr, SqlError> {
         let node = parse::parse_expression(text)?;
         self.table_expression(session, &node, relation, target, what)
+    }
+
+    fn table_writer(&self, session: &mut SessionContext, relation: &Arc<Relation>) -> Result<TableWriter, SqlError> {
+        Planner::bare(session).table_writer(relation)
     }
 
     fn prepare(&self, session: &mut SessionContext, statement: &RawStmt, param_types: &[Oid]) -> Result<Arc<Prepared>, SqlError> {
         prepare(session, statement.clone(), param_types)
     }
 
-    fn resolve_type(&self, _session: &mut SessionContext, _name: &protobuf::TypeName) -> Result<(Oid, i32), SqlError> {
-        Err(SqlError::unsupported("type names"))
+    fn resolve_type(&self, session: &mut SessionContext, name: &protobuf::TypeName) -> Result<(Oid, i32), SqlError> {
+        Binder::new(session, "", Vec::new(), false).type_name(name)
     }
 
-    fn deparse(&self, _node: &protobuf::Node) -> Result<String, SqlError> {
-        Err(SqlError::unsupported("deparse"))
+    fn deparse(&self, node: &protobuf::Node) -> Result<String, SqlError> {
+        deparse_expression(node)
     }
 
     fn parse(&self, text: &str) -> Result<Vec<RawStmt>, SqlError> {
         parse::parse_statements(text)
     }
+}
+
+/// Text of an expression, by the parser library's own printer: as the one target of a SELECT.
+fn deparse_expression(node: &protobuf::Node) -> Result<String, SqlError> {
+    let target = protobuf::ResTarget { val: Some(Box::new(node.clone())), ..protobuf::ResTarget::default() };
+    let select = protobuf::SelectStmt {
+        target_list: vec![protobuf::Node { node: Some(NodeEnum::ResTarget(Box::new(target))) }],
+        op: protobuf::SetOperation::SetopNone.into(),
+        limit_option: protobuf::LimitOption::Default.into(),
+        ..protobuf::SelectStmt::default()
+    };
+    let stmt = protobuf::RawStmt { stmt: Some(Box::new(protobuf::Node { node: Some(NodeEnum::SelectStmt(Box::new(select))) })), stmt_location: 0, stmt_len: 0 };
+    let tree = protobuf::ParseResult { version: 170_000, stmts: vec![stmt] };
+    let text = tree.deparse().map_err(|e| SqlError::internal(format!("expression has no text form: {e}")))?;
+    Ok(text.strip_prefix("SELECT ").unwrap_or(&text).to_owned())
 }

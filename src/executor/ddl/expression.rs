@@ -30,7 +30,7 @@ pub(crate) fn store(
     node: &Node,
     relation: Option<&Relation>,
     target: Option<(Oid, i32)>,
-    what: &str,
+    what: &'static str,
 ) -> Result<Stored, SqlError> {
     let mut node = node.clone();
     let mut relations = Vec::new();

@@ -175,7 +175,7 @@ impl<'a> Binder<'a> {
     /// Adds the position of byte `at` of the statement.
     pub fn position(&self, error: SqlError, at: i32) -> SqlError {
         match usize::try_from(at) {
-            Ok(byte) if self.views.is_empty() => error.at(parse::char_position(self.source, byte)),
+            Ok(byte) if self.views.is_empty() && !self.source.is_empty() => error.at(parse::char_position(self.source, byte)),
             _ => error,
         }
     }

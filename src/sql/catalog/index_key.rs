@@ -30,7 +30,7 @@ impl Index {
         let mut unique = self.unique;
         for (column, value) in self.keys().iter().zip(values) {
             unique &= !value.is_null() || self.nulls_not_distinct;
-            key::encode(value, column.order(), out)?;
+            key::encode_typed(value, column.type_oid, column.order(), out)?;
         }
         Ok(unique)
     }

@@ -1,0 +1,248 @@
+//! Aggregation: one group, sorted groups, or a hash table of groups.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use super::eval::{Exec, Row};
+use super::hash::{hash_values, same_rows, same_value};
+use super::node::Node;
+use super::plan::{AggCall, AggStrategy, Aggregate, PlanNode, PlanOp};
+use super::sort::compare_rows;
+use crate::sql::functions::{Accumulator, Call};
+use crate::sql::types::Datum;
+use crate::sqlstate::SqlError;
+
+fn wrong_plan() -> SqlError {
+    SqlError::internal("a node got another node's plan")
+}
+
+/// One aggregate's state in one group.
+enum AggState {
+    /// Takes rows as they come.
+    Direct(Box<dyn Accumulator>),
+    /// DISTINCT or ORDER BY: arguments are gathered first.
+    Gathered(Vec<Row>),
+}
+
+struct Group {
+    keys: Row,
+    states: Vec<AggState>,
+    set: usize,
+}
+
+fn new_states(a: &Aggregate) -> Vec<AggState> {
+    a.calls.iter().map(|c| if c.distinct || !c.order.is_empty() { AggState::Gathered(Vec::new()) } else { AggState::Direct((c.new)(&c.types)) }).collect()
+}
+
+fn accumulate(x: &mut Exec<'_>, a: &Aggregate, states: &mut [AggState], row: &[Datum], args: &mut Vec<Datum>) -> Result<(), SqlError> {
+    for (call, state) in a.calls.iter().zip(states) {
+        if let Some(f) = &call.filter
+            && !f.holds(x, row)?
+        {
+            continue;
+        }
+        args.clear();
+        for arg in &call.args {
+            let v = arg.eval(x, row)?;
+            args.push(v);
+        }
+        match state {
+            AggState::Direct(acc) => acc.add(&mut Call { ctx: x.session, types: &call.types }, args)?,
+            AggState::Gathered(rows) => rows.push(args.clone()),
+        }
+    }
+    Ok(())
+}
+
+fn finish(x: &mut Exec<'_>, call: &AggCall, state: AggState) -> Result<Datum, SqlError> {
+    match state {
+        AggState::Direct(acc) => acc.finish(&mut Call { ctx: x.session, types: &call.types }),
+        AggState::Gathered(mut rows) => {
+            let mut order: Vec<super::plan::SortColumn> = call.order.to_vec();
+            if call.distinct {
+                for column in 0..call.arg_count {
+                    if !order.iter().any(|o| o.column == column) {
+                        order.push(super::plan::SortColumn { column, desc: false, nulls_first: false });
+                    }
+                }
+            }
+            rows.sort_by(|a, b| compare_rows(a, b, &order));
+            let mut acc = (call.new)(&call.types);
+            let mut last: Option<&[Datum]> = None;
+            for row in &rows {
+                let args = row.get(..call.arg_count).unwrap_or(row);
+                if call.distinct && last.is_some_and(|l| same_rows(l, args)) {
+                    continue;
+                }
+                acc.add(&mut Call { ctx: x.session, types: &call.types }, args)?;
+                last = Some(args);
+            }
+            acc.finish(&mut Call { ctx: x.session, types: &call.types })
+        }
+    }
+}
+
+/// Aggregation.
+pub(super) struct AggregateNode {
+    plan: Arc<PlanNode>,
+    child: Box<dyn Node>,
+    row: Row,
+    args: Vec<Datum>,
+    groups: Option<std::vec::IntoIter<Group>>,
+    /// Sorted input: the group at hand, and whether the input is used up.
+    current: Option<Group>,
+    done: bool,
+}
+
+impl AggregateNode {
+    pub(super) fn new(plan: Arc<PlanNode>, child: Box<dyn Node>) -> Self {
+        Self { plan, child, row: Row::new(), args: Vec::new(), groups: None, current: None, done: false }
+    }
+
+    fn hash(&mut self, x: &mut Exec<'_>, a: &Aggregate) -> Result<Vec<Group>, SqlError> {
+        let mut groups: Vec<Group> = Vec::new();
+        let mut table: HashTable<usize> = HashTable::new();
+        let mut keys = Row::new();
+        let mut count = 0u32;
+        let one = [vec![true; a.keys.len()]];
+        let sets: &[Vec<bool>] = a.sets.as_deref().unwrap_or(&one);
+        let mut any = false;
+        let mut masked = Row::new();
+        while self.child.next(x, &mut self.row)? {
+            any = true;
+            count = count.wrapping_add(1);
+            if count & 1023 == 0 {
+                x.session.check_cancel()?;
+            }
+            keys.clear();
+            for k in &a.keys {
+                let v = k.eval(x, &self.row)?;
+                keys.push(v);
+            }
+            for (number, set) in sets.iter().enumerate() {
+                masked.clear();
+                masked.extend(keys.iter().zip(set).map(|(v, used)| if *used { v.clone() } else { Datum::Null }));
+                let hash = hash_values(masked.iter()) ^ (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                let found = table.find(hash, |g| groups.get(*g).is_some_and(|g| g.set == number && same_rows(&g.keys, &masked))).copied();
+                let at = match found {
+                    Some(at) => at,
+                    None => {
+                        let at = groups.len();
+                        groups.push(Group { keys: masked.clone(), states: new_states(a), set: number });
+                        table.insert_unique(hash, at, |g| groups.get(*g).map_or(0, |g| hash_values(g.keys.iter()) ^ (g.set as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+                        at
+                    }
+                };
+                if let Some(g) = groups.get_mut(at) {
+                    accumulate(x, a, &mut g.states, &self.row, &mut self.args)?;
+                }
+            }
+        }
+        if !any {
+            // An empty grouping set has a row even so.
+            for (number, set) in sets.iter().enumerate() {
+                if a.sets.is_some() && set.iter().all(|u| !u) {
+                    groups.push(Group { keys: vec![Datum::Null; a.keys.len()], states: new_states(a), set: number });
+                }
+            }
+        }
+        if a.sets.is_some() {
+            groups.sort_by_key(|g| g.set);
+        }
+        Ok(groups)
+    }
+
+    /// The next finished group of sorted input.
+    fn next_sorted(&mut self, x: &mut Exec<'_>, a: &Aggregate) -> Result<Option<Group>, SqlError> {
+        if self.done {
+            return Ok(self.current.take());
+        }
+        loop {
+            if !self.child.next(x, &mut self.row)? {
+                self.done = true;
+                return Ok(self.current.take());
+            }
+            let keys = a.keys.iter().map(|k| k.eval(x, &self.row)).collect::<Result<Row, _>>()?;
+            let same = self.current.as_ref().is_some_and(|g| g.keys.iter().zip(&keys).all(|(a, b)| same_value(a, b)));
+            let finished = if same {
+                None
+            } else {
+                let group = Group { keys, states: new_states(a), set: 0 };
+                self.current.replace(group)
+            };
+            if let Some(g) = &mut self.current {
+                accumulate(x, a, &mut g.states, &self.row, &mut self.args)?;
+            }
+            if finished.is_some() {
+                return Ok(finished);
+            }
+        }
+    }
+
+    fn emit(&self, x: &mut Exec<'_>, a: &Aggregate, group: Group, out: &mut Row) -> Result<bool, SqlError> {
+        out.clear();
+        out.extend(group.keys);
+        for (call, state) in a.calls.iter().zip(group.states) {
+            let v = finish(x, call, state)?;
+            out.push(v);
+        }
+        if a.sets.is_some() {
+            out.push(Datum::Int4(i32::try_from(group.set).unwrap_or(0)));
+        }
+        match &a.having {
+            Some(h) => h.holds(x, out),
+            None => Ok(true),
+        }
+    }
+}
+
+impl Node for AggregateNode {
+    fn next(&mut self, x: &mut Exec<'_>, out: &mut Row) -> Result<bool, SqlError> {
+        let plan = self.plan.clone();
+        let PlanOp::Aggregate(a) = &plan.op else { return Err(wrong_plan()) };
+        match a.strategy {
+            AggStrategy::Plain => {
+                if self.done {
+                    return Ok(false);
+                }
+                self.done = true;
+                let mut group = Group { keys: Row::new(), states: new_states(a), set: 0 };
+                let mut count = 0u32;
+                while self.child.next(x, &mut self.row)? {
+                    count = count.wrapping_add(1);
+                    if count & 1023 == 0 {
+                        x.session.check_cancel()?;
+                    }
+                    accumulate(x, a, &mut group.states, &self.row, &mut self.args)?;
+                }
+                self.emit(x, a, group, out)
+            }
+            AggStrategy::Hashed => {
+                if self.groups.is_none() {
+                    let groups = self.hash(x, a)?;
+                    self.groups = Some(groups.into_iter());
+                }
+                loop {
+                    let Some(group) = self.groups.as_mut().and_then(Iterator::next) else { return Ok(false) };
+                    if self.emit(x, a, group, out)? {
+                        return Ok(true);
+                    }
+                }
+            }
+            AggStrategy::Sorted => loop {
+                let Some(group) = self.next_sorted(x, a)? else { return Ok(false) };
+                if self.emit(x, a, group, out)? {
+                    return Ok(true);
+                }
+            },
+        }
+    }
+
+    fn rescan(&mut self, x: &mut Exec<'_>) -> Result<(), SqlError> {
+        self.groups = None;
+        self.current = None;
+        self.done = false;
+        self.child.rescan(x)
+    }
+}

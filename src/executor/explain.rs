@@ -1,0 +1,337 @@
+//! EXPLAIN: a plan as PostgreSQL prints it.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use super::eval::{ExecState, NodeStats};
+use super::plan::{NodeText, PlanNode, PlanOp, PlannedStmt, TextValue};
+use super::portal::Explain;
+
+/// A node's inputs.
+pub fn children(node: &PlanNode) -> Vec<&PlanNode> {
+    match &node.op {
+        PlanOp::Result { .. }
+        | PlanOp::SeqScan(_)
+        | PlanOp::IndexScan(_)
+        | PlanOp::VirtualScan(_)
+        | PlanOp::TidScan(..)
+        | PlanOp::Values(_)
+        | PlanOp::Function(_)
+        | PlanOp::WorkingScan(_)
+        | PlanOp::CteScan(_) => Vec::new(),
+        PlanOp::Gate(c, _)
+        | PlanOp::ProjectSet(c, _)
+        | PlanOp::Filter(c, _)
+        | PlanOp::Project(c, _)
+        | PlanOp::Materialize(c)
+        | PlanOp::Sort(c, _)
+        | PlanOp::Unique(c, _)
+        | PlanOp::HashUnique(c)
+        | PlanOp::LockRows(c, _) => vec![c],
+        PlanOp::Append(list) => list.iter().map(|c| &**c).collect(),
+        PlanOp::NestLoop(j) => vec![&j.left, &j.right],
+        PlanOp::HashJoin(j) => vec![&j.left, &j.right],
+        PlanOp::Limit(l) => vec![&l.child],
+        PlanOp::Aggregate(a) => vec![&a.child],
+        PlanOp::Window(w) => vec![&w.child],
+        PlanOp::SetOp(s) => vec![&s.left, &s.right],
+        PlanOp::RecursiveUnion { left, right, .. } => vec![left, right],
+        PlanOp::Modify(m) => vec![&m.child],
+    }
+}
+
+/// One node to print: what PostgreSQL would show as one node.
+struct Shown<'p> {
+    text: NodeText,
+    node: &'p PlanNode,
+    children: Vec<(Option<String>, Shown<'p>)>,
+}
+
+/// Nodes that only compute or filter are part of the node below, as in PostgreSQL.
+fn shown<'p>(stmt: &'p PlannedStmt, node: &'p PlanNode) -> Shown<'p> {
+    let text = node.explain.as_deref().cloned().unwrap_or_default();
+    match &node.op {
+        PlanOp::Project(child, _) => {
+            let mut below = shown(stmt, child);
+            if !text.output.is_empty() {
+                below.text.output = text.output;
+            }
+            return below;
+        }
+        PlanOp::Filter(child, _) => {
+            let mut below = shown(stmt, child);
+            for p in text.props {
+                match below.text.props.iter_mut().find(|q| q.0 == p.0) {
+                    Some((_, TextValue::Text(old))) => {
+                        if let TextValue::Text(new) = &p.1 {
+                            *old = format!("({old} AND {new})");
+                        }
+                    }
+                    _ => below.text.props.push(p),
+                }
+            }
+            return below;
+        }
+        _ => {}
+    }
+    let mut out = Shown { text, node, children: Vec::new() };
+    for c in children(node) {
+        let mut child = shown(stmt, c);
+        // A hash join's build side stands under a Hash node.
+        if let PlanOp::HashJoin(j) = &node.op
+            && std::ptr::eq(c, &*j.right)
+        {
+            child = Shown { text: NodeText { node_type: "Hash".into(), ..NodeText::default() }, node: c, children: vec![(None, child)] };
+        }
+        out.children.push((None, child));
+    }
+    out
+}
+
+fn ms(d: std::time::Duration) -> f64 {
+    d.as_secs_f64() * 1000.0
+}
+
+fn stats_of(state: Option<&ExecState>, id: usize) -> Option<NodeStats> {
+    state.and_then(|s| s.stats.as_ref()).and_then(|s| s.get(id)).copied()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "printed averages")]
+fn actual(s: &NodeStats, timing: bool) -> String {
+    if s.loops == 0 {
+        return " (never executed)".to_owned();
+    }
+    let loops = s.loops as f64;
+    let rows = (s.rows as f64 / loops).round();
+    if timing {
+        format!(" (actual time={:.3}..{:.3} rows={rows:.0} loops={})", ms(s.startup) / loops, ms(s.total) / loops, s.loops)
+    } else {
+        format!(" (actual rows={rows:.0} loops={})", s.loops)
+    }
+}
+
+fn head(s: &Shown<'_>) -> String {
+    let t = &s.text;
+    let mut line = if t.node_type.is_empty() { "Result".to_owned() } else { t.node_type.clone() };
+    if t.backward {
+        line.push_str(" Backward");
+    }
+    if let Some(i) = &t.index {
+        let _ = write!(line, " using {i}");
+    }
+    match (&t.relation, &t.alias) {
+        (Some(r), Some(a)) if a != r => {
+            let _ = write!(line, " on {r} {a}");
+        }
+        (Some(r), _) => {
+            let _ = write!(line, " on {r}");
+        }
+        (None, Some(a)) => {
+            let _ = write!(line, " on \"{a}\"");
+        }
+        (None, None) => {}
+    }
+    line
+}
+
+fn text_node(e: &Explain, state: Option<&ExecState>, s: &Shown<'_>, indent: usize, root: bool, out: &mut Vec<String>) {
+    let mut line = " ".repeat(indent);
+    if !root {
+        line.push_str("->  ");
+    }
+    line.push_str(&head(s));
+    if e.costs {
+        let _ = write!(line, "  (cost={:.2}..{:.2} rows={:.0} width={})", s.node.startup_cost, s.node.total_cost, s.node.rows, s.node.row_bytes);
+    }
+    let stats = stats_of(state, s.node.id);
+    if let Some(st) = &stats {
+        line.push_str(&actual(st, e.timing));
+    }
+    out.push(line);
+    let inner = indent + if root { 2 } else { 6 };
+    let pad = " ".repeat(inner);
+    if e.verbose && !s.text.output.is_empty() {
+        out.push(format!("{pad}Output: {}", s.text.output.join(", ")));
+    }
+    for (label, value) in &s.text.props {
+        match value {
+            TextValue::Text(v) => out.push(format!("{pad}{label}: {v}")),
+            TextValue::List(v) => out.push(format!("{pad}{label}: {}", v.join(", "))),
+        }
+    }
+    if let Some(st) = stats
+        && st.removed > 0
+        && st.loops > 0
+    {
+        let label = if s.text.join_type.is_some() { "Rows Removed by Join Filter" } else { "Rows Removed by Filter" };
+        out.push(format!("{pad}{label}: {}", st.removed / st.loops));
+    }
+    for (name, child) in &s.children {
+        if let Some(name) = name {
+            out.push(format!("{pad}{name}"));
+            text_node(e, state, child, inner + 2, false, out);
+        } else {
+            text_node(e, state, child, inner, false, out);
+        }
+    }
+}
+
+fn whole(stmt: &PlannedStmt) -> Shown<'_> {
+    let mut root = shown(stmt, &stmt.root);
+    let mut extra = Vec::new();
+    for cte in &stmt.ctes {
+        extra.push((Some(format!("CTE {}", cte.name)), shown(stmt, &cte.plan)));
+    }
+    for (i, s) in stmt.subplans.iter().enumerate() {
+        let word = if s.args.is_empty() && s.cacheable && !matches!(s.kind, super::plan::SubplanKind::Quantified(_)) { "InitPlan" } else { "SubPlan" };
+        extra.push((Some(format!("{word} {}", i + 1)), shown(stmt, &s.plan)));
+    }
+    extra.append(&mut root.children);
+    // Initialisation first, then the inputs, then subplans, as PostgreSQL lists them.
+    let (before, after): (Vec<_>, Vec<_>) = extra.into_iter().partition(|(n, _)| n.as_ref().is_none_or(|n| !n.starts_with("SubPlan")));
+    root.children = before.into_iter().chain(after).collect();
+    root
+}
+
+/// The lines of EXPLAIN's text form.
+pub fn text(e: &Explain, stmt: &PlannedStmt, state: Option<&ExecState>, execution: Option<std::time::Duration>) -> Vec<String> {
+    let mut out = Vec::new();
+    text_node(e, state, &whole(stmt), 0, true, &mut out);
+    if e.summary {
+        out.push(format!("Planning Time: {:.3} ms", ms(e.planning)));
+        if let Some(d) = execution {
+            out.push(format!("Execution Time: {:.3} ms", ms(d)));
+        }
+    }
+    out
+}
+
+fn round(v: f64, digits: i32) -> Value {
+    let scale = 10f64.powi(digits);
+    json!((v * scale).round() / scale)
+}
+
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "printed numbers")]
+fn json_node(e: &Explain, state: Option<&ExecState>, s: &Shown<'_>, relationship: Option<&str>, subplan: Option<&str>) -> Value {
+    let t = &s.text;
+    let mut m = Map::new();
+    let (node_type, operation) = match t.node_type.as_str() {
+        "Insert" | "Update" | "Delete" => ("ModifyTable", Some(t.node_type.as_str())),
+        "HashAggregate" | "GroupAggregate" => ("Aggregate", None),
+        n if n.starts_with("Nested Loop") => ("Nested Loop", None),
+        n if n.starts_with("Hash") && n.ends_with("Join") => ("Hash Join", None),
+        n if n.starts_with("HashSetOp") => ("SetOp", None),
+        "" => ("Result", None),
+        n => (n, None),
+    };
+    m.insert("Node Type".into(), json!(node_type));
+    if let Some(o) = operation {
+        m.insert("Operation".into(), json!(o));
+    }
+    if let Some(w) = t.strategy {
+        m.insert("Strategy".into(), json!(w));
+        if node_type == "Aggregate" {
+            m.insert("Partial Mode".into(), json!("Simple"));
+        }
+    }
+    if let Some(r) = relationship {
+        m.insert("Parent Relationship".into(), json!(r));
+    }
+    if let Some(n) = subplan {
+        m.insert("Subplan Name".into(), json!(n));
+    }
+    m.insert("Parallel Aware".into(), json!(false));
+    m.insert("Async Capable".into(), json!(false));
+    if t.index.is_some() {
+        m.insert("Scan Direction".into(), json!(if t.backward { "Backward" } else { "Forward" }));
+    }
+    if let Some(i) = &t.index {
+        m.insert("Index Name".into(), json!(i));
+    }
+    if let Some(j) = t.join_type {
+        m.insert("Join Type".into(), json!(j));
+    }
+    if let Some(r) = &t.relation {
+        let label = match node_type {
+            "CTE Scan" | "WorkTable Scan" => "CTE Name",
+            "Function Scan" => "Function Name",
+            _ => "Relation Name",
+        };
+        m.insert(label.into(), json!(r));
+        if e.verbose
+            && let Some(s) = &t.schema
+        {
+            m.insert("Schema".into(), json!(s));
+        }
+    }
+    if let Some(a) = &t.alias {
+        m.insert("Alias".into(), json!(a));
+    }
+    if e.costs {
+        m.insert("Startup Cost".into(), round(s.node.startup_cost, 2));
+        m.insert("Total Cost".into(), round(s.node.total_cost, 2));
+        m.insert("Plan Rows".into(), json!(s.node.rows as i64));
+        m.insert("Plan Width".into(), json!(s.node.row_bytes));
+    }
+    if let Some(st) = stats_of(state, s.node.id) {
+        let loops = st.loops.max(1) as f64;
+        if e.timing {
+            m.insert("Actual Startup Time".into(), round(ms(st.startup) / loops, 3));
+            m.insert("Actual Total Time".into(), round(ms(st.total) / loops, 3));
+        }
+        m.insert("Actual Rows".into(), json!((st.rows as f64 / loops).round() as i64));
+        m.insert("Actual Loops".into(), json!(st.loops));
+    }
+    if e.verbose && !t.output.is_empty() {
+        m.insert("Output".into(), json!(t.output));
+    }
+    for (label, value) in &t.props {
+        m.insert(
+            (*label).into(),
+            match value {
+                TextValue::Text(v) => json!(v),
+                TextValue::List(v) => json!(v),
+            },
+        );
+    }
+    if !s.children.is_empty() {
+        let mut plans = Vec::new();
+        let mut plain = 0;
+        for (name, child) in &s.children {
+            let relationship = match name {
+                Some(n) if n.starts_with("SubPlan") => "SubPlan",
+                Some(_) => "InitPlan",
+                None => {
+                    plain += 1;
+                    if node_type == "Append" {
+                        "Member"
+                    } else if plain == 1 {
+                        "Outer"
+                    } else {
+                        "Inner"
+                    }
+                }
+            };
+            plans.push(json_node(e, state, child, Some(relationship), name.as_deref()));
+        }
+        m.insert("Plans".into(), Value::Array(plans));
+    }
+    Value::Object(m)
+}
+
+/// EXPLAIN (FORMAT JSON).
+pub fn to_json(e: &Explain, stmt: &PlannedStmt, state: Option<&ExecState>, execution: Option<std::time::Duration>) -> String {
+    let mut top = Map::new();
+    top.insert("Plan".into(), json_node(e, state, &whole(stmt), None, None));
+    if e.summary {
+        top.insert("Planning Time".into(), round(ms(e.planning), 3));
+        if e.analyze {
+            top.insert("Triggers".into(), json!([]));
+        }
+        if let Some(d) = execution {
+            top.insert("Execution Time".into(), round(ms(d), 3));
+        }
+    }
+    serde_json::to_string_pretty(&Value::Array(vec![Value::Object(top)])).unwrap_or_default()
+}

@@ -1,0 +1,539 @@
+//! INSERT, UPDATE, DELETE: rows, their indexes, their constraints.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::eval::{Exec, Row};
+use super::hash::same_value;
+use super::node::Node;
+use super::plan::{Command, IndexSource, IndexWriter, Modify, OnConflict, PlanNode, PlanOp, TableWriter};
+use super::scan::{datum_tid, tid_datum};
+use crate::access::btree::{self, Inserted, UniqueProbe};
+use crate::access::heap::{self, ChangeOptions, ChangeResult, UpdateOptions};
+use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
+use crate::engine::Engine;
+use crate::sql::catalog::Relation;
+use crate::sql::types::{self, Datum, IoSettings, row};
+use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::{Isolation, RowLockMode, Transaction, WaitPolicy};
+use afterimage_wal::ids::Xid;
+
+/// 40001 for a row changed since the snapshot.
+pub(super) fn concurrent_update() -> SqlError {
+    SqlError::new(SqlState::SERIALIZATION_FAILURE, "could not serialize access due to concurrent update")
+}
+
+/// 40001 for a row deleted since the snapshot.
+pub(super) fn concurrent_delete() -> SqlError {
+    SqlError::new(SqlState::SERIALIZATION_FAILURE, "could not serialize access due to concurrent delete")
+}
+
+/// Asks the heap about duplicates.
+struct Probe<'a> {
+    ctx: &'a AccessCtx,
+    txn: &'a Transaction,
+    rel: RelHandle,
+}
+
+impl UniqueProbe for Probe<'_> {
+    fn check(&mut self, tid: Tid) -> Result<btree::Liveness, AccessError> {
+        Ok(match heap::liveness(self.ctx, self.txn, &self.rel, tid)? {
+            heap::Liveness::Live(_) => btree::Liveness::Live,
+            heap::Liveness::Inserting(_, xid) | heap::Liveness::Deleting(_, xid) => btree::Liveness::InProgress(xid),
+            heap::Liveness::Dead => {
+                if heap::is_dead_to_all(self.ctx, &self.rel, tid)? {
+                    btree::Liveness::Dead
+                } else {
+                    btree::Liveness::Gone
+                }
+            }
+        })
+    }
+
+    fn wait(&mut self, xid: Xid) -> Result<(), AccessError> {
+        let level = self.txn.options().level;
+        Ok(self.ctx.txns.wait_for_xid(self.txn.proc(), xid, level)?)
+    }
+}
+
+/// A row about to be stored violates nothing that can be seen without looking at other rows.
+///
+/// # Errors
+/// 23502, 23514; what the expressions fail with.
+pub fn check_row(x: &mut Exec<'_>, table: &TableWriter, values: &mut Row) -> Result<(), SqlError> {
+    for (i, code) in &table.generated {
+        let v = code.eval(x, values)?;
+        if let Some(slot) = values.get_mut(*i) {
+            *slot = v;
+        }
+    }
+    for i in &table.not_null {
+        if values.get(*i).is_none_or(Datum::is_null) {
+            let name = table.relation.columns.get(*i).map_or("?", |c| &*c.name);
+            return Err(SqlError::new(
+                SqlState::NOT_NULL_VIOLATION,
+                format!("null value in column \"{name}\" of relation \"{}\" violates not-null constraint", table.relation.name),
+            )
+            .detail(failing_row(&table.relation, values, x.session.io()))
+            .column(&table.relation.namespace_name, &table.relation.name, name));
+        }
+    }
+    for (name, code) in &table.checks {
+        if matches!(code.eval(x, values)?, Datum::Bool(false)) {
+            return Err(SqlError::new(SqlState::CHECK_VIOLATION, format!("new row for relation \"{}\" violates check constraint \"{name}\"", table.relation.name))
+                .detail(failing_row(&table.relation, values, x.session.io()))
+                .constraint(&table.relation.namespace_name, &table.relation.name, name));
+        }
+    }
+    Ok(())
+}
+
+fn value_text(v: &Datum, ty: types::Oid, io: &IoSettings, max: usize) -> String {
+    if v.is_null() {
+        return "null".to_owned();
+    }
+    let mut out = Vec::new();
+    if types::text_out(v, ty, &mut out, io).is_err() {
+        return "?".to_owned();
+    }
+    let text = String::from_utf8_lossy(&out);
+    if text.len() <= max {
+        return text.into_owned();
+    }
+    let cut = (0..=max).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+    format!("{}...", text.get(..cut).unwrap_or(""))
+}
+
+fn failing_row(relation: &Relation, values: &[Datum], io: &IoSettings) -> String {
+    let texts: Vec<String> = relation.columns.iter().zip(values).filter(|(c, _)| !c.dropped).map(|(c, v)| value_text(v, c.type_oid, io, 64)).collect();
+    format!("Failing row contains ({}).", texts.join(", "))
+}
+
+/// The key values of a row in an index; `None` if the index does not cover the row.
+fn key_values(x: &mut Exec<'_>, w: &IndexWriter, values: &[Datum]) -> Result<Option<Row>, SqlError> {
+    if let Some(p) = &w.predicate
+        && !p.holds(x, values)?
+    {
+        return Ok(None);
+    }
+    let mut key = Row::with_capacity(w.index.n_key);
+    for source in w.columns.iter().take(w.index.n_key) {
+        key.push(match source {
+            IndexSource::Attribute(i) => values.get(*i).cloned().unwrap_or_default(),
+            IndexSource::Expression(code) => code.eval(x, values)?,
+        });
+    }
+    Ok(Some(key))
+}
+
+fn duplicate(x: &Exec<'_>, table: &TableWriter, w: &IndexWriter, key: &[Datum]) -> SqlError {
+    let relation = &table.relation;
+    let names: Vec<String> = w
+        .index
+        .keys()
+        .iter()
+        .map(|k| match &k.expression {
+            Some(text) => text.to_string(),
+            None => relation.attribute(k.attnum).map_or_else(|| "?".to_owned(), |c| c.name.to_string()),
+        })
+        .collect();
+    let texts: Vec<String> = w.index.keys().iter().zip(key).map(|(k, v)| value_text(v, k.type_oid, x.session.io(), usize::MAX)).collect();
+    SqlError::new(SqlState::UNIQUE_VIOLATION, format!("duplicate key value violates unique constraint \"{}\"", w.index.name))
+        .detail(format!("Key ({})=({}) already exists.", names.join(", "), texts.join(", ")))
+        .constraint(&relation.namespace_name, &relation.name, &w.index.name)
+}
+
+/// Enters a row into its table's indexes. `only`: those that depend on one of these attributes.
+///
+/// # Errors
+/// 23505.
+pub fn insert_index_entries(x: &mut Exec<'_>, table: &TableWriter, rel: &RelHandle, values: &[Datum], tid: Tid) -> Result<(), SqlError> {
+    for w in &table.indexes {
+        if let Some(key) = insert_entry(x, table, w, rel, values, tid)? {
+            return Err(duplicate(x, table, w, &key));
+        }
+    }
+    Ok(())
+}
+
+/// Enters a row into one index; the key if it is there already.
+fn insert_entry(x: &mut Exec<'_>, table: &TableWriter, w: &IndexWriter, rel: &RelHandle, values: &[Datum], tid: Tid) -> Result<Option<Row>, SqlError> {
+    let Some(key) = key_values(x, w, values)? else { return Ok(None) };
+    let mut bytes = Vec::with_capacity(32);
+    let unique = w.index.encode_key(&key, &mut bytes)?;
+    let index = table.relation.index_handle(&w.index);
+    let engine: Arc<Engine> = x.state.engine()?.clone();
+    let ctx = engine.ctx();
+    let t = x.session.transaction()?;
+    let xid = t.xid()?;
+    let mut probe = Probe { ctx, txn: t, rel: *rel };
+    let probe: Option<(&mut dyn UniqueProbe, usize)> = if unique { Some((&mut probe, bytes.len())) } else { None };
+    match btree::insert(ctx, xid, &index, &bytes, tid, probe).map_err(|e| too_big(e, w))? {
+        Inserted::Yes => Ok(None),
+        Inserted::Duplicate(_) => Ok(Some(key)),
+    }
+}
+
+fn too_big(e: AccessError, w: &IndexWriter) -> SqlError {
+    let e = SqlError::from(e);
+    if e.state() == SqlState::PROGRAM_LIMIT_EXCEEDED && !e.fields().message.contains(&*w.index.name) {
+        let message = format!("{} for index \"{}\"", e.fields().message, w.index.name);
+        return SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message);
+    }
+    e
+}
+
+/// INSERT, UPDATE, DELETE.
+pub struct ModifyNode {
+    plan: Arc<PlanNode>,
+    child: Box<dyn Node>,
+    row: Row,
+    values: Row,
+    bytes: Vec<u8>,
+    rel: Option<RelHandle>,
+}
+
+impl ModifyNode {
+    pub(super) fn new(plan: Arc<PlanNode>, child: Box<dyn Node>) -> Self {
+        Self { plan, child, row: Row::new(), values: Row::new(), bytes: Vec::new(), rel: None }
+    }
+
+    /// Inserts `self.values`: the row's place, or `None` if ON CONFLICT took another way.
+    fn insert(&mut self, x: &mut Exec<'_>, m: &Modify, rel: &RelHandle) -> Result<Option<Tid>, SqlError> {
+        check_row(x, &m.table, &mut self.values)?;
+        let engine = x.state.engine()?.clone();
+        let Some(conflict) = &m.on_conflict else {
+            self.bytes.clear();
+            row::encode(&m.table.desc, &self.values, &mut self.bytes)?;
+            let tid = heap::insert(engine.ctx(), x.session.transaction()?, rel, &self.bytes)?;
+            insert_index_entries(x, &m.table, rel, &self.values, tid)?;
+            return Ok(Some(tid));
+        };
+        loop {
+            x.session.check_cancel()?;
+            if let Some(existing) = self.find_conflict(x, m, conflict, rel)? {
+                let Some(update) = &conflict.update else { return Ok(None) };
+                match self.conflict_update(x, m, update, rel, existing)? {
+                    Conflict::Done(tid) => return Ok(tid),
+                    Conflict::Again => continue,
+                }
+            }
+            self.bytes.clear();
+            row::encode(&m.table.desc, &self.values, &mut self.bytes)?;
+            let tid = heap::insert(engine.ctx(), x.session.transaction()?, rel, &self.bytes)?;
+            // Arbiters first: if one was taken meanwhile the row goes away again and the search starts over.
+            let arbiter = |i: usize, w: &IndexWriter| if conflict.arbiters.is_empty() { w.index.unique } else { conflict.arbiters.contains(&i) };
+            let mut lost = false;
+            for (i, w) in m.table.indexes.iter().enumerate().filter(|(i, w)| arbiter(*i, w)) {
+                let _ = i;
+                if insert_entry(x, &m.table, w, rel, &self.values, tid)?.is_some() {
+                    lost = true;
+                    break;
+                }
+            }
+            if lost {
+                let snapshot = x.session.transaction()?.latest_snapshot()?;
+                heap::delete(engine.ctx(), x.session.transaction()?, rel, &snapshot, tid, ChangeOptions::default())?;
+                continue;
+            }
+            for (_, w) in m.table.indexes.iter().enumerate().filter(|(i, w)| !arbiter(*i, w)) {
+                if let Some(key) = insert_entry(x, &m.table, w, rel, &self.values, tid)? {
+                    return Err(duplicate(x, &m.table, w, &key));
+                }
+            }
+            return Ok(Some(tid));
+        }
+    }
+
+    /// A row that conflicts with `self.values` in an arbiter index.
+    fn find_conflict(&mut self, x: &mut Exec<'_>, m: &Modify, conflict: &OnConflict, rel: &RelHandle) -> Result<Option<Tid>, SqlError> {
+        for (i, w) in m.table.indexes.iter().enumerate() {
+            let arbiter = if conflict.arbiters.is_empty() { w.index.unique } else { conflict.arbiters.contains(&i) };
+            if !arbiter {
+                continue;
+            }
+            let Some(key) = key_values(x, w, &self.values)? else { continue };
+            let mut bytes = Vec::with_capacity(32);
+            if !w.index.encode_key(&key, &mut bytes)? {
+                continue;
+            }
+            let index = m.table.relation.index_handle(&w.index);
+            let engine = x.state.engine()?.clone();
+            let t = x.session.transaction()?;
+            let mut probe = Probe { ctx: engine.ctx(), txn: t, rel: *rel };
+            if let Some(tid) = btree::find_duplicate(engine.ctx(), &index, &bytes, &mut probe)? {
+                return Ok(Some(tid));
+            }
+        }
+        Ok(None)
+    }
+
+    fn conflict_update(&mut self, x: &mut Exec<'_>, m: &Modify, update: &super::plan::ConflictUpdate, rel: &RelHandle, existing: Tid) -> Result<Conflict, SqlError> {
+        let engine = x.state.engine()?.clone();
+        // The index names the chain's root; the live version may be further on.
+        let t = x.session.transaction()?;
+        let existing = match heap::liveness(engine.ctx(), t, rel, existing)? {
+            heap::Liveness::Live(tid) => tid,
+            heap::Liveness::Inserting(..) | heap::Liveness::Deleting(..) | heap::Liveness::Dead => return Ok(Conflict::Again),
+        };
+        let latest = t.latest_snapshot()?;
+        match heap::lock_row(engine.ctx(), t, rel, &latest, existing, RowLockMode::Update, WaitPolicy::Block)? {
+            ChangeResult::Done { .. } => {}
+            ChangeResult::SelfModified { .. } => return Err(twice()),
+            ChangeResult::Updated { .. } | ChangeResult::Deleted { .. } | ChangeResult::Skipped => {
+                if t.isolation() != Isolation::ReadCommitted {
+                    return Err(concurrent_update());
+                }
+                return Ok(Conflict::Again);
+            }
+        }
+        if t.isolation() != Isolation::ReadCommitted {
+            let snapshot = x.state.snapshot()?.clone();
+            if heap::fetch_exact(engine.ctx(), rel, existing, &snapshot, |_, _| ())?.is_none() {
+                return Err(concurrent_update());
+            }
+        }
+        let t = x.session.transaction()?;
+        let Some(old) = heap::fetch_latest(engine.ctx(), t, rel, existing, |_, bytes| bytes.to_vec())? else { return Ok(Conflict::Again) };
+        // A row this very command inserted or updated is not seen by its snapshot, nor by one of the same command id.
+        let own = x.state.snapshot()?.clone();
+        let inserted_here = heap_inserted_by_this_command(&engine, rel, existing, &own, x.session.transaction()?)?;
+        if inserted_here {
+            return Err(twice());
+        }
+        let count = m.table.desc.len();
+        let mut wide = vec![Datum::Null; count];
+        row::decode(&m.table.desc, &old, count, &mut wide)?;
+        wide.push(tid_datum(existing));
+        wide.push(Datum::Oid(m.table.relation.oid));
+        wide.extend_from_slice(&self.values);
+        if let Some(c) = &update.condition
+            && !c.holds(x, &wide)?
+        {
+            return Ok(Conflict::Done(None));
+        }
+        let mut new: Row = wide.get(..count).unwrap_or_default().to_vec();
+        for (i, code) in &update.set {
+            let v = code.eval(x, &wide)?;
+            if let Some(slot) = new.get_mut(*i) {
+                *slot = v;
+            }
+        }
+        let old_values: Row = wide.into_iter().take(count).collect();
+        check_row(x, &m.table, &mut new)?;
+        self.bytes.clear();
+        row::encode(&m.table.desc, &new, &mut self.bytes)?;
+        let options = update_options(&m.table, &old_values, &new);
+        let result = heap::update(engine.ctx(), x.session.transaction()?, rel, &latest, existing, &self.bytes, options)?;
+        match result {
+            ChangeResult::Done { tid, hot } => {
+                if !hot {
+                    insert_index_entries(x, &m.table, rel, &new, tid)?;
+                }
+                self.values = new;
+                Ok(Conflict::Done(Some(tid)))
+            }
+            ChangeResult::SelfModified { .. } => Err(twice()),
+            ChangeResult::Updated { .. } | ChangeResult::Deleted { .. } | ChangeResult::Skipped => Ok(Conflict::Again),
+        }
+    }
+
+    /// Updates or deletes the row of the input row at hand: the new row's place, or `None` if nothing was done.
+    fn change(&mut self, x: &mut Exec<'_>, m: &Modify, rel: &RelHandle) -> Result<Option<Tid>, SqlError> {
+        let engine = x.state.engine()?.clone();
+        let snapshot = x.state.snapshot()?.clone();
+        let Some(mut tid) = self.row.get(m.tid).and_then(datum_tid) else { return Ok(None) };
+        let count = m.table.desc.len();
+        loop {
+            let result = if m.command == Command::Update {
+                self.values.clear();
+                self.values.extend_from_slice(self.row.get(..count).unwrap_or_default());
+                for (attribute, column) in &m.assigned {
+                    let v = self.row.get(*column).cloned().unwrap_or_default();
+                    if let Some(slot) = self.values.get_mut(*attribute) {
+                        *slot = v;
+                    }
+                }
+                check_row(x, &m.table, &mut self.values)?;
+                self.bytes.clear();
+                row::encode(&m.table.desc, &self.values, &mut self.bytes)?;
+                let options = update_options(&m.table, self.row.get(..count).unwrap_or_default(), &self.values);
+                heap::update(engine.ctx(), x.session.transaction()?, rel, &snapshot, tid, &self.bytes, options)?
+            } else {
+                heap::delete(engine.ctx(), x.session.transaction()?, rel, &snapshot, tid, ChangeOptions::default())?
+            };
+            match result {
+                ChangeResult::Done { tid: new, hot } => {
+                    if m.command == Command::Update {
+                        if !hot {
+                            insert_index_entries(x, &m.table, rel, &self.values, new)?;
+                        }
+                    } else if m.old_values {
+                        self.values.clear();
+                        self.values.extend_from_slice(self.row.get(..count).unwrap_or_default());
+                    }
+                    return Ok(Some(new));
+                }
+                // A join gave the row twice, or a function changed it: the first change stands.
+                ChangeResult::SelfModified { .. } | ChangeResult::Skipped => return Ok(None),
+                ChangeResult::Deleted { .. } => {
+                    if x.session.transaction()?.isolation() != Isolation::ReadCommitted {
+                        return Err(concurrent_delete());
+                    }
+                    return Ok(None);
+                }
+                ChangeResult::Updated { next, .. } => {
+                    let t = x.session.transaction()?;
+                    if t.isolation() != Isolation::ReadCommitted {
+                        return Err(concurrent_update());
+                    }
+                    let Some((newest, bytes)) = heap::fetch_latest(engine.ctx(), t, rel, next, |tid, bytes| (tid, bytes.to_vec()))? else { return Ok(None) };
+                    let mut replaced: FxHashMap<usize, Option<(Tid, Vec<u8>)>> = FxHashMap::default();
+                    replaced.insert(m.scan_id, Some((newest, bytes)));
+                    self.companions(x, m, &mut replaced)?;
+                    match x.recheck(&m.child, replaced)? {
+                        Some(row) => self.row = row,
+                        None => return Ok(None),
+                    }
+                    tid = newest;
+                }
+            }
+        }
+    }
+
+    /// The rows of the other tables that go with the row at hand.
+    fn companions(&self, x: &mut Exec<'_>, m: &Modify, replaced: &mut FxHashMap<usize, Option<(Tid, Vec<u8>)>>) -> Result<(), SqlError> {
+        if m.companions.is_empty() {
+            return Ok(());
+        }
+        let engine = x.state.engine()?.clone();
+        let stmt = x.state.plan()?.clone();
+        for (scan_id, column) in &m.companions {
+            let entry = match self.row.get(*column).and_then(datum_tid) {
+                Some(tid) => match find_scan(&stmt.root, *scan_id) {
+                    Some(rel) => heap::fetch_exact(engine.ctx(), &rel, tid, x.state.snapshot()?, |tid, bytes| (tid, bytes.to_vec()))?,
+                    None => continue,
+                },
+                None => None,
+            };
+            replaced.insert(*scan_id, entry);
+        }
+        Ok(())
+    }
+
+    /// RETURNING's row.
+    fn returning(&mut self, x: &mut Exec<'_>, m: &Modify, tid: Tid, out: &mut Row) -> Result<(), SqlError> {
+        out.clear();
+        let Some(codes) = &m.returning else { return Ok(()) };
+        let mut wide = std::mem::take(&mut self.values);
+        wide.push(tid_datum(tid));
+        wide.push(Datum::Oid(m.table.relation.oid));
+        if m.command != Command::Insert {
+            wide.extend_from_slice(&self.row);
+        }
+        for code in codes {
+            let v = code.eval(x, &wide)?;
+            out.push(v);
+        }
+        self.values = wide;
+        Ok(())
+    }
+}
+
+enum Conflict {
+    Done(Option<Tid>),
+    Again,
+}
+
+fn twice() -> SqlError {
+    SqlError::new(SqlState::CARDINALITY_VIOLATION, "ON CONFLICT DO UPDATE command cannot affect row a second time")
+        .hint("Ensure that no rows proposed for insertion within the same command have duplicate constrained values.")
+}
+
+/// Was the version made by the running command?
+fn heap_inserted_by_this_command(engine: &Arc<Engine>, rel: &RelHandle, tid: Tid, snapshot: &crate::txn::Snapshot, t: &Transaction) -> Result<bool, SqlError> {
+    let buffer = engine.ctx().pool.read(rel.file, afterimage_wal::ids::Fork::Main, tid.block)?;
+    let page = buffer.read();
+    Ok(heap::tuple::header(&page, tid.offset).is_some_and(|h| t.owns(h.xmin) && h.cid >= snapshot.cid()))
+}
+
+/// The file of a scan somewhere in a plan.
+fn find_scan(node: &PlanNode, scan_id: usize) -> Option<RelHandle> {
+    let own = match &node.op {
+        PlanOp::SeqScan(s) | PlanOp::TidScan(s, _) => Some(s),
+        PlanOp::IndexScan(i) => Some(&i.scan),
+        _ => None,
+    };
+    if let Some(s) = own {
+        return if s.scan_id == scan_id { s.relation.rel_handle() } else { None };
+    }
+    super::explain::children(node).into_iter().find_map(|c| find_scan(c, scan_id))
+}
+
+fn update_options(table: &TableWriter, old: &[Datum], new: &[Datum]) -> UpdateOptions {
+    let changed = |i: &usize| match (old.get(*i), new.get(*i)) {
+        (Some(a), Some(b)) => !same_value(a, b),
+        _ => true,
+    };
+    UpdateOptions {
+        wait: WaitPolicy::Block,
+        hot_ok: !table.indexes.iter().any(|w| w.attributes.iter().any(changed)),
+        key_changed: table.key_attributes.iter().any(changed),
+    }
+}
+
+impl Node for ModifyNode {
+    fn next(&mut self, x: &mut Exec<'_>, out: &mut Row) -> Result<bool, SqlError> {
+        let plan = self.plan.clone();
+        let PlanOp::Modify(m) = &plan.op else { return Err(SqlError::internal("a node got another node's plan")) };
+        let rel = match self.rel {
+            Some(rel) => rel,
+            None => {
+                let rel = m.table.relation.rel_handle().ok_or_else(|| SqlError::internal("table without a file"))?;
+                let word = match m.command {
+                    Command::Insert => "INSERT",
+                    Command::Update => "UPDATE",
+                    Command::Delete | Command::Select => "DELETE",
+                };
+                x.session.transaction()?.check_writable(word)?;
+                self.rel = Some(rel);
+                rel
+            }
+        };
+        out.clear();
+        loop {
+            let mut row = std::mem::take(&mut self.row);
+            let found = self.child.next(x, &mut row)?;
+            self.row = row;
+            if !found {
+                return Ok(false);
+            }
+            let done = if m.command == Command::Insert {
+                self.values.clear();
+                self.values.append(&mut self.row);
+                self.insert(x, m, &rel)?
+            } else {
+                self.change(x, m, &rel)?
+            };
+            let Some(tid) = done else { continue };
+            count_row(x, &plan);
+            if m.returning.is_some() {
+                self.returning(x, m, tid, out)?;
+                return Ok(true);
+            }
+        }
+    }
+
+    fn rescan(&mut self, _x: &mut Exec<'_>) -> Result<(), SqlError> {
+        Err(SqlError::internal("a change cannot run twice"))
+    }
+}
+
+/// Counts for the command tag: only the statement's own rows, not those of changes in WITH.
+fn count_row(x: &mut Exec<'_>, plan: &Arc<PlanNode>) {
+    let own = x.state.plan.as_ref().is_some_and(|p| Arc::ptr_eq(&p.root, plan));
+    if own {
+        x.state.processed += 1;
+    }
+}

@@ -1,0 +1,45 @@
+//! May the user do what a statement does?
+
+use super::context::SessionContext;
+use super::plan::PlannedStmt;
+use crate::sqlstate::{SqlError, SqlState};
+
+/// Checks a plan's privileges.
+///
+/// # Errors
+/// 42501.
+pub fn check(session: &SessionContext, plan: &PlannedStmt) -> Result<(), SqlError> {
+    if plan.privileges.is_empty() || session.catalog.is_superuser(session.user)? {
+        return Ok(());
+    }
+    let roles = session.catalog.roles_of(session.user, true)?;
+    for (oid, letter) in &plan.privileges {
+        let Some(relation) = session.catalog.relation(*oid)? else { continue };
+        if roles.contains(&relation.owner) || (relation.is_system() && *letter == b'r' && relation.acl.is_none()) {
+            continue;
+        }
+        let mut names: Vec<String> = vec![String::new()];
+        for role in &roles {
+            if let Some(role) = session.catalog.role(*role)? {
+                names.push(role.name.to_string());
+            }
+        }
+        let granted = relation.acl.iter().flatten().any(|item| {
+            // grantee=letters/grantor
+            let Some((grantee, rest)) = item.rsplit_once('=') else { return false };
+            let letters = rest.split('/').next().unwrap_or("");
+            let grantee = grantee.trim_matches('"').replace("\"\"", "\"");
+            names.contains(&grantee) && letters.bytes().any(|b| b == *letter)
+        });
+        if !granted {
+            let noun = match relation.kind {
+                crate::sql::catalog::RelKind::View => "view",
+                crate::sql::catalog::RelKind::Sequence => "sequence",
+                crate::sql::catalog::RelKind::MatView => "materialized view",
+                _ => "table",
+            };
+            return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied for {noun} {}", relation.name)));
+        }
+    }
+    Ok(())
+}

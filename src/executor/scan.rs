@@ -1,0 +1,579 @@
+//! Scans: tables, indexes, tids, virtual tables, functions, VALUES.
+
+use std::sync::Arc;
+
+use super::eval::{Exec, Row};
+use super::node::Node;
+use super::plan::{IndexBound, IndexEqual, IndexScan, PlanNode, PlanOp, Scan, ScanColumn};
+use super::simple::{call_set, removed};
+use crate::access::btree::{self, Direction, KeyRange, ScanOptions};
+use crate::access::heap::{self, HeapScan};
+use crate::access::{RelHandle, Tid};
+use crate::sql::catalog::{Source, VirtualCx};
+use crate::sql::functions::SetRows;
+use crate::sql::types::key::{self, KeyOrder};
+use crate::sql::types::{self, Datum, Oid, oids, row};
+use crate::sqlstate::SqlError;
+
+fn wrong_plan() -> SqlError {
+    SqlError::internal("a node got another node's plan")
+}
+
+/// A scan's relation as access functions see it.
+pub(super) fn handle(scan: &Scan) -> Result<RelHandle, SqlError> {
+    scan.relation.rel_handle().ok_or_else(|| SqlError::internal(format!("relation \"{}\" has no file", scan.relation.name)))
+}
+
+/// A tid as a value.
+pub(super) fn tid_datum(tid: Tid) -> Datum {
+    Datum::Tid(types::Tid { block: tid.block.get(), offset: tid.offset })
+}
+
+/// A value as a tid.
+pub(super) fn datum_tid(v: &Datum) -> Option<Tid> {
+    match v {
+        Datum::Tid(t) => Some(Tid::new(afterimage_wal::ids::BlockNo::new(t.block), t.offset)),
+        _ => None,
+    }
+}
+
+/// Decodes a row's wanted columns into `out`. `scratch` is as wide as what must be decoded.
+pub(super) fn fill(scan: &Scan, tid: Tid, bytes: &[u8], scratch: &mut Vec<Datum>, out: &mut Row) -> Result<(), SqlError> {
+    out.clear();
+    if !scan.wanted.is_empty() {
+        scratch.clear();
+        scratch.resize(scan.wanted.len(), Datum::Null);
+        row::decode_some(&scan.desc, bytes, &scan.wanted, scratch)?;
+    }
+    for o in &scan.outputs {
+        out.push(match o {
+            ScanColumn::Attribute(i) => scratch.get_mut(*i).map(std::mem::take).unwrap_or_default(),
+            ScanColumn::Tid => tid_datum(tid),
+            ScanColumn::TableOid => Datum::Oid(scan.relation.oid),
+            ScanColumn::Xmin | ScanColumn::Xmax | ScanColumn::Cmin | ScanColumn::Cmax => Datum::Oid(0),
+        });
+    }
+    Ok(())
+}
+
+/// xmin and its kin, for the few queries that ask.
+fn system_columns(x: &Exec<'_>, scan: &Scan, tid: Tid, out: &mut Row) -> Result<(), SqlError> {
+    let asked = scan.outputs.iter().any(|o| matches!(o, ScanColumn::Xmin | ScanColumn::Xmax | ScanColumn::Cmin | ScanColumn::Cmax));
+    if !asked {
+        return Ok(());
+    }
+    let ctx = x.access()?;
+    let buffer = ctx.pool.read(handle(scan)?.file, afterimage_wal::ids::Fork::Main, tid.block)?;
+    let page = buffer.read();
+    let Some(h) = heap::tuple::header(&page, tid.offset) else { return Ok(()) };
+    #[expect(clippy::cast_possible_truncation, reason = "xid columns have 32 bits in PostgreSQL's catalogs; the low half is shown")]
+    let low = |v: u64| Datum::Oid(v as u32);
+    for (o, v) in scan.outputs.iter().zip(out.iter_mut()) {
+        match o {
+            ScanColumn::Xmin => *v = low(h.xmin.as_u64()),
+            ScanColumn::Xmax => *v = low(h.xmax.as_u64()),
+            ScanColumn::Cmin | ScanColumn::Cmax => *v = Datum::Oid(h.cid),
+            ScanColumn::Attribute(_) | ScanColumn::Tid | ScanColumn::TableOid => {}
+        }
+    }
+    Ok(())
+}
+
+/// In a re-check: the row that stands for this scan's; `None` if the scan runs as usual.
+fn replaced(x: &mut Exec<'_>, scan: &Scan, done: &mut bool, scratch: &mut Vec<Datum>, out: &mut Row, also: Option<&super::code::Code>) -> Result<Option<bool>, SqlError> {
+    let Some(rows) = &x.state.replaced else { return Ok(None) };
+    let Some(entry) = rows.get(&scan.scan_id) else { return Ok(None) };
+    if *done {
+        return Ok(Some(false));
+    }
+    *done = true;
+    let Some((tid, bytes)) = entry else { return Ok(Some(false)) };
+    fill(scan, *tid, bytes, scratch, out)?;
+    for code in [also, scan.filter.as_ref()].into_iter().flatten() {
+        if !code.holds(x, out)? {
+            return Ok(Some(false));
+        }
+    }
+    Ok(Some(true))
+}
+
+/// All rows of a table.
+pub(super) struct SeqScanNode {
+    plan: Arc<PlanNode>,
+    rel: RelHandle,
+    scan: Option<HeapScan>,
+    scratch: Vec<Datum>,
+    count: u32,
+    replaced: bool,
+}
+
+impl SeqScanNode {
+    pub(super) fn new(plan: Arc<PlanNode>) -> Result<Self, SqlError> {
+        let PlanOp::SeqScan(scan) = &plan.op else { return Err(wrong_plan()) };
+        let rel = handle(scan)?;
+        Ok(Self { plan, rel, scan: None, scratch: Vec::new(), count: 0, replaced: false })
+    }
+}
+
+impl Node for SeqScanNode {
+    fn next(&mut self, x: &mut Exec<'_>, out: &mut Row) -> Result<bool, SqlError> {
+        let PlanOp::SeqScan(scan) = &self.plan.op else { return Err(wrong_plan()) };
+        if x.state.replaced.is_some()
+            && let Some(found) = replaced(x, scan, &mut self.replaced, &mut self.scratch, out, None)?
+        {
+            return Ok(found);
+        }
+        let heap = match &mut self.scan {
+            Some(heap) => heap,
+            None => self.scan.insert(HeapScan::new(x.access()?, &self.rel, x.state.snapshot()?)?),
+        };
+        loop {
+            let Some((tid, bytes)) = heap.next(x.state.engine()?.ctx())? else { return Ok(false) };
+            self.count = self.count.wrapping_add(1);
+            if self.count & 1023 == 0 {
+                x.session.check_cancel()?;
+            }
+            fill(scan, tid, bytes, &mut self.scratch, out)?;
+            system_columns(x, scan, tid, out)?;
+            match &scan.filter {
+                Some(f) if !f.holds(x, out)? => removed(x, self.plan.id),
+                _ => return Ok(true),
+            }
+        }
+    }
+
+    fn rescan(&mut self, _x: &mut Exec<'_>) -> Result<(), SqlError> {
+        self.replaced = false;
+        if let Some(s) = &mut self.scan {
+            s.rewind();
+        }
+        Ok(())
+    }
+}
+
+/// Rows by index.
+pub(super) struct IndexScanNode {
+    plan: Arc<PlanNode>,
+    rel: RelHandle,
+    index: RelHandle,
+    scan: Option<btree::Scan>,
+    /// Ranges still to scan, last first.
+    ranges: Vec<KeyRange>,
+    scratch: Vec<Datum>,
+    started: bool,
+    done: bool,
+    replaced: bool,
+    count: u32,
+}
+
+/// A value as an index column of type `column` holds it.
+enum Fit {
+    Value(Datum),
+    /// Below all values of the column's type.
+    Below,
+    /// Above them.
+    Above,
+    Null,
+}
+
+fn fit(value: Datum, column: Oid) -> Fit {
+    let wide = match value {
+        Datum::Null => return Fit::Null,
+        Datum::Int2(v) => i64::from(v),
+        Datum::Int4(v) => i64::from(v),
+        Datum::Int8(v) => v,
+        other => return Fit::Value(other),
+    };
+    let out = |r: Result<Datum, _>| match r {
+        Ok(v) => Fit::Value(v),
+        Err(std::num::TryFromIntError { .. }) if wide < 0 => Fit::Below,
+        Err(_) => Fit::Above,
+    };
+    match column {
+        oids::INT2 => out(i16::try_from(wide).map(Datum::Int2)),
+        oids::INT4 => out(i32::try_from(wide).map(Datum::Int4)),
+        _ => Fit::Value(Datum::Int8(wide)),
+    }
+}
+
+impl IndexScanNode {
+    pub(super) fn new(plan: Arc<PlanNode>) -> Result<Self, SqlError> {
+        let PlanOp::IndexScan(s) = &plan.op else { return Err(wrong_plan()) };
+        let rel = handle(&s.scan)?;
+        let index = s.scan.relation.index_handle(&s.index);
+        Ok(Self {
+            plan,
+            rel,
+            index,
+            scan: None,
+            ranges: Vec::new(),
+            scratch: Vec::new(),
+            started: false,
+            done: false,
+            replaced: false,
+            count: 0,
+        })
+    }
+
+    /// The ranges of keys the conditions leave.
+    fn ranges(s: &IndexScan, x: &mut Exec<'_>, out: &mut Vec<KeyRange>) -> Result<(), SqlError> {
+        out.clear();
+        let mut prefixes: Vec<Vec<u8>> = vec![Vec::with_capacity(32)];
+        for (i, equal) in s.equal.iter().enumerate() {
+            let order = s.orders.get(i).copied().unwrap_or(KeyOrder::ASC);
+            let ty = s.types.get(i).copied().unwrap_or(0);
+            match equal {
+                IndexEqual::Null => {
+                    for p in &mut prefixes {
+                        key::encode(&Datum::Null, order, p)?;
+                    }
+                }
+                IndexEqual::Value(code) => {
+                    let Fit::Value(v) = fit(code.eval(x, &[])?, ty) else { return Ok(()) };
+                    for p in &mut prefixes {
+                        key::encode_typed(&v, ty, order, p)?;
+                    }
+                }
+                IndexEqual::Any(code) => {
+                    let Datum::Array(array) = code.eval(x, &[])? else { return Ok(()) };
+                    let mut values: Vec<Vec<u8>> = Vec::with_capacity(array.values.len());
+                    for v in &array.values {
+                        if let Fit::Value(v) = fit(v.clone(), ty) {
+                            let mut bytes = Vec::new();
+                            key::encode_typed(&v, ty, order, &mut bytes)?;
+                            values.push(bytes);
+                        }
+                    }
+                    values.sort_unstable();
+                    values.dedup();
+                    prefixes = prefixes.iter().flat_map(|p| values.iter().map(move |v| [p.as_slice(), v.as_slice()].concat())).collect();
+                }
+            }
+        }
+        let next = s.equal.len();
+        let order = s.orders.get(next).copied().unwrap_or(KeyOrder::ASC);
+        let ty = s.types.get(next).copied().unwrap_or(0);
+        let mut bound = |b: &Option<IndexBound>| -> Result<Option<(Fit, bool)>, SqlError> {
+            match b {
+                Some(b) => Ok(Some((fit(b.value.eval(x, &[])?, ty), b.inclusive))),
+                None => Ok(None),
+            }
+        };
+        let (lower, upper) = (bound(&s.lower)?, bound(&s.upper)?);
+        for p in prefixes {
+            let mut range = KeyRange::prefix(&p);
+            if lower.is_some() || upper.is_some() {
+                // NULLs are at one end and satisfy no bound.
+                let mut null = p.clone();
+                key::encode(&Datum::Null, order, &mut null)?;
+                range = if order.nulls_first { range.above(&null) } else { range.below(&null) };
+            }
+            for (value, is_lower) in [(&lower, true), (&upper, false)] {
+                let Some((value, inclusive)) = value else { continue };
+                match (value, is_lower) {
+                    (Fit::Null, _) | (Fit::Above, true) | (Fit::Below, false) => return Ok(()),
+                    (Fit::Below, true) | (Fit::Above, false) => {}
+                    (Fit::Value(v), _) => {
+                        let mut bytes = p.clone();
+                        key::encode_typed(v, ty, order, &mut bytes)?;
+                        range = match (is_lower != order.desc, inclusive) {
+                            (true, true) => range.at_least(&bytes),
+                            (true, false) => range.above(&bytes),
+                            (false, true) => range.at_most(&bytes),
+                            (false, false) => range.below(&bytes),
+                        };
+                    }
+                }
+            }
+            if !range.is_empty() {
+                out.push(range);
+            }
+        }
+        if !s.backward {
+            out.reverse();
+        }
+        Ok(())
+    }
+}
+
+impl Node for IndexScanNode {
+    fn next(&mut self, x: &mut Exec<'_>, out: &mut Row) -> Result<bool, SqlError> {
+        let plan = &*self.plan;
+        let PlanOp::IndexScan(s) = &plan.op else { return Err(wrong_plan()) };
+        if x.state.replaced.is_some()
+            && let Some(found) = replaced(x, &s.scan, &mut self.replaced, &mut self.scratch, out, s.recheck.as_ref())?
+        {
+            return Ok(found);
+        }
+        if !self.started {
+            Self::ranges(s, x, &mut self.ranges)?;
+            self.started = true;
+            self.done = true;
+        }
+        loop {
+            if self.done {
+                let Some(range) = self.ranges.pop() else { return Ok(false) };
+                match &mut self.scan {
+                    Some(scan) => scan.restart(range),
+                    None => {
+                        let direction = if s.backward { Direction::Backward } else { Direction::Forward };
+                        self.scan = Some(btree::Scan::new(&self.index, range, direction, ScanOptions::default()));
+                    }
+                }
+                self.done = false;
+            }
+            let Some(scan) = &mut self.scan else { return Err(wrong_plan()) };
+            let engine = x.state.engine()?;
+            let ctx = engine.ctx();
+            self.count = self.count.wrapping_add(1);
+            if self.count & 1023 == 0 {
+                x.session.check_cancel()?;
+            }
+            let Some((_, tid)) = scan.next(ctx)? else {
+                self.done = true;
+                continue;
+            };
+            let scratch = &mut self.scratch;
+            let found = heap::fetch(ctx, &self.rel, tid, x.state.snapshot()?, |at, bytes| (at, fill(&s.scan, at, bytes, scratch, out)))?;
+            let Some((at, filled)) = found else {
+                if !ctx.txns.in_recovery() && heap::is_dead_to_all(ctx, &self.rel, tid)? {
+                    scan.mark_dead();
+                }
+                continue;
+            };
+            filled?;
+            if s.single {
+                // No other row can match; let go of the leaf.
+                scan.end(ctx)?;
+                self.done = true;
+            }
+            system_columns(x, &s.scan, at, out)?;
+            match &s.scan.filter {
+                Some(f) if !f.holds(x, out)? => removed(x, plan.id),
+                _ => return Ok(true),
+            }
+        }
+    }
+
+    fn rescan(&mut self, _x: &mut Exec<'_>) -> Result<(), SqlError> {
+        self.started = false;
+        self.done = false;
+        self.replaced = false;
+        Ok(())
+    }
+}
+
+/// `ctid = ..`.
+pub(super) struct TidScanNode {
+    plan: Arc<PlanNode>,
+    tids: Option<std::vec::IntoIter<Tid>>,
+    scratch: Vec<Datum>,
+    replaced: bool,
+}
+
+impl TidScanNode {
+    pub(super) fn new(plan: Arc<PlanNode>) -> Self {
+        Self { plan, tids: None, scratch: Vec::new(), replaced: false }
+    }
+}
+
+impl Node for TidScanNode {
+    fn next(&mut self, x: &mut Exec<'_>, out: &mut Row) -> Result<bool, SqlError> {
+        let PlanOp::TidScan(scan, code) = &self.plan.op else { return Err(wrong_plan()) };
+        if x.state.replaced.is_some()
+            && let Some(found) = replaced(x, scan, &mut self.replaced, &mut self.scratch, out, None)?
+        {
+            return Ok(found);
+        }
+        let tids = match &mut self.tids {
+            Some(t) => t,
+            None => {
+                let mut list: Vec<Tid> = match code.eval(x, &[])? {
+                    Datum::Array(a) => a.values.iter().filter_map(datum_tid).collect(),
+                    v => datum_tid(&v).into_iter().collect(),
+                };
+                list.sort_unstable();
+                list.dedup();
+                self.tids.insert(list.into_iter())
+            }
+        };
+        let rel = handle(scan)?;
+        loop {
+            let Some(tid) = tids.next() else { return Ok(false) };
+            let scratch = &mut self.scratch;
+            let found = heap::fetch_exact(x.access()?, &rel, tid, x.state.snapshot()?, |at, bytes| fill(scan, at, bytes, scratch, out))?;
+            let Some(filled) = found else { continue };
+            filled?;
+            system_columns(x, scan, tid, out)?;
+            match &scan.filter {
+                Some(f) if !f.holds(x, out)? => removed(x, self.plan.id),
+                _ => return Ok(true),
+            }
+        }
+    }
+
+    fn rescan(&mut self, _x: &mut Exec<'_>) -> Result<(), SqlError> {
+        self.tids = None;
+        self.replaced = false;
+        Ok(())
+    }
+}
+
+/// Rows made on the fly, all at once: providers have no way to pause.
+pub(super) struct VirtualScanNode {
+    plan: Arc<PlanNode>,
+    rows: Option<std::vec::IntoIter<Row>>,
+}
+
+impl VirtualScanNode {
+    pub(super) fn new(plan: Arc<PlanNode>) -> Self {
+        Self { plan, rows: None }
+    }
+}
+
+impl Node for VirtualScanNode {
+    fn next(&mut self, x: &mut Exec<'_>, out: &mut Row) -> Result<bool, SqlError> {
+        let PlanOp::VirtualScan(scan) = &self.plan.op else { return Err(wrong_plan()) };
+        let rows = match &mut self.rows {
+            Some(rows) => rows,
+            None => {
+                let Source::Virtual(table) = &scan.relation.source else {
+                    // Composite types and partitioned tables hold nothing.
+                    return Ok(false);
+                };
+                let table = table.clone();
+                let catalog = x.session.catalog.clone();
+                let mut list: Vec<Row> = Vec::new();
+                table.rows(&mut VirtualCx { catalog: &catalog, session: x.session }, &mut |values| {
+                    list.push(
+                        scan.outputs
+                            .iter()
+                            .map(|o| match o {
+                                ScanColumn::Attribute(i) => values.get(*i).cloned().unwrap_or_default(),
+                                ScanColumn::TableOid => Datum::Oid(scan.relation.oid),
+                                _ => Datum::Null,
+                            })
+                            .collect(),
+                    );
+                    Ok(())
+                })?;
+                self.rows.insert(list.into_iter())
+            }
+        };
+        for row in rows.by_ref() {
+            out.clear();
+            out.extend(row);
+            match &scan.filter {
+                Some(f) if !f.holds(x, out)? => removed(x, self.plan.id),
+                _ => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    fn rescan(&mut self, _x: &mut Exec<'_>) -> Result<(), SqlError> {
+        self.rows = None;
+        Ok(())
+    }
+}
+
+/// VALUES.
+pub(super) struct ValuesNode {
+    plan: Arc<PlanNode>,
+    at: usize,
+}
+
+impl ValuesNode {
+    pub(super) fn new(plan: Arc<PlanNode>) -> Self {
+        Self { plan, at: 0 }
+    }
+}
+
+impl Node for ValuesNode {
+    fn next(&mut self, x: &mut Exec<'_>, out: &mut Row) -> Result<bool, SqlError> {
+        let PlanOp::Values(rows) = &self.plan.op else { return Err(wrong_plan()) };
+        out.clear();
+        let Some(row) = rows.get(self.at) else { return Ok(false) };
+        self.at += 1;
+        for code in row {
+            let v = code.eval(x, &[])?;
+            out.push(v);
+        }
+        Ok(true)
+    }
+
+    fn rescan(&mut self, _x: &mut Exec<'_>) -> Result<(), SqlError> {
+        self.at = 0;
+        Ok(())
+    }
+}
+
+/// Functions in FROM.
+pub(super) struct FunctionNode {
+    plan: Arc<PlanNode>,
+    sets: Option<Vec<SetRows>>,
+    count: i64,
+}
+
+impl FunctionNode {
+    pub(super) fn new(plan: Arc<PlanNode>) -> Self {
+        Self { plan, sets: None, count: 0 }
+    }
+}
+
+impl Node for FunctionNode {
+    fn next(&mut self, x: &mut Exec<'_>, out: &mut Row) -> Result<bool, SqlError> {
+        let PlanOp::Function(f) = &self.plan.op else { return Err(wrong_plan()) };
+        let sets = match &mut self.sets {
+            Some(s) => s,
+            None => {
+                let mut sets = Vec::with_capacity(f.calls.len());
+                for (call, _) in &f.calls {
+                    sets.push(call_set(x, call, &[])?);
+                }
+                self.count = 0;
+                self.sets.insert(sets)
+            }
+        };
+        loop {
+            out.clear();
+            let mut any = false;
+            for (set, (call, columns)) in sets.iter_mut().zip(&f.calls) {
+                match set.next() {
+                    None => out.extend(std::iter::repeat_n(Datum::Null, *columns)),
+                    Some(v) => {
+                        any = true;
+                        match v? {
+                            Datum::Record(r) if call.record => {
+                                for i in 0..*columns {
+                                    out.push(r.values.get(i).cloned().unwrap_or_default());
+                                }
+                            }
+                            Datum::Null if call.record => out.extend(std::iter::repeat_n(Datum::Null, *columns)),
+                            v => out.push(v),
+                        }
+                    }
+                }
+            }
+            if !any {
+                return Ok(false);
+            }
+            self.count += 1;
+            if self.count & 1023 == 0 {
+                x.session.check_cancel()?;
+            }
+            if f.ordinality {
+                out.push(Datum::Int8(self.count));
+            }
+            match &f.filter {
+                Some(c) if !c.holds(x, out)? => removed(x, self.plan.id),
+                _ => return Ok(true),
+            }
+        }
+    }
+
+    fn rescan(&mut self, _x: &mut Exec<'_>) -> Result<(), SqlError> {
+        self.sets = None;
+        Ok(())
+    }
+}

@@ -1,0 +1,252 @@
+//! Sorting: in memory up to `work_mem`, then runs in a temporary file, merged.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Seek as _, SeekFrom};
+use std::sync::Arc;
+
+use super::eval::{Exec, Row};
+use super::hash::row_bytes;
+use super::node::Node;
+use super::plan::{PlanNode, PlanOp, SortColumn};
+use super::spill;
+use crate::config::Setting;
+use crate::sql::types::{self, Datum};
+use crate::sqlstate::SqlError;
+
+/// Order of two rows by columns.
+#[inline]
+pub(super) fn compare_rows(a: &[Datum], b: &[Datum], columns: &[SortColumn]) -> Ordering {
+    for c in columns {
+        let (Some(x), Some(y)) = (a.get(c.column), b.get(c.column)) else { continue };
+        let order = compare_values(x, y, c.desc, c.nulls_first);
+        if order.is_ne() {
+            return order;
+        }
+    }
+    Ordering::Equal
+}
+
+/// Order of two values.
+#[inline]
+pub(super) fn compare_values(x: &Datum, y: &Datum, desc: bool, nulls_first: bool) -> Ordering {
+    match (x.is_null(), y.is_null()) {
+        (true, true) => Ordering::Equal,
+        (true, false) => {
+            if nulls_first {
+                Ordering::Less
+            } else {
+                Ordering::Greater
+            }
+        }
+        (false, true) => {
+            if nulls_first {
+                Ordering::Greater
+            } else {
+                Ordering::Less
+            }
+        }
+        (false, false) => {
+            let order = match (x, y) {
+                (Datum::Int4(a), Datum::Int4(b)) => a.cmp(b),
+                (Datum::Int8(a), Datum::Int8(b)) => a.cmp(b),
+                _ => types::compare(x, y),
+            };
+            if desc { order.reverse() } else { order }
+        }
+    }
+}
+
+/// A row that compares by the sort's columns; the greatest is on top of a heap.
+struct Keyed {
+    row: Row,
+    columns: Arc<[SortColumn]>,
+    /// Breaks ties: the order of arrival, or of runs.
+    number: u64,
+}
+
+impl PartialEq for Keyed {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Keyed {}
+
+impl PartialOrd for Keyed {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Keyed {
+    fn cmp(&self, other: &Self) -> Ordering {
+        compare_rows(&self.row, &other.row, &self.columns).then(self.number.cmp(&other.number))
+    }
+}
+
+enum Sorted {
+    Memory(std::vec::IntoIter<Row>),
+    Merge(Merge),
+}
+
+/// Runs being merged.
+struct Merge {
+    readers: Vec<BufReader<File>>,
+    /// Smallest first: reversed order on a max-heap.
+    heap: BinaryHeap<std::cmp::Reverse<Keyed>>,
+    columns: Arc<[SortColumn]>,
+    /// Rows of the last run, which never left memory.
+    memory: std::vec::IntoIter<Row>,
+}
+
+impl Merge {
+    fn pull(&mut self, run: usize) -> Result<(), SqlError> {
+        let row = match self.readers.get_mut(run) {
+            Some(reader) => spill::read_row(reader)?,
+            None => self.memory.next(),
+        };
+        if let Some(row) = row {
+            self.heap.push(std::cmp::Reverse(Keyed { row, columns: self.columns.clone(), number: run as u64 }));
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Option<Row>, SqlError> {
+        let Some(std::cmp::Reverse(top)) = self.heap.pop() else { return Ok(None) };
+        let run = usize::try_from(top.number).unwrap_or(usize::MAX);
+        self.pull(run)?;
+        Ok(Some(top.row))
+    }
+}
+
+/// Sorts.
+pub(super) struct SortNode {
+    plan: Arc<PlanNode>,
+    child: Box<dyn Node>,
+    sorted: Option<Sorted>,
+    /// Kept for rescans, if nothing was spilled.
+    kept: Option<Vec<Row>>,
+    bound: Option<u64>,
+    rescanned: bool,
+}
+
+impl SortNode {
+    pub(super) fn new(plan: Arc<PlanNode>, child: Box<dyn Node>) -> Self {
+        Self { plan, child, sorted: None, kept: None, bound: None, rescanned: false }
+    }
+
+    fn run(&mut self, x: &mut Exec<'_>, columns: &Arc<[SortColumn]>) -> Result<Sorted, SqlError> {
+        let memory = usize::try_from(x.session.settings.bytes(Setting::WorkMem).unwrap_or(4 << 20)).unwrap_or(usize::MAX);
+        let mut row = Row::new();
+        let mut count = 0u64;
+        // Only the first so many: keep them in a heap, the worst on top.
+        if let Some(bound) = self.bound.and_then(|b| usize::try_from(b).ok()).filter(|b| *b <= 10_000) {
+            let mut heap: BinaryHeap<Keyed> = BinaryHeap::new();
+            while self.child.next(x, &mut row)? {
+                count += 1;
+                if count & 1023 == 0 {
+                    x.session.check_cancel()?;
+                }
+                if bound == 0 {
+                    continue;
+                }
+                if heap.len() < bound {
+                    heap.push(Keyed { row: std::mem::take(&mut row), columns: columns.clone(), number: count });
+                } else if let Some(mut top) = heap.peek_mut()
+                    && compare_rows(&row, &top.row, columns).is_lt()
+                {
+                    *top = Keyed { row: std::mem::take(&mut row), columns: columns.clone(), number: count };
+                }
+            }
+            let rows: Vec<Row> = heap.into_sorted_vec().into_iter().map(|k| k.row).collect();
+            return Ok(Sorted::Memory(rows.into_iter()));
+        }
+        let mut rows: Vec<Row> = Vec::new();
+        let mut used = 0usize;
+        let mut runs: Vec<File> = Vec::new();
+        while self.child.next(x, &mut row)? {
+            count += 1;
+            if count & 1023 == 0 {
+                x.session.check_cancel()?;
+            }
+            used += row_bytes(&row);
+            rows.push(std::mem::take(&mut row));
+            if used > memory && rows.len() > 1 && rows.iter().all(|r| spill::can_write(r)) {
+                rows.sort_by(|a, b| compare_rows(a, b, columns));
+                let mut file = BufWriter::with_capacity(256 << 10, spill::temp_file(x.state.engine()?.data_dir())?);
+                for r in rows.drain(..) {
+                    spill::write_row(&mut file, &r)?;
+                }
+                let mut file = file.into_inner().map_err(|e| spill::io_error(e.into_error()))?;
+                file.seek(SeekFrom::Start(0)).map_err(spill::io_error)?;
+                runs.push(file);
+                used = 0;
+            }
+        }
+        rows.sort_by(|a, b| compare_rows(a, b, columns));
+        if runs.is_empty() {
+            return Ok(Sorted::Memory(rows.into_iter()));
+        }
+        // Few enough to be merged at once, whatever their number: each has its own buffer.
+        let buffer = (memory / (runs.len() + 1)).clamp(8 << 10, 1 << 20);
+        let readers: Vec<BufReader<File>> = runs.into_iter().map(|f| BufReader::with_capacity(buffer, f)).collect();
+        let count = readers.len();
+        let mut merge = Merge { readers, heap: BinaryHeap::new(), columns: columns.clone(), memory: rows.into_iter() };
+        for run in 0..=count {
+            merge.pull(run)?;
+        }
+        Ok(Sorted::Merge(merge))
+    }
+}
+
+impl Node for SortNode {
+    fn next(&mut self, x: &mut Exec<'_>, out: &mut Row) -> Result<bool, SqlError> {
+        let plan = self.plan.clone();
+        let PlanOp::Sort(_, columns) = &plan.op else { return Err(SqlError::internal("a node got another node's plan")) };
+        if self.sorted.is_none() {
+            let columns: Arc<[SortColumn]> = columns.iter().copied().collect();
+            let mut sorted = self.run(x, &columns)?;
+            // A sort that is read again and again is kept.
+            if self.rescanned
+                && !plan.correlated
+                && let Sorted::Memory(rows) = &mut sorted
+            {
+                self.kept = Some(rows.as_slice().to_vec());
+            }
+            self.sorted = Some(sorted);
+        }
+        let row = match &mut self.sorted {
+            Some(Sorted::Memory(rows)) => rows.next(),
+            Some(Sorted::Merge(merge)) => merge.next()?,
+            None => None,
+        };
+        out.clear();
+        match row {
+            Some(row) => {
+                *out = row;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    fn rescan(&mut self, x: &mut Exec<'_>) -> Result<(), SqlError> {
+        self.rescanned = true;
+        if !self.plan.correlated
+            && let Some(rows) = &self.kept
+        {
+            self.sorted = Some(Sorted::Memory(rows.clone().into_iter()));
+            return Ok(());
+        }
+        self.sorted = None;
+        self.kept = None;
+        self.child.rescan(x)
+    }
+
+    fn bound(&mut self, rows: u64) {
+        self.bound = Some(rows);
+    }
+}
+

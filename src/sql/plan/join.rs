@@ -1,0 +1,1146 @@
+//! FROM and WHERE: which order to join in, and how.
+//!
+//! Inner joins are flattened into a list of items and a list of conditions and ordered by cost (dynamic programming up to
+//! [`EXHAUSTIVE`] items, then greedily). An outer join is an item whose two sides are ordered on their own.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::path::{Equal, IndexPath, OrderKey, Path, PathKind, Ready, cost, rels_of};
+use super::planner::{Built, Deps, Layout, Nest, Planner, RelSet};
+use super::selectivity::selectivity;
+use crate::executor::code::Code;
+use crate::executor::plan::{self, FunctionScan, HashJoin, IndexBound, IndexEqual, IndexScan, JoinKind, NestLoop, PlanOp, RelationUse, Scan, ScanColumn, SortColumn};
+use crate::sql::bind::expr::{Expr, ExprKind};
+use crate::sql::bind::query::{self, Distinct, FromItem, Query, RteSource};
+use crate::sql::catalog::{Relation, Source};
+use crate::sql::types::key::KeyOrder;
+use crate::sql::types::{Datum, oids};
+use crate::sqlstate::SqlError;
+
+/// Items up to which all join orders are compared.
+const EXHAUSTIVE: usize = 9;
+
+/// An item of a flattened FROM.
+enum Item {
+    Rel(usize),
+    Outer { left: Group, right: Group, kind: JoinKind, on: Vec<Expr> },
+}
+
+/// Items joined by inner joins, and their conditions.
+#[derive(Default)]
+struct Group {
+    items: Vec<Item>,
+    quals: Vec<Expr>,
+}
+
+impl Item {
+    fn rels(&self) -> RelSet {
+        match self {
+            Self::Rel(rt) => RelSet::one(*rt),
+            Self::Outer { left, right, .. } => left.rels().union(&right.rels()),
+        }
+    }
+}
+
+impl Group {
+    fn rels(&self) -> RelSet {
+        self.items.iter().fold(RelSet::default(), |s, i| s.union(&i.rels()))
+    }
+}
+
+/// What the scans of a level must yield.
+pub struct Wanted {
+    /// Attributes per range table entry.
+    pub columns: FxHashMap<usize, Vec<i16>>,
+}
+
+impl Wanted {
+    /// What a query's expressions mention at its own level.
+    pub fn of(q: &Query) -> Self {
+        let mut columns: FxHashMap<usize, Vec<i16>> = FxHashMap::default();
+        q.visit_exprs(
+            &mut |e, depth| {
+                e.visit_vars(depth, &mut |rt, att| {
+                    let list = columns.entry(rt).or_default();
+                    if !list.contains(&att) {
+                        list.push(att);
+                    }
+                });
+            },
+            0,
+        );
+        Self { columns }
+    }
+
+    /// Asks for one more.
+    pub fn add(&mut self, rt: usize, att: i16) {
+        let list = self.columns.entry(rt).or_default();
+        if !list.contains(&att) {
+            list.push(att);
+        }
+    }
+}
+
+fn flatten(item: &FromItem, group: &mut Group) {
+    match item {
+        FromItem::Rel(rt) => group.items.push(Item::Rel(*rt)),
+        FromItem::Join(j) => match j.kind {
+            JoinKind::Inner | JoinKind::Semi | JoinKind::Anti => {
+                flatten(&j.left, group);
+                flatten(&j.right, group);
+                if let Some(e) = &j.quals {
+                    group.quals.extend(e.clone().conjuncts());
+                }
+            }
+            JoinKind::Left | JoinKind::Right | JoinKind::Full => {
+                let (mut left, mut right) = (Group::default(), Group::default());
+                flatten(&j.left, &mut left);
+                flatten(&j.right, &mut right);
+                let on = j.quals.clone().map(Expr::conjuncts).unwrap_or_default();
+                let (left, right, kind) = if j.kind == JoinKind::Right { (right, left, JoinKind::Left) } else { (left, right, j.kind) };
+                group.items.push(Item::Outer { left, right, kind, on });
+            }
+        },
+    }
+}
+
+/// Does the condition hold only if some column of `rels` is not NULL?
+fn strict_in(e: &Expr, rels: &RelSet) -> bool {
+    fn strict_value(e: &Expr, rels: &RelSet) -> bool {
+        match &e.kind {
+            ExprKind::Var(rt, _, 0) => rels.contains(*rt),
+            ExprKind::Relabel(x) | ExprKind::InOut(x) | ExprKind::Reinterpret(x) | ExprKind::Typmod(x, _) => strict_value(x, rels),
+            ExprKind::Call(c) => c.func.strict && !c.func.returns_set && c.args.iter().any(|a| strict_value(a, rels)),
+            _ => false,
+        }
+    }
+    match &e.kind {
+        ExprKind::IsNull(x, true) => strict_value(x, rels) && !matches!(x.kind, ExprKind::Row(..)),
+        ExprKind::ArrayCompare(c) => c.func.strict && c.any && strict_value(&c.left, rels),
+        ExprKind::And(items) => items.iter().any(|i| strict_in(i, rels)),
+        ExprKind::Or(items) => items.iter().all(|i| strict_in(i, rels)),
+        _ => strict_value(e, rels),
+    }
+}
+
+/// Turns outer joins whose NULLs a condition throws away into inner ones.
+fn reduce(group: &mut Group, outer_quals: &[Expr]) {
+    let mut i = 0;
+    while i < group.items.len() {
+        let quals: Vec<Expr> = group.quals.iter().chain(outer_quals).cloned().collect();
+        let mut dissolve = false;
+        if let Some(Item::Outer { left, right, kind, on }) = group.items.get_mut(i) {
+            if *kind == JoinKind::Full {
+                let keeps_left = quals.iter().any(|q| strict_in(q, &left.rels()));
+                let keeps_right = quals.iter().any(|q| strict_in(q, &right.rels()));
+                match (keeps_left, keeps_right) {
+                    (true, true) => dissolve = true,
+                    (true, false) => *kind = JoinKind::Left,
+                    (false, true) => {
+                        std::mem::swap(left, right);
+                        *kind = JoinKind::Left;
+                    }
+                    (false, false) => {}
+                }
+            }
+            if *kind == JoinKind::Left && quals.iter().any(|q| strict_in(q, &right.rels())) {
+                dissolve = true;
+            }
+            if !dissolve {
+                let inherited: Vec<Expr> = if *kind == JoinKind::Left { quals.clone() } else { Vec::new() };
+                reduce(left, &inherited);
+                // Below the nullable side only its own ON filters.
+                let own = on.clone();
+                reduce(right, if *kind == JoinKind::Left { &own } else { &[] });
+            }
+        }
+        if dissolve {
+            if let Item::Outer { left, right, on, .. } = group.items.remove(i) {
+                for (n, item) in left.items.into_iter().chain(right.items).enumerate() {
+                    group.items.insert(i + n, item);
+                }
+                group.quals.extend(left.quals);
+                group.quals.extend(right.quals);
+                group.quals.extend(on);
+            }
+            // Look at what came in its place.
+            continue;
+        }
+        i += 1;
+    }
+}
+
+impl Planner<'_> {
+    /// Plans FROM and WHERE. `want`: an order that would be welcome.
+    ///
+    /// # Errors
+    /// PostgreSQL's planner errors.
+    pub fn from_where(&mut self, q: &Query, wanted: &Wanted, want: &[OrderKey], limit: Option<f64>) -> Result<(Built, bool), SqlError> {
+        let mut group = Group::default();
+        for item in &q.from {
+            flatten(item, &mut group);
+        }
+        if let Some(e) = &q.quals {
+            group.quals.extend(e.clone().conjuncts());
+        }
+        reduce(&mut group, &[]);
+        if group.items.is_empty() {
+            let mut deps = Deps::new();
+            let condition = match Expr::and(group.quals) {
+                Some(e) => Some(self.compile(&e, &Layout::default(), &mut deps)?),
+                None => None,
+            };
+            let mut node = self.node(PlanOp::Result { exprs: Box::new([]), condition }, 0, 1.0, (0.0, 0.01), &deps);
+            self.describe(&mut node, |_| plan::NodeText { node_type: "Result".into(), ..plan::NodeText::default() });
+            return Ok((Built { node, layout: Layout::default(), deps, order: Vec::new() }, false));
+        }
+        // Conditions without columns are decided once, on top.
+        let (gates, quals): (Vec<Expr>, Vec<Expr>) = group.quals.into_iter().partition(|e| rels_of(e).is_empty() && !e.is_volatile() && !matches!(e.kind, ExprKind::Const(Datum::Bool(true))));
+        group.quals = quals;
+        let path = self.solve(q, group, want, limit, &[])?;
+        let ordered = !want.is_empty() && !path.order.is_empty();
+        let mut built = self.build(q, wanted, &path)?;
+        if let Some(e) = Expr::and(gates) {
+            let mut deps = std::mem::take(&mut built.deps);
+            let code = self.compile(&e, &built.layout, &mut deps)?;
+            if matches!(code, Code::Const(Datum::Bool(false) | Datum::Null)) {
+                let op = PlanOp::Result { exprs: vec![Code::Const(Datum::Null); built.layout.width].into(), condition: Some(code) };
+                let mut node = self.node(op, built.layout.width, 1.0, (0.0, 0.0), &deps);
+                self.describe(&mut node, |_| plan::NodeText { node_type: "Result".into(), props: vec![super::planner::prop("One-Time Filter", "false".into())], ..plan::NodeText::default() });
+                return Ok((Built { node, layout: built.layout, deps, order: Vec::new() }, ordered));
+            }
+            let (rows, costs) = (built.node.rows, (built.node.startup_cost, built.node.total_cost));
+            let width = built.node.width;
+            let mut node = self.node(PlanOp::Gate(Arc::new(built.node), code), width, rows, costs, &deps);
+            self.describe(&mut node, |p| plan::NodeText { node_type: "Result".into(), props: vec![super::planner::prop("One-Time Filter", p.text(&e))], ..plan::NodeText::default() });
+            built.node = node;
+            built.deps = deps;
+        }
+        Ok((built, ordered))
+    }
+
+    /// The cheapest path for a group. `outer`: conditions from around that one of its items may use as index conditions.
+    fn solve(&mut self, q: &Query, group: Group, want: &[OrderKey], limit: Option<f64>, outer: &[Expr]) -> Result<Rc<Path>, SqlError> {
+        let Group { items, quals } = group;
+        let sets: Vec<RelSet> = items.iter().map(Item::rels).collect();
+        let single = items.len() == 1;
+        let mut own: Vec<Vec<Expr>> = items.iter().map(|_| Vec::new()).collect();
+        let mut joins: Vec<(Expr, RelSet)> = Vec::new();
+        let here = sets.iter().fold(RelSet::default(), |s, r| s.union(r));
+        for e in quals {
+            let used = rels_of(&e);
+            // References to tables outside of the group come from LATERAL; the rest decides.
+            let mine = used.minus(&used.minus(&here));
+            match sets.iter().position(|s| mine.subset(s)) {
+                Some(i) => {
+                    if let Some(list) = own.get_mut(i) {
+                        list.push(e);
+                    }
+                }
+                None => joins.push((e, mine)),
+            }
+        }
+        let join_exprs: Vec<Expr> = joins.iter().map(|(e, _)| e.clone()).chain(outer.iter().cloned()).collect();
+        let mut leaves: Vec<Vec<Rc<Path>>> = Vec::with_capacity(items.len());
+        for (item, own) in items.into_iter().zip(own) {
+            let want = if single { want } else { &[] };
+            leaves.push(self.item_paths(q, item, own, &join_exprs, want)?);
+        }
+        if single {
+            let paths = leaves.pop().unwrap_or_default();
+            let score = |p: &Path| {
+                let mut total = p.total;
+                if !want.is_empty() && p.order.is_empty() {
+                    // It will have to be sorted, all of it.
+                    return total + p.rows * p.rows.max(2.0).log2() * cost::OPERATOR * 2.0;
+                }
+                if let Some(limit) = limit
+                    && (want.is_empty() || !p.order.is_empty())
+                {
+                    total = p.startup + (p.total - p.startup) * (limit / p.rows.max(1.0)).min(1.0);
+                }
+                total
+            };
+            let outside = !outer.is_empty();
+            return paths
+                .into_iter()
+                .filter(|p| outside || p.requires.is_empty() || self.nested(&p.requires))
+                .min_by(|a, b| score(a).total_cmp(&score(b)))
+                .ok_or_else(|| SqlError::internal("no path"));
+        }
+        self.order(q, &leaves, &joins)
+    }
+
+    /// Are these tables outer sides of nested loops being built (LATERAL)? Then paths may require them.
+    fn nested(&self, _requires: &RelSet) -> bool {
+        // While paths are compared nothing is built; a group of one whose path requires others is only made under a join.
+        true
+    }
+
+    fn item_paths(&mut self, q: &Query, item: Item, own: Vec<Expr>, joins: &[Expr], want: &[OrderKey]) -> Result<Vec<Rc<Path>>, SqlError> {
+        match item {
+            Item::Rel(rt) => self.rel_paths(q, rt, own, joins, want),
+            Item::Outer { mut left, mut right, kind, mut on } => {
+                let right_rels = right.rels();
+                let left_rels = left.rels();
+                let mut above = Vec::new();
+                if kind == JoinKind::Left {
+                    // WHERE on the kept side goes below; ON of the nullable side too.
+                    for e in own {
+                        if rels_of(&e).overlaps(&right_rels) || e.is_volatile() { above.push(e) } else { left.quals.push(e) }
+                    }
+                    let (push, keep): (Vec<Expr>, Vec<Expr>) = on.into_iter().partition(|e| !rels_of(e).overlaps(&left_rels) && !rels_of(e).is_empty());
+                    right.quals.extend(push);
+                    on = keep;
+                } else {
+                    above = own;
+                }
+                let left = self.solve(q, left, &[], None, &[])?;
+                let mut candidates: Vec<Rc<Path>> = Vec::new();
+                // The nullable side on its own, or looked up for each left row.
+                let lookup = match right.items.as_slice() {
+                    [Item::Rel(rt)] if kind == JoinKind::Left => Some(*rt),
+                    _ => None,
+                };
+                let (keys, rest) = hash_keys(&on, &left_rels, &right_rels);
+                if let Some(rt) = lookup {
+                    for p in self.rel_paths(q, rt, right.quals.clone(), &on, &[])? {
+                        if p.requires.subset(&left_rels) && !p.requires.is_empty() {
+                            candidates.push(self.nest(q, kind, &left, &p, &on));
+                        }
+                    }
+                }
+                let right = self.solve(q, right, &[], None, &[])?;
+                if right.requires.minus(&left_rels) == right.requires {
+                    if !keys.is_empty() || kind == JoinKind::Full {
+                        candidates.push(self.hash(q, kind, &left, &right, &keys, &rest));
+                    }
+                }
+                if kind != JoinKind::Full {
+                    candidates.push(self.nest(q, kind, &left, &right, &on));
+                }
+                let best = candidates.into_iter().min_by(|a, b| a.total.total_cmp(&b.total)).ok_or_else(|| SqlError::internal("no way to join"))?;
+                if above.is_empty() {
+                    return Ok(vec![best]);
+                }
+                let kept: f64 = above.iter().map(|e| selectivity(q, e, &|_| best.rows)).product();
+                Ok(vec![Rc::new(Path {
+                    rels: best.rels.clone(),
+                    requires: best.requires.union(&above.iter().fold(RelSet::default(), |s, e| s.union(&rels_of(e))).minus(&best.rels)),
+                    rows: (best.rows * kept).max(1.0),
+                    startup: best.startup,
+                    total: best.total + best.rows * cost::OPERATOR,
+                    order: Vec::new(),
+                    kind: PathKind::Filter(best, above),
+                })])
+            }
+        }
+    }
+
+    fn rel_paths(&mut self, q: &Query, rt: usize, mut quals: Vec<Expr>, joins: &[Expr], want: &[OrderKey]) -> Result<Vec<Rc<Path>>, SqlError> {
+        let Some(rte) = q.rtable.get(rt) else { return Err(SqlError::internal("range table")) };
+        // Cheap conditions first, as they were written otherwise.
+        quals.sort_by_key(|e| (e.has_sublink(), e.is_volatile()));
+        let rows_of_filter = |q: &Query, rows: f64, quals: &[Expr]| (rows * quals.iter().map(|e| selectivity(q, e, &|_| rows)).product::<f64>()).max(1.0);
+        let outside = |quals: &[Expr]| quals.iter().fold(RelSet::default(), |s, e| s.union(&rels_of(e))).minus(&RelSet::one(rt));
+        let mut ready = |rows: f64, startup: f64, total: f64, requires: RelSet, what: Ready, quals: Vec<Expr>| {
+            let kept = rows_of_filter(q, rows, &quals);
+            let requires = requires.union(&outside(&quals));
+            vec![Rc::new(Path { kind: PathKind::Ready(rt, RefCell::new(Some(what)), quals), rels: RelSet::one(rt), requires, rows: kept, startup, total: total + rows * cost::OPERATOR, order: Vec::new() })]
+        };
+        match &rte.source {
+            RteSource::Table(relation) => {
+                let relation = relation.clone();
+                match relation.source {
+                    Source::File(_) => self.table_paths(q, rt, &relation, &quals, joins, want),
+                    Source::Virtual(_) | Source::View(_) | Source::None => {
+                        let (_, rows) = self.size(&relation);
+                        Ok(ready(rows, 0.0, 5.0 + rows * cost::TUPLE, RelSet::default(), Ready::Late, quals))
+                    }
+                }
+            }
+            RteSource::Subquery(inner) => {
+                let (inner, quals) = push_down(inner, rt, quals);
+                self.query_path(&inner, quals, &mut ready)
+            }
+            RteSource::Cte(up, index) => {
+                let level = self.levels.len().checked_sub(up + 1).ok_or_else(|| SqlError::internal("WITH query"))?;
+                let Some(cte) = self.levels.get(level).and_then(|l| l.ctes.get(*index)).cloned() else { return Err(SqlError::internal("WITH query")) };
+                let plain = cte.recursive.is_none() && cte.query.command == query::Command::Select && cte.query.row_marks.is_empty();
+                let inline = plain && (cte.materialized == Some(false) || (cte.materialized.is_none() && cte.references == 1)) && !has_volatile(&cte.query);
+                if inline {
+                    let mut inner = cte.query;
+                    inner.shift_outer(1, *up);
+                    let (inner, quals) = push_down(&inner, rt, quals);
+                    return self.query_path(&inner, quals, &mut ready);
+                }
+                let (number, deps, rows) = self.cte_number(level, *index)?;
+                let width = rte.columns.len();
+                let mut node = self.node(PlanOp::CteScan(number), width, rows, (0.0, rows * cost::TUPLE * 2.0), &deps);
+                let (name, alias) = (cte.name.clone(), rte.alias.clone());
+                self.describe(&mut node, |_| plan::NodeText { node_type: "CTE Scan".into(), relation: Some(name.to_string()), alias: Some(alias.to_string()), ..plan::NodeText::default() });
+                let total = node.total_cost;
+                let built = Built { node, layout: Layout { width, ..Layout::default() }, deps, order: Vec::new() };
+                Ok(ready(rows, 0.0, total, RelSet::default(), Ready::Query(built, Vec::new()), quals))
+            }
+            RteSource::Working(up, index) => {
+                let level = self.levels.len().checked_sub(up + 1).ok_or_else(|| SqlError::internal("WITH query"))?;
+                let number = self
+                    .working
+                    .iter()
+                    .rev()
+                    .find(|(l, i, _)| *l == level && i == index)
+                    .map(|w| w.2)
+                    .ok_or_else(|| SqlError::internal("recursive reference outside of its query"))?;
+                let width = rte.columns.len();
+                // It changes from turn to turn: never remembered.
+                let deps = Deps::from([usize::MAX]);
+                let mut node = self.node(PlanOp::WorkingScan(number), width, 100.0, (0.0, 1.0), &deps);
+                let alias = rte.alias.clone();
+                self.describe(&mut node, |_| plan::NodeText { node_type: "WorkTable Scan".into(), relation: Some(alias.to_string()), ..plan::NodeText::default() });
+                let built = Built { node, layout: Layout { width, ..Layout::default() }, deps, order: Vec::new() };
+                Ok(ready(100.0, 0.0, 1.0, RelSet::default(), Ready::Query(built, Vec::new()), quals))
+            }
+            RteSource::Function { calls, .. } => {
+                let mut rows = 1.0f64;
+                let mut requires = RelSet::default();
+                for (e, _) in calls {
+                    requires = requires.union(&rels_of(e));
+                    if let ExprKind::Call(c) = &e.kind
+                        && c.func.returns_set
+                    {
+                        rows = rows.max(self.set_rows(c));
+                    }
+                }
+                Ok(ready(rows, 0.0, rows * cost::TUPLE, requires, Ready::Late, quals))
+            }
+            RteSource::Values(lists) => {
+                #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+                let rows = lists.len() as f64;
+                let requires = lists.iter().flatten().fold(RelSet::default(), |s, e| s.union(&rels_of(e)));
+                Ok(ready(rows, 0.0, rows * cost::OPERATOR, requires, Ready::Late, quals))
+            }
+            RteSource::Excluded | RteSource::None => Err(SqlError::internal("range table entry without rows")),
+        }
+    }
+
+    /// Rows of a set-returning call: generate_series over constants is known.
+    fn set_rows(&mut self, c: &crate::sql::bind::expr::CallExpr) -> f64 {
+        if c.func.name == "generate_series" {
+            let values: Vec<Option<Datum>> = c.args.iter().map(|a| self.constant(a)).collect();
+            let int = |v: &Option<Datum>| match v {
+                Some(Datum::Int4(v)) => Some(f64::from(*v)),
+                #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+                Some(Datum::Int8(v)) => Some(*v as f64),
+                _ => None,
+            };
+            if let (Some(from), Some(to)) = (values.first().and_then(int), values.get(1).and_then(int)) {
+                let step = values.get(2).and_then(int).unwrap_or(1.0);
+                if step != 0.0 {
+                    return ((to - from) / step + 1.0).floor().max(1.0);
+                }
+            }
+        }
+        f64::from(c.func.rows).max(1.0)
+    }
+
+    fn query_path(&mut self, inner: &Query, quals: Vec<Expr>, ready: &mut dyn FnMut(f64, f64, f64, RelSet, Ready, Vec<Expr>) -> Vec<Rc<Path>>) -> Result<Vec<Rc<Path>>, SqlError> {
+        let before = self.level()?.requests.len();
+        let built = self.query(inner, None)?;
+        let requests = self.take_requests(before)?;
+        let requires = requests.iter().fold(RelSet::default(), |s, (e, _)| s.union(&rels_of(e)));
+        Ok(ready(built.node.rows, built.node.startup_cost, built.node.total_cost, requires, Ready::Query(built, requests), quals))
+    }
+
+    /// Chooses the join order.
+    fn order(&mut self, q: &Query, leaves: &[Vec<Rc<Path>>], joins: &[(Expr, RelSet)]) -> Result<Rc<Path>, SqlError> {
+        let n = leaves.len();
+        let sets: Vec<RelSet> = leaves.iter().map(|l| l.first().map(|p| p.rels.clone()).unwrap_or_default()).collect();
+        let all = sets.iter().fold(RelSet::default(), |s, r| s.union(r));
+        // The best way to have one item alone: requiring nothing of this group.
+        let alone = |i: usize| -> Option<Rc<Path>> {
+            leaves.get(i)?.iter().filter(|p| !p.requires.overlaps(&all)).min_by(|a, b| a.total.total_cmp(&b.total)).cloned()
+        };
+        if n <= EXHAUSTIVE {
+            let mut best: Vec<Option<Rc<Path>>> = vec![None; 1 << n];
+            for i in 0..n {
+                if let Some(slot) = best.get_mut(1 << i) {
+                    *slot = alone(i);
+                }
+            }
+            for mask in 1usize..1 << n {
+                if mask.count_ones() < 2 {
+                    continue;
+                }
+                let mut found: Option<Rc<Path>> = None;
+                for connected in [true, false] {
+                    let mut sub = (mask - 1) & mask;
+                    while sub > 0 {
+                        let other = mask & !sub;
+                        if let Some(Some(left)) = best.get(sub).cloned() {
+                            let right_leaf = (other.count_ones() == 1).then(|| other.trailing_zeros() as usize);
+                            let right = best.get(other).cloned().flatten();
+                            let paths = self.join_paths(q, &left, right.as_ref(), right_leaf.and_then(|i| leaves.get(i)).map(Vec::as_slice), joins, connected);
+                            for p in paths {
+                                if found.as_ref().is_none_or(|f| p.total < f.total) {
+                                    found = Some(p);
+                                }
+                            }
+                        }
+                        sub = (sub - 1) & mask;
+                    }
+                    // Without a condition between them only if there is no other way.
+                    if found.is_some() {
+                        break;
+                    }
+                }
+                if let Some(slot) = best.get_mut(mask) {
+                    *slot = found;
+                }
+            }
+            return best.pop().flatten().ok_or_else(|| SqlError::internal("no join order"));
+        }
+        // Greedily: of all pairs the join with the fewest rows.
+        let mut parts: Vec<(Option<Rc<Path>>, Option<usize>)> = (0..n).map(|i| (alone(i), Some(i))).collect();
+        while parts.len() > 1 {
+            let mut found: Option<(usize, usize, Rc<Path>)> = None;
+            for connected in [true, false] {
+                for a in 0..parts.len() {
+                    for b in 0..parts.len() {
+                        if a == b {
+                            continue;
+                        }
+                        let (Some((Some(left), _)), Some((right, leaf))) = (parts.get(a), parts.get(b)) else { continue };
+                        let (left, right, leaf) = (left.clone(), right.clone(), *leaf);
+                        for p in self.join_paths(q, &left, right.as_ref(), leaf.and_then(|i| leaves.get(i)).map(Vec::as_slice), joins, connected) {
+                            if found.as_ref().is_none_or(|(_, _, f)| (p.rows, p.total) < (f.rows, f.total)) {
+                                found = Some((a, b, p));
+                            }
+                        }
+                    }
+                }
+                if found.is_some() {
+                    break;
+                }
+            }
+            let Some((a, b, p)) = found else { return Err(SqlError::internal("no join order")) };
+            let (first, second) = (a.max(b), a.min(b));
+            parts.remove(first);
+            parts.remove(second);
+            parts.push((Some(p), None));
+        }
+        parts.pop().and_then(|p| p.0).ok_or_else(|| SqlError::internal("no join order"))
+    }
+
+    /// Ways to join two parts.
+    fn join_paths(&mut self, q: &Query, left: &Rc<Path>, right: Option<&Rc<Path>>, leaf: Option<&[Rc<Path>]>, joins: &[(Expr, RelSet)], connected: bool) -> Vec<Rc<Path>> {
+        let mut out = Vec::new();
+        let right_rels = match (right, leaf.and_then(<[_]>::first)) {
+            (Some(r), _) | (None, Some(r)) => r.rels.clone(),
+            (None, None) => return out,
+        };
+        let both = left.rels.union(&right_rels);
+        let quals: Vec<Expr> = joins.iter().filter(|(_, s)| s.subset(&both) && !s.subset(&left.rels) && !s.subset(&right_rels)).map(|(e, _)| e.clone()).collect();
+        let lateral = leaf.is_some_and(|l| l.iter().all(|p| p.requires.overlaps(&left.rels)));
+        if connected && quals.is_empty() && !lateral {
+            return out;
+        }
+        for p in leaf.unwrap_or_default() {
+            if !p.requires.is_empty() && p.requires.overlaps(&left.rels) && p.requires.subset(&left.rels) {
+                out.push(self.nest(q, JoinKind::Inner, left, p, &quals));
+            }
+        }
+        if let Some(right) = right {
+            let (keys, rest) = hash_keys(&quals, &left.rels, &right_rels);
+            if !keys.is_empty() {
+                out.push(self.hash(q, JoinKind::Inner, left, right, &keys, &rest));
+            }
+            out.push(self.nest(q, JoinKind::Inner, left, right, &quals));
+        }
+        out
+    }
+
+    fn join_rows(&self, q: &Query, kind: JoinKind, left: &Path, right: &Path, quals: &[Expr]) -> f64 {
+        // A side that was looked up by a condition has it in its rows already.
+        let answered: &[Expr] = match &right.kind {
+            PathKind::Index(i) => &i.answered,
+            _ => &[],
+        };
+        let estimate = |rt: usize| if left.rels.contains(rt) { left.rows } else { right.rows };
+        let kept: f64 = quals.iter().filter(|e| !answered.iter().any(|a| a.same(e))).map(|e| selectivity(q, e, &estimate)).product();
+        let rows = (left.rows * right.rows * kept).max(1.0);
+        match kind {
+            JoinKind::Left => rows.max(left.rows),
+            JoinKind::Full => rows.max(left.rows).max(right.rows),
+            JoinKind::Inner | JoinKind::Right | JoinKind::Semi | JoinKind::Anti => rows,
+        }
+    }
+
+    fn nest(&self, q: &Query, kind: JoinKind, left: &Rc<Path>, right: &Rc<Path>, quals: &[Expr]) -> Rc<Path> {
+        let rows = self.join_rows(q, kind, left, right, quals);
+        let again = if right.requires.overlaps(&left.rels) {
+            right.total
+        } else {
+            // Remembered rows.
+            right.rows * cost::OPERATOR
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a cost")]
+        let checks = quals.len() as f64 * cost::OPERATOR;
+        let total = left.total + right.total + (left.rows - 1.0).max(0.0) * again + left.rows * right.rows * (cost::TUPLE + checks);
+        Rc::new(Path {
+            kind: PathKind::Nest(kind, left.clone(), right.clone(), quals.to_vec()),
+            rels: left.rels.union(&right.rels),
+            requires: left.requires.union(&right.requires).minus(&left.rels).minus(&right.rels),
+            rows,
+            startup: left.startup + right.startup,
+            total,
+            order: Vec::new(),
+        })
+    }
+
+    fn hash(&self, q: &Query, kind: JoinKind, left: &Rc<Path>, right: &Rc<Path>, keys: &[(Expr, Expr)], rest: &[Expr]) -> Rc<Path> {
+        let mut quals: Vec<Expr> = rest.to_vec();
+        let mut kept = 1.0;
+        for (l, r) in keys {
+            let d = |e: &Expr, rows: f64| match super::selectivity::column_of(e) {
+                Some((rt, att)) => super::selectivity::distinct_values(q, rt, att, rows),
+                None => 200.0f64.min(rows),
+            };
+            kept /= d(l, left.rows).max(d(r, right.rows)).max(1.0);
+        }
+        let estimate = |rt: usize| if left.rels.contains(rt) { left.rows } else { right.rows };
+        kept *= quals.iter().map(|e| selectivity(q, e, &estimate)).product::<f64>();
+        let mut rows = (left.rows * right.rows * kept).max(1.0);
+        if matches!(kind, JoinKind::Left | JoinKind::Full) {
+            rows = rows.max(left.rows);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a cost")]
+        let hashing = keys.len().max(1) as f64 * cost::OPERATOR;
+        let build = right.total + right.rows * (hashing + cost::TUPLE);
+        let total = build + left.total + left.rows * hashing + rows * cost::TUPLE;
+        let rest = std::mem::take(&mut quals);
+        Rc::new(Path {
+            kind: PathKind::Hash(kind, left.clone(), right.clone(), keys.to_vec(), rest),
+            rels: left.rels.union(&right.rels),
+            requires: left.requires.union(&right.requires).minus(&left.rels).minus(&right.rels),
+            rows,
+            startup: build + left.startup,
+            total,
+            order: Vec::new(),
+        })
+    }
+
+    /// Makes the nodes of a path.
+    fn build(&mut self, q: &Query, wanted: &Wanted, path: &Path) -> Result<Built, SqlError> {
+        let built = match &path.kind {
+            PathKind::Seq(rt, quals) => self.build_scan(q, wanted, *rt, quals, path, |scan, _, _| Ok(PlanOp::SeqScan(scan)))?,
+            PathKind::Tid(rt, tid, quals) => {
+                let tid = tid.clone();
+                self.build_scan(q, wanted, *rt, quals, path, move |scan, p, deps| {
+                    let code = p.compile(&tid, &Layout::default(), deps)?;
+                    Ok(PlanOp::TidScan(scan, code))
+                })?
+            }
+            PathKind::Index(i) => self.build_index(q, wanted, i, path)?,
+            PathKind::Ready(rt, ready, quals) => {
+                let Some(ready) = ready.borrow_mut().take() else { return Err(SqlError::internal("a source was built twice")) };
+                self.build_ready(q, wanted, *rt, ready, quals, path)?
+            }
+            PathKind::Filter(child, quals) => {
+                let child = self.build(q, wanted, child)?;
+                self.filter(child, quals, path.rows)?
+            }
+            PathKind::Nest(kind, left, right, quals) => self.build_nest(q, wanted, path, *kind, left, right, quals)?,
+            PathKind::Hash(kind, left, right, keys, rest) => self.build_hash(q, wanted, path, *kind, left, right, keys, rest)?,
+        };
+        Ok(built)
+    }
+
+    /// A filter on top.
+    pub(super) fn filter(&mut self, child: Built, quals: &[Expr], rows: f64) -> Result<Built, SqlError> {
+        let Some(e) = Expr::and(quals.to_vec()) else { return Ok(child) };
+        let Built { node, layout, mut deps, order } = child;
+        let code = self.compile(&e, &layout, &mut deps)?;
+        let (width, costs) = (node.width, (node.startup_cost, node.total_cost + node.rows * cost::OPERATOR));
+        let mut filter = self.node(PlanOp::Filter(Arc::new(node), code), width, rows, costs, &deps);
+        self.describe(&mut filter, |p| plan::NodeText { node_type: "Filter".into(), props: vec![super::planner::prop("Filter", p.text(&e))], ..plan::NodeText::default() });
+        Ok(Built { node: filter, layout, deps, order })
+    }
+
+    /// The scan part of a table's node: what it yields, and where.
+    fn scan(&mut self, relation: &Arc<Relation>, wanted: &Wanted, rt: usize) -> Result<(Scan, Layout), SqlError> {
+        let mut attributes = wanted.columns.get(&rt).cloned().unwrap_or_default();
+        attributes.sort_unstable();
+        let mut layout = Layout::default();
+        let mut outputs = Vec::with_capacity(attributes.len());
+        let mut need = 0usize;
+        for att in attributes {
+            let output = match att {
+                -1 => ScanColumn::Tid,
+                -2 => ScanColumn::Xmin,
+                -3 => ScanColumn::Cmin,
+                -4 => ScanColumn::Xmax,
+                -5 => ScanColumn::Cmax,
+                -6 => ScanColumn::TableOid,
+                a => {
+                    let index = usize::try_from(a).ok().and_then(|a| a.checked_sub(1)).ok_or_else(|| SqlError::internal("attribute number"))?;
+                    need = need.max(index + 1);
+                    ScanColumn::Attribute(index)
+                }
+            };
+            layout.vars.insert((rt, att), outputs.len());
+            outputs.push(output);
+        }
+        layout.width = outputs.len();
+        let mut bits = vec![false; need];
+        for o in &outputs {
+            if let ScanColumn::Attribute(i) = o
+                && let Some(b) = bits.get_mut(*i)
+            {
+                *b = true;
+            }
+        }
+        self.scans += 1;
+        let scan_id = self.scans - 1;
+        self.level()?.scan_ids.insert(rt, scan_id);
+        self.uses(relation.oid, RelationUse::Read);
+        let desc = relation.desc.clone();
+        Ok((Scan { relation: relation.clone(), desc, scan_id, outputs: outputs.into(), wanted: bits.into(), filter: None }, layout))
+    }
+
+    fn build_scan(
+        &mut self,
+        q: &Query,
+        wanted: &Wanted,
+        rt: usize,
+        quals: &[Expr],
+        path: &Path,
+        op: impl FnOnce(Scan, &mut Self, &mut Deps) -> Result<PlanOp, SqlError>,
+    ) -> Result<Built, SqlError> {
+        let Some(RteSource::Table(relation)) = q.rtable.get(rt).map(|r| &r.source) else { return Err(SqlError::internal("scan of no table")) };
+        let relation = relation.clone();
+        let (mut scan, layout) = self.scan(&relation, wanted, rt)?;
+        let mut deps = Deps::new();
+        let filter = Expr::and(quals.to_vec());
+        if let Some(e) = &filter {
+            scan.filter = Some(self.compile(e, &layout, &mut deps)?);
+        }
+        let width = layout.width;
+        let op = op(scan, self, &mut deps)?;
+        let name = match &op {
+            PlanOp::TidScan(..) => "Tid Scan",
+            PlanOp::VirtualScan(_) => "Seq Scan",
+            _ => "Seq Scan",
+        };
+        let mut node = self.node(op, width, path.rows, (path.startup, path.total), &deps);
+        let alias = q.rtable.get(rt).map(|r| r.alias.to_string());
+        self.describe(&mut node, |p| {
+            let mut text = plan::NodeText {
+                node_type: name.into(),
+                relation: Some(relation.name.to_string()),
+                schema: Some(relation.namespace_name.to_string()),
+                alias,
+                ..plan::NodeText::default()
+            };
+            if let Some(e) = &filter {
+                text.props.push(super::planner::prop("Filter", p.text(e)));
+            }
+            text
+        });
+        Ok(Built { node, layout, deps, order: Vec::new() })
+    }
+
+    fn build_index(&mut self, q: &Query, wanted: &Wanted, i: &IndexPath, path: &Path) -> Result<Built, SqlError> {
+        let Some(RteSource::Table(relation)) = q.rtable.get(i.rt).map(|r| &r.source) else { return Err(SqlError::internal("scan of no table")) };
+        let relation = relation.clone();
+        let (mut scan, layout) = self.scan(&relation, wanted, i.rt)?;
+        let mut deps = Deps::new();
+        let filter = Expr::and(i.quals.clone());
+        if let Some(e) = &filter {
+            scan.filter = Some(self.compile(e, &layout, &mut deps)?);
+        }
+        let recheck = match Expr::and(i.answered.clone()) {
+            Some(e) => Some(self.compile(&e, &layout, &mut deps)?),
+            None => None,
+        };
+        let none = Layout::default();
+        let mut equal = Vec::with_capacity(i.equal.len());
+        for e in &i.equal {
+            equal.push(match e {
+                Equal::Value(v) => IndexEqual::Value(self.compile(v, &none, &mut deps)?),
+                Equal::Any(v) => IndexEqual::Any(self.compile(v, &none, &mut deps)?),
+                Equal::Null => IndexEqual::Null,
+            });
+        }
+        let mut bound = |p: &mut Self, b: &Option<(Expr, bool)>| -> Result<Option<IndexBound>, SqlError> {
+            match b {
+                Some((e, inclusive)) => Ok(Some(IndexBound { value: p.compile(e, &none, &mut deps)?, inclusive: *inclusive })),
+                None => Ok(None),
+            }
+        };
+        let lower = bound(self, &i.lower)?;
+        let upper = bound(self, &i.upper)?;
+        let orders: Vec<KeyOrder> = i.index.keys().iter().map(|k| KeyOrder { desc: k.desc, nulls_first: k.nulls_first }).collect();
+        let types = i.index.keys().iter().map(|k| k.type_oid).collect();
+        // All that is wanted in the key itself?
+        let index_only = scan
+            .outputs
+            .iter()
+            .map(|o| match o {
+                ScanColumn::Attribute(a) => i.index.keys().iter().position(|k| {
+                    usize::try_from(k.attnum).ok().and_then(|n| n.checked_sub(1)) == Some(*a) && crate::sql::types::key::is_lossless(k.type_oid)
+                }),
+                _ => None,
+            })
+            .collect::<Option<Vec<usize>>>()
+            .filter(|_| !scan.outputs.is_empty());
+        let width = layout.width;
+        let op = PlanOp::IndexScan(Box::new(IndexScan {
+            scan,
+            index: i.index.clone(),
+            orders,
+            types,
+            equal,
+            lower,
+            upper,
+            backward: i.backward,
+            index_only,
+            single: i.single,
+            recheck,
+        }));
+        let mut node = self.node(op, width, path.rows, (path.startup, path.total), &deps);
+        let alias = q.rtable.get(i.rt).map(|r| r.alias.to_string());
+        self.describe(&mut node, |p| {
+            let mut text = plan::NodeText {
+                node_type: "Index Scan".into(),
+                relation: Some(relation.name.to_string()),
+                schema: Some(relation.namespace_name.to_string()),
+                alias,
+                index: Some(i.index.name.to_string()),
+                backward: i.backward,
+                ..plan::NodeText::default()
+            };
+            if let Some(e) = Expr::and(i.answered.clone()) {
+                text.props.push(super::planner::prop("Index Cond", p.text(&e)));
+            }
+            if let Some(e) = &filter {
+                text.props.push(super::planner::prop("Filter", p.text(e)));
+            }
+            text
+        });
+        Ok(Built { node, layout, deps, order: Vec::new() })
+    }
+
+    fn build_ready(&mut self, q: &Query, wanted: &Wanted, rt: usize, ready: Ready, quals: &[Expr], path: &Path) -> Result<Built, SqlError> {
+        let Some(rte) = q.rtable.get(rt) else { return Err(SqlError::internal("range table")) };
+        let full = |width: usize| {
+            let mut layout = Layout { width, ..Layout::default() };
+            for i in 0..width {
+                layout.vars.insert((rt, i16::try_from(i + 1).unwrap_or(i16::MAX)), i);
+            }
+            layout
+        };
+        match ready {
+            Ready::Query(built, requests) => {
+                for (e, slot) in &requests {
+                    self.bind_request(e, *slot)?;
+                }
+                let layout = full(built.node.width);
+                let mut node = built.node;
+                let alias = rte.alias.clone();
+                if self.explain && matches!(rte.source, RteSource::Subquery(_)) && !quals.is_empty() {
+                    let _ = alias;
+                }
+                node.correlated = !built.deps.is_empty();
+                let child = Built { node, layout, deps: built.deps, order: Vec::new() };
+                self.filter(child, quals, path.rows)
+            }
+            Ready::Late => match &rte.source {
+                RteSource::Table(_) => self.build_scan(q, wanted, rt, quals, path, |scan, _, _| Ok(PlanOp::VirtualScan(scan))),
+                RteSource::Values(lists) => {
+                    let mut deps = Deps::new();
+                    let none = Layout::default();
+                    let mut rows = Vec::with_capacity(lists.len());
+                    for list in lists {
+                        rows.push(self.codes(list, &none, &mut deps)?);
+                    }
+                    let width = rte.columns.len();
+                    let mut node = self.node(PlanOp::Values(rows), width, path.rows, (path.startup, path.total), &deps);
+                    let alias = rte.alias.to_string();
+                    self.describe(&mut node, |_| plan::NodeText { node_type: "Values Scan".into(), relation: None, alias: Some(alias), ..plan::NodeText::default() });
+                    self.filter(Built { node, layout: full(width), deps, order: Vec::new() }, quals, path.rows)
+                }
+                RteSource::Function { calls, ordinality } => {
+                    let mut deps = Deps::new();
+                    let none = Layout::default();
+                    let mut out = Vec::with_capacity(calls.len());
+                    for (e, n) in calls {
+                        let record = *n != 1 || e.ty == oids::RECORD || matches!(&e.kind, ExprKind::Call(c) if c.func.out_columns().is_some()) || matches!(e.kind, ExprKind::Row(..));
+                        out.push((self.set_call(e, record, &none, &mut deps)?, *n));
+                    }
+                    let width = rte.columns.len();
+                    let layout = full(width);
+                    let filter = match Expr::and(quals.to_vec()) {
+                        Some(e) => Some(self.compile(&e, &layout, &mut deps)?),
+                        None => None,
+                    };
+                    let op = PlanOp::Function(Box::new(FunctionScan { calls: out, ordinality: *ordinality, filter }));
+                    let mut node = self.node(op, width, path.rows, (path.startup, path.total), &deps);
+                    let alias = rte.alias.to_string();
+                    let name = calls.first().map(|(e, _)| match &e.kind {
+                        ExprKind::Call(c) => c.func.name.to_owned(),
+                        _ => alias.clone(),
+                    });
+                    self.describe(&mut node, |p| {
+                        let mut text = plan::NodeText { node_type: "Function Scan".into(), relation: name, alias: Some(alias), ..plan::NodeText::default() };
+                        if let Some(e) = Expr::and(quals.to_vec()) {
+                            text.props.push(super::planner::prop("Filter", p.text(&e)));
+                        }
+                        text
+                    });
+                    Ok(Built { node, layout, deps, order: Vec::new() })
+                }
+                _ => Err(SqlError::internal("source")),
+            },
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of a path")]
+    fn build_nest(&mut self, q: &Query, wanted: &Wanted, path: &Path, kind: JoinKind, left: &Path, right: &Path, quals: &[Expr]) -> Result<Built, SqlError> {
+        let left = self.build(q, wanted, left)?;
+        self.nests.push(Nest { layout: left.layout.clone(), params: Vec::new() });
+        let inner = self.build(q, wanted, right);
+        let nest = self.nests.pop().ok_or_else(|| SqlError::internal("nested loop"))?;
+        let mut inner = inner?;
+        let params: Vec<(usize, usize)> = nest.params;
+        let mut deps = left.deps.clone();
+        deps.extend(inner.deps.iter().filter(|d| !params.iter().any(|(s, _)| s == *d)));
+        let independent = inner.deps.is_empty();
+        // What does not change is kept, unless it is cheap to scan again.
+        if independent && !matches!(inner.node.op, PlanOp::Materialize(_) | PlanOp::Values(_) | PlanOp::Result { .. } | PlanOp::CteScan(_)) && left.node.rows > 1.0 {
+            let (width, rows, costs) = (inner.node.width, inner.node.rows, (inner.node.startup_cost, inner.node.total_cost + inner.node.rows * cost::OPERATOR));
+            let mut node = self.node(PlanOp::Materialize(Arc::new(inner.node)), width, rows, costs, &inner.deps);
+            self.describe(&mut node, |_| plan::NodeText { node_type: "Materialize".into(), ..plan::NodeText::default() });
+            inner.node = node;
+        }
+        let layout = joined(&left.layout, &inner.layout, left.node.width);
+        let answered: &[Expr] = match &right.kind {
+            PathKind::Index(i) => &i.answered,
+            _ => &[],
+        };
+        let rest: Vec<Expr> = quals.iter().filter(|e| !answered.iter().any(|a| a.same(e))).cloned().collect();
+        let condition = match Expr::and(rest.clone()) {
+            Some(e) => Some(self.compile(&e, &layout, &mut deps)?),
+            None => None,
+        };
+        let single = matches!(&right.kind, PathKind::Index(i) if i.single) && matches!(kind, JoinKind::Inner | JoinKind::Left);
+        let width = layout.width;
+        let op = PlanOp::NestLoop(Box::new(NestLoop { kind, left: Arc::new(left.node), right: Arc::new(inner.node), params: params.into(), condition, single }));
+        let mut node = self.node(op, width, path.rows, (path.startup, path.total), &deps);
+        self.describe(&mut node, |p| {
+            let mut text = plan::NodeText { node_type: format!("Nested Loop{}", join_suffix(kind)), join_type: Some(join_word(kind)), ..plan::NodeText::default() };
+            if let Some(e) = Expr::and(rest) {
+                text.props.push(super::planner::prop("Join Filter", p.text(&e)));
+            }
+            text
+        });
+        Ok(Built { node, layout, deps, order: Vec::new() })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of a path")]
+    fn build_hash(&mut self, q: &Query, wanted: &Wanted, path: &Path, kind: JoinKind, left: &Path, right: &Path, keys: &[(Expr, Expr)], rest: &[Expr]) -> Result<Built, SqlError> {
+        let left = self.build(q, wanted, left)?;
+        let right = self.build(q, wanted, right)?;
+        let mut deps = left.deps.clone();
+        deps.extend(&right.deps);
+        let mut left_keys = Vec::with_capacity(keys.len());
+        let mut right_keys = Vec::with_capacity(keys.len());
+        for (l, r) in keys {
+            left_keys.push(self.compile(l, &left.layout, &mut deps)?);
+            right_keys.push(self.compile(r, &right.layout, &mut deps)?);
+        }
+        let layout = joined(&left.layout, &right.layout, left.node.width);
+        let condition = match Expr::and(rest.to_vec()) {
+            Some(e) => Some(self.compile(&e, &layout, &mut deps)?),
+            None => None,
+        };
+        let width = layout.width;
+        let op = PlanOp::HashJoin(Box::new(HashJoin {
+            kind,
+            left: Arc::new(left.node),
+            right: Arc::new(right.node),
+            left_keys: left_keys.into(),
+            right_keys: right_keys.into(),
+            condition,
+        }));
+        let mut node = self.node(op, width, path.rows, (path.startup, path.total), &deps);
+        self.describe(&mut node, |p| {
+            let mut text = plan::NodeText { node_type: format!("Hash{} Join", join_suffix(kind)), join_type: Some(join_word(kind)), ..plan::NodeText::default() };
+            if kind == JoinKind::Inner {
+                text.node_type = "Hash Join".into();
+            }
+            let conditions: Vec<String> = keys.iter().map(|(l, r)| format!("({} = {})", p.text_bare(l), p.text_bare(r))).collect();
+            let value = if conditions.len() == 1 { conditions.concat() } else { format!("({})", conditions.join(" AND ")) };
+            text.props.push(super::planner::prop("Hash Cond", value));
+            if let Some(e) = Expr::and(rest.to_vec()) {
+                text.props.push(super::planner::prop("Join Filter", p.text(&e)));
+            }
+            text
+        });
+        Ok(Built { node, layout, deps, order: Vec::new() })
+    }
+
+    /// Columns of an order, if all are plain columns of the layout.
+    pub fn order_columns(layout: &Layout, want: &[OrderKey]) -> Option<Vec<SortColumn>> {
+        want.iter()
+            .map(|k| {
+                let column = match k.expr.kind {
+                    ExprKind::Var(rt, att, 0) => layout.vars.get(&(rt, att)).copied(),
+                    _ => layout.exprs.iter().find(|(e, _)| e.same(&k.expr)).map(|(_, c)| *c),
+                }?;
+                Some(SortColumn { column, desc: k.desc, nulls_first: k.nulls_first })
+            })
+            .collect()
+    }
+}
+
+fn join_suffix(kind: JoinKind) -> &'static str {
+    match kind {
+        JoinKind::Inner => "",
+        JoinKind::Left => " Left",
+        JoinKind::Right => " Right",
+        JoinKind::Full => " Full",
+        JoinKind::Semi => " Semi",
+        JoinKind::Anti => " Anti",
+    }
+}
+
+fn join_word(kind: JoinKind) -> &'static str {
+    match kind {
+        JoinKind::Inner => "Inner",
+        JoinKind::Left => "Left",
+        JoinKind::Right => "Right",
+        JoinKind::Full => "Full",
+        JoinKind::Semi => "Semi",
+        JoinKind::Anti => "Anti",
+    }
+}
+
+/// The layout of a joined row.
+pub(super) fn joined(left: &Layout, right: &Layout, left_width: usize) -> Layout {
+    let mut layout = left.clone();
+    for (k, v) in &right.vars {
+        layout.vars.insert(*k, v + left_width);
+    }
+    for (e, c) in &right.exprs {
+        layout.exprs.push((e.clone(), c + left_width));
+    }
+    layout.width = left_width + right.width;
+    layout
+}
+
+/// Splits conditions into equalities that can be hashed, as (left, right), and the rest.
+fn hash_keys(quals: &[Expr], left: &RelSet, right: &RelSet) -> (Vec<(Expr, Expr)>, Vec<Expr>) {
+    let mut keys = Vec::new();
+    let mut rest = Vec::new();
+    for e in quals {
+        if let ExprKind::Call(c) = &e.kind
+            && let Some(oper) = c.oper
+            && oper.name == "="
+            && oper.can_hash
+            && let [a, b] = c.args.as_slice()
+            && !a.is_volatile()
+            && !b.is_volatile()
+        {
+            let (ra, rb) = (rels_of(a), rels_of(b));
+            if !ra.is_empty() && !rb.is_empty() {
+                if ra.subset(left) && rb.subset(right) {
+                    keys.push((a.clone(), b.clone()));
+                    continue;
+                }
+                if rb.subset(left) && ra.subset(right) {
+                    keys.push((b.clone(), a.clone()));
+                    continue;
+                }
+            }
+        }
+        rest.push(e.clone());
+    }
+    (keys, rest)
+}
+
+fn has_volatile(q: &Query) -> bool {
+    let mut found = false;
+    q.visit_exprs(&mut |e, _| found = found || e.is_volatile(), 0);
+    found
+}
+
+/// Moves conditions on a subquery's output into it where that changes nothing but the work. The rest stays.
+fn push_down(inner: &Query, rt: usize, quals: Vec<Expr>) -> (Query, Vec<Expr>) {
+    let mut inner = inner.clone();
+    let simple = inner.set_op.is_none()
+        && inner.command == query::Command::Select
+        && inner.limit.is_none()
+        && inner.offset.is_none()
+        && inner.windows.is_empty()
+        && !inner.has_aggregates
+        && matches!(inner.distinct, Distinct::No | Distinct::All)
+        && inner.row_marks.is_empty()
+        && !inner.targets.iter().any(|t| t.expr.returns_set());
+    if !simple {
+        return (inner, quals);
+    }
+    let visible: Vec<Expr> = inner.targets.iter().filter(|t| !t.junk).map(|t| t.expr.clone()).collect();
+    let mut rest = Vec::new();
+    let mut pushed = Vec::new();
+    for e in quals {
+        let only_mine = rels_of(&e) == RelSet::one(rt);
+        let movable = only_mine
+            && !e.has_sublink()
+            && !e.is_volatile()
+            && !e.any(&|x| match x.kind {
+                ExprKind::Var(r, att, 0) if r == rt => match usize::try_from(att).ok().and_then(|a| a.checked_sub(1)).and_then(|a| visible.get(a)) {
+                    Some(t) => t.is_volatile() || t.has_sublink(),
+                    None => true,
+                },
+                ExprKind::Agg(_) => true,
+                _ => false,
+            });
+        if movable {
+            let mut moved = e;
+            substitute(&mut moved, rt, &visible);
+            pushed.push(moved);
+        } else {
+            rest.push(e);
+        }
+    }
+    if !pushed.is_empty() {
+        let mut all: Vec<Expr> = inner.quals.take().map(Expr::conjuncts).unwrap_or_default();
+        all.extend(pushed);
+        inner.quals = Expr::and(all);
+    }
+    (inner, rest)
+}
+
+/// Replaces columns of the subquery by its expressions; what refers further out is one level further out now.
+fn substitute(e: &mut Expr, rt: usize, visible: &[Expr]) {
+    if let ExprKind::Var(r, att, up) = &mut e.kind {
+        if *up == 0 && *r == rt {
+            if let Some(t) = usize::try_from(*att).ok().and_then(|a| a.checked_sub(1)).and_then(|a| visible.get(a)) {
+                *e = t.clone();
+            }
+        } else {
+            *up += 1;
+        }
+        return;
+    }
+    let _infallible = e.children_mut(&mut |c| {
+        substitute(c, rt, visible);
+        Ok(())
+    });
+}
+

@@ -1,0 +1,515 @@
+//! Ways to read one range table entry, with their costs.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::{Arc, LazyLock};
+
+use afterimage_wal::ids::Fork;
+use rustc_hash::FxHashMap;
+
+use super::planner::{Built, Planner, RelSet};
+use super::selectivity::{relation_distinct, selectivity, strip};
+use crate::executor::plan::JoinKind;
+use crate::sql::bind::expr::{Expr, ExprKind};
+use crate::sql::bind::query::{Query, RteSource};
+use crate::sql::catalog::{Index, Relation, Source};
+use crate::sql::functions::registry::{BTREE_AM, all_amops, oper_by_oid};
+use crate::sql::types::{Oid, oids};
+use crate::sqlstate::SqlError;
+
+/// PostgreSQL's cost constants.
+pub mod cost {
+    /// A page in sequence.
+    pub const SEQ_PAGE: f64 = 1.0;
+    /// A page out of sequence.
+    pub const RANDOM_PAGE: f64 = 4.0;
+    /// A row.
+    pub const TUPLE: f64 = 0.01;
+    /// An index entry.
+    pub const INDEX_TUPLE: f64 = 0.005;
+    /// An operator call.
+    pub const OPERATOR: f64 = 0.0025;
+}
+
+/// A way to get rows.
+pub struct Path {
+    /// How.
+    pub kind: PathKind,
+    /// Range table entries it yields.
+    pub rels: RelSet,
+    /// Range table entries it must be run inside of.
+    pub requires: RelSet,
+    /// Rows.
+    pub rows: f64,
+    /// Cost before the first.
+    pub startup: f64,
+    /// Cost of all.
+    pub total: f64,
+    /// Order of its rows.
+    pub order: Vec<OrderKey>,
+}
+
+/// One column of an order.
+#[derive(Clone, Debug)]
+pub struct OrderKey {
+    /// What is ordered.
+    pub expr: Expr,
+    /// DESC.
+    pub desc: bool,
+    /// NULLS FIRST.
+    pub nulls_first: bool,
+}
+
+/// Kinds of paths.
+pub enum PathKind {
+    /// All rows of a table, filtered.
+    Seq(usize, Vec<Expr>),
+    /// By index.
+    Index(Box<IndexPath>),
+    /// By tid.
+    Tid(usize, Expr, Vec<Expr>),
+    /// Rows of a subquery, function, ...: planned already; conditions on them; references to bind.
+    Ready(usize, RefCell<Option<Ready>>, Vec<Expr>),
+    /// Nested loop.
+    Nest(JoinKind, Rc<Path>, Rc<Path>, Vec<Expr>),
+    /// Hash join: keys (left, right), then the rest.
+    Hash(JoinKind, Rc<Path>, Rc<Path>, Vec<(Expr, Expr)>, Vec<Expr>),
+    /// Filtered.
+    Filter(Rc<Path>, Vec<Expr>),
+}
+
+/// A planned source.
+pub enum Ready {
+    /// A subquery or WITH query, with what it asks of this level.
+    Query(Built, Vec<(Expr, usize)>),
+    /// Something whose expressions are compiled when it is built: function, VALUES.
+    Late,
+}
+
+/// By index.
+pub struct IndexPath {
+    /// Range table entry.
+    pub rt: usize,
+    /// The index.
+    pub index: Arc<Index>,
+    /// Equality on the leading columns.
+    pub equal: Vec<Equal>,
+    /// Bounds on the next: value, inclusive.
+    pub lower: Option<(Expr, bool)>,
+    /// Upper bound.
+    pub upper: Option<(Expr, bool)>,
+    /// From the end.
+    pub backward: bool,
+    /// Conditions the index answers.
+    pub answered: Vec<Expr>,
+    /// Conditions left.
+    pub quals: Vec<Expr>,
+    /// At most one row.
+    pub single: bool,
+}
+
+/// Equality on an index column.
+#[derive(Clone, Debug)]
+pub enum Equal {
+    /// `= value`.
+    Value(Expr),
+    /// `= ANY (array)`.
+    Any(Expr),
+    /// IS NULL.
+    Null,
+}
+
+/// btree strategy of each plain comparison operator.
+static STRATEGIES: LazyLock<FxHashMap<Oid, i16>> = LazyLock::new(|| {
+    all_amops()
+        .iter()
+        .filter(|a| a.method == BTREE_AM && a.purpose == b's')
+        .filter(|a| oper_by_oid(a.oper).is_some_and(|o| matches!(o.name, "=" | "<" | "<=" | ">" | ">=")))
+        .map(|a| (a.oper, a.strategy))
+        .collect()
+});
+
+/// btree strategy of an operator.
+pub fn strategy(oper: Oid) -> Option<i16> {
+    STRATEGIES.get(&oper).copied()
+}
+
+/// Can a value of type `value` be looked up in an index on a column of type `column`?
+fn searchable(column: Oid, value: Oid) -> bool {
+    let int = |t| matches!(t, oids::INT2 | oids::INT4 | oids::INT8);
+    let text = |t| matches!(t, oids::TEXT | oids::VARCHAR | oids::NAME);
+    column == value || (int(column) && int(value)) || (text(column) && text(value))
+}
+
+/// Range table entries of this level an expression mentions, subqueries included.
+pub fn rels_of(e: &Expr) -> RelSet {
+    let mut s = RelSet::default();
+    e.visit_vars(0, &mut |rt, _| s.insert(rt));
+    s
+}
+
+/// A comparison an index may answer: column side's expression, strategy, value.
+struct Clause<'e> {
+    column: &'e Expr,
+    strategy: i16,
+    value: &'e Expr,
+}
+
+fn clause(e: &Expr, rt: usize) -> Option<Clause<'_>> {
+    let ExprKind::Call(c) = &e.kind else { return None };
+    let [l, r] = c.args.as_slice() else { return None };
+    let oper = c.oper?;
+    let mine = |x: &Expr| {
+        let s = rels_of(x);
+        s == RelSet::one(rt)
+    };
+    let free = |x: &Expr| !rels_of(x).contains(rt) && !x.is_volatile() && !x.has_sublink();
+    if mine(l) && free(r) {
+        return strategy(oper.oid).map(|s| Clause { column: l, strategy: s, value: r });
+    }
+    if mine(r) && free(l) {
+        return strategy(oper.commutator).map(|s| Clause { column: r, strategy: s, value: l });
+    }
+    None
+}
+
+impl Planner<'_> {
+    /// Pages and rows of a relation, as PostgreSQL estimates them.
+    pub fn size(&mut self, relation: &Relation) -> (f64, f64) {
+        let file = match &relation.source {
+            Source::File(file) => *file,
+            Source::Virtual(_) => return (1.0, if relation.rel_tuples > 0.0 { f64::from(relation.rel_tuples) } else { 500.0 }),
+            Source::View(_) | Source::None => return (0.0, 1.0),
+        };
+        let blocks = self.session.engine.ctx().pool.n_blocks(file, Fork::Main).map_or(0, |b| b.get());
+        let pages = if blocks < 10 && relation.rel_pages == 0 { 10.0 } else { f64::from(blocks) };
+        let density = if relation.rel_pages > 0 && relation.rel_tuples >= 0.0 {
+            f64::from(relation.rel_tuples) / f64::from(relation.rel_pages)
+        } else {
+            let mut width = 32.0 + 4.0;
+            for c in relation.live_columns() {
+                width += match crate::sql::types::type_by_oid(c.type_oid).map_or(-1, |t| t.len) {
+                    len if len > 0 => f64::from(len),
+                    _ if c.typmod > 4 => f64::from(c.typmod - 4).min(64.0),
+                    _ => 32.0,
+                };
+            }
+            8160.0 / width
+        };
+        (pages, (pages * density).round().max(1.0))
+    }
+
+    /// Paths of a table.
+    ///
+    /// # Errors
+    /// An index's expression cannot be bound.
+    pub fn table_paths(&mut self, q: &Query, rt: usize, relation: &Arc<Relation>, quals: &[Expr], joins: &[Expr], want: &[OrderKey]) -> Result<Vec<Rc<Path>>, SqlError> {
+        let (pages, tuples) = self.size(relation);
+        let rows_of = |_: usize| tuples;
+        let kept: f64 = quals.iter().map(|e| selectivity(q, e, &rows_of)).product();
+        let rows = (tuples * kept).max(1.0);
+        #[expect(clippy::cast_precision_loss, reason = "a cost")]
+        let per_row = cost::TUPLE + cost::OPERATOR * quals.len() as f64;
+        let mut paths = vec![Rc::new(Path {
+            kind: PathKind::Seq(rt, quals.to_vec()),
+            rels: RelSet::one(rt),
+            requires: RelSet::default(),
+            rows,
+            startup: 0.0,
+            total: pages * cost::SEQ_PAGE + tuples * per_row,
+            order: Vec::new(),
+        })];
+        // ctid = value.
+        for (i, e) in quals.iter().enumerate() {
+            let value = match &e.kind {
+                ExprKind::Call(c) if c.oper.is_some_and(|o| o.name == "=") => match c.args.as_slice() {
+                    [l, r] if matches!(l.kind, ExprKind::Var(v, -1, 0) if v == rt) && rels_of(r).is_empty() => Some(r),
+                    [l, r] if matches!(r.kind, ExprKind::Var(v, -1, 0) if v == rt) && rels_of(l).is_empty() => Some(l),
+                    _ => None,
+                },
+                ExprKind::ArrayCompare(c) if c.any && c.oper.name == "=" && matches!(c.left.kind, ExprKind::Var(v, -1, 0) if v == rt) && rels_of(&c.array).is_empty() => Some(&c.array),
+                _ => None,
+            };
+            if let Some(value) = value
+                && matches!(relation.source, Source::File(_))
+            {
+                let mut rest = quals.to_vec();
+                rest.remove(i);
+                paths.push(Rc::new(Path {
+                    kind: PathKind::Tid(rt, value.clone(), rest),
+                    rels: RelSet::one(rt),
+                    requires: RelSet::default(),
+                    rows: 1.0,
+                    startup: 0.0,
+                    total: cost::RANDOM_PAGE + cost::TUPLE,
+                    order: Vec::new(),
+                }));
+            }
+        }
+        for index in relation.indexes.iter().filter(|i| i.valid && &*i.method == "btree") {
+            let mut implied: Vec<Expr> = Vec::new();
+            if let Some(text) = &index.predicate {
+                let predicate = self.index_expr(text, relation, rt)?;
+                let parts = predicate.conjuncts();
+                if !parts.iter().all(|p| quals.iter().any(|q| q.same(p))) {
+                    continue;
+                }
+                implied = parts;
+            }
+            let mut keys: Vec<Expr> = Vec::with_capacity(index.n_key);
+            for k in index.keys() {
+                keys.push(match &k.expression {
+                    None => {
+                        let typmod = relation.attribute(k.attnum).map_or(-1, |c| c.typmod);
+                        let ty = relation.attribute(k.attnum).map_or(k.type_oid, |c| c.type_oid);
+                        Expr::new(ExprKind::Var(rt, k.attnum, 0), ty, typmod)
+                    }
+                    Some(text) => self.index_expr(text, relation, rt)?,
+                });
+            }
+            // With the table's own conditions, then with those that join it to others too.
+            let mut variants: Vec<Vec<&Expr>> = vec![quals.iter().collect()];
+            let useful: Vec<&Expr> = joins.iter().filter(|e| clause(e, rt).is_some()).collect();
+            if !useful.is_empty() {
+                // One variant per set of other tables, smallest sets only: each join condition alone, and all together.
+                let mut seen: Vec<RelSet> = Vec::new();
+                for e in &useful {
+                    let others = rels_of(e).minus(&RelSet::one(rt));
+                    if !seen.contains(&others) {
+                        let with: Vec<&Expr> = quals.iter().chain(useful.iter().copied().filter(|x| rels_of(x).minus(&RelSet::one(rt)).subset(&others))).collect();
+                        variants.push(with);
+                        seen.push(others);
+                    }
+                }
+                if seen.len() > 1 {
+                    variants.push(quals.iter().chain(useful.iter().copied()).collect());
+                }
+            }
+            for (n, clauses) in variants.iter().enumerate() {
+                let own = n == 0;
+                let Some(mut path) = match_index(index, rt, &keys, clauses, quals) else {
+                    // Without conditions an index may still give an order.
+                    if own && !want.is_empty() {
+                        let path = IndexPath {
+                            rt,
+                            index: index.clone(),
+                            equal: Vec::new(),
+                            lower: None,
+                            upper: None,
+                            backward: false,
+                            answered: Vec::new(),
+                            quals: quals.to_vec(),
+                            single: false,
+                        };
+                        self.push_index(q, path, relation, &keys, (pages, tuples), want, &mut paths, true);
+                    }
+                    continue;
+                };
+                path.quals.retain(|e| !implied.iter().any(|p| p.same(e)));
+                self.push_index(q, path, relation, &keys, (pages, tuples), want, &mut paths, false);
+            }
+        }
+        Ok(paths)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one caller")]
+    fn push_index(
+        &mut self,
+        q: &Query,
+        mut path: IndexPath,
+        relation: &Relation,
+        keys: &[Expr],
+        (pages, tuples): (f64, f64),
+        want: &[OrderKey],
+        out: &mut Vec<Rc<Path>>,
+        only_if_ordered: bool,
+    ) {
+        let rows_of = |_: usize| tuples;
+        // Distinct values of a key column; of several together at most the rows.
+        let mut kept = 1.0f64;
+        let mut lookups = 1.0f64;
+        for (key, equal) in keys.iter().zip(&path.equal) {
+            let distinct = match strip(key).kind {
+                ExprKind::Var(_, att, _) => relation_distinct(relation, att, tuples),
+                _ => (tuples / 10.0).clamp(1.0, 200.0),
+            };
+            match equal {
+                Equal::Value(_) => kept /= distinct.max(1.0),
+                Equal::Any(array) => {
+                    let n = match &array.kind {
+                        ExprKind::Array(items, ..) => items.len(),
+                        _ => 10,
+                    };
+                    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+                    let n = n as f64;
+                    lookups *= n;
+                    kept *= (n / distinct.max(1.0)).min(1.0);
+                }
+                Equal::Null => kept *= 0.005,
+            }
+        }
+        match (&path.lower, &path.upper) {
+            (Some(_), Some(_)) => kept *= 0.005,
+            (Some(_), None) | (None, Some(_)) => kept *= 1.0 / 3.0,
+            (None, None) => {}
+        }
+        let matched = if path.single { 1.0 } else { (tuples * kept).max(1.0) };
+        let rest: f64 = path.quals.iter().map(|e| selectivity(q, e, &rows_of)).product();
+        let rows = (matched * rest).max(1.0);
+        let fraction = (matched / tuples.max(1.0)).min(1.0);
+        let index_pages = if path.index.rel_pages > 0 { f64::from(path.index.rel_pages) } else { (tuples / 200.0).ceil().max(1.0) };
+        // Pages of the table: at most one per row, at most all; neighbours come cheaper.
+        let heap_pages = matched.min(pages);
+        let heap_cost = if heap_pages <= 1.0 { cost::RANDOM_PAGE } else { cost::RANDOM_PAGE + (heap_pages - 1.0) * (cost::RANDOM_PAGE * 0.5) };
+        let descent = (tuples.max(2.0).log2() * cost::OPERATOR + 0.125) * lookups;
+        #[expect(clippy::cast_precision_loss, reason = "a cost")]
+        let filter = cost::OPERATOR * path.quals.len() as f64;
+        let total = descent
+            + (fraction * index_pages).ceil() * cost::RANDOM_PAGE * if lookups > 1.0 { lookups.min(index_pages) } else { 1.0 } / if fraction > 0.5 { 4.0 } else { 1.0 }
+            + matched * (cost::INDEX_TUPLE + cost::TUPLE + filter)
+            + heap_cost;
+        let requires = path.answered.iter().chain(&path.quals).fold(RelSet::default(), |s, e| s.union(&rels_of(e))).minus(&RelSet::one(path.rt));
+        // The order it yields: the columns after those bound to one value, which order nothing.
+        let bound = path.equal.iter().take_while(|e| !matches!(e, Equal::Any(_))).count();
+        let any = path.equal.len() > bound;
+        let mut order = Vec::new();
+        if !any {
+            for (key, column) in keys.iter().zip(path.index.keys()).skip(bound) {
+                order.push(OrderKey { expr: strip(key).clone(), desc: column.desc, nulls_first: column.nulls_first });
+            }
+        }
+        let fixed: Vec<Expr> = keys.iter().take(bound).map(|k| strip(k).clone()).collect();
+        let satisfied = satisfies(&order, want, &fixed);
+        if !want.is_empty() && !satisfied && !any {
+            let reversed: Vec<OrderKey> = order.iter().map(|k| OrderKey { expr: k.expr.clone(), desc: !k.desc, nulls_first: !k.nulls_first }).collect();
+            if satisfies(&reversed, want, &fixed) {
+                path.backward = true;
+                order = want.to_vec();
+            } else if only_if_ordered {
+                return;
+            }
+        } else if satisfied && !want.is_empty() {
+            order = want.to_vec();
+        } else if only_if_ordered {
+            return;
+        }
+        let rels = RelSet::one(path.rt);
+        out.push(Rc::new(Path { kind: PathKind::Index(Box::new(path)), rels, requires, rows, startup: descent, total, order }));
+    }
+
+    /// An index's expression or predicate over range table entry `rt`.
+    pub fn index_expr(&mut self, text: &str, relation: &Relation, rt: usize) -> Result<Expr, SqlError> {
+        let node = crate::sql::parse::parse_expression(text)?;
+        let mut b = crate::sql::bind::Binder::new(self.session, text, Vec::new(), false);
+        let mut e = b.table_expr(&node, Some(relation), None, "index expressions")?;
+        move_var(&mut e, rt);
+        Ok(e)
+    }
+}
+
+/// Points variables of the one table to `rt`.
+pub fn move_var(e: &mut Expr, rt: usize) {
+    if let ExprKind::Var(r, _, _) = &mut e.kind {
+        *r = rt;
+    }
+    let _infallible = e.children_mut(&mut |c| {
+        move_var(c, rt);
+        Ok(())
+    });
+}
+
+/// Does an order begin as wanted? Expressions in `fixed` have one value and order nothing.
+pub fn satisfies(order: &[OrderKey], want: &[OrderKey], fixed: &[Expr]) -> bool {
+    if want.is_empty() {
+        return false;
+    }
+    let mut have = order.iter();
+    want.iter().all(|w| {
+        let e = strip(&w.expr);
+        if fixed.iter().any(|f| f.same(e)) {
+            return true;
+        }
+        have.next().is_some_and(|h| h.expr.same(e) && h.desc == w.desc && h.nulls_first == w.nulls_first)
+    })
+}
+
+fn match_index(index: &Arc<Index>, rt: usize, keys: &[Expr], clauses: &[&Expr], quals: &[Expr]) -> Option<IndexPath> {
+    let mut path = IndexPath {
+        rt,
+        index: index.clone(),
+        equal: Vec::new(),
+        lower: None,
+        upper: None,
+        backward: false,
+        answered: Vec::new(),
+        quals: Vec::new(),
+        single: false,
+    };
+    for key in keys {
+        let is_key = |x: &Expr| strip(x).same(strip(key));
+        let key_ty = strip(key).ty;
+        let mut found = None;
+        for e in clauses {
+            if let Some(c) = clause(e, rt)
+                && c.strategy == 3
+                && is_key(c.column)
+                && searchable(key_ty, strip(c.value).ty)
+            {
+                found = Some((Equal::Value(c.value.clone()), (*e).clone()));
+                break;
+            }
+        }
+        if found.is_none() {
+            for e in clauses {
+                match &e.kind {
+                    ExprKind::IsNull(x, false) if is_key(x) => found = Some((Equal::Null, (*e).clone())),
+                    ExprKind::ArrayCompare(c) if c.any && strategy(c.oper.oid) == Some(3) && is_key(&c.left) && !rels_of(&c.array).contains(rt) && !c.array.has_sublink() => {
+                        let elem = crate::sql::types::registry::element_type(c.array.ty).unwrap_or(0);
+                        if searchable(key_ty, elem) {
+                            found = Some((Equal::Any(c.array.clone()), (*e).clone()));
+                        }
+                    }
+                    _ => {}
+                }
+                if found.is_some() {
+                    break;
+                }
+            }
+        }
+        if let Some((equal, e)) = found {
+            path.equal.push(equal);
+            path.answered.push(e);
+            continue;
+        }
+        for e in clauses {
+            let Some(c) = clause(e, rt) else { continue };
+            if !is_key(c.column) || !searchable(key_ty, strip(c.value).ty) {
+                continue;
+            }
+            match c.strategy {
+                4 | 5 if path.lower.is_none() => {
+                    path.lower = Some((c.value.clone(), c.strategy == 4));
+                    path.answered.push((*e).clone());
+                }
+                1 | 2 if path.upper.is_none() => {
+                    path.upper = Some((c.value.clone(), c.strategy == 2));
+                    path.answered.push((*e).clone());
+                }
+                _ => {}
+            }
+        }
+        break;
+    }
+    if path.equal.is_empty() && path.lower.is_none() && path.upper.is_none() {
+        return None;
+    }
+    path.single = index.unique && path.equal.len() == keys.len() && path.equal.iter().all(|e| matches!(e, Equal::Value(_)));
+    path.quals = quals.iter().filter(|e| !path.answered.iter().any(|a| a.same(e))).cloned().collect();
+    // Join conditions used must all be among those answered; the others are applied by the join.
+    Some(path)
+}
+
+/// Is the entry something other than a table?
+pub fn is_table(q: &Query, rt: usize) -> bool {
+    matches!(q.rtable.get(rt).map(|r| &r.source), Some(RteSource::Table(_)))
+}
