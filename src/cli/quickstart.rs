@@ -9,6 +9,7 @@ use std::io::{self, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -69,6 +70,8 @@ struct Node {
     dir: PathBuf,
     log: PathBuf,
     port: u16,
+    /// It was killed: there is nothing left to stop.
+    killed: AtomicBool,
 }
 
 impl Node {
@@ -92,7 +95,7 @@ impl Node {
     }
 
     fn stop(&self) -> anyhow::Result<()> {
-        if self.supervisor().is_none() {
+        if self.killed.load(Ordering::Relaxed) || self.supervisor().is_none() {
             return Ok(());
         }
         finish(self.command("stop")?.arg("-D").arg(&self.dir).args(["-s", "-m", "fast", "-t", "60"]))
@@ -107,6 +110,7 @@ impl Node {
     /// SIGKILL to supervisor and server: what a power cut looks like to the others.
     fn kill(&self) -> anyhow::Result<()> {
         let supervisor = self.supervisor().context("the primary has no postmaster.pid")?;
+        self.killed.store(true, Ordering::Relaxed);
         let raw = supervisor.as_raw_nonzero();
         let children = fs::read_to_string(format!("/proc/{raw}/task/{raw}/children")).unwrap_or_default();
         let children: Vec<Pid> = children.split_whitespace().filter_map(|p| Pid::from_raw(p.parse().ok()?)).collect();
@@ -196,7 +200,7 @@ impl Pair {
         if made_home {
             fs::create_dir_all(&home).with_context(|| format!("could not create directory \"{}\"", home.display()))?;
         }
-        let node = |name, port| Node { name, dir: home.join(name), log: home.join(format!("{name}.log")), port };
+        let node = |name, port| Node { name, dir: home.join(name), log: home.join(format!("{name}.log")), port, killed: AtomicBool::new(false) };
         Ok(Self { primary: node("primary", first), standby: node("standby", second), home, made_home, keep: options.keep })
     }
 
