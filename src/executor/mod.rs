@@ -5,6 +5,7 @@
 //! Everything runs on a [`SessionContext`], which a session lends for each call.
 
 mod aggregate;
+mod analyze;
 pub mod code;
 pub mod context;
 pub mod copy;
@@ -32,6 +33,7 @@ pub mod statement;
 pub mod subplan;
 pub mod utility;
 mod window;
+mod vacuum;
 
 pub use context::{ExternalFunctions, Notice, SessionContext};
 pub use eval::{Exec, ExecState};

@@ -78,6 +78,12 @@ pub(crate) fn run_node(ctx: &mut SessionContext, node: &NodeEnum, source: &str) 
             ddl::schema::create(ctx, s)?;
             "CREATE SCHEMA"
         }
+        NodeEnum::TruncateStmt(s) => {
+            ctx.check_writable("TRUNCATE TABLE")?;
+            ddl::truncate::run(ctx, s, source)?;
+            "TRUNCATE TABLE"
+        }
+        NodeEnum::VacuumStmt(s) => super::vacuum::run(ctx, s)?,
         _ => return Err(SqlError::unsupported("this statement")),
     };
     Ok(tag.to_owned())

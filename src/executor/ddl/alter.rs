@@ -367,7 +367,7 @@ pub(crate) fn drop_old_file(ctx: &mut SessionContext, relation: &Relation, file:
 }
 
 /// All rows have their own values now.
-fn clear_missing(ctx: &mut SessionContext, relation: &Relation) -> Result<(), SqlError> {
+pub(crate) fn clear_missing(ctx: &mut SessionContext, relation: &Relation) -> Result<(), SqlError> {
     for column in relation.columns.iter().filter(|c| c.missing.is_some()) {
         let changes = [(pg_attribute::atthasmissing, Datum::Bool(false)), (pg_attribute::attmissingval, Datum::Null)];
         table::update_attribute(ctx, relation.oid, column.attnum, &changes)?;

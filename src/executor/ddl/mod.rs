@@ -15,3 +15,4 @@ pub(crate) mod schema;
 pub(crate) mod sequence;
 pub(crate) mod step;
 pub(crate) mod table;
+pub(crate) mod truncate;

@@ -41,6 +41,11 @@ impl SequenceSpec {
         Self { type_oid: Some(type_oid), ..Self::default() }
     }
 
+    /// RESTART.
+    pub(crate) fn restarted() -> Self {
+        Self { restart: Some(None), ..Self::default() }
+    }
+
     /// Reads options. `type_oid`: given already, as for identity columns.
     pub(crate) fn parse(ctx: &mut SessionContext, options: &[Node], type_oid: Option<Oid>) -> Result<Self, SqlError> {
         let mut spec = Self { type_oid, ..Self::default() };

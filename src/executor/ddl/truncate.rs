@@ -1,0 +1,121 @@
+//! TRUNCATE.
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{DropBehavior, TruncateStmt};
+
+use super::{alter, sequence, table};
+use crate::access::RelHandle;
+use crate::access::btree;
+use crate::executor::SessionContext;
+use crate::sql::catalog::load::{CatalogReader, by};
+use crate::sql::catalog::privilege;
+use crate::sql::catalog::relation::{RelKind, Relation};
+use crate::sql::catalog::schema::{pg_class, pg_depend};
+use crate::sql::types::{Datum, Oid};
+use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::{LockMode, WaitPolicy};
+
+/// TRUNCATE: gives each table, and each of its indexes, a new empty file.
+pub(crate) fn run(ctx: &mut SessionContext, stmt: &TruncateStmt, source: &str) -> Result<(), SqlError> {
+    let cascade = stmt.behavior() == DropBehavior::DropCascade;
+    let mut targets: Vec<Oid> = Vec::new();
+    for node in &stmt.relations {
+        let Some(NodeEnum::RangeVar(range)) = &node.node else { continue };
+        let relation = ctx.open_locked(range, source, LockMode::AccessExclusive)?;
+        check(ctx, &relation)?;
+        if !targets.contains(&relation.oid) {
+            targets.push(relation.oid);
+        }
+    }
+    let mut next = 0;
+    while let Some(&oid) = targets.get(next) {
+        next += 1;
+        let relation = ctx.reopen(oid)?;
+        for &(other, _) in &relation.referenced_by {
+            if targets.contains(&other) {
+                continue;
+            }
+            if !cascade {
+                let other = ctx.catalog.relation(other)?.map(|r| r.name.to_string()).unwrap_or_default();
+                return Err(SqlError::new(
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    "cannot truncate a table referenced in a foreign key constraint",
+                )
+                .detail(format!("Table \"{other}\" references \"{}\".", relation.name))
+                .hint(format!("Truncate table \"{other}\" at the same time, or use TRUNCATE ... CASCADE.")));
+            }
+            ctx.lock_oid(other, false, LockMode::AccessExclusive, WaitPolicy::Block)?;
+            let found = ctx.reopen(other)?;
+            check(ctx, &found)?;
+            ctx.notice(format!("truncate cascades to table \"{}\"", found.name));
+            targets.push(other);
+        }
+    }
+    for oid in targets {
+        let relation = ctx.reopen(oid)?;
+        if stmt.restart_seqs {
+            restart_sequences(ctx, &relation)?;
+        }
+        empty(ctx, &relation)?;
+    }
+    Ok(())
+}
+
+fn check(ctx: &SessionContext, relation: &Relation) -> Result<(), SqlError> {
+    if relation.kind != RelKind::Table {
+        return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table", relation.name)));
+    }
+    if relation.is_system() {
+        let message = format!("permission denied: \"{}\" is a system catalog", relation.name);
+        return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message));
+    }
+    if !privilege::on_relation(&ctx.catalog, ctx.user, relation, privilege::TRUNCATE)? {
+        let message = format!("permission denied for table {}", relation.name);
+        return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message));
+    }
+    Ok(())
+}
+
+/// Gives a table and its indexes new empty files.
+pub(crate) fn empty(ctx: &mut SessionContext, relation: &Relation) -> Result<(), SqlError> {
+    let file = ctx.new_file()?;
+    let access = ctx.access();
+    for index in &relation.indexes {
+        let file = ctx.new_file()?;
+        let handle = RelHandle { oid: index.oid, file, persistence: relation.persistence.access() };
+        btree::create(&access, &handle)?;
+        ctx.transaction()?.drop_on_commit(index.file);
+        table::update_class(ctx, index.oid, &[
+            (pg_class::relfilenode, Datum::Oid(file.rel)),
+            (pg_class::relpages, Datum::Int4(1)),
+            (pg_class::reltuples, Datum::Float4(0.0)),
+        ])?;
+    }
+    if let Some(old) = relation.file() {
+        ctx.transaction()?.drop_on_commit(old);
+    }
+    table::update_class(ctx, relation.oid, &[
+        (pg_class::relfilenode, Datum::Oid(file.rel)),
+        (pg_class::relpages, Datum::Int4(0)),
+        (pg_class::reltuples, Datum::Float4(-1.0)),
+        (pg_class::relallvisible, Datum::Int4(0)),
+    ])?;
+    alter::clear_missing(ctx, relation)?;
+    ctx.relation_changed(relation.oid)
+}
+
+/// RESTART IDENTITY: sequences owned by the table's columns start over.
+fn restart_sequences(ctx: &mut SessionContext, relation: &Relation) -> Result<(), SqlError> {
+    let key = [Datum::Oid(pg_class::ID), Datum::Oid(relation.oid)];
+    for row in ctx.catalog_reader()?.rows(&pg_depend::DEF, by::DEPEND_REFERENCED, &key)? {
+        let other = row.oid(pg_depend::objid)?;
+        if row.oid(pg_depend::classid)? != pg_class::ID || row.int4(pg_depend::refobjsubid)? == 0 {
+            continue;
+        }
+        let found = ctx.catalog.relation(other)?;
+        if let Some(found) = found.filter(|r| r.kind == RelKind::Sequence) {
+            sequence::change(ctx, &found, &sequence::SequenceSpec::restarted())?;
+        }
+    }
+    Ok(())
+}

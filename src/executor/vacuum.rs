@@ -1,0 +1,313 @@
+//! VACUUM and ANALYZE: which tables, each in a transaction of its own.
+
+use std::sync::Arc;
+
+use afterimage_wal::Fork;
+use pg_query::NodeEnum;
+use pg_query::protobuf::VacuumStmt;
+
+use super::analyze;
+use super::ddl::{alter, nodes, table};
+use crate::access::heap::VacuumOptions;
+use crate::access::vacuum::vacuum_table;
+use crate::config::Setting;
+use crate::executor::SessionContext;
+use crate::sql::catalog::load::CatalogReader;
+use crate::sql::catalog::relation::{RelKind, Relation};
+use crate::sql::catalog::schema::pg_class;
+use crate::sql::types::{Datum, Oid};
+use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::{LockMode, WaitPolicy, blocking};
+
+/// What was asked for.
+#[derive(Clone, Debug, Default)]
+struct Request {
+    vacuum: bool,
+    analyze: bool,
+    verbose: bool,
+    full: bool,
+    freeze: bool,
+    skip_locked: bool,
+    all_pages: bool,
+    truncate: Option<bool>,
+}
+
+impl Request {
+    fn parse(stmt: &VacuumStmt) -> Result<Self, SqlError> {
+        let mut this = Self { vacuum: stmt.is_vacuumcmd, analyze: !stmt.is_vacuumcmd, ..Self::default() };
+        for option in nodes::options(&stmt.options) {
+            match option.defname.as_str() {
+                "verbose" => this.verbose = nodes::option_bool(option)?,
+                "skip_locked" => this.skip_locked = nodes::option_bool(option)?,
+                "analyze" => this.analyze = nodes::option_bool(option)?,
+                "full" => this.full = nodes::option_bool(option)?,
+                "freeze" => this.freeze = nodes::option_bool(option)?,
+                "disable_page_skipping" => this.all_pages = nodes::option_bool(option)?,
+                "truncate" => this.truncate = Some(nodes::option_bool(option)?),
+                "index_cleanup" | "process_toast" | "parallel" | "process_main" | "skip_database_stats"
+                | "only_database_stats" | "buffer_usage_limit" => {}
+                other => {
+                    let command = if stmt.is_vacuumcmd { "VACUUM" } else { "ANALYZE" };
+                    let message = format!("unrecognized {command} option \"{other}\"");
+                    return Err(SqlError::new(SqlState::SYNTAX_ERROR, message));
+                }
+            }
+        }
+        Ok(this)
+    }
+
+    fn command(&self) -> &'static str {
+        if self.vacuum { "VACUUM" } else { "ANALYZE" }
+    }
+}
+
+/// VACUUM or ANALYZE.
+pub(crate) fn run(ctx: &mut SessionContext, stmt: &VacuumStmt) -> Result<&'static str, SqlError> {
+    let request = Request::parse(stmt)?;
+    if request.vacuum {
+        ctx.prevent_in_block("VACUUM")?;
+    }
+    if ctx.engine.is_in_recovery() {
+        return Err(SqlError::new(
+            SqlState::READ_ONLY_SQL_TRANSACTION,
+            format!("cannot execute {} during recovery", request.command()),
+        ));
+    }
+    let targets = targets(ctx, stmt, &request)?;
+    // A transaction per table, so that locks and the horizon are let go of in between. ANALYZE in a block keeps the one there is.
+    let own_transactions = request.vacuum || !ctx.in_block;
+    for (oid, columns) in targets {
+        if own_transactions {
+            next_transaction(ctx)?;
+        }
+        if request.vacuum {
+            vacuum_one(ctx, oid, &request)?;
+        }
+        if request.analyze {
+            if request.vacuum {
+                next_transaction(ctx)?;
+            }
+            analyze_one(ctx, oid, &columns, &request)?;
+        }
+    }
+    if own_transactions {
+        next_transaction(ctx)?;
+    }
+    Ok(request.command())
+}
+
+/// Commits what there is and begins anew.
+fn next_transaction(ctx: &mut SessionContext) -> Result<(), SqlError> {
+    if let Some(txn) = ctx.transaction.take() {
+        let options = *txn.options();
+        let wait = txn.commit(options.level);
+        ctx.transaction = Some(ctx.engine.ctx().txns.begin(&ctx.proc, options));
+        let wait = wait?;
+        if !wait.is_done() {
+            blocking(|| wait.wait())?;
+        }
+    }
+    ctx.refresh_catalog();
+    Ok(())
+}
+
+/// Tables to work on, with the columns named.
+fn targets(ctx: &mut SessionContext, stmt: &VacuumStmt, request: &Request) -> Result<Vec<(Oid, Vec<String>)>, SqlError> {
+    let mut out = Vec::new();
+    for node in &stmt.rels {
+        let Some(NodeEnum::VacuumRelation(target)) = &node.node else { continue };
+        let range = nodes::relation(target.relation.as_ref())?;
+        let (schema, name) = nodes::names(range);
+        let relation = ctx.catalog.open_relation(schema, name)?;
+        if !matches!(relation.kind, RelKind::Table | RelKind::MatView | RelKind::Toast) {
+            let what = if request.vacuum { "vacuum" } else { "analyze" };
+            let message = format!("skipping \"{}\" --- cannot {what} non-tables or special system tables", relation.name);
+            ctx.warning(SqlState::WARNING, message);
+            continue;
+        }
+        let columns: Vec<String> = nodes::strings(&target.va_cols).into_iter().map(str::to_owned).collect();
+        if !columns.is_empty() && request.vacuum && !request.analyze {
+            return Err(SqlError::new(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "ANALYZE option must be specified when a column list is provided",
+            ));
+        }
+        for (i, column) in columns.iter().enumerate() {
+            if relation.column(column).is_none() {
+                let message = format!("column \"{column}\" of relation \"{}\" does not exist", relation.name);
+                return Err(SqlError::new(SqlState::UNDEFINED_COLUMN, message));
+            }
+            if columns[..i].contains(column) {
+                let message = format!("column \"{column}\" of relation \"{}\" appears more than once", relation.name);
+                return Err(SqlError::new(SqlState::DUPLICATE_COLUMN, message));
+            }
+        }
+        if !may_maintain(ctx, &relation)? {
+            let what = if request.vacuum { "vacuum" } else { "analyze" };
+            let message = format!(
+                "skipping \"{}\" --- only table or database owner can {what} it",
+                relation.name
+            );
+            ctx.warning(SqlState::WARNING, message);
+            continue;
+        }
+        out.push((relation.oid, columns));
+    }
+    if stmt.rels.is_empty() {
+        for row in ctx.catalog_reader()?.rows(&pg_class::DEF, 0, &[])? {
+            if !matches!(row.char(pg_class::relkind)?, b'r' | b'm') || row.oid(pg_class::relfilenode)? == 0 {
+                continue;
+            }
+            let oid = row.oid(pg_class::oid)?;
+            if let Some(relation) = ctx.catalog.relation(oid)?
+                && may_maintain(ctx, &relation)?
+            {
+                out.push((oid, Vec::new()));
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn may_maintain(ctx: &SessionContext, relation: &Relation) -> Result<bool, SqlError> {
+    if ctx.catalog.has_privileges_of(ctx.user, relation.owner)? {
+        return Ok(true);
+    }
+    let owner = ctx.catalog.database_by_oid(ctx.database)?.map_or(0, |d| d.owner);
+    Ok(!relation.shared && ctx.catalog.has_privileges_of(ctx.user, owner)?)
+}
+
+/// Locks a target; `None` if it is gone, or locked and to be skipped.
+fn open(ctx: &mut SessionContext, oid: Oid, mode: LockMode, request: &Request) -> Result<Option<Arc<Relation>>, SqlError> {
+    let Some(relation) = ctx.catalog.relation(oid)? else { return Ok(None) };
+    let wait = if request.skip_locked { WaitPolicy::Skip } else { WaitPolicy::Block };
+    if !ctx.lock_oid(oid, relation.shared, mode, wait)? {
+        let what = if request.vacuum { "vacuum" } else { "analyze" };
+        let message = format!("skipping {what} of \"{}\" --- lock not available", relation.name);
+        ctx.warning(SqlState::LOCK_NOT_AVAILABLE, message);
+        return Ok(None);
+    }
+    ctx.refresh_catalog();
+    ctx.catalog.relation(oid)
+}
+
+fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<(), SqlError> {
+    let mode = if request.full { LockMode::AccessExclusive } else { LockMode::ShareUpdateExclusive };
+    let Some(relation) = open(ctx, oid, mode, request)? else { return Ok(()) };
+    let Some(handle) = relation.rel_handle() else { return Ok(()) };
+    if request.verbose {
+        let message = format!("vacuuming \"{}.{}.{}\"", ctx.database_name, relation.namespace_name, relation.name);
+        ctx.notices.push(super::context::Notice {
+            severity: "INFO",
+            fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message),
+        });
+    }
+    if request.full && !relation.is_system() {
+        let desc = relation.desc.clone();
+        return alter::rewrite_table(ctx, &relation, &desc, |_, _| Ok(()));
+    }
+    let indexes: Vec<_> = relation.indexes.iter().map(|i| relation.index_handle(i)).collect();
+    let memory = ctx.settings.bytes(Setting::MaintenanceWorkMem).unwrap_or(64 << 20);
+    let freeze_below = if request.freeze {
+        ctx.engine.ctx().txns.settled_floor()
+    } else {
+        VacuumOptions::default().freeze_below
+    };
+    let options = VacuumOptions {
+        all_pages: request.all_pages || request.freeze,
+        freeze_below,
+        truncate: request.truncate.unwrap_or(true),
+        max_dead: usize::try_from(memory / 8).unwrap_or(1 << 20).max(1 << 16),
+    };
+    let access = ctx.access();
+    let txn = ctx.transaction.take().ok_or_else(|| SqlError::internal("no transaction"))?;
+    let done = blocking(|| vacuum_table(&access, &txn, &handle, &indexes, options));
+    ctx.transaction = Some(txn);
+    let done = done?;
+    if request.verbose {
+        let stats = &done.heap;
+        let message = format!(
+            "finished vacuuming \"{}.{}.{}\": tuples: {} removed, {} remain, {} are dead but not yet removable; pages: {} \
+             removed, {} remain, {} scanned",
+            ctx.database_name,
+            relation.namespace_name,
+            relation.name,
+            stats.removed,
+            stats.live_rows,
+            stats.recently_dead,
+            stats.truncated,
+            stats.pages,
+            stats.scanned
+        );
+        ctx.notices.push(super::context::Notice {
+            severity: "INFO",
+            fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message),
+        });
+    }
+    if relation.is_system() {
+        // Catalogs are described by compiled-in descriptors; nobody plans by their counts.
+        return Ok(());
+    }
+    let tuples = estimate(relation.rel_pages, relation.rel_tuples, done.heap.pages, done.heap.scanned, done.heap.live_rows);
+    store_counts(ctx, oid, done.heap.pages, tuples, Some(done.heap.all_visible))?;
+    for (i, index) in relation.indexes.iter().enumerate() {
+        let stats = done.indexes.as_ref().and_then(|list| list.get(i));
+        let pages = match stats {
+            Some(stats) => stats.pages,
+            None => ctx.engine.pool().n_blocks(index.file, Fork::Main)?.get(),
+        };
+        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "an estimate")]
+        let tuples = stats.map_or(tuples, |s| s.entries as f32);
+        store_counts(ctx, index.oid, pages, tuples, None)?;
+    }
+    ctx.relation_changed(oid)
+}
+
+/// Rows in all, from those on the blocks looked at. PostgreSQL: `vac_estimate_reltuples`.
+fn estimate(old_pages: u32, old_tuples: f32, pages: u32, scanned: u32, found: u64) -> f32 {
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "an estimate")]
+    let (found, rest) = (found as f32, pages.saturating_sub(scanned) as f32);
+    if scanned >= pages || old_pages == 0 || old_tuples < 0.0 {
+        if scanned == 0 || scanned >= pages {
+            return found;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let density = found / scanned as f32;
+        return (found + density * rest).round();
+    }
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    let density = old_tuples / old_pages as f32;
+    (found + density * rest).round()
+}
+
+/// Stores what the planner goes by, if it changed.
+pub(super) fn store_counts(
+    ctx: &mut SessionContext,
+    oid: Oid,
+    pages: u32,
+    tuples: f32,
+    all_visible: Option<u32>,
+) -> Result<(), SqlError> {
+    let int4 = |n: u32| Datum::Int4(i32::try_from(n).unwrap_or(i32::MAX));
+    let mut changes = vec![(pg_class::relpages, int4(pages)), (pg_class::reltuples, Datum::Float4(tuples))];
+    if let Some(n) = all_visible {
+        changes.push((pg_class::relallvisible, int4(n)));
+    }
+    table::update_class(ctx, oid, &changes)
+}
+
+fn analyze_one(ctx: &mut SessionContext, oid: Oid, columns: &[String], request: &Request) -> Result<(), SqlError> {
+    let request = Request { vacuum: false, ..request.clone() };
+    let Some(relation) = open(ctx, oid, LockMode::ShareUpdateExclusive, &request)? else { return Ok(()) };
+    if relation.is_system() {
+        return Ok(());
+    }
+    if request.verbose {
+        let message = format!("analyzing \"{}.{}\"", relation.namespace_name, relation.name);
+        ctx.notices.push(super::context::Notice {
+            severity: "INFO",
+            fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message),
+        });
+    }
+    analyze::run(ctx, &relation, columns)
+}
