@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, BuildHasherDefault};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::time::{Duration, Instant};
 
-use afterimage_wal::ids::{BlockNo, Oid, RelId, Xid};
+use afterimage_wal::ids::{BlockNo, Lsn, Oid, RelId, Xid};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use rustc_hash::FxHasher;
@@ -202,6 +202,8 @@ pub enum WaitPolicy {
 #[derive(Debug)]
 pub struct LockHolder {
     proc: ProcId,
+    /// Its transaction committed and waits for its level; its session may be doing other things. Relaxed: only the detector asks.
+    detached: AtomicBool,
     /// Rank 82, below the shards of the table (81).
     held: Mutex<HeldLocks>,
 }
@@ -291,7 +293,12 @@ impl HeldLocks {
 
 impl LockHolder {
     pub(super) fn new(proc: ProcId) -> Arc<Self> {
-        Arc::new(Self { proc, held: Mutex::default() })
+        Arc::new(Self { proc, detached: AtomicBool::new(false), held: Mutex::default() })
+    }
+
+    /// Its locks are released by a position's advance from now on, not by its session.
+    pub(super) fn detach(&self) {
+        self.detached.store(true, Ordering::Relaxed);
     }
 
     /// Whether it holds `tag` in this mode or one that conflicts with more.
@@ -375,6 +382,8 @@ impl LockState {
 
 type Shard = Mutex<HashMap<LockTag, LockState, BuildHasherDefault<FxHasher>>>;
 
+type XidWaiters = Mutex<HashMap<Xid, Vec<Arc<Waiter>>>>;
+
 const SHARDS: usize = 64;
 
 /// What a session waits for.
@@ -382,6 +391,14 @@ const SHARDS: usize = 64;
 pub(super) enum WaitsFor {
     Lock(LockTag, LockMode),
     Xid(Xid),
+    /// The position that sessions of its level read at.
+    Position(Lsn),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    what: WaitsFor,
+    number: u64,
 }
 
 impl WaitsFor {
@@ -389,6 +406,7 @@ impl WaitsFor {
         match self {
             Self::Lock(t, m) => (m.name(), t.to_string()),
             Self::Xid(x) => (LockMode::Share.name(), format!("transaction {x}")),
+            Self::Position(lsn) => (LockMode::Share.name(), format!("position {lsn}")),
         }
     }
 }
@@ -416,11 +434,13 @@ pub struct LockManager {
     /// Row locks held or waited for. Lets a change of a row see at one glance that there are none.
     tuple_locks: AtomicUsize,
     /// Who sleeps for which transaction. Rank 83.
-    xid_waiters: Box<[Mutex<HashMap<Xid, Vec<Arc<Waiter>>>>]>,
+    xid_waiters: Box<[XidWaiters]>,
     /// How many do.
     xid_waiting: AtomicUsize,
     /// What each sleeping session waits for. Rank 83. Taken to begin and end a wait and by the deadlock detector.
-    waits: Mutex<HashMap<ProcId, WaitsFor>>,
+    waits: Mutex<HashMap<ProcId, Wait>>,
+    /// Numbers waits: the same number, the same wait.
+    next_wait: AtomicU64,
     /// One deadlock check at a time, so that of two waiters in one cycle only one gives up. Rank 79.
     checking: Mutex<()>,
     procs: Arc<Procs>,
@@ -434,6 +454,7 @@ impl LockManager {
             xid_waiters: (0..SHARDS).map(|_| Mutex::default()).collect(),
             xid_waiting: AtomicUsize::new(0),
             waits: Mutex::default(),
+            next_wait: AtomicU64::new(0),
             checking: Mutex::default(),
             procs,
         }
@@ -534,14 +555,15 @@ impl LockManager {
     }
 
     /// Sleeps until `done`, looking for deadlocks once `deadlock_timeout` has passed.
-    fn sleep(
+    pub(super) fn sleep(
         &self,
         proc: &Proc,
         what: WaitsFor,
         waiter: &Arc<Waiter>,
         done: impl Fn() -> bool,
     ) -> Result<(), TxnError> {
-        self.waits.lock().insert(proc.id(), what);
+        let wait = Wait { what, number: self.next_wait.fetch_add(1, Ordering::Relaxed) };
+        self.waits.lock().insert(proc.id(), wait);
         proc.cancel().enter_wait(waiter);
         let r = blocking(|| {
             let start = Instant::now();
@@ -557,8 +579,8 @@ impl LockManager {
                     return Err(TxnError::LockTimeout);
                 }
                 if check.is_some_and(|t| t <= now) {
-                    check = None;
-                    self.find_deadlock(proc)?;
+                    // A cycle that would not hold still is looked for once more later.
+                    check = if self.find_deadlock(proc)? { None } else { now.checked_add(proc.deadlock_timeout()) };
                 }
                 let until = match (check, give_up) {
                     (Some(a), Some(b)) => Some(a.min(b)),
@@ -572,17 +594,27 @@ impl LockManager {
         r
     }
 
-    fn find_deadlock(&self, proc: &Proc) -> Result<(), TxnError> {
+    /// False: a cycle was seen, but it was gone at the second look.
+    ///
+    /// Sessions go on while this looks from one to the next, so that what it sees may never have been true at one time. But a session
+    /// that sleeps keeps what it holds and its place in the queue: edges between sessions that slept in the same waits all along are true
+    /// together.
+    fn find_deadlock(&self, proc: &Proc) -> Result<bool, TxnError> {
         let _one = self.checking.lock();
         let waits = self.waits.lock().clone();
-        let Some(cycle) = deadlock::find_cycle(proc.id(), |p| waits.get(&p).map_or_else(Vec::new, |w| self.blockers_of(p, w)))
-        else {
-            return Ok(());
+        let blockers = |p: ProcId| waits.get(&p).map_or_else(Vec::new, |w| self.blockers_of(p, &w.what));
+        let Some(cycle) = deadlock::find_cycle(proc.id(), blockers) else {
+            return Ok(true);
         };
+        let held = cycle.iter().zip(cycle.iter().cycle().skip(1)).all(|(p, next)| blockers(*p).contains(next));
+        let now = self.waits.lock().clone();
+        if !held || cycle.iter().any(|p| now.get(p).map(|w| w.number) != waits.get(p).map(|w| w.number)) {
+            return Ok(false);
+        }
         let mut detail = String::new();
         for (i, p) in cycle.iter().enumerate() {
             let next = cycle[(i + 1) % cycle.len()];
-            let (mode, what) = waits.get(p).map_or(("", String::new()), WaitsFor::describe);
+            let (mode, what) = waits.get(p).map_or(("", String::new()), |w| w.what.describe());
             if i > 0 {
                 detail.push('\n');
             }
@@ -595,6 +627,8 @@ impl LockManager {
 
     fn blockers_of(&self, p: ProcId, what: &WaitsFor) -> Vec<ProcId> {
         match what {
+            // The WAL's flusher and the standbys wait for no session.
+            WaitsFor::Position(_) => Vec::new(),
             WaitsFor::Xid(x) => self.procs.owner_of(*x).into_iter().filter(|o| *o != p).collect(),
             WaitsFor::Lock(tag, mode) => {
                 let shard = self.shard(tag).lock();
@@ -603,6 +637,7 @@ impl LockManager {
                     .granted
                     .iter()
                     .filter(|g| g.mask & mode.conflicts() != 0 && g.holder.proc != p)
+                    .filter(|g| !g.holder.detached.load(Ordering::Relaxed))
                     .map(|g| g.holder.proc);
                 let ahead = state
                     .waiting
@@ -617,8 +652,8 @@ impl LockManager {
 
     /// `pg_blocking_pids`: who keeps `p` waiting.
     pub fn blockers(&self, p: ProcId) -> Vec<ProcId> {
-        let what = self.waits.lock().get(&p).copied();
-        what.map_or_else(Vec::new, |w| self.blockers_of(p, &w))
+        let wait = self.waits.lock().get(&p).copied();
+        wait.map_or_else(Vec::new, |w| self.blockers_of(p, &w.what))
     }
 
     /// Gives up one hold of a session lock. False: it was not held.
@@ -714,8 +749,9 @@ impl LockManager {
 
     /// A row with sharers got a new version: they share it too, so that whoever meets the new version first meets them.
     ///
-    /// Called with the row's page latched exclusively.
-    pub fn carry_tuple_locks(&self, from: &LockTag, to: LockTag) {
+    /// Called by the session that changes the row, with the row's page latched exclusively. Its own locks need not come along: nobody
+    /// else can have the new version before it commits.
+    pub fn carry_tuple_locks(&self, proc: &Proc, from: &LockTag, to: LockTag) {
         if self.tuple_locks.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -723,7 +759,7 @@ impl LockManager {
             let shard = self.shard(from).lock();
             let Some(state) = shard.get(from) else { return };
             let mut all = SmallVec::new();
-            for g in &state.granted {
+            for g in state.granted.iter().filter(|g| g.holder.proc != proc.id()) {
                 let held = g.holder.held.lock();
                 if let Some(at) = held.place(from) {
                     for m in &held.list[at].modes {
@@ -818,7 +854,7 @@ impl LockManager {
             }
         }
         for (p, w) in &*self.waits.lock() {
-            if let WaitsFor::Xid(x) = w {
+            if let WaitsFor::Xid(x) = &w.what {
                 out.push(LockInfo { tag: None, xid: Some(*x), mode: LockMode::Share, proc: *p, granted: false });
             }
         }
@@ -827,8 +863,9 @@ impl LockManager {
 
     /// Whether the session sleeps in a lock wait (`pg_stat_activity.wait_event_type`), and for how it is named.
     pub fn waiting_for(&self, p: ProcId) -> Option<&'static str> {
-        self.waits.lock().get(&p).map(|w| match w {
+        self.waits.lock().get(&p).map(|w| match w.what {
             WaitsFor::Xid(_) => "transactionid",
+            WaitsFor::Position(_) => "SyncRep",
             WaitsFor::Lock(LockTag::Relation { .. }, _) => "relation",
             WaitsFor::Lock(LockTag::Object { .. }, _) => "object",
             WaitsFor::Lock(LockTag::Tuple { .. }, _) => "tuple",

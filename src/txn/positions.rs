@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 
 use super::error::TxnError;
 use super::locks::LockHolder;
+use super::wait::Waiter;
 
 /// `synchronous_commit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -200,7 +201,7 @@ pub(super) struct Pending {
 
 /// Position waits that are not commits: a writer that met a version above its position, a session whose own commit is recorded
 /// behind another one in flight.
-type Sleepers = BTreeMap<Lsn, Vec<Arc<CommitWaiter>>>;
+type Sleepers = BTreeMap<Lsn, Vec<Arc<Waiter>>>;
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -345,30 +346,43 @@ impl CommitQueue {
                     break;
                 }
                 for w in e.remove() {
-                    w.finish(Outcome::Reached);
+                    w.notify();
                 }
             }
         }
         out
     }
 
-    /// Waits until sessions at `level` read at `lsn` or later.
-    pub(super) fn wait_readable(&self, level: CommitLevel, lsn: Lsn) -> CommitWait {
+    /// A sleeper that is notified when sessions at `level` read at `lsn` or later, or the node stops. `None`: they do already.
+    pub(super) fn sleeper(&self, level: CommitLevel, lsn: Lsn) -> Option<Arc<Waiter>> {
         let level = level.reads_at();
         if self.reached(level) >= lsn {
-            return CommitWait::done(lsn);
+            return None;
         }
         let mut q = self.queue.lock();
         if self.reached(level) >= lsn {
-            return CommitWait::done(lsn);
+            return None;
         }
-        let w = Arc::new(CommitWaiter::default());
-        if q.stopped {
-            w.finish(Outcome::Stopped);
-        } else {
-            q.sleepers[level as usize].entry(lsn).or_default().push(Arc::clone(&w));
+        let w = Arc::<Waiter>::default();
+        q.sleepers[level as usize].entry(lsn).or_default().push(Arc::clone(&w));
+        Some(w)
+    }
+
+    /// A sleeper that gave up.
+    pub(super) fn forget_sleeper(&self, level: CommitLevel, lsn: Lsn, waiter: &Arc<Waiter>) {
+        let mut q = self.queue.lock();
+        let sleepers = &mut q.sleepers[level.reads_at() as usize];
+        if let Some(list) = sleepers.get_mut(&lsn) {
+            list.retain(|w| !Arc::ptr_eq(w, waiter));
+            if list.is_empty() {
+                sleepers.remove(&lsn);
+            }
         }
-        CommitWait::new(lsn, w)
+    }
+
+    /// Whether the node stops.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.queue.lock().stopped
     }
 
     /// Whether the commit at `lsn` still waits for its level.
@@ -391,7 +405,7 @@ impl CommitQueue {
             w.finish(Outcome::Stopped);
         }
         for w in sleepers.iter().flat_map(BTreeMap::values).flatten() {
-            w.finish(Outcome::Stopped);
+            w.notify();
         }
     }
 }

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use super::cancel::CancelFlag;
 use super::commit_lsns::CommitLsns;
 use super::error::TxnError;
-use super::locks::{LockHolder, LockManager};
+use super::locks::{LockHolder, LockManager, WaitsFor};
 use super::positions::{
     CommitLevel, CommitQueue, CommitWait, CommitWaiter, Positions, Queued, Released, SyncPositions, acknowledge,
 };
@@ -260,10 +260,16 @@ impl Transactions {
     /// # Errors
     /// If the node stops.
     pub fn wait_readable(&self, proc: &Proc, level: CommitLevel, lsn: Lsn) -> Result<(), TxnError> {
-        if self.queue.readable(level) >= lsn || lsn <= proc.last_commit() {
-            return Ok(());
-        }
-        super::wait::blocking(|| self.queue.wait_readable(level, lsn).wait())
+        if lsn <= proc.last_commit() { Ok(()) } else { self.sleep_until(proc, level, lsn) }
+    }
+
+    fn sleep_until(&self, proc: &Proc, level: CommitLevel, lsn: Lsn) -> Result<(), TxnError> {
+        let Some(waiter) = self.queue.sleeper(level, lsn) else { return Ok(()) };
+        let done = || self.queue.readable(level) >= lsn || self.queue.is_stopped();
+        let r = self.locks.sleep(proc, WaitsFor::Position(lsn), &waiter, done);
+        self.queue.forget_sleeper(level, lsn, &waiter);
+        r?;
+        if self.queue.readable(level) >= lsn { Ok(()) } else { Err(TxnError::CommitUnknown(lsn)) }
     }
 
     // ---- positions
@@ -324,7 +330,7 @@ impl Transactions {
         let own = proc.last_commit();
         if self.queue.reached(CommitLevel::Off) < own {
             // Behind another commit that is just being recorded.
-            super::wait::blocking(|| self.queue.wait_readable(CommitLevel::Off, own).wait())?;
+            self.sleep_until(proc, CommitLevel::Off, own)?;
         }
         let floor = Lsn::from_u64(self.horizon.load(Ordering::SeqCst));
         Ok(Registration::new(&proc.slot, floor, || self.queue.readable(level).max(own)))
@@ -363,6 +369,9 @@ impl Transactions {
     }
 
     /// Raises the settled floor past xids that are finished and decided at or before the horizon.
+    ///
+    /// # Errors
+    /// If a status file is damaged.
     pub fn settle(&self) -> Result<(), TxnError> {
         let Some(_one) = self.settling.try_lock() else { return Ok(()) };
         let horizon = self.horizon();
@@ -426,6 +435,9 @@ impl Transactions {
         critical.end();
         proc.set_last_commit(lsn);
         proc.set_own(None);
+        if let Some(l) = &locks {
+            l.detach();
+        }
         let waiter = Arc::<CommitWaiter>::default();
         let queued = Queued { locks, top, subs: decision.subs, waiter: Some(Arc::clone(&waiter)) };
         self.release(self.queue.leave(&ticket, Some((lsn, level, queued)), self.wal.flushed()));
@@ -520,7 +532,7 @@ impl Transactions {
     /// If the WAL cannot be flushed or a file not written.
     pub fn checkpoint_status(&self) -> Result<(), TxnError> {
         self.settle()?;
-        self.status.checkpoint(|| {
+        self.status.checkpoint(self.lsns.floor(), || {
             if !self.in_recovery() {
                 self.wal.flush(self.wal.inserted())?;
             }

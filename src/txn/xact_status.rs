@@ -26,6 +26,8 @@ use super::error::TxnError;
 
 /// Xids per file.
 pub const SEGMENT_XIDS: u64 = 1 << 18;
+/// Segments below the floor that stay in memory: four million xids, a megabyte.
+const SEGMENTS_KEPT: u64 = 16;
 const WORD_XIDS: u64 = 32;
 const WORDS: usize = (SEGMENT_XIDS / WORD_XIDS) as usize;
 const HEADER: usize = 32;
@@ -201,11 +203,12 @@ impl XactStatus {
     }
 
     /// Writes what changed since the last call and makes it durable. `flush_wal` runs after the statuses are copied, before they are
-    /// written. Part of every checkpoint, after its redo point is chosen.
+    /// written. Part of every checkpoint, after its redo point is chosen. Segments well below `floor`, under which everything is decided,
+    /// leave memory and are read again if asked for.
     ///
     /// # Errors
     /// If a file cannot be written, or `flush_wal` fails.
-    pub fn checkpoint(&self, flush_wal: impl Fn() -> Result<(), TxnError>) -> Result<(), TxnError> {
+    pub fn checkpoint(&self, floor: Xid, flush_wal: impl Fn() -> Result<(), TxnError>) -> Result<(), TxnError> {
         let _g = self.load.lock();
         let s = self.segments.load_full();
         for (i, seg) in s.list.iter().enumerate() {
@@ -219,6 +222,16 @@ impl XactStatus {
                 seg.dirty.store(true, Ordering::Release);
             }
             r?;
+        }
+        let keep = (floor.as_u64() / SEGMENT_XIDS).saturating_sub(SEGMENTS_KEPT);
+        let old = usize::try_from(keep.saturating_sub(s.first)).unwrap_or(usize::MAX).min(s.list.len());
+        if old > 0 {
+            // One that redo made dirty again stays until the next time.
+            let dirty = |seg: &Arc<Segment>| seg.dirty.load(Ordering::Acquire);
+            if !s.list[..old].iter().flatten().any(dirty) {
+                let first = s.first + u64::try_from(old).unwrap_or(0);
+                self.segments.store(Arc::new(Segments { first, list: s.list[old..].to_vec() }));
+            }
         }
         Ok(())
     }

@@ -219,8 +219,7 @@ pub fn multi_insert<R: AsRef<[u8]>>(
             let first_off = page.max_offset() + 1;
             data.clear();
             data.extend_from_slice(&first_off.to_le_bytes());
-            let mut off = first_off;
-            for r in rest {
+            for (off, r) in (first_off..).zip(rest) {
                 let row = r.as_ref();
                 let tid = Tid::new(block, off);
                 if off > MAX_LINES || page.add_item(&item(&Header::new(xid, tid, 0, cid), row), Some(off)).is_none() {
@@ -229,7 +228,6 @@ pub fn multi_insert<R: AsRef<[u8]>>(
                 data.extend_from_slice(&u16::try_from(row.len()).unwrap_or(u16::MAX).to_le_bytes());
                 data.extend_from_slice(row);
                 tids.push(tid);
-                off += 1;
             }
             record.block(rel.file, Fork::Main, block, 0, &data);
         });
@@ -395,7 +393,7 @@ fn update_at(
         }
         if has_room(&old.page, size) {
             drop(new);
-            return update_same_page(ctx, rel, &mut old, tid, &h, row, xid, cid, (end_cid, combo), options);
+            return update_same_page(ctx, txn, rel, &mut old, tid, &h, row, xid, cid, (end_cid, combo), options);
         }
         match new.as_mut() {
             Some(n) if has_room(&n.page, size) => {
@@ -415,7 +413,7 @@ fn update_at(
                     oh.cid = end_cid;
                     oh.mask |= combo;
                     put_end(&mut pages[1].page, tid.offset, &oh);
-                    ctx.locks.carry_tuple_locks(&tag(rel, tid), tag(rel, tid2));
+                    ctx.locks.carry_tuple_locks(txn.proc(), &tag(rel, tid), tag(rel, tid2));
                     let flags = if options.key_changed { log::KEYS_CHANGED } else { 0 };
                     let head = [flags, off.to_le_bytes()[0], off.to_le_bytes()[1]];
                     record.block_parts(rel.file, Fork::Main, tid2.block, 0, &[&head, row]);
@@ -450,6 +448,7 @@ fn update_at(
 #[expect(clippy::too_many_arguments, reason = "one caller, right above")]
 fn update_same_page(
     ctx: &AccessCtx,
+    txn: &Transaction,
     rel: &RelHandle,
     latched: &mut Latched<'_>,
     tid: Tid,
@@ -478,7 +477,7 @@ fn update_same_page(
         oh.cid = end.0;
         oh.mask |= end.1;
         put_end(page, tid.offset, &oh);
-        ctx.locks.carry_tuple_locks(&tag(rel, tid), tag(rel, tid2));
+        ctx.locks.carry_tuple_locks(txn.proc(), &tag(rel, tid), tag(rel, tid2));
         let flags = log::SAME_PAGE
             | if hot { log::UPDATE_HOT } else { 0 }
             | if options.key_changed { log::KEYS_CHANGED } else { 0 }

@@ -12,7 +12,7 @@
 //! | PRUNE | counts of redirected, dead, unused as u16; pairs of off; offs; offs | | horizon u64 |
 //! | VACUUM | offs that become unused | | |
 //! | VISIBLE | | | horizon u64; block 1 is the map page, its data is empty |
-//! | FREEZE | offs | | |
+//! | FREEZE | offs; bit 15: freeze xmin, bit 14: forget xmax | | |
 //! | INPLACE | off, row of the same length | | |
 //!
 //! Headers are not logged: redo makes them from the record's xid, the block number and the flags.

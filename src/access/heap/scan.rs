@@ -55,7 +55,6 @@ impl HeapScan {
     ///
     /// # Errors
     /// I/O.
-    #[expect(clippy::should_implement_trait, reason = "lends")]
     pub fn next(&mut self, ctx: &AccessCtx) -> Result<Option<(Tid, &[u8])>, AccessError> {
         while self.at >= self.rows.len() {
             if !self.next_batch(ctx)? {
@@ -141,8 +140,8 @@ pub struct BuildRow<'a> {
 
 /// Gives `f` every version an index has to know: those some snapshot may still see. The caller keeps writers out (a Share lock).
 ///
-/// A HOT chain yields each of its versions; the index columns of all are given, so a chain broken by a new index gets one entry per
-/// distinct key.
+/// A HOT chain yields its newest version only: one entry per chain. A snapshot older than the index may see an older member, whose key
+/// may be another; it must not use the index (PostgreSQL: `indcheckxmin`).
 ///
 /// # Errors
 /// I/O, and what `f` returns.
@@ -172,6 +171,12 @@ pub fn build_scan<E: From<AccessError>>(
                 Fate::Live { .. } | Fate::InProgress => true,
                 Fate::BeingEnded => !txn.owns(h.xmax),
             };
+            if let Some((o, x)) = next_in_chain(&h, block)
+                && look.xmax(&h).map_err(AccessError::from)?.is_some()
+                && header(&copy, o).is_some_and(|n| n.xmin == x)
+            {
+                continue;
+            }
             let live = live && !(txn.owns(h.xmin) && h.xmax.is_valid() && txn.owns(h.xmax));
             let root = roots.get(usize::from(off)).copied().filter(|r| *r != 0).unwrap_or(off);
             f(BuildRow { root: Tid::new(block, root), tid: Tid::new(block, off), row: &item[HEADER..], live })?;

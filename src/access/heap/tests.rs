@@ -160,7 +160,10 @@ impl TestNode {
 fn done(r: ChangeResult) -> Tid {
     match r {
         ChangeResult::Done { tid, .. } => tid,
-        other => panic!("{other:?}"),
+        other @ (ChangeResult::Updated { .. }
+        | ChangeResult::Deleted { .. }
+        | ChangeResult::SelfModified { .. }
+        | ChangeResult::Skipped) => panic!("{other:?}"),
     }
 }
 
@@ -382,7 +385,9 @@ fn a_second_updater_waits_and_sees_the_first_ones_version() {
                                 (at, v) =
                                     fetch_latest(&n.ctx, &t, &REL, next, |at, r| (at, number(r))).unwrap().unwrap();
                             }
-                            other => panic!("{other:?}"),
+                            other @ (ChangeResult::Deleted { .. }
+                            | ChangeResult::SelfModified { .. }
+                            | ChangeResult::Skipped) => panic!("{other:?}"),
                         }
                     }
                     commit(t);
@@ -946,4 +951,128 @@ fn rates() {
         t.commit(CommitLevel::Off).unwrap().wait().unwrap();
     };
     time("begin, fetch+update one hot row, commit", 20_000, &mut || (0..20_000).for_each(|_| hot()));
+}
+
+#[test]
+fn a_replica_of_concurrent_work_is_equal() {
+    for seed in 0..4u64 {
+        let (a, b) = (node(), empty_node());
+        let shared: Vec<Tid> = {
+            let p = a.session();
+            let mut t = a.begin(&p);
+            let tids = (0..20).map(|i| a.put(&mut t, &format!("shared {i}"))).collect();
+            commit(t);
+            tids
+        };
+        std::thread::scope(|scope| {
+            for worker in 0..6 {
+                let (a, shared) = (&a, &shared);
+                scope.spawn(move || {
+                    let mut rng = StdRng::seed_from_u64(seed * 100 + worker);
+                    let p = a.session();
+                    p.set_lock_timeouts(Duration::from_millis(20), None);
+                    for _ in 0..120 {
+                        let mut t = a.begin(&p);
+                        if concurrent_step(a, &mut t, &mut rng, shared).is_ok() && rng.random_bool(0.9) {
+                            commit(t);
+                        }
+                    }
+                });
+            }
+            scope.spawn(|| {
+                let p = a.session();
+                for _ in 0..15 {
+                    let t = a.begin(&p);
+                    let options = VacuumOptions { all_pages: true, freeze_below: a.ctx.txns.next_xid(), ..Default::default() };
+                    vacuum::<AccessError>(&a.ctx, &t, &REL, options, |_| Ok(())).unwrap();
+                    a.ctx.txns.settle().unwrap();
+                    std::thread::yield_now();
+                }
+            });
+        });
+        replay(&a, &b);
+        assert!(a.pages() == b.pages(), "seed {seed}");
+        assert_eq!(a.seen(), b.seen(), "seed {seed}");
+        assert!(a.ctx.locks.list().is_empty());
+    }
+}
+
+/// Some changes of shared rows, found by a scan; deadlocks and rows that are gone end the transaction.
+fn concurrent_step(n: &TestNode, t: &mut Transaction, rng: &mut StdRng, shared: &[Tid]) -> Result<(), AccessError> {
+    for _ in 0..rng.random_range(1..5) {
+        let row = "x".repeat(rng.random_range(0..300));
+        let s = t.snapshot()?;
+        let root = shared[rng.random_range(0..shared.len())];
+        let sub = rng.random_bool(0.2).then(|| t.begin_sub(None));
+        match rng.random_range(0..6) {
+            0 => {
+                insert(&n.ctx, t, &REL, row.as_bytes())?;
+            }
+            1 => {
+                if let Some(at) = fetch(&n.ctx, &REL, root, &s, |at, _| at)? {
+                    let mode = if rng.random() { RowLockMode::KeyShare } else { RowLockMode::Update };
+                    lock_row(&n.ctx, t, &REL, &s, at, mode, WaitPolicy::Block)?;
+                }
+            }
+            _ => {
+                let mut at = fetch(&n.ctx, &REL, root, &s, |at, _| at)?;
+                while let Some(tid) = at {
+                    let options = UpdateOptions { hot_ok: rng.random_bool(0.8), ..UpdateOptions::default() };
+                    match update(&n.ctx, t, &REL, &s, tid, row.as_bytes(), options)? {
+                        ChangeResult::Updated { next, .. } => at = fetch_latest(&n.ctx, t, &REL, next, |at, _| at)?,
+                        ChangeResult::Done { .. }
+                        | ChangeResult::Deleted { .. }
+                        | ChangeResult::SelfModified { .. }
+                        | ChangeResult::Skipped => break,
+                    }
+                }
+            }
+        }
+        if let Some(mark) = sub {
+            if rng.random() {
+                t.rollback_sub(mark)?;
+            } else {
+                t.release_sub(mark);
+            }
+        }
+        t.command_counter_increment()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_wait_for_a_position_can_be_cancelled() {
+    let n = node();
+    let (a, b) = (n.session(), n.session());
+    let mut t = n.begin(&a);
+    let tid = n.put(&mut t, "v1");
+    commit(t);
+    n.ctx.txns.set_replicated(Some(SyncPositions::NONE_THERE));
+    let mut t = n.begin(&a);
+    n.change(&mut t, tid, "v2", true);
+    // Durable here, and that is all it asked for; but no standby has it.
+    t.commit(CommitLevel::Local).unwrap().wait().unwrap();
+    std::thread::scope(|scope| {
+        let h = scope.spawn(|| {
+            let mut t = n.begin(&b);
+            let s = t.snapshot().unwrap();
+            update(&n.ctx, &mut t, &REL, &s, tid, b"v3", UpdateOptions::default())
+        });
+        while n.ctx.locks.waiting_for(b.id()) != Some("SyncRep") {
+            std::thread::yield_now();
+        }
+        b.cancel().cancel(CancelReason::Query);
+        assert!(matches!(h.join().unwrap(), Err(AccessError::Txn(TxnError::Cancelled(CancelReason::Query)))));
+        b.cancel().reset();
+        let h = scope.spawn(|| {
+            let mut t = n.begin(&b);
+            let s = t.snapshot().unwrap();
+            update(&n.ctx, &mut t, &REL, &s, tid, b"v3", UpdateOptions::default())
+        });
+        while n.ctx.locks.waiting_for(b.id()) != Some("SyncRep") {
+            std::thread::yield_now();
+        }
+        n.ctx.txns.set_replicated(None);
+        assert!(matches!(h.join().unwrap(), Ok(ChangeResult::Updated { .. })));
+    });
 }

@@ -197,6 +197,10 @@ fn examine(ctx: &AccessCtx, page: &Page) -> Result<Found, AccessError> {
 
 /// Marks a page all-visible unless it changed since it was examined. Logged; the horizon is the newest commit on it.
 fn set_visible(ctx: &AccessCtx, rel: &RelHandle, buffer: &Buffer, horizon: Lsn) -> Result<bool, AccessError> {
+    if !rel.logged() {
+        // Its map would be logged, and outlive the contents.
+        return Ok(false);
+    }
     let map = vm::find_or_extend(&ctx.pool, rel.file, buffer.block())?;
     let mut page = buffer.write();
     if page.has_flag(FLAG_ALL_VISIBLE) || examine(ctx, &page)?.all_visible != Some(horizon) {
@@ -206,15 +210,13 @@ fn set_visible(ctx: &AccessCtx, rel: &RelHandle, buffer: &Buffer, horizon: Lsn) 
         let mut m = map.write();
         page.set_flag(FLAG_ALL_VISIBLE, true);
         vm::set(&mut m, buffer.block());
-        if rel.logged() {
-            let mut record = RecordBuilder::new(rmgr::HEAP, log::VISIBLE, Xid::INVALID);
-            record.block(rel.file, Fork::Main, buffer.block(), 0, &[]);
-            record.block(rel.file, Fork::Vm, map.block(), 0, &[]);
-            record.main(&horizon.to_le_bytes());
-            let end = ctx.wal.insert(&record)?.end;
-            page.set_lsn(end);
-            m.set_lsn(end);
-        }
+        let mut record = RecordBuilder::new(rmgr::HEAP, log::VISIBLE, Xid::INVALID);
+        record.block(rel.file, Fork::Main, buffer.block(), 0, &[]);
+        record.block(rel.file, Fork::Vm, map.block(), 0, &[]);
+        record.main(&horizon.to_le_bytes());
+        let end = ctx.wal.insert(&record)?.end;
+        page.set_lsn(end);
+        m.set_lsn(end);
         Ok(())
     });
     Ok(true)
@@ -228,12 +230,12 @@ fn freeze(ctx: &AccessCtx, rel: &RelHandle, latched: &mut Latched<'_>, below: Xi
     let mut look = Lookup::new(&ctx.txns);
     let mut offs: Vec<u16> = Vec::new();
     for off in 1..=latched.page.max_offset() {
-        if let Some(h) = header(&latched.page, off)
-            && h.xmin < below
-            && !h.has(mask::FROZEN)
-            && matches!(look.fate(&h)?, Fate::Live { .. } | Fate::BeingEnded)
-        {
-            offs.push(off);
+        let Some(h) = header(&latched.page, off) else { continue };
+        // Both xids' statuses are to be forgotten: what an undone end left goes too.
+        let undone = h.xmax.is_valid() && h.xmax < below && look.xmax(&h)?.is_none();
+        let frozen = h.has(mask::FROZEN) || h.xmin >= below;
+        if (undone || !frozen) && matches!(look.fate(&h)?, Fate::Live { .. } | Fate::BeingEnded) {
+            offs.push(off | if undone { CLEAR_END } else { 0 } | if frozen { 0 } else { FREEZE_MADE });
         }
     }
     if offs.is_empty() {
@@ -256,12 +258,23 @@ fn freeze(ctx: &AccessCtx, rel: &RelHandle, latched: &mut Latched<'_>, below: Xi
     Ok(u64::try_from(offs.len()).unwrap_or(0))
 }
 
-/// Freezes versions; an end that was rolled back is forgotten with it, so that its status is not needed either.
+/// Bits beside a line pointer in a FREEZE record: its maker's xid is frozen; its end, rolled back, is forgotten.
+const FREEZE_MADE: u16 = 0x8000;
+const CLEAR_END: u16 = 0x4000;
+
+/// Freezes versions. The same on a primary and in redo.
 pub(super) fn apply_freeze(page: &mut Page, offs: &[u16]) {
-    for off in offs {
-        if let Some(mut h) = header(page, *off) {
-            h.mask |= mask::FROZEN;
-            put_header(page, *off, &h);
+    for flagged in offs {
+        let off = flagged & !(FREEZE_MADE | CLEAR_END);
+        if let Some(mut h) = header(page, off) {
+            if flagged & FREEZE_MADE != 0 {
+                h.mask |= mask::FROZEN;
+            }
+            if flagged & CLEAR_END != 0 {
+                let next = h.next;
+                h.end(Xid::INVALID, next, false, false);
+            }
+            put_header(page, off, &h);
         }
     }
 }

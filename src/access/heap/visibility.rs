@@ -50,7 +50,7 @@ impl<'a> Lookup<'a> {
         }
         Ok(match self.status(h.xmax)? {
             XidStatus::Aborted => None,
-            s => Some(s),
+            s @ (XidStatus::Running | XidStatus::Committed(_)) => Some(s),
         })
     }
 
