@@ -212,7 +212,9 @@ fn deparse_expression(node: &protobuf::Node) -> Result<String, SqlError> {
         ..protobuf::SelectStmt::default()
     };
     let stmt = protobuf::RawStmt { stmt: Some(Box::new(protobuf::Node { node: Some(NodeEnum::SelectStmt(Box::new(select))) })), stmt_location: 0, stmt_len: 0 };
-    let tree = protobuf::ParseResult { version: 170_000, stmts: vec![stmt] };
+    // The printer wants the version its own parser writes.
+    static VERSION: std::sync::LazyLock<i32> = std::sync::LazyLock::new(|| pg_query::parse("SELECT 1").map_or(0, |r| r.protobuf.version));
+    let tree = protobuf::ParseResult { version: *VERSION, stmts: vec![stmt] };
     let text = tree.deparse().map_err(|e| SqlError::internal(format!("expression has no text form: {e}")))?;
     Ok(text.strip_prefix("SELECT ").unwrap_or(&text).to_owned())
 }
