@@ -96,11 +96,8 @@ pub(super) fn run(args: &[String]) -> u8 {
             "O" => set("allow_system_table_mods", "on"),
             "P" => set("ignore_system_indexes", "on"),
             "s" => set("log_statement_stats", "on"),
-            "d" => {
-                if value != "0" {
-                    set("log_min_messages", &format!("debug{value}"));
-                }
-            }
+            "d" if value == "0" => {}
+            "d" => set("log_min_messages", &format!("debug{value}")),
             "f" => {
                 let name = match value {
                     "s" => "enable_seqscan",

@@ -111,6 +111,7 @@ impl SessionSettings {
         {
             return &o.value;
         }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "settings without a fallback of their own")]
         match setting {
             Setting::TransactionIsolation => self.value(Setting::DefaultTransactionIsolation),
             Setting::TransactionReadOnly => self.value(Setting::DefaultTransactionReadOnly),
@@ -426,6 +427,7 @@ pub(super) fn check(setting: Setting, value: &Value) -> Result<Option<Value>, Sq
         )
     };
     let canonical = |s: &str| Ok(Some(Value::Str(s.into())));
+    #[expect(clippy::wildcard_enum_match_arm, reason = "most settings need no further check")]
     match setting {
         Setting::ClientEncoding => {
             let plain: String = text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();

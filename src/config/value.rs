@@ -86,17 +86,18 @@ impl Value {
     pub fn show(&self, def: &SettingDef) -> String {
         match self {
             Self::Bool(b) => if *b { "on" } else { "off" }.to_owned(),
-            Self::Int(n) => match def.id {
-                Setting::UnixSocketPermissions | Setting::LogFileMode | Setting::DataDirectoryMode => format!("{n:04o}"),
-                _ if *n > 0 && def.unit != Unit::None => {
+            Self::Int(n) if is_octal(def.id) => format!("{n:04o}"),
+            Self::Int(n) => {
+                if *n > 0 && def.unit != Unit::None {
                     let (factor, table) = unit_table(def.unit);
                     let total = u64::try_from(*n).unwrap_or(0).saturating_mul(factor);
                     let (name, size) =
                         table.iter().rev().find(|(_, size)| total.is_multiple_of(*size)).copied().unwrap_or(table[0]);
                     format!("{}{name}", total / size)
+                } else {
+                    n.to_string()
                 }
-                _ => n.to_string(),
-            },
+            }
             Self::Real(x) => {
                 if *x > 0.0 && def.unit != Unit::None {
                     let (factor, table) = unit_table(def.unit);
@@ -120,14 +121,17 @@ impl Value {
     /// As `pg_settings.setting` prints it: numbers in the setting's own unit.
     pub fn raw(&self, def: &SettingDef) -> String {
         match self {
-            Self::Int(n) => match def.id {
-                Setting::UnixSocketPermissions | Setting::LogFileMode | Setting::DataDirectoryMode => format!("{n:04o}"),
-                _ => n.to_string(),
-            },
+            Self::Int(n) if is_octal(def.id) => format!("{n:04o}"),
+            Self::Int(n) => n.to_string(),
             Self::Real(x) => show_real(*x),
             Self::Bool(_) | Self::Enum(_) | Self::Str(_) => self.show(def),
         }
     }
+}
+
+/// File modes.
+fn is_octal(setting: Setting) -> bool {
+    matches!(setting, Setting::UnixSocketPermissions | Setting::LogFileMode | Setting::DataDirectoryMode)
 }
 
 fn show_real(x: f64) -> String {

@@ -82,7 +82,6 @@ fn show_all(session: &SessionContext, sink: &mut dyn RowSink) -> Result<(), SqlE
 /// The text of one argument.
 fn argument(node: &Node) -> Result<String, SqlError> {
     let bad = || SqlError::new(SqlState::SYNTAX_ERROR, "unsupported value in SET");
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the grammar puts nothing else here")]
     match node.node.as_ref() {
         Some(NodeEnum::AConst(c)) => match &c.val {
             Some(a_const::Val::Sval(s)) => Ok(s.sval.clone()),

@@ -79,9 +79,10 @@ pub(super) async fn password(
 
 async fn answer(conn: &mut Connection) -> Result<bytes::Bytes, AuthError> {
     conn.flush().await?;
-    match conn.next(MAX_AUTH_BYTES).await? {
-        Frontend::Password(bytes) => Ok(bytes),
-        _ => Err(violation("expected password response")),
+    if let Frontend::Password(bytes) = conn.next(MAX_AUTH_BYTES).await? {
+        Ok(bytes)
+    } else {
+        Err(violation("expected password response"))
     }
 }
 

@@ -359,10 +359,10 @@ impl Session {
         }
         if entry.done {
             // A portal that ran to its end has no more rows; one that changed something must not do it twice.
-            return match entry.kind {
-                StmtKind::Select | StmtKind::Show | StmtKind::Explain => Ok(Some("SELECT 0".into())),
-                _ => Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "portal cannot be run anymore")),
-            };
+            if matches!(entry.kind, StmtKind::Select | StmtKind::Show | StmtKind::Explain) {
+                return Ok(Some("SELECT 0".into()));
+            }
+            return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "portal cannot be run anymore"));
         }
         let prepared = Arc::clone(&portal.prepared);
         let columns = prepared.columns.as_deref().unwrap_or(&[]);

@@ -129,10 +129,12 @@ fn path(server: &Server, session: &SessionContext, name: &str) -> Result<PathBuf
 }
 
 fn file_error(doing: &str, name: &str, e: &std::io::Error) -> SqlError {
-    let state = match e.kind() {
-        std::io::ErrorKind::NotFound => SqlState::UNDEFINED_FILE,
-        std::io::ErrorKind::PermissionDenied => SqlState::INSUFFICIENT_PRIVILEGE,
-        _ => SqlState::IO_ERROR,
+    let state = if e.kind() == std::io::ErrorKind::NotFound {
+        SqlState::UNDEFINED_FILE
+    } else if e.kind() == std::io::ErrorKind::PermissionDenied {
+        SqlState::INSUFFICIENT_PRIVILEGE
+    } else {
+        SqlState::IO_ERROR
     };
     let text = e.to_string();
     let text = text.split_once(" (os error").map_or(text.as_str(), |(t, _)| t);
@@ -347,7 +349,7 @@ impl ExternalFunctions for Functions {
                 }
                 for entry in listed {
                     let entry = entry.map_err(|e| file_error("read directory", name, &e))?;
-                    names.push(Datum::text(entry.file_name().to_string_lossy().into_owned()));
+                    names.push(Datum::text(&*entry.file_name().to_string_lossy()));
                 }
                 names
             }
@@ -367,7 +369,7 @@ impl ExternalFunctions for Functions {
                         rows.push(record(
                             func,
                             vec![
-                                Datum::text(entry.file_name().to_string_lossy().into_owned()),
+                                Datum::text(&*entry.file_name().to_string_lossy()),
                                 Datum::Int8(i64::try_from(meta.len()).unwrap_or(i64::MAX)),
                                 Datum::TimestampTz(micros(meta.mtime(), meta.mtime_nsec())),
                             ],

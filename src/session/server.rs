@@ -341,11 +341,9 @@ async fn run_until_stopped(server: &Arc<Server>, mut signals: Signals, leash: &L
             _ = signals.int.recv() => {
                 if *server.stopping.borrow() < Stopping::Fast {
                     say(Level::Log, "received fast shutdown request");
+                    say(Level::Log, "aborting any active transactions");
                     server.stopping.send_replace(Stopping::Fast);
                     set_status(server, Status::Stopping);
-                    if server.registry.client_count() > 0 {
-                        say(Level::Log, "aborting any active transactions");
-                    }
                     ended.get_or_insert_with(|| tokio::spawn(stop(Arc::clone(server))));
                 }
             }
