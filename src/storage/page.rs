@@ -264,7 +264,8 @@ impl Page {
         }
     }
 
-    fn span(&self, off: u16) -> Option<(usize, usize)> {
+    /// Where item `off` begins and ends in [`bytes`](Self::bytes), if its line pointer is normal and sound.
+    pub(crate) fn span(&self, off: u16) -> Option<(usize, usize)> {
         match self.line(off) {
             LinePointer::Normal { offset, len } => {
                 let (start, end) = (usize::from(offset), usize::from(offset) + usize::from(len));

@@ -21,19 +21,21 @@ pub(super) fn is_free(page: &Page) -> bool {
 
 /// A block to write a new node to, latched exclusively. It is linked nowhere.
 pub(super) fn new_block(ctx: &AccessCtx, rel: &RelHandle) -> Result<OwnedWrite, AccessError> {
-    while let Some(block) = fsm::find(&ctx.pool, rel.file, WHOLE_PAGE)? {
-        // Only tried: the map is a hint, and waiting for a page of the tree here could be waiting for ourselves.
-        let page = if block == ROOT { None } else { ctx.pool.read(rel.file, Fork::Main, block)?.try_write_owned().ok() };
-        if let Some(page) = &page
-            && is_free(page)
-            && page.lsn() > horizon(ctx)
-        {
-            // Too early; it stays in the map.
-            break;
-        }
-        fsm::record(&ctx.pool, rel.file, block, 0)?;
-        if let Some(page) = page.filter(|p| is_free(p)) {
-            return Ok(page);
+    // A block that is free but too early stays in the map; others are looked for elsewhere in it.
+    for spread in [0, usize::MAX, usize::MAX / 3, usize::MAX / 3 * 2] {
+        while let Some(block) = fsm::search(&ctx.pool, rel.file, WHOLE_PAGE, spread)? {
+            // Only tried: the map is a hint, and waiting for a page of the tree here could be waiting for ourselves.
+            let page = if block == ROOT { None } else { ctx.pool.read(rel.file, Fork::Main, block)?.try_write_owned().ok() };
+            if let Some(page) = &page
+                && is_free(page)
+                && page.lsn() > horizon(ctx)
+            {
+                break;
+            }
+            fsm::record(&ctx.pool, rel.file, block, 0)?;
+            if let Some(page) = page.filter(|p| is_free(p)) {
+                return Ok(page);
+            }
         }
     }
     loop {

@@ -105,6 +105,14 @@ fn push_tid(out: &mut ItemBuf, tid: u64) {
     out.extend_from_slice(&tid.to_be_bytes()[2..]);
 }
 
+/// The first eight bytes as a number that orders like them, padded with zeros. Equal heads decide nothing.
+fn head_of(key: &[u8]) -> u64 {
+    let mut b = [0; 8];
+    let n = key.len().min(8);
+    b[..n].copy_from_slice(&key[..n]);
+    u64::from_be_bytes(b)
+}
+
 /// Length of the common start.
 pub(super) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(x, y)| x == y).count()
@@ -294,10 +302,29 @@ impl<'a> Node<'a> {
             Ordering::Greater => return Some(count),
             Ordering::Equal => &key[self.prefix.len()..],
         };
+        // Most comparisons end within the first eight bytes; those are compared as one number.
+        let wanted = head_of(suffix);
+        let skip = TID_SIZE + if self.leaf { 0 } else { CHILD_SIZE };
         while lo < hi {
             let mid = lo + (hi - lo) / 2;
-            let e = self.entry(mid)?;
-            if (e.suffix, e.tid) < (suffix, tid) {
+            let (start, end) = self.page.span(FIRST.checked_add(mid)?)?;
+            let at = start + skip;
+            // The special area follows the items, so eight bytes are there.
+            let eight = self.page.bytes().get(at..)?.first_chunk::<8>()?;
+            let mask = match end.checked_sub(at)? {
+                0 => 0,
+                n if n < 8 => u64::MAX << (64 - 8 * n),
+                _ => u64::MAX,
+            };
+            let less = match (u64::from_be_bytes(*eight) & mask).cmp(&wanted) {
+                Ordering::Less => true,
+                Ordering::Greater => false,
+                Ordering::Equal => {
+                    let e = self.entry(mid)?;
+                    (e.suffix, e.tid) < (suffix, tid)
+                }
+            };
+            if less {
                 lo = mid + 1;
             } else {
                 hi = mid;

@@ -72,7 +72,12 @@ fn node_with_index() -> TestNode {
 
 impl TestNode {
     fn flush(&self) {
-        self.ctx.wal.flush(self.ctx.wal.inserted()).unwrap();
+        let upto = self.ctx.wal.inserted();
+        self.ctx.wal.flush(upto).unwrap();
+        // The horizon follows when the flusher tells.
+        while self.ctx.txns.horizon() < upto {
+            std::thread::yield_now();
+        }
     }
 
     fn insert(&self, key: &[u8], tid: u64) {
