@@ -165,6 +165,113 @@ fn crashes(seed: u64, lives: u32) {
     }
 }
 
+/// A copy of all files, as a base backup is, taken while nobody writes.
+fn clone_to(primary: &Engine, to: &SimDisk, dir: &Path) {
+    fn copy(from: &dyn Disk, to: &dyn Disk, dir: &Path) {
+        to.create_dir(dir).unwrap();
+        for name in from.list(dir).unwrap() {
+            let path = dir.join(name);
+            match afterimage_wal::disk::read_all(from, &path) {
+                Ok(bytes) => durable_replace(to, &path, &bytes).unwrap(),
+                Err(_) => copy(from, to, &path),
+            }
+        }
+    }
+    let start = primary.backup_start(true).unwrap();
+    let disk = to.shared();
+    copy(primary.disk().as_ref(), disk.as_ref(), dir);
+    let label = format!(
+        "START WAL LOCATION: {} (file 000000010000000000000001)\nCHECKPOINT LOCATION: {}\nBACKUP METHOD: streamed\nBACKUP FROM: primary\nSTART TIMELINE: 1\n",
+        start.redo_lsn, start.checkpoint_lsn
+    );
+    durable_replace(disk.as_ref(), &dir.join("backup_label"), label.as_bytes()).unwrap();
+    durable_replace(disk.as_ref(), &dir.join("standby.signal"), b"").unwrap();
+    primary.backup_stop(&start).unwrap();
+}
+
+/// Ships durable WAL up to `upto`; waits for replay if asked.
+fn ship(from: &Engine, to: &Engine, upto: Lsn, flush: bool) {
+    let mut at = to.wal().received();
+    let mut buf = vec![0; 10_000];
+    while at < upto {
+        let room = usize::try_from(upto.bytes_since(at).unwrap()).unwrap().min(buf.len());
+        let n = from.wal().read_at(at, &mut buf[..room]).unwrap();
+        to.wal().append_received(at, &buf[..n]).unwrap();
+        at = at.advance(u64::try_from(n).unwrap());
+    }
+    if flush {
+        to.wal().flush(to.wal().published()).unwrap();
+        let mut replayed = to.subscribe_replayed();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(replayed.wait_for(|lsn| *lsn >= to.wal().published())).unwrap();
+    }
+}
+
+/// The standby loses power again and again while the primary goes on; in the end it is promoted and must have everything.
+fn standby_crashes(seed: u64, lives: u32) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (disk_a, disk_b) = (SimDisk::new(), SimDisk::new());
+    let dir = Path::new("/data");
+    create(&disk_a, dir);
+    let mut model = Model { states: vec![BTreeSet::new()], next: 0 };
+    let primary = Engine::open(dir, options(&disk_a)).unwrap();
+    live(&primary, &mut model, &mut rng);
+    clone_to(&primary, &disk_b, dir);
+    let mut seen = Lsn::INVALID;
+    for life in 0..lives {
+        let standby = Engine::open(dir, options(&disk_b)).unwrap_or_else(|e| panic!("seed {seed}, life {life}: {e}"));
+        for _ in 0..rng.random_range(1..4) {
+            live(&primary, &mut model, &mut rng);
+            primary.wal().flush(primary.wal().inserted()).unwrap();
+            let last = model.states.pop().unwrap();
+            model.states = vec![last];
+            ship(&primary, &standby, primary.wal().flushed(), true);
+            let found: BTreeSet<u32> = rows(&standby).into_keys().collect();
+            assert_eq!(found, model.states[0], "seed {seed}, life {life}");
+            if rng.random_bool(0.3) {
+                let request = CheckpointRequest { immediate: true, force: true, ..CheckpointRequest::default() };
+                standby.checkpoint(request).unwrap();
+            }
+            if rng.random_bool(0.3) {
+                standby.pool().write_dirty(|_, _| {}).unwrap();
+            }
+        }
+        seen = seen.max(standby.wal().flushed());
+        if rng.random_bool(0.5) {
+            // Received, not synced: may be gone after the crash, and must be asked for again.
+            live(&primary, &mut model, &mut rng);
+            primary.wal().flush(primary.wal().inserted()).unwrap();
+            let last = model.states.pop().unwrap();
+            model.states = vec![last];
+            ship(&primary, &standby, primary.wal().flushed(), false);
+        }
+        if rng.random_bool(0.15) {
+            standby.shutdown(ShutdownMode::Fast).unwrap();
+        }
+        drop(standby);
+        disk_b.crash(rng.random());
+    }
+    let standby = Engine::open(dir, options(&disk_b)).unwrap();
+    assert!(standby.wal().flushed() >= seen, "seed {seed}: synced WAL is gone");
+    ship(&primary, &standby, primary.wal().flushed(), true);
+    drop(primary);
+    standby.promote().unwrap();
+    check(&standby, &mut model, &format!("seed {seed}, promoted"));
+    live(&standby, &mut model, &mut rng);
+    drop(standby);
+    disk_b.crash(rng.random());
+    let again = Engine::open(dir, options(&disk_b)).unwrap();
+    assert_eq!(again.wal().tli(), TimelineId::new(2));
+    check(&again, &mut model, &format!("seed {seed}, promoted and crashed"));
+}
+
+#[test]
+fn standby_crashes_lose_nothing_that_was_synced_there() {
+    for seed in 0..12 {
+        standby_crashes(seed, 4);
+    }
+}
+
 #[test]
 fn crashes_lose_nothing_that_was_acknowledged() {
     for seed in 0..40 {
@@ -180,5 +287,6 @@ fn many_crashes_lose_nothing_that_was_acknowledged() {
     let (from, upto) = range.split_once("..").unwrap();
     for seed in from.parse::<u64>().unwrap()..upto.parse::<u64>().unwrap() {
         crashes(seed, 8);
+        standby_crashes(seed, 4);
     }
 }

@@ -629,11 +629,10 @@ impl Files {
         let mut synced = 0;
         let names = match self.disk.list(dir) {
             Ok(names) => names,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
-            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
-                if let Some(file) = open_existing(&*self.disk, dir).map_err(|e| fail(dir, e))? {
-                    file.sync_data().map_err(|e| fail(dir, e))?;
-                }
+            // A file, or nothing.
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                let Some(file) = open_existing(&*self.disk, dir).map_err(|e| fail(dir, e))? else { return Ok(0) };
+                file.sync_data().map_err(|e| fail(dir, e))?;
                 return Ok(1);
             }
             Err(e) => return Err(fail(dir, e)),

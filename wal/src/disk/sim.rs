@@ -415,6 +415,9 @@ impl Disk for SimDisk {
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let mut state = self.state.lock();
         state.call(Call::Dir, None)?;
+        if state.names.contains_key(path) {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
         let paths = state.names.keys().chain(&state.dirs);
         let inside = paths.filter(|p| p.parent() == Some(path)).filter_map(|p| p.file_name()?.to_str().map(str::to_owned));
         let mut names: Vec<_> = inside.collect();
