@@ -32,8 +32,8 @@ mod spill;
 pub mod statement;
 pub mod subplan;
 pub mod utility;
-mod window;
 mod vacuum;
+mod window;
 
 pub use context::{ExternalFunctions, Notice, SessionContext};
 pub use eval::{Exec, ExecState};
