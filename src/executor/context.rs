@@ -52,6 +52,8 @@ pub struct SessionContext {
     pub io: IoSettings,
     /// Catalogs at the current statement's snapshot.
     pub catalog: CatalogHandle,
+    /// Sequences used so far.
+    pub sequences: super::catalog_function::SequenceCache,
     /// Notices and warnings the session has yet to send; severity is the first word of each (`NOTICE`, `WARNING`).
     pub notices: Vec<Notice>,
     /// `now()`, microseconds from 2000-01-01 UTC.
@@ -89,6 +91,12 @@ pub trait ExternalFunctions: Send + Sync {
 }
 
 impl SessionContext {
+    /// Looks at the catalogs through `handle` from now on, for names in values' text forms too.
+    pub fn set_catalog(&mut self, handle: CatalogHandle) {
+        self.io.names = Some(Arc::new(handle.clone()));
+        self.catalog = handle;
+    }
+
     /// The running transaction.
     ///
     /// # Errors
@@ -240,6 +248,9 @@ impl FnCtx for SessionContext {
     }
 
     fn external(&mut self, func: &'static ProcEntry, types: &CallTypes, args: &[Datum]) -> Result<Datum, SqlError> {
+        if let Some(value) = super::catalog_function::call(self, func, types, args)? {
+            return Ok(value);
+        }
         for other in self.externals.clone() {
             if let Some(value) = other.call(self, func, types, args)? {
                 return Ok(value);

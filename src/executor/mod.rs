@@ -6,6 +6,7 @@
 
 mod aggregate;
 mod analyze;
+pub mod catalog_function;
 pub mod code;
 pub mod context;
 pub mod copy;

@@ -89,6 +89,19 @@ pub(crate) fn run_node(ctx: &mut SessionContext, node: &NodeEnum, source: &str) 
     Ok(tag.to_owned())
 }
 
+/// Drops the session's temporary relations.
+///
+/// # Errors
+/// Reading or writing catalogs failed.
+pub fn discard_temp(session: &mut SessionContext) -> Result<(), SqlError> {
+    match session.catalog.viewer().temp_namespace {
+        Some(namespace) if session.catalog.namespace_name(namespace)?.is_some() => {
+            ddl::drop::empty_namespace(session, namespace)
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 fn drop_tag(kind: ObjectType) -> &'static str {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the rest are refused later")]
     match kind {

@@ -120,10 +120,11 @@ impl Session {
             self.viewer.user_name = self.ctx.user_name.clone();
         }
         self.viewer.temp_namespace = self.ctx.catalog.viewer().temp_namespace.or(self.viewer.temp_namespace);
-        self.ctx.catalog = match &self.ctx.transaction {
+        let handle = match &self.ctx.transaction {
             Some(transaction) => self.catalog.handle(self.viewer.clone(), transaction),
             None => self.catalog.handle_outside(self.viewer.clone(), &self.ctx.proc),
         };
+        self.ctx.set_catalog(handle);
         self.ctx.in_block = self.block.is_block();
     }
 

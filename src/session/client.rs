@@ -95,6 +95,7 @@ impl Session {
             settings: login.settings,
             io: IoSettings::default(),
             catalog: handle,
+            sequences: crate::executor::catalog_function::SequenceCache::default(),
             notices: Vec::new(),
             transaction_timestamp: time,
             statement_timestamp: time,

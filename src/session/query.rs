@@ -159,13 +159,24 @@ impl Session {
     pub(super) fn discard(&mut self, what: DiscardMode) -> Result<String, SqlError> {
         match what {
             DiscardMode::DiscardPlans => Ok("DISCARD PLANS".into()),
-            DiscardMode::DiscardSequences => Ok("DISCARD SEQUENCES".into()),
-            DiscardMode::DiscardTemp => Ok("DISCARD TEMP".into()),
+            DiscardMode::DiscardSequences => {
+                self.ctx.sequences.discard();
+                Ok("DISCARD SEQUENCES".into())
+            }
+            DiscardMode::DiscardTemp => {
+                crate::executor::utility::discard_temp(&mut self.ctx)?;
+                Ok("DISCARD TEMP".into())
+            }
             DiscardMode::DiscardAll => {
                 self.ctx.prevent_in_block("DISCARD ALL")?;
                 self.portals.clear();
                 self.statements.clear();
                 self.ctx.settings.reset_all();
+                self.ctx.sequences.discard();
+                crate::executor::utility::discard_temp(&mut self.ctx)?;
+                if let Some(transaction) = &self.ctx.transaction {
+                    transaction.unlock_all_for_session();
+                }
                 Ok("DISCARD ALL".into())
             }
             DiscardMode::Undefined => Err(SqlError::internal("DISCARD of nothing")),

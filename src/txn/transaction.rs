@@ -310,6 +310,11 @@ impl Transaction {
         self.locks().release(&self.proc.session_locks, tag, mode)
     }
 
+    /// Gives all session locks up (`pg_advisory_unlock_all`).
+    pub fn unlock_all_for_session(&self) {
+        self.locks().release_from(&self.proc.session_locks, 1);
+    }
+
     /// The lock manager.
     pub fn locks(&self) -> &LockManager {
         self.txns.locks()

@@ -36,14 +36,16 @@ impl SessionContext {
         if *viewer.search_path != *search_path {
             viewer.search_path = Arc::from(search_path);
         }
-        self.catalog = self.catalog.catalog().handle(viewer, txn);
+        let handle = self.catalog.catalog().handle(viewer, txn);
+        self.set_catalog(handle);
     }
 
     /// Tells the session which schema its temporary relations are in.
     pub(crate) fn set_temp_namespace(&mut self, namespace: Option<Oid>) {
         let Some(txn) = &self.transaction else { return };
         let viewer = Viewer { temp_namespace: namespace, ..self.catalog.viewer().clone() };
-        self.catalog = self.catalog.catalog().handle(viewer, txn);
+        let handle = self.catalog.catalog().handle(viewer, txn);
+        self.set_catalog(handle);
     }
 
     /// Writes catalogs in the running transaction.

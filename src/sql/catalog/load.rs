@@ -169,6 +169,8 @@ pub mod by {
     pub const CLASS_OID: Oid = 2662;
     /// pg_class (relname, relnamespace).
     pub const CLASS_NAME: Oid = 2663;
+    /// pg_class (reltablespace, relfilenode).
+    pub const CLASS_TABLESPACE_FILE: Oid = 3455;
     /// pg_attribute (attrelid, attname).
     pub const ATTRIBUTE_NAME: Oid = 2658;
     /// pg_attribute (attrelid, attnum).

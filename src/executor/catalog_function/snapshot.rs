@@ -1,0 +1,49 @@
+//! Transaction ids.
+
+use afterimage_wal::Xid;
+
+use crate::executor::SessionContext;
+use crate::sql::functions::{CallTypes, ProcEntry};
+use crate::sql::types::{Datum, oids};
+use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::XidStatus;
+
+pub(super) fn call(
+    ctx: &mut SessionContext,
+    func: &'static ProcEntry,
+    types: &CallTypes,
+    args: &[Datum],
+) -> Result<Option<Datum>, SqlError> {
+    // The `txid_` functions give int8, the newer ones xid8.
+    let number = |xid: Xid| {
+        let value = xid.as_u64();
+        if types.result == oids::INT8 { Datum::Int8(i64::try_from(value).unwrap_or(i64::MAX)) } else { Datum::Xid8(value) }
+    };
+    match func.source {
+        "pg_current_xact_id" => {
+            ctx.check_writable("pg_current_xact_id()")?;
+            let txn = ctx.transaction()?;
+            txn.xid()?;
+            Ok(Some(txn.top_xid().map_or(Datum::Null, number)))
+        }
+        "pg_current_xact_id_if_assigned" => Ok(Some(ctx.transaction()?.top_xid().map_or(Datum::Null, number))),
+        "pg_xact_status" => {
+            let value = match &args[0] {
+                Datum::Xid8(n) => *n,
+                other => u64::try_from(other.as_i64()?).unwrap_or(0),
+            };
+            let xid = Xid::from_u64(value);
+            let txns = ctx.engine.ctx().txns.clone();
+            if xid >= txns.next_xid() {
+                let message = format!("transaction ID {value} is in the future");
+                return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message));
+            }
+            Ok(Some(match txns.xid_status(xid)? {
+                XidStatus::Running => Datum::text("in progress"),
+                XidStatus::Committed(_) => Datum::text("committed"),
+                XidStatus::Aborted => Datum::text("aborted"),
+            }))
+        }
+        _ => Ok(None),
+    }
+}
