@@ -76,6 +76,11 @@ fn shown<'p>(stmt: &'p PlannedStmt, node: &'p PlanNode) -> Shown<'p> {
         _ => {}
     }
     let mut out = Shown { text, node, children: Vec::new() };
+    if let Some(index) = out.text.bitmap.take() {
+        let props = out.text.props.iter().filter(|p| p.0 == "Recheck Cond").map(|p| ("Index Cond", p.1.clone())).collect();
+        let text = NodeText { node_type: "Bitmap Index Scan".into(), relation: Some(index), props, ..NodeText::default() };
+        out.children.push((None, Shown { text, node, children: Vec::new() }));
+    }
     for c in children(node) {
         let mut child = shown(stmt, c);
         // A hash join's build side stands under a Hash node.
@@ -254,6 +259,7 @@ fn json_node(e: &Explain, state: Option<&ExecState>, s: &Shown<'_>, relationship
     }
     if let Some(r) = &t.relation {
         let label = match node_type {
+            "Bitmap Index Scan" => "Index Name",
             "CTE Scan" | "WorkTable Scan" => "CTE Name",
             "Function Scan" => "Function Name",
             _ => "Relation Name",

@@ -277,6 +277,12 @@ impl ModifyNode {
             heap::Liveness::Live(tid) => tid,
             heap::Liveness::Inserting(..) | heap::Liveness::Deleting(..) | heap::Liveness::Dead => return Ok(Conflict::Again),
         };
+        // A row this very command inserted or updated already.
+        let own = x.state.snapshot()?.clone();
+        if inserted_by_this_command(&engine, rel, existing, &own, x.session.transaction()?)? {
+            return Err(twice());
+        }
+        let t = x.session.transaction()?;
         let latest = t.latest_snapshot()?;
         match heap::lock_row(engine.ctx(), t, rel, &latest, existing, RowLockMode::Update, WaitPolicy::Block)? {
             ChangeResult::Done { .. } => {}
@@ -296,12 +302,6 @@ impl ModifyNode {
         }
         let t = x.session.transaction()?;
         let Some(old) = heap::fetch_latest(engine.ctx(), t, rel, existing, |_, bytes| bytes.to_vec())? else { return Ok(Conflict::Again) };
-        // A row this very command inserted or updated is not seen by its snapshot, nor by one of the same command id.
-        let own = x.state.snapshot()?.clone();
-        let inserted_here = heap_inserted_by_this_command(&engine, rel, existing, &own, x.session.transaction()?)?;
-        if inserted_here {
-            return Err(twice());
-        }
         let count = m.table.desc.len();
         let mut wide = vec![Datum::Null; count];
         row::decode(&m.table.desc, &old, count, &mut wide)?;
@@ -452,7 +452,7 @@ fn twice() -> SqlError {
 }
 
 /// Was the version made by the running command?
-fn heap_inserted_by_this_command(engine: &Arc<Engine>, rel: &RelHandle, tid: Tid, snapshot: &crate::txn::Snapshot, t: &Transaction) -> Result<bool, SqlError> {
+fn inserted_by_this_command(engine: &Arc<Engine>, rel: &RelHandle, tid: Tid, snapshot: &crate::txn::Snapshot, t: &Transaction) -> Result<bool, SqlError> {
     let buffer = engine.ctx().pool.read(rel.file, afterimage_wal::ids::Fork::Main, tid.block)?;
     let page = buffer.read();
     Ok(heap::tuple::header(&page, tid.offset).is_some_and(|h| t.owns(h.xmin) && h.cid >= snapshot.cid()))

@@ -106,6 +106,8 @@ pub struct NodeText {
     pub output: Vec<String>,
     /// How it relates to its parent: `Outer`, `Inner`, `SubPlan`, ...
     pub subplan_names: Vec<(usize, String)>,
+    /// The index of a bitmap scan.
+    pub bitmap: Option<String>,
     /// Backward scan.
     pub backward: bool,
     /// Join type word for JSON (`Inner`, `Left`).
@@ -329,6 +331,8 @@ pub struct IndexScan {
     pub index_only: Option<Vec<usize>>,
     /// At most one row matches: all columns of a unique index are bound.
     pub single: bool,
+    /// Gather the tids, then visit the table in its own order.
+    pub bitmap: bool,
     /// Type of each key column.
     pub types: Vec<Oid>,
     /// The conditions the index answers, for rows that come another way (re-checks).

@@ -40,6 +40,8 @@ pub struct Prepared {
     pub statement: RawStmt,
     /// Types of `$1`, `$2`, ...
     pub param_types: Vec<Oid>,
+    /// Where each of them is first used, for errors.
+    pub param_places: Vec<u32>,
     /// What it returns; `None` if no rows.
     pub columns: Option<Vec<ColumnDesc>>,
     /// How to run it.
@@ -176,7 +178,11 @@ impl Portal {
     /// Parameters do not match.
     pub fn open(_session: &mut SessionContext, prepared: Arc<Prepared>, params: Vec<Datum>) -> Result<Self, SqlError> {
         if params.len() < prepared.param_types.len() {
-            return Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter ${}", params.len() + 1)));
+            let error = SqlError::new(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter ${}", params.len() + 1));
+            return Err(match prepared.param_places.get(params.len()) {
+                Some(place) if *place > 0 => error.at(*place),
+                _ => error,
+            });
         }
         Ok(Self { prepared, params: params.into(), run: Run::Ready })
     }

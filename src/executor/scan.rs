@@ -164,6 +164,8 @@ pub(super) struct IndexScanNode {
     done: bool,
     replaced: bool,
     count: u32,
+    /// A bitmap scan's tids.
+    tids: Option<std::vec::IntoIter<Tid>>,
 }
 
 /// A value as an index column of type `column` holds it.
@@ -212,6 +214,7 @@ impl IndexScanNode {
             done: false,
             replaced: false,
             count: 0,
+            tids: None,
         })
     }
 
@@ -296,9 +299,51 @@ impl IndexScanNode {
     }
 }
 
+impl IndexScanNode {
+    /// A bitmap scan: all tids first, then the rows in the table's order.
+    fn next_in_heap_order(&mut self, x: &mut Exec<'_>, s: &IndexScan, id: usize, out: &mut Row) -> Result<bool, SqlError> {
+        let engine = x.state.engine()?.clone();
+        let ctx = engine.ctx();
+        let tids = match &mut self.tids {
+            Some(tids) => tids,
+            None => {
+                let mut list: Vec<Tid> = Vec::new();
+                while let Some(range) = self.ranges.pop() {
+                    let mut scan = btree::Scan::new(&self.index, range, Direction::Forward, ScanOptions::default());
+                    while let Some((_, tid)) = scan.next(ctx)? {
+                        list.push(tid);
+                        if list.len() & 4095 == 0 {
+                            x.session.check_cancel()?;
+                        }
+                    }
+                }
+                list.sort_unstable();
+                list.dedup();
+                self.tids.insert(list.into_iter())
+            }
+        };
+        loop {
+            let Some(tid) = tids.next() else { return Ok(false) };
+            self.count = self.count.wrapping_add(1);
+            if self.count & 1023 == 0 {
+                x.session.check_cancel()?;
+            }
+            let scratch = &mut self.scratch;
+            let found = heap::fetch(ctx, &self.rel, tid, x.state.snapshot()?, |at, bytes| (at, fill(&s.scan, at, bytes, scratch, out)))?;
+            let Some((at, filled)) = found else { continue };
+            filled?;
+            system_columns(x, &s.scan, at, out)?;
+            match &s.scan.filter {
+                Some(f) if !f.holds(x, out)? => removed(x, id),
+                _ => return Ok(true),
+            }
+        }
+    }
+}
+
 impl Node for IndexScanNode {
     fn next(&mut self, x: &mut Exec<'_>, out: &mut Row) -> Result<bool, SqlError> {
-        let plan = &*self.plan;
+        let plan = self.plan.clone();
         let PlanOp::IndexScan(s) = &plan.op else { return Err(wrong_plan()) };
         if x.state.replaced.is_some()
             && let Some(found) = replaced(x, &s.scan, &mut self.replaced, &mut self.scratch, out, s.recheck.as_ref())?
@@ -309,6 +354,10 @@ impl Node for IndexScanNode {
             Self::ranges(s, x, &mut self.ranges)?;
             self.started = true;
             self.done = true;
+            self.tids = None;
+        }
+        if s.bitmap {
+            return self.next_in_heap_order(x, s, plan.id, out);
         }
         loop {
             if self.done {

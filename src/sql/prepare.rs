@@ -29,20 +29,20 @@ pub struct FrontEnd;
 pub fn prepare(session: &mut SessionContext, statement: RawStmt, param_types: &[Oid]) -> Result<Arc<Prepared>, SqlError> {
     match statement.kind() {
         StmtKind::Select | StmtKind::Modify => {
-            let (plan, param_types) = plan_statement(session, &statement, &statement.node, param_types, false)?;
+            let (plan, param_types, param_places) = plan_statement(session, &statement, &statement.node, param_types, false)?;
             let columns = plan.columns.clone();
             let version = PlanVersion::now(session, plan);
-            Ok(Arc::new(Prepared { statement, param_types, columns, body: Body::Plan(PlanCell::new(version)) }))
+            Ok(Arc::new(Prepared { statement, param_types, param_places, columns, body: Body::Plan(PlanCell::new(version)) }))
         }
         StmtKind::Explain => explain(session, statement, param_types),
         _ => {
             let columns = utility::describe(session, &statement)?;
-            Ok(Arc::new(Prepared { statement, param_types: param_types.to_vec(), columns, body: Body::Utility }))
+            Ok(Arc::new(Prepared { statement, param_types: param_types.to_vec(), param_places: Vec::new(), columns, body: Body::Utility }))
         }
     }
 }
 
-fn plan_statement(session: &mut SessionContext, statement: &RawStmt, node: &NodeEnum, param_types: &[Oid], explain: bool) -> Result<(PlannedStmt, Vec<Oid>), SqlError> {
+fn plan_statement(session: &mut SessionContext, statement: &RawStmt, node: &NodeEnum, param_types: &[Oid], explain: bool) -> Result<(PlannedStmt, Vec<Oid>, Vec<u32>), SqlError> {
     let mut binder = Binder::new(session, &statement.source, param_types.to_vec(), true);
     #[expect(clippy::wildcard_enum_match_arm, reason = "the caller sends queries only")]
     let query = match node {
@@ -51,11 +51,16 @@ fn plan_statement(session: &mut SessionContext, statement: &RawStmt, node: &Node
     };
     let params = std::mem::take(&mut binder.params);
     let privileges = std::mem::take(&mut binder.privileges);
+    let places = std::mem::take(&mut binder.param_places);
     drop(binder);
     if let Some(n) = params.iter().position(|t| *t == 0 || *t == oids::UNKNOWN) {
-        return Err(SqlError::new(SqlState::INDETERMINATE_DATATYPE, format!("could not determine data type of parameter ${}", n + 1)));
+        let error = SqlError::new(SqlState::INDETERMINATE_DATATYPE, format!("could not determine data type of parameter ${}", n + 1));
+        return Err(match places.get(n) {
+            Some(place) if *place > 0 => error.at(*place),
+            _ => error,
+        });
     }
-    Ok((plan::plan(session, &query, explain, privileges)?, params))
+    Ok((plan::plan(session, &query, explain, privileges)?, params, places))
 }
 
 fn explain(session: &mut SessionContext, statement: RawStmt, param_types: &[Oid]) -> Result<Arc<Prepared>, SqlError> {
@@ -114,13 +119,13 @@ fn explain(session: &mut SessionContext, statement: RawStmt, param_types: &[Oid]
     #[expect(clippy::wildcard_enum_match_arm, reason = "other statements have no plan")]
     match e.query.as_ref().and_then(|q| q.node.as_ref()) {
         Some(query @ (NodeEnum::SelectStmt(_) | NodeEnum::InsertStmt(_) | NodeEnum::UpdateStmt(_) | NodeEnum::DeleteStmt(_))) => {
-            let (plan, params) = plan_statement(session, &statement, query, param_types, true)?;
+            let (plan, params, _) = plan_statement(session, &statement, query, param_types, true)?;
             options.plan = Some(Arc::new(plan));
             types = params;
         }
         Some(NodeEnum::CreateTableAsStmt(c)) => {
             if let Some(query @ NodeEnum::SelectStmt(_)) = c.query.as_ref().and_then(|q| q.node.as_ref()) {
-                let (plan, params) = plan_statement(session, &statement, query, param_types, true)?;
+                let (plan, params, _) = plan_statement(session, &statement, query, param_types, true)?;
                 options.plan = Some(Arc::new(plan));
                 types = params;
             }
@@ -130,7 +135,7 @@ fn explain(session: &mut SessionContext, statement: RawStmt, param_types: &[Oid]
     options.planning = begin.elapsed();
     let type_oid = if options.json { oids::JSON } else { oids::TEXT };
     let columns = vec![ColumnDesc { name: Arc::from("QUERY PLAN"), table: 0, attnum: 0, type_oid, type_len: -1, typmod: -1 }];
-    Ok(Arc::new(Prepared { statement, param_types: types, columns: Some(columns), body: Body::Explain(Box::new(options)) }))
+    Ok(Arc::new(Prepared { statement, param_types: types, param_places: Vec::new(), columns: Some(columns), body: Body::Explain(Box::new(options)) }))
 }
 
 /// An execution of a prepared statement with these parameters, values of `Prepared::param_types`.

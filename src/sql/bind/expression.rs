@@ -180,6 +180,14 @@ impl Binder<'_> {
             }
             self.params.resize(n + 1, 0);
         }
+        if self.param_places.len() <= n {
+            self.param_places.resize(n + 1, 0);
+        }
+        if let (Some(place), Ok(byte)) = (self.param_places.get_mut(n), usize::try_from(p.location))
+            && *place == 0
+        {
+            *place = crate::sql::parse::char_position(self.source, byte);
+        }
         let ty = match self.params.get(n).copied() {
             None | Some(0) => oids::UNKNOWN,
             Some(ty) => ty,
@@ -212,7 +220,8 @@ impl Binder<'_> {
                 if let Some((up, item)) = self.find_item(None, name, at)? {
                     return self.whole_row(&item, up, at);
                 }
-                Err(self.error(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" does not exist"), at))
+                let error = self.error(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" does not exist"), at);
+                Err(self.column_hint(error, None, name))
             }
             [table, name] => self.qualified(None, table, name, at),
             [schema, table, name] | [_, schema, table, name] => self.qualified(Some(schema), table, name, at),
@@ -256,7 +265,44 @@ impl Binder<'_> {
         {
             return Ok(Expr::new(ExprKind::Var(rt, *att, up), *ty, -1).located(at));
         }
-        Err(self.error(SqlState::UNDEFINED_COLUMN, format!("column {table}.{name} does not exist"), at))
+        let error = self.error(SqlState::UNDEFINED_COLUMN, format!("column {table}.{name} does not exist"), at);
+        Err(self.column_hint(error, Some(table), name))
+    }
+
+    /// Adds what column may have been meant: the nearest by edit distance, as PostgreSQL judges it (parse_relation.c,
+    /// `searchRangeTableForCol`).
+    fn column_hint(&self, error: SqlError, table: Option<&str>, name: &str) -> SqlError {
+        const TOO_FAR: usize = 3;
+        let mut best = TOO_FAR;
+        let mut found: Vec<String> = Vec::new();
+        for scope in self.scopes.iter().rev() {
+            for item in scope.names.iter().filter(|i| i.rt.is_some()) {
+                let Some(item_name) = item.name.as_deref() else { continue };
+                let off = table.map_or(0, |t| edit_distance(t, item_name));
+                if off > best {
+                    continue;
+                }
+                for c in &item.columns {
+                    let hidden = off == 0 && *c.name == *name;
+                    let distance = off + edit_distance(name, &c.name);
+                    if !hidden && distance > name.len() / 2 {
+                        continue;
+                    }
+                    if distance < best {
+                        best = distance;
+                        found.clear();
+                    }
+                    if distance <= best && distance < TOO_FAR + 1 {
+                        found.push(format!("{item_name}.{}", c.name));
+                    }
+                }
+            }
+        }
+        match found.as_slice() {
+            [one] => error.hint(format!("Perhaps you meant to reference the column \"{one}\".")),
+            [one, two] => error.hint(format!("Perhaps you meant to reference the column \"{one}\" or the column \"{two}\".")),
+            _ => error,
+        }
     }
 
     /// A whole row as a value.
@@ -1027,6 +1073,26 @@ fn hash_lefts(test: &Expr) -> Option<Vec<Expr>> {
         ExprKind::And(items) => items.iter().enumerate().map(|(i, e)| one(e, i)).collect(),
         _ => one(test, 0).map(|e| vec![e]),
     }
+}
+
+/// Levenshtein distance, in bytes.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut before = i;
+        let mut left = i + 1;
+        for (y, cell) in b.iter().zip(row.iter_mut().skip(1)) {
+            let value = (before + usize::from(x != y)).min(*cell + 1).min(left + 1);
+            before = *cell;
+            *cell = value;
+            left = value;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
 }
 
 fn is_row(node: &Node) -> bool {

@@ -262,6 +262,15 @@ impl Binder<'_> {
                 order.push(SortKey { target, desc, nulls_first });
             }
         }
+        let kind = crate::sql::functions::registry::aggregate_by_func(func.oid).map_or(b'n', |a| a.kind);
+        if f.agg_within_group && kind == b'n' {
+            let message = format!("{} is not an ordered-set aggregate, so it cannot have WITHIN GROUP", func.name);
+            return Err(self.error(SqlState::WRONG_OBJECT_TYPE, message, at));
+        }
+        if !f.agg_within_group && kind != b'n' {
+            let message = format!("WITHIN GROUP is required for ordered-set aggregate {}", func.name);
+            return Err(self.error(SqlState::WRONG_OBJECT_TYPE, message, at));
+        }
         if args.iter().chain(&filter).any(|a| a.any(&|e| matches!(e.kind, ExprKind::Window(_)))) {
             return Err(self.error(SqlState::GROUPING_ERROR, "aggregate function calls cannot contain window function calls", at));
         }

@@ -20,6 +20,8 @@ pub struct Binder<'a> {
     pub source: &'a str,
     /// Types of `$1`, `$2`, ...; 0: not known yet.
     pub params: Vec<Oid>,
+    /// Where each was first used, as error positions.
+    pub param_places: Vec<u32>,
     /// Parameters may be used that were not declared.
     pub open_params: bool,
     /// Query levels, innermost last.
@@ -169,7 +171,7 @@ pub const SYSTEM_COLUMNS: [(&str, i16, Oid); 6] = [
 impl<'a> Binder<'a> {
     /// A binder for one statement of `source`.
     pub fn new(session: &'a mut SessionContext, source: &'a str, params: Vec<Oid>, open_params: bool) -> Self {
-        Self { session, source, params, open_params, scopes: Vec::new(), depth: 0, privileges: Vec::new(), views: Vec::new() }
+        Self { session, source, params, param_places: Vec::new(), open_params, scopes: Vec::new(), depth: 0, privileges: Vec::new(), views: Vec::new() }
     }
 
     /// Adds the position of byte `at` of the statement.

@@ -642,7 +642,8 @@ impl Binder<'_> {
                 SetOperation::SetopNone | SetOperation::Undefined => return Err(SqlError::internal("set operation")),
             };
             if left_types.len() != right_types.len() {
-                return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("each {word} query must have the same number of columns")));
+                let at = b.arm_location(&right, 0).unwrap_or(-1);
+                return Err(b.error(SqlState::SYNTAX_ERROR, format!("each {word} query must have the same number of columns"), at));
             }
             let mut types = Vec::with_capacity(left_types.len());
             for (i, (l, r)) in left_types.iter().zip(&right_types).enumerate() {

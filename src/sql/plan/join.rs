@@ -810,22 +810,24 @@ impl Planner<'_> {
             backward: i.backward,
             index_only,
             single: i.single,
+            bitmap: i.bitmap,
             recheck,
         }));
         let mut node = self.node(op, width, path.rows, (path.startup, path.total), &deps);
         let alias = q.rtable.get(i.rt).map(|r| r.alias.to_string());
         self.describe(&mut node, |p| {
             let mut text = plan::NodeText {
-                node_type: "Index Scan".into(),
+                node_type: if i.bitmap { "Bitmap Heap Scan" } else { "Index Scan" }.into(),
                 relation: Some(relation.name.to_string()),
                 schema: Some(relation.namespace_name.to_string()),
                 alias,
-                index: Some(i.index.name.to_string()),
+                index: (!i.bitmap).then(|| i.index.name.to_string()),
+                bitmap: i.bitmap.then(|| i.index.name.to_string()),
                 backward: i.backward,
                 ..plan::NodeText::default()
             };
             if let Some(e) = Expr::and(i.answered.clone()) {
-                text.props.push(super::planner::prop("Index Cond", p.text(&e)));
+                text.props.push(super::planner::prop(if i.bitmap { "Recheck Cond" } else { "Index Cond" }, p.text(&e)));
             }
             if let Some(e) = &filter {
                 text.props.push(super::planner::prop("Filter", p.text(e)));

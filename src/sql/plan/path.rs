@@ -87,6 +87,7 @@ pub enum Ready {
 }
 
 /// By index.
+#[derive(Clone)]
 pub struct IndexPath {
     /// Range table entry.
     pub rt: usize,
@@ -106,6 +107,8 @@ pub struct IndexPath {
     pub quals: Vec<Expr>,
     /// At most one row.
     pub single: bool,
+    /// Gather the tids first and visit the table in its own order.
+    pub bitmap: bool,
 }
 
 /// Equality on an index column.
@@ -300,6 +303,7 @@ impl Planner<'_> {
                             answered: Vec::new(),
                             quals: quals.to_vec(),
                             single: false,
+                            bitmap: false,
                         };
                         self.push_index(q, path, relation, &keys, (pages, tuples), want, &mut paths, true);
                     }
@@ -394,6 +398,15 @@ impl Planner<'_> {
             return;
         }
         let rels = RelSet::one(path.rt);
+        // Many rows: in the table's order each page is visited once, and the nearer to each other the cheaper.
+        if !path.single && matched > 1.0 && (!path.equal.is_empty() || path.lower.is_some() || path.upper.is_some()) {
+            let visited = (2.0 * pages * matched / (2.0 * pages + matched)).min(pages).max(1.0);
+            let per_page = if visited >= 2.0 { cost::RANDOM_PAGE - (cost::RANDOM_PAGE - cost::SEQ_PAGE) * (visited / pages.max(1.0)).sqrt() } else { cost::RANDOM_PAGE };
+            let gather = descent + (fraction * index_pages).ceil() * cost::RANDOM_PAGE + matched * (cost::INDEX_TUPLE + cost::OPERATOR * 0.1);
+            let visit = visited * per_page + matched * (cost::TUPLE + filter + cost::OPERATOR);
+            let bitmap = IndexPath { bitmap: true, backward: false, ..path.clone() };
+            out.push(Rc::new(Path { kind: PathKind::Index(Box::new(bitmap)), rels: rels.clone(), requires: requires.clone(), rows, startup: gather, total: gather + visit, order: Vec::new() }));
+        }
         out.push(Rc::new(Path { kind: PathKind::Index(Box::new(path)), rels, requires, rows, startup: descent, total, order }));
     }
 
@@ -444,6 +457,7 @@ fn match_index(index: &Arc<Index>, rt: usize, keys: &[Expr], clauses: &[&Expr], 
         answered: Vec::new(),
         quals: Vec::new(),
         single: false,
+        bitmap: false,
     };
     for key in keys {
         let is_key = |x: &Expr| strip(x).same(strip(key));

@@ -456,7 +456,17 @@ impl Planner<'_> {
         for t in &q.targets {
             collect(&t.expr, 0, &mut |e| matches!(e.kind, ExprKind::Window(_)), &mut all);
         }
-        for (number, w) in q.windows.iter().enumerate() {
+        // Those with more to sort by first, as PostgreSQL orders them (planner.c, `common_prefix_cmp`): the last decides the output's order.
+        let mut numbers: Vec<usize> = (0..q.windows.len()).collect();
+        let keys = |n: &usize| -> Vec<(usize, bool, bool)> {
+            q.windows.get(*n).map_or_else(Vec::new, |w| w.partition.iter().map(|p| (*p, false, false)).chain(w.order.iter().map(|k| (k.target, k.desc, k.nulls_first))).collect())
+        };
+        numbers.sort_by(|a, b| {
+            let (a, b) = (keys(a), keys(b));
+            a.iter().zip(&b).map(|(x, y)| y.cmp(x)).find(|o| o.is_ne()).unwrap_or_else(|| b.len().cmp(&a.len()))
+        });
+        for number in numbers {
+            let Some(w) = q.windows.get(number) else { continue };
             let mine: Vec<Expr> = all.iter().filter(|e| matches!(&e.kind, ExprKind::Window(x) if x.window == number)).cloned().collect();
             if mine.is_empty() {
                 continue;
