@@ -35,13 +35,16 @@ pub struct SortedEntry<'a> {
     pub live: bool,
 }
 
+/// Length of the part of a key that must be unique; `None`: this key conflicts with none.
+pub type UniquePart<'a> = dyn Fn(&[u8]) -> Option<usize> + 'a;
+
 /// How to build.
 #[derive(Clone, Copy, Default)]
 pub struct BuildOptions<'a> {
     /// `fillfactor` of leaves, percent; 90 if not given.
     pub fill: Option<usize>,
-    /// For a unique index: the length of the part of a key that must be unique, or `None` for a key that never conflicts (nulls).
-    pub unique: Option<&'a dyn Fn(&[u8]) -> Option<usize>>,
+    /// For a unique index: what of a key must be unique. A key with a null that differs from every other has no such part.
+    pub unique: Option<&'a UniquePart<'a>>,
 }
 
 impl std::fmt::Debug for BuildOptions<'_> {

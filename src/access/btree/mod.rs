@@ -25,7 +25,7 @@ mod tests;
 mod vacuum;
 mod verify;
 
-pub use build::{BuildOptions, Built, SortedEntries, SortedEntry, build, create};
+pub use build::{BuildOptions, Built, SortedEntries, SortedEntry, UniquePart, build, create};
 pub use insert::{Inserted, LEAF_FILL, Liveness, UniqueProbe, find_duplicate, insert};
 pub use node::MAX_KEY_BYTES;
 pub use record::DescribeBtree;
@@ -33,4 +33,4 @@ pub use redo::{conflict_horizon, redo};
 pub use scan::{Direction, KeyRange, Scan, ScanOptions, successor};
 pub use sort::{Sorted, Sorter};
 pub use vacuum::{VacuumStats, count_entries, vacuum};
-pub use verify::{Verified, verify};
+pub use verify::{Verified, Visit, verify};

@@ -92,10 +92,7 @@ impl Sorter {
     fn sort(&mut self) {
         let keys = &self.keys;
         let key = |s: &Slot| &keys[s.start..s.start + usize::try_from(s.len).unwrap_or(0)];
-        self.slots.sort_unstable_by(|a, b| match a.head.cmp(&b.head) {
-            Ordering::Equal => key(a).cmp(key(b)).then(a.tid.cmp(&b.tid)),
-            decided => decided,
-        });
+        self.slots.sort_unstable_by(|a, b| a.head.cmp(&b.head).then_with(|| key(a).cmp(key(b))).then(a.tid.cmp(&b.tid)));
     }
 
     fn spill(&mut self) -> Result<(), AccessError> {

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::node::{Node, NodeBuilder, Shape, common_prefix, separator};
+use super::node::{Fence, Node, NodeBuilder, Shape, common_prefix, separator};
 use super::*;
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
 use crate::storage::double_write::DoubleWrite;
@@ -253,12 +253,12 @@ proptest! {
         let mut shape = Shape { level, right: BlockNo::new(0), low: Default::default(), high: Default::default(), incomplete: false, deleted: false };
         if fenced && let (Some(first), Some(last)) = (entries.first(), entries.last()) {
             shape.right = BlockNo::new(9);
-            shape.low = super::node::Fence::new(&first.0, first.1);
-            shape.high = super::node::Fence::new(&last.0, last.1 + 1);
+            shape.low = Fence::new(&first.0, first.1);
+            shape.high = Fence::new(&last.0, last.1 + 1);
         }
         let mut b = NodeBuilder::new(&shape).unwrap();
         for (i, (k, t)) in entries.iter().enumerate() {
-            prop_assert!(b.push(*t, false, BlockNo::new(i as u32 + 1), k, &[]));
+            prop_assert!(b.push(*t, false, BlockNo::new(u32::try_from(i).unwrap() + 1), k, &[]));
         }
         let page = b.finish();
         let node = Node::new(&page).unwrap();
@@ -274,7 +274,7 @@ proptest! {
         }
         for (i, (k, t)) in entries.iter().enumerate() {
             if level == 0 || i > 0 {
-                prop_assert_eq!(node.fence_of(i as u16), Some(super::node::Fence::new(k, *t)));
+                prop_assert_eq!(node.fence_of(u16::try_from(i).unwrap()), Some(Fence::new(k, *t)));
             }
         }
     }
@@ -319,7 +319,7 @@ fn crash_between_any_two_records_loses_nothing_and_is_repaired_by_the_next_write
         while let Some(r) = reader.next().unwrap() {
             if r.rmgr() == rmgr::SMGR || r.rmgr() == rmgr::BTREE {
                 i += 1;
-                if r.rmgr() == rmgr::BTREE && r.kind() == super::record::SPLIT && i % 7 == 0 {
+                if r.rmgr() == rmgr::BTREE && r.kind() == record::SPLIT && i % 7 == 0 {
                     stops.push(i);
                 }
             }
@@ -476,7 +476,7 @@ fn inserts_scans_and_vacuum_run_together() {
                     for (t, upto) in before.iter().enumerate() {
                         for i in 0..*upto {
                             let id = i * THREADS + t as u64 + 1;
-                            assert!(id % 5 != 0 || ids.contains(&id), "{id} is missing");
+                            assert!(!id.is_multiple_of(5) || ids.contains(&id), "{id} is missing");
                         }
                     }
                 }
@@ -521,7 +521,7 @@ impl UniqueProbe for Probe<'_> {
         self.waited.push(xid);
         for v in self.rows.0.lock().values_mut() {
             if *v == Liveness::InProgress(xid) {
-                *v = if xid.get() % 2 == 0 { Liveness::Live } else { Liveness::Dead };
+                *v = if xid.get().is_multiple_of(2) { Liveness::Live } else { Liveness::Dead };
             }
         }
         Ok(())

@@ -17,6 +17,9 @@ pub struct Verified {
     pub entries: u64,
 }
 
+/// Gets each leaf entry of a check.
+pub type Visit<'a> = dyn FnMut(&[u8], Tid) -> Result<(), AccessError> + 'a;
+
 /// Walks every level and checks order, fences, links and children; calls `entry` with each leaf entry.
 ///
 /// Inserts may go on meanwhile, a vacuum may not.
@@ -26,7 +29,7 @@ pub struct Verified {
 pub fn verify(
     ctx: &AccessCtx,
     rel: &RelHandle,
-    entry: &mut dyn FnMut(&[u8], Tid) -> Result<(), AccessError>,
+    entry: &mut Visit<'_>,
 ) -> Result<Verified, AccessError> {
     let mut found = Verified::default();
     let (mut first, mut level) = {
@@ -51,7 +54,7 @@ fn walk_level(
     first: BlockNo,
     level: u16,
     found: &mut Verified,
-    entry: &mut dyn FnMut(&[u8], Tid) -> Result<(), AccessError>,
+    entry: &mut Visit<'_>,
 ) -> Result<Option<BlockNo>, AccessError> {
     let mut block = first;
     let mut expect = Fence::default();
