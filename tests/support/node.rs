@@ -109,9 +109,10 @@ impl Node {
         writeln!(file, "{lines}").expect("postgresql.conf is writable");
     }
 
-    /// Points a standby at another upstream.
+    /// Points a standby at another upstream, where `-R` of a base backup did: in postgresql.auto.conf, which comes last.
     pub fn follow(&self, upstream: &Self) {
-        self.conf(&format!("primary_conninfo = '{}'", upstream.conninfo(&self.name)));
+        let mut file = fs::OpenOptions::new().append(true).open(self.data().join("postgresql.auto.conf")).expect("postgresql.auto.conf");
+        writeln!(file, "primary_conninfo = '{}'", upstream.conninfo(&self.name)).expect("postgresql.auto.conf is writable");
         let signal = self.data().join("standby.signal");
         fs::write(signal, "").expect("standby.signal");
     }
