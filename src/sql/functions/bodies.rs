@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::registry::{ProcBody, ProcEntry};
 use super::{
-    aggregate, array, cast, comparison, datetime, float, integer, json, misc, numeric, pattern, series, string, window,
+    aggregate, array, cast, comparison, datetime, float, hash, integer, json, misc, numeric, pattern, series, string, window,
 };
 use crate::sql::types::oids;
 use crate::sql::types::registry::all_types;
@@ -24,6 +24,7 @@ static BY_SOURCE: LazyLock<FxHashMap<&'static str, ProcBody>> = LazyLock::new(||
         array::SCALARS,
         json::SCALARS,
         misc::SCALARS,
+        hash::SCALARS,
     ];
     let mut map = FxHashMap::default();
     map.extend(scalars.into_iter().flatten().map(|&(source, f)| (source, ProcBody::Scalar(f))));

@@ -381,6 +381,7 @@ fn map_addr(i: &Inet, v4: impl Fn(u32, u32) -> u32, v6: impl Fn(u128, u128) -> u
 
 /// By `prosrc`.
 pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
+    ("pgsql_version", version),
     ("current_database", |c, _| Ok(Datum::Text(c.ctx.current_database()))),
     ("current_user", |c, _| Ok(Datum::Text(c.ctx.current_user()))),
     ("session_user", |c, _| Ok(Datum::Text(c.ctx.session_user()))),
@@ -464,3 +465,9 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
     ("network_netmask", |_, a| Ok(inet_datum(Inet::host(map_addr(inet(&a[0])?, |_, m| m, |_, m| m))))),
     ("network_hostmask", |_, a| Ok(inet_datum(Inet::host(map_addr(inet(&a[0])?, |_, m| !m, |_, m| !m))))),
 ];
+
+/// `version()`.
+fn version(call: &mut Call<'_>, _: &[Datum]) -> Result<Datum, SqlError> {
+    let version = call.ctx.setting("server_version")?.unwrap_or_default();
+    Ok(Datum::text(format!("PostgreSQL {version} on {}-pc-{}-gnu, compiled by rustc, 64-bit", std::env::consts::ARCH, std::env::consts::OS)))
+}
