@@ -203,6 +203,18 @@ impl SessionSettings {
         Ok(())
     }
 
+    /// Whether [`Self::set`] would take this value; for ALTER ROLE and DATABASE SET.
+    ///
+    /// # Errors
+    /// As [`Self::set`].
+    pub fn check(&self, name: &str, value: &str) -> Result<(), SqlError> {
+        let Some(setting) = lookup(name) else {
+            return if name.contains('.') { Ok(()) } else { Err(unknown(name)) };
+        };
+        self.may_change(setting, Source::Session)?;
+        self.parse(setting, value).map(|_| ())
+    }
+
     /// Elements of a SET list, joined as the setting stores them.
     pub fn join_list(name: &str, elements: &[String]) -> String {
         let quoting = lookup(name).is_some_and(|s| s.def().has(flag::LIST_QUOTE));

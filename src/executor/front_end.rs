@@ -83,6 +83,12 @@ pub trait SqlFrontEnd: Send + Sync {
     /// The node has no text form.
     fn deparse(&self, node: &protobuf::Node) -> Result<String, SqlError>;
 
+    /// SQL text of a query, as views store it.
+    ///
+    /// # Errors
+    /// The query has no text form.
+    fn deparse_query(&self, node: &pg_query::NodeEnum) -> Result<String, SqlError>;
+
     /// Parses a query string.
     ///
     /// # Errors

@@ -32,13 +32,14 @@ pub fn run(session: &mut SessionContext, prepared: &Arc<Prepared>, _params: &[Da
     #[expect(clippy::wildcard_enum_match_arm, reason = "the others return no rows")]
     match &*statement.node {
         NodeEnum::CopyStmt(s) => super::copy::run(session, s, statement, sink),
-        node => run_node(session, node, &statement.source).map(PortalStatus::Complete),
+        node => run_node(session, node, statement).map(PortalStatus::Complete),
     }
 }
 
 /// Runs a statement that returns no rows, and gives its command tag.
-pub(crate) fn run_node(ctx: &mut SessionContext, node: &NodeEnum, source: &str) -> Result<String, SqlError> {
+pub(crate) fn run_node(ctx: &mut SessionContext, node: &NodeEnum, raw: &super::RawStmt) -> Result<String, SqlError> {
     ctx.refresh_catalog();
+    let source = &*raw.source;
     #[expect(clippy::wildcard_enum_match_arm, reason = "what is not here is refused")]
     let tag = match node {
         NodeEnum::CreateStmt(s) => {
@@ -75,7 +76,7 @@ pub(crate) fn run_node(ctx: &mut SessionContext, node: &NodeEnum, source: &str) 
         }
         NodeEnum::CreateSchemaStmt(s) => {
             ctx.check_writable("CREATE SCHEMA")?;
-            ddl::schema::create(ctx, s)?;
+            ddl::schema::create(ctx, s, raw)?;
             "CREATE SCHEMA"
         }
         NodeEnum::TruncateStmt(s) => {
@@ -84,6 +85,113 @@ pub(crate) fn run_node(ctx: &mut SessionContext, node: &NodeEnum, source: &str) 
             "TRUNCATE TABLE"
         }
         NodeEnum::VacuumStmt(s) => super::vacuum::run(ctx, s)?,
+        NodeEnum::ViewStmt(s) => {
+            ctx.check_writable("CREATE VIEW")?;
+            ddl::view::create(ctx, s, raw)?;
+            "CREATE VIEW"
+        }
+        NodeEnum::CreateTableAsStmt(s) => {
+            ctx.check_writable("CREATE TABLE AS")?;
+            return ddl::table_as::create(ctx, s, raw);
+        }
+        NodeEnum::SelectStmt(s) => {
+            ctx.check_writable("SELECT INTO")?;
+            return ddl::table_as::select_into(ctx, s, raw);
+        }
+        NodeEnum::RefreshMatViewStmt(s) => {
+            ctx.check_writable("REFRESH MATERIALIZED VIEW")?;
+            ddl::table_as::refresh(ctx, s, raw)?;
+            "REFRESH MATERIALIZED VIEW"
+        }
+        NodeEnum::RenameStmt(s) => {
+            let kind = if s.rename_type() == ObjectType::ObjectColumn || s.rename_type() == ObjectType::ObjectTabconstraint {
+                s.relation_type()
+            } else {
+                s.rename_type()
+            };
+            let tag = alter_tag(kind);
+            ctx.check_writable(tag)?;
+            ddl::rename::run(ctx, s, source)?;
+            tag
+        }
+        NodeEnum::AlterObjectSchemaStmt(s) => {
+            let tag = alter_tag(s.object_type());
+            ctx.check_writable(tag)?;
+            ddl::rename::set_schema(ctx, s, source)?;
+            tag
+        }
+        NodeEnum::AlterOwnerStmt(s) => {
+            let tag = alter_tag(s.object_type());
+            ctx.check_writable(tag)?;
+            ddl::rename::set_owner(ctx, s)?;
+            tag
+        }
+        NodeEnum::CommentStmt(s) => {
+            ctx.check_writable("COMMENT")?;
+            ddl::comment::run(ctx, s)?;
+            "COMMENT"
+        }
+        NodeEnum::LockStmt(s) => {
+            ddl::lock::run(ctx, s)?;
+            "LOCK TABLE"
+        }
+        NodeEnum::ReindexStmt(s) => {
+            ctx.check_writable("REINDEX")?;
+            ddl::reindex::run(ctx, s, source)?;
+            "REINDEX"
+        }
+        NodeEnum::CreateRoleStmt(s) => {
+            ctx.check_writable("CREATE ROLE")?;
+            ddl::role::create(ctx, s)?;
+            "CREATE ROLE"
+        }
+        NodeEnum::AlterRoleStmt(s) => {
+            ctx.check_writable("ALTER ROLE")?;
+            ddl::role::alter(ctx, s)?;
+            "ALTER ROLE"
+        }
+        NodeEnum::AlterRoleSetStmt(s) => {
+            ctx.check_writable("ALTER ROLE")?;
+            ddl::role::set(ctx, s)?;
+            "ALTER ROLE"
+        }
+        NodeEnum::DropRoleStmt(s) => {
+            ctx.check_writable("DROP ROLE")?;
+            ddl::role::drop(ctx, s)?;
+            "DROP ROLE"
+        }
+        NodeEnum::GrantRoleStmt(s) => {
+            let tag = if s.is_grant { "GRANT ROLE" } else { "REVOKE ROLE" };
+            ctx.check_writable(tag)?;
+            ddl::role::grant(ctx, s)?;
+            tag
+        }
+        NodeEnum::GrantStmt(s) => {
+            let tag = if s.is_grant { "GRANT" } else { "REVOKE" };
+            ctx.check_writable(tag)?;
+            ddl::grant::run(ctx, s)?;
+            tag
+        }
+        NodeEnum::CreatedbStmt(s) => {
+            ctx.check_writable("CREATE DATABASE")?;
+            ddl::database::create(ctx, s)?;
+            "CREATE DATABASE"
+        }
+        NodeEnum::DropdbStmt(s) => {
+            ctx.check_writable("DROP DATABASE")?;
+            ddl::database::drop(ctx, s)?;
+            "DROP DATABASE"
+        }
+        NodeEnum::AlterDatabaseStmt(s) => {
+            ctx.check_writable("ALTER DATABASE")?;
+            ddl::database::alter(ctx, s)?;
+            "ALTER DATABASE"
+        }
+        NodeEnum::AlterDatabaseSetStmt(s) => {
+            ctx.check_writable("ALTER DATABASE")?;
+            ddl::database::set(ctx, s)?;
+            "ALTER DATABASE"
+        }
         _ => return Err(SqlError::unsupported("this statement")),
     };
     Ok(tag.to_owned())
@@ -123,6 +231,8 @@ fn alter_tag(kind: ObjectType) -> &'static str {
         ObjectType::ObjectView => "ALTER VIEW",
         ObjectType::ObjectMatview => "ALTER MATERIALIZED VIEW",
         ObjectType::ObjectSchema => "ALTER SCHEMA",
+        ObjectType::ObjectDatabase => "ALTER DATABASE",
+        ObjectType::ObjectRole => "ALTER ROLE",
         _ => "ALTER TABLE",
     }
 }

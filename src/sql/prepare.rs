@@ -202,6 +202,10 @@ impl SqlFrontEnd for FrontEnd {
         deparse_expression(node)
     }
 
+    fn deparse_query(&self, node: &NodeEnum) -> Result<String, SqlError> {
+        deparse_statement(node.clone())
+    }
+
     fn parse(&self, text: &str) -> Result<Vec<RawStmt>, SqlError> {
         parse::parse_statements(text)
     }
@@ -216,10 +220,15 @@ fn deparse_expression(node: &protobuf::Node) -> Result<String, SqlError> {
         limit_option: protobuf::LimitOption::Default.into(),
         ..protobuf::SelectStmt::default()
     };
-    let stmt = protobuf::RawStmt { stmt: Some(Box::new(protobuf::Node { node: Some(NodeEnum::SelectStmt(Box::new(select))) })), stmt_location: 0, stmt_len: 0 };
+    let text = deparse_statement(NodeEnum::SelectStmt(Box::new(select)))?;
+    Ok(text.strip_prefix("SELECT ").unwrap_or(&text).to_owned())
+}
+
+/// Text of a statement.
+fn deparse_statement(node: NodeEnum) -> Result<String, SqlError> {
+    let stmt = protobuf::RawStmt { stmt: Some(Box::new(protobuf::Node { node: Some(node) })), stmt_location: 0, stmt_len: 0 };
     // The printer wants the version its own parser writes.
     static VERSION: std::sync::LazyLock<i32> = std::sync::LazyLock::new(|| pg_query::parse("SELECT 1").map_or(0, |r| r.protobuf.version));
     let tree = protobuf::ParseResult { version: *VERSION, stmts: vec![stmt] };
-    let text = tree.deparse().map_err(|e| SqlError::internal(format!("expression has no text form: {e}")))?;
-    Ok(text.strip_prefix("SELECT ").unwrap_or(&text).to_owned())
+    tree.deparse().map_err(|e| SqlError::internal(format!("expression has no text form: {e}")))
 }

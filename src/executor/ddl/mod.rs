@@ -5,14 +5,23 @@
 //! [`super::SqlFrontEnd`], since binding lives above.
 
 pub(crate) mod alter;
+pub(crate) mod comment;
 pub(crate) mod constraint;
+pub(crate) mod database;
 pub(crate) mod drop;
 pub(crate) mod expression;
 pub(crate) mod foreign_key;
+pub(crate) mod grant;
 pub(crate) mod index;
+pub(crate) mod lock;
 pub(crate) mod nodes;
+pub(crate) mod reindex;
+pub(crate) mod rename;
+pub(crate) mod role;
 pub(crate) mod schema;
 pub(crate) mod sequence;
 pub(crate) mod step;
 pub(crate) mod table;
+pub(crate) mod table_as;
 pub(crate) mod truncate;
+pub(crate) mod view;

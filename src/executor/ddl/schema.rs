@@ -26,7 +26,7 @@ fn insert(ctx: &mut SessionContext, name: &str, owner: Oid) -> Result<Oid, SqlEr
 }
 
 /// CREATE SCHEMA. Returns the statements inside, to be run in it.
-pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateSchemaStmt) -> Result<(), SqlError> {
+pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateSchemaStmt, raw: &crate::executor::RawStmt) -> Result<(), SqlError> {
     let owner = match &stmt.authrole {
         Some(spec) => ctx.role_oid(spec)?,
         None => ctx.user,
@@ -54,13 +54,18 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateSchemaStmt) -> Resul
     }
     insert(ctx, &name, owner)?;
     for element in &stmt.schema_elts {
-        run_inside(ctx, &name, element)?;
+        run_inside(ctx, &name, element, raw)?;
     }
     Ok(())
 }
 
 /// Runs a statement of CREATE SCHEMA with the new schema as its target.
-fn run_inside(ctx: &mut SessionContext, schema: &str, element: &pg_query::protobuf::Node) -> Result<(), SqlError> {
+fn run_inside(
+    ctx: &mut SessionContext,
+    schema: &str,
+    element: &pg_query::protobuf::Node,
+    raw: &crate::executor::RawStmt,
+) -> Result<(), SqlError> {
     let Some(mut node) = element.node.clone() else { return Ok(()) };
     #[expect(clippy::wildcard_enum_match_arm, reason = "others have no relation of their own")]
     let range = match &mut node {
@@ -75,7 +80,7 @@ fn run_inside(ctx: &mut SessionContext, schema: &str, element: &pg_query::protob
     {
         schema.clone_into(&mut range.schemaname);
     }
-    crate::executor::utility::run_node(ctx, &node, "").map(|_| ())
+    crate::executor::utility::run_node(ctx, &node, raw).map(|_| ())
 }
 
 /// The session's temporary schema, made on first use.

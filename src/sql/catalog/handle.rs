@@ -293,7 +293,9 @@ impl CatalogHandle {
             return Ok(Some(oid));
         }
         if namespace == PG_CATALOG_NAMESPACE {
-            return Ok(None);
+            // Stored queries name relations by OID: `pg_catalog."#16384"`.
+            let oid = name.strip_prefix('#').and_then(|digits| digits.parse().ok());
+            return Ok(oid.filter(|_| name.len() > 1));
         }
         self.cached(&db.names, &db.invalidations, (namespace, Arc::from(name)), 0, |reader| {
             let key = [Datum::text(name), Datum::Oid(namespace)];
@@ -313,7 +315,20 @@ impl CatalogHandle {
                 None => Ok(None),
             };
         }
+        if name.starts_with('#') {
+            // Only a stored query means an OID by this, and says so by the schema.
+            return self.find_listed(name);
+        }
         for &namespace in self.search_path() {
+            if let Some(oid) = self.relation_oid(namespace, name)? {
+                return self.relation(oid);
+            }
+        }
+        Ok(None)
+    }
+
+    fn find_listed(&self, name: &str) -> Result<Option<Arc<Relation>>, SqlError> {
+        for &namespace in self.search_path().iter().filter(|&&n| n != PG_CATALOG_NAMESPACE) {
             if let Some(oid) = self.relation_oid(namespace, name)? {
                 return self.relation(oid);
             }

@@ -297,7 +297,7 @@ pub(super) fn relation(reader: &dyn CatalogReader, database: Oid, oid: Oid) -> R
 }
 
 /// The items of an ACL column, `None` for NULL.
-pub(super) fn acl(row: &CatalogRow, position: usize) -> Result<Option<Vec<Arc<str>>>, SqlError> {
+pub(crate) fn acl(row: &CatalogRow, position: usize) -> Result<Option<Vec<Arc<str>>>, SqlError> {
     match row.values.get(position) {
         None | Some(Datum::Null) => Ok(None),
         Some(_) => row.strs(position).map(Some),

@@ -1,0 +1,255 @@
+//! CREATE, ALTER and DROP DATABASE.
+
+use std::sync::Arc;
+
+use pg_query::protobuf::{AlterDatabaseSetStmt, AlterDatabaseStmt, CreatedbStmt, DropdbStmt};
+
+use super::nodes;
+use crate::executor::SessionContext;
+use crate::sql::catalog::load::{CatalogReader, CatalogRow, by};
+use crate::sql::catalog::names::truncate;
+use crate::sql::catalog::relation::DEFAULT_TABLESPACE;
+use crate::sql::catalog::rows::{ObjectAddress, blank};
+use crate::sql::catalog::schema::{pg_database, pg_db_role_setting, pg_shdepend, pg_shdescription};
+use crate::sql::catalog::{Database, database};
+use crate::sql::types::{Datum, Oid};
+use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::LockMode;
+
+fn invalid(message: impl Into<String>) -> SqlError {
+    SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message)
+}
+
+fn missing(name: &str) -> SqlError {
+    SqlError::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
+}
+
+/// CREATE DATABASE.
+pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreatedbStmt) -> Result<(), SqlError> {
+    ctx.prevent_in_block("CREATE DATABASE")?;
+    let name = truncate(&stmt.dbname).to_owned();
+    let mut template = "template1".to_owned();
+    let mut owner = ctx.user;
+    let (mut connection_limit, mut is_template, mut allow, mut oid) = (-1, false, true, None);
+    let (mut collate, mut ctype) = (None, None);
+    for option in nodes::options(&stmt.options) {
+        let text = nodes::option_text(option);
+        let default = text.is_none();
+        let text = text.unwrap_or_default();
+        match option.defname.as_str() {
+            "template" if default => {}
+            "template" => template = text,
+            "owner" if default => {}
+            "owner" => owner = ctx.catalog.require_role(&text)?.oid,
+            "encoding" => {
+                let wanted = text.to_ascii_uppercase().replace(['-', '_'], "");
+                if !default && !matches!(wanted.as_str(), "UTF8" | "UNICODE" | "6" | "1") {
+                    return Err(SqlError::unsupported(format_args!("encoding {text}")));
+                }
+            }
+            "locale" => (collate, ctype) = (Some(text.clone()), Some(text)),
+            "lc_collate" => collate = Some(text),
+            "lc_ctype" => ctype = Some(text),
+            "connection_limit" => {
+                connection_limit = i32::try_from(nodes::option_int(option)?).unwrap_or(-2);
+                if connection_limit < -1 {
+                    return Err(invalid(format!("invalid connection limit: {connection_limit}")));
+                }
+            }
+            "is_template" => is_template = nodes::option_bool(option)?,
+            "allow_connections" => allow = nodes::option_bool(option)?,
+            "oid" => oid = Oid::try_from(nodes::option_int(option)?).ok(),
+            "strategy" | "location" | "tablespace" | "locale_provider" | "collation_version" => {
+                if option.defname == "tablespace" && !default && text != "pg_default" {
+                    let message = format!("tablespace \"{text}\" does not exist");
+                    return Err(SqlError::new(SqlState::UNDEFINED_OBJECT, message));
+                }
+            }
+            other => {
+                return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("option \"{other}\" not recognized")));
+            }
+        }
+    }
+    let me = ctx.catalog.role(ctx.user)?;
+    let superuser = me.as_ref().is_some_and(|r| r.superuser);
+    if !superuser && !me.is_some_and(|r| r.create_db) {
+        return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, "permission denied to create database"));
+    }
+    if !superuser && !ctx.catalog.roles_of(ctx.user, false)?.contains(&owner) {
+        let name = ctx.catalog.role(owner)?.map(|r| r.name.to_string()).unwrap_or_default();
+        return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("must be member of role \"{name}\"")));
+    }
+    if ctx.catalog.find_database(&name)?.is_some() {
+        return Err(SqlError::new(SqlState::DUPLICATE_DATABASE, format!("database \"{name}\" already exists")));
+    }
+    let source = ctx.catalog.find_database(&template)?.ok_or_else(|| {
+        SqlError::new(SqlState::INVALID_CATALOG_NAME, format!("template database \"{template}\" does not exist"))
+    })?;
+    if !source.is_template && !ctx.catalog.has_privileges_of(ctx.user, source.owner)? {
+        return Err(SqlError::new(
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            format!("permission denied to copy database \"{template}\""),
+        ));
+    }
+    ctx.lock_object(true, pg_database::ID, source.oid, LockMode::ShareUpdateExclusive)?;
+    refuse_used(ctx, &source, "source database")?;
+    let oid = match oid {
+        Some(oid) if ctx.catalog.database_by_oid(oid)?.is_none() => oid,
+        Some(oid) => return Err(invalid(format!("database OID {oid} is already in use"))),
+        None => ctx.new_oid(&pg_database::DEF, by::DATABASE_OID)?,
+    };
+    let mut row = blank(&pg_database::DEF);
+    row[pg_database::oid] = Datum::Oid(oid);
+    row[pg_database::datname] = Datum::text(&name);
+    row[pg_database::datdba] = Datum::Oid(owner);
+    row[pg_database::encoding] = Datum::Int4(source.encoding);
+    row[pg_database::datlocprovider] = Datum::Char(b'c');
+    row[pg_database::datistemplate] = Datum::Bool(is_template);
+    row[pg_database::datallowconn] = Datum::Bool(allow);
+    row[pg_database::datconnlimit] = Datum::Int4(connection_limit);
+    row[pg_database::datfrozenxid] = Datum::Oid(3);
+    row[pg_database::datminmxid] = Datum::Oid(1);
+    row[pg_database::dattablespace] = Datum::Oid(DEFAULT_TABLESPACE);
+    row[pg_database::datcollate] = Datum::text(collate.unwrap_or_else(|| source.collate.to_string()));
+    row[pg_database::datctype] = Datum::text(ctype.unwrap_or_else(|| source.ctype.to_string()));
+    ctx.writer()?.insert(&pg_database::DEF, &row)?;
+    ctx.depend_on_owner(ObjectAddress::new(pg_database::ID, oid), owner, true)?;
+    copy_dependencies(ctx, source.oid, oid)?;
+    let access = ctx.access();
+    database::copy(&access, ctx.transaction()?, source.oid, oid)?;
+    ctx.databases_changed()
+}
+
+/// The new database's objects have the same owners as the template's.
+fn copy_dependencies(ctx: &mut SessionContext, source: Oid, target: Oid) -> Result<(), SqlError> {
+    for row in ctx.catalog_reader()?.rows(&pg_shdepend::DEF, by::SHDEPEND_DEPENDER, &[Datum::Oid(source)])? {
+        let mut values = row.values.clone();
+        values[pg_shdepend::dbid] = Datum::Oid(target);
+        ctx.writer()?.insert(&pg_shdepend::DEF, &values)?;
+    }
+    Ok(())
+}
+
+/// `55006` if other sessions are connected to the database.
+fn refuse_used(ctx: &mut SessionContext, database: &Database, what: &str) -> Result<(), SqlError> {
+    let mut others = ctx.count_sessions(database.oid)?;
+    if database.oid == ctx.database {
+        others -= 1;
+    }
+    if others <= 0 {
+        return Ok(());
+    }
+    let verb = if others == 1 { "is 1 other session" } else { "are" };
+    let detail = if others == 1 {
+        format!("There {verb} using the database.")
+    } else {
+        format!("There {verb} {others} other sessions using the database.")
+    };
+    let message = format!("{what} \"{}\" is being accessed by other users", database.name);
+    Err(SqlError::new(SqlState::OBJECT_IN_USE, message).detail(detail))
+}
+
+impl SessionContext {
+    /// How many sessions are connected to a database, this one included.
+    fn count_sessions(&mut self, database: Oid) -> Result<i32, SqlError> {
+        use crate::sql::functions::{CallTypes, FnCtx, procs_by_name};
+        let Some(&func) = procs_by_name("pg_stat_get_db_numbackends").first() else { return Ok(0) };
+        let types = CallTypes { func: func.oid, ..CallTypes::default() };
+        match self.external(func, &types, &[Datum::Oid(database)]) {
+            Ok(count) => count.as_i32(),
+            // A server without sessions of its own: single-user work, tests.
+            Err(e) if e.state() == SqlState::FEATURE_NOT_SUPPORTED => Ok(0),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// The row of a database that the user owns.
+pub(crate) fn owned_row(ctx: &mut SessionContext, name: &str) -> Result<CatalogRow, SqlError> {
+    let row = ctx.catalog_reader()?.row(&pg_database::DEF, by::DATABASE_NAME, &[Datum::text(name)])?;
+    let row = row.ok_or_else(|| missing(name))?;
+    if !ctx.catalog.has_privileges_of(ctx.user, row.oid(pg_database::datdba)?)? {
+        return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("must be owner of database {name}")));
+    }
+    Ok(row)
+}
+
+/// DROP DATABASE.
+pub(crate) fn drop(ctx: &mut SessionContext, stmt: &DropdbStmt) -> Result<(), SqlError> {
+    ctx.prevent_in_block("DROP DATABASE")?;
+    let name = truncate(&stmt.dbname).to_owned();
+    let Some(found): Option<Arc<Database>> = ctx.catalog.find_database(&name)? else {
+        if stmt.missing_ok {
+            ctx.notice(format!("database \"{name}\" does not exist, skipping"));
+            return Ok(());
+        }
+        return Err(missing(&name));
+    };
+    let row = owned_row(ctx, &name)?;
+    if found.is_template {
+        return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, "cannot drop a template database"));
+    }
+    if found.oid == ctx.database {
+        return Err(SqlError::new(SqlState::OBJECT_IN_USE, "cannot drop the currently open database"));
+    }
+    ctx.lock_object(true, pg_database::ID, found.oid, LockMode::AccessExclusive)?;
+    refuse_used(ctx, &found, "database")?;
+    let access = ctx.access();
+    for file in database::files_of(&access, ctx.transaction()?, found.oid)? {
+        ctx.transaction()?.drop_on_commit(file);
+    }
+    for row in ctx.catalog_reader()?.rows(&pg_shdepend::DEF, by::SHDEPEND_DEPENDER, &[Datum::Oid(found.oid)])? {
+        ctx.writer()?.delete(&pg_shdepend::DEF, &row)?;
+    }
+    let own = [Datum::Oid(0), Datum::Oid(pg_database::ID), Datum::Oid(found.oid)];
+    for row in ctx.catalog_reader()?.rows(&pg_shdepend::DEF, by::SHDEPEND_DEPENDER, &own)? {
+        ctx.writer()?.delete(&pg_shdepend::DEF, &row)?;
+    }
+    for row in ctx.catalog_reader()?.rows(&pg_db_role_setting::DEF, by::DB_ROLE_SETTING, &[Datum::Oid(found.oid)])? {
+        ctx.writer()?.delete(&pg_db_role_setting::DEF, &row)?;
+    }
+    let key = [Datum::Oid(found.oid), Datum::Oid(pg_database::ID)];
+    for row in ctx.catalog_reader()?.rows(&pg_shdescription::DEF, by::SHDESCRIPTION, &key)? {
+        ctx.writer()?.delete(&pg_shdescription::DEF, &row)?;
+    }
+    ctx.writer()?.delete(&pg_database::DEF, &row)?;
+    ctx.databases_changed()
+}
+
+/// ALTER DATABASE with options.
+pub(crate) fn alter(ctx: &mut SessionContext, stmt: &AlterDatabaseStmt) -> Result<(), SqlError> {
+    let row = owned_row(ctx, &stmt.dbname)?;
+    let mut changes = Vec::new();
+    for option in nodes::options(&stmt.options) {
+        changes.push(match option.defname.as_str() {
+            "is_template" => (pg_database::datistemplate, Datum::Bool(nodes::option_bool(option)?)),
+            "allow_connections" => {
+                let allow = nodes::option_bool(option)?;
+                if !allow && row.oid(pg_database::oid)? == ctx.database {
+                    return Err(invalid("cannot disallow connections for current database"));
+                }
+                (pg_database::datallowconn, Datum::Bool(allow))
+            }
+            "connection_limit" => {
+                let n = i32::try_from(nodes::option_int(option)?).unwrap_or(-2);
+                if n < -1 {
+                    return Err(invalid(format!("invalid connection limit: {n}")));
+                }
+                (pg_database::datconnlimit, Datum::Int4(n))
+            }
+            "tablespace" => return Err(SqlError::unsupported("ALTER DATABASE SET TABLESPACE")),
+            other => {
+                return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("option \"{other}\" not recognized")));
+            }
+        });
+    }
+    ctx.writer()?.set(&pg_database::DEF, &row, &changes)?;
+    ctx.databases_changed()
+}
+
+/// ALTER DATABASE ... SET.
+pub(crate) fn set(ctx: &mut SessionContext, stmt: &AlterDatabaseSetStmt) -> Result<(), SqlError> {
+    let row = owned_row(ctx, &stmt.dbname)?;
+    let oid = row.oid(pg_database::oid)?;
+    super::role::change_setting(ctx, oid, 0, stmt.setstmt.as_ref())
+}
