@@ -310,7 +310,7 @@ async fn story(options: &Options, pair: &Pair) -> anyhow::Result<()> {
         wait_until(&writer, "select count(*) = 1 from pg_stat_replication where sync_state = 'sync'").await.context("the standby does not become synchronous")?;
     }
     let lag = measure_lag(options, &writer, &reader).await?;
-    times.put("commit to visible on the standby (median)", lag);
+    times.put("lag: commit to visible on the standby (median)", lag);
     let total = options.rows + LAG_SAMPLES;
     let seen: i64 = reader.query_one("select count(*) from drops", &[]).await?.get(0);
     ensure!(seen == i64::from(total), "the standby shows {seen} of {total} rows");

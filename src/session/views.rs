@@ -8,7 +8,7 @@ use crate::config::{Kind, Settings, Source, TABLE, Value, flag};
 use crate::sql::catalog::{VirtualCx, VirtualTable};
 use crate::sql::types::{ArrayValue, Datum, Inet, oids};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::ProcId;
+use crate::txn::{LockTag, ProcId};
 
 type Emit<'a> = &'a mut dyn FnMut(&[Datum]) -> Result<(), SqlError>;
 
@@ -31,6 +31,7 @@ pub(super) fn providers(server: &Arc<Server>) -> Vec<(&'static str, Arc<dyn Virt
     let view = |rows| Arc::new(View { server: Arc::downgrade(server), rows }) as Arc<dyn VirtualTable>;
     vec![
         ("pg_stat_activity", view(stat_activity)),
+        ("pg_locks", view(locks)),
         ("pg_settings", view(settings)),
         ("pg_file_settings", view(file_settings)),
         ("pg_stat_ssl", view(stat_ssl)),
@@ -193,6 +194,55 @@ fn stat_ssl(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<
 fn stat_gssapi(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
     for entry in server.registry.list() {
         emit(&[Datum::Int4(entry.pid), Datum::Bool(false), Datum::Null, Datum::Bool(false)])?;
+    }
+    Ok(())
+}
+
+/// The columns of `pg_locks` that say what is locked: from `locktype` to `objsubid`.
+fn lock_tag(tag: &LockTag) -> [Datum; 10] {
+    let mut row: [Datum; 10] = std::array::from_fn(|_| Datum::Null);
+    match *tag {
+        LockTag::Relation { db, rel } => {
+            (row[0], row[1], row[2]) = (text("relation"), Datum::Oid(db), Datum::Oid(rel));
+        }
+        LockTag::Object { db, class, object } => {
+            (row[0], row[1]) = (text("object"), Datum::Oid(db));
+            (row[7], row[8], row[9]) = (Datum::Oid(class), Datum::Oid(object), Datum::Int2(0));
+        }
+        LockTag::Tuple { rel, block, offset } => {
+            (row[0], row[1], row[2]) = (text("tuple"), Datum::Oid(rel.db), Datum::Oid(rel.rel));
+            row[3] = Datum::Int4(block.get().cast_signed());
+            row[4] = Datum::Int2(offset.cast_signed());
+        }
+        LockTag::Advisory { db, key1, key2, two_keys } => {
+            (row[0], row[1]) = (text("advisory"), Datum::Oid(db));
+            (row[7], row[8], row[9]) = (Datum::Oid(key1), Datum::Oid(key2), Datum::Int2(if two_keys { 2 } else { 1 }));
+        }
+    }
+    row
+}
+
+fn locks(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    let Some(services) = server.services_even_if_stopping() else { return Ok(()) };
+    for lock in services.engine.ctx().txns.locks().list() {
+        let mut row: Vec<Datum> = match (&lock.tag, lock.xid) {
+            (Some(tag), _) => lock_tag(tag).into(),
+            (None, transaction) => {
+                let mut row = vec![Datum::Null; 10];
+                row[0] = text("transactionid");
+                row[6] = transaction.map_or(Datum::Null, |x| xid(x.as_u64()));
+                row
+            }
+        };
+        row.extend([
+            text(&format!("{}/0", lock.proc.0)),
+            Datum::Int4(lock.proc.0),
+            text(lock.mode.name()),
+            Datum::Bool(lock.granted),
+            Datum::Bool(false),
+            Datum::Null,
+        ]);
+        emit(&row)?;
     }
     Ok(())
 }
