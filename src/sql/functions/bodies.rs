@@ -6,7 +6,8 @@ use rustc_hash::FxHashMap;
 
 use super::registry::{ProcBody, ProcEntry};
 use super::{
-    aggregate, array, cast, comparison, datetime, float, hash, integer, json, misc, numeric, pattern, series, string, window,
+    aggregate, array, cast, comparison, datetime, float, format, hash, integer, json, misc, numeric, pattern, series, string,
+    window,
 };
 use crate::sql::types::oids;
 use crate::sql::types::registry::all_types;
@@ -16,6 +17,7 @@ static BY_SOURCE: LazyLock<FxHashMap<&'static str, ProcBody>> = LazyLock::new(||
     let scalars = [
         integer::SCALARS,
         float::SCALARS,
+        format::SCALARS,
         numeric::SCALARS,
         cast::SCALARS,
         string::SCALARS,

@@ -13,6 +13,7 @@ mod cast;
 mod comparison;
 mod datetime;
 mod float;
+mod format;
 mod hash;
 mod integer;
 mod json;
