@@ -55,7 +55,7 @@ fn cat(_: &mut Call<'_>, a: &[Datum]) -> Out {
     let values: Vec<Datum> = x.values.iter().chain(&y.values).cloned().collect();
     let mut dims = match (x.dims.len(), y.dims.len()) {
         (m, n) if m == n => {
-            if x.dims[1..].iter().zip(&y.dims[1..]).any(|(a, b)| a.len != b.len) {
+            if x.dims[1..] != y.dims[1..] {
                 return incompatible("Arrays with differing element dimensions are not compatible for concatenation.");
             }
             let mut dims = x.dims.clone();
@@ -63,7 +63,7 @@ fn cat(_: &mut Call<'_>, a: &[Datum]) -> Out {
             dims
         }
         (m, n) if m + 1 == n => {
-            if x.dims.iter().zip(&y.dims[1..]).any(|(a, b)| a.len != b.len) {
+            if x.dims[..] != y.dims[1..] {
                 return incompatible("Arrays with differing dimensions are not compatible for concatenation.");
             }
             let mut dims = y.dims.clone();
@@ -71,7 +71,7 @@ fn cat(_: &mut Call<'_>, a: &[Datum]) -> Out {
             dims
         }
         (m, n) if m == n + 1 => {
-            if y.dims.iter().zip(&x.dims[1..]).any(|(a, b)| a.len != b.len) {
+            if y.dims[..] != x.dims[1..] {
                 return incompatible("Arrays with differing dimensions are not compatible for concatenation.");
             }
             let mut dims = x.dims.clone();
@@ -88,7 +88,7 @@ fn cat(_: &mut Call<'_>, a: &[Datum]) -> Out {
 
 fn dim(a: &[Datum]) -> Result<Option<Dim>, SqlError> {
     let n = a[1].as_i32()?;
-    Ok(usize::try_from(n - 1).ok().and_then(|i| a[0].as_array().ok()?.dims.get(i).copied()))
+    Ok(usize::try_from(i64::from(n) - 1).ok().and_then(|i| a[0].as_array().ok()?.dims.get(i).copied()))
 }
 
 fn dims_text(_: &mut Call<'_>, a: &[Datum]) -> Out {

@@ -2,6 +2,7 @@
 
 use super::call::{Call, ScalarFn};
 use super::integer::out_of_range;
+use super::resolve::reinterpret;
 use crate::sql::types::datetime::{self, DAY};
 use crate::sql::types::scalar::clip_name;
 use crate::sql::types::typmod::coerce_typmod;
@@ -123,12 +124,6 @@ fn infinite_to_null(ts: i64, f: impl Fn(i64) -> Datum) -> Datum {
     if datetime::is_infinite(ts) { Datum::Null } else { f(ts) }
 }
 
-/// Text form of a value through its type's output: casts to text by function.
-fn through_text(c: &mut Call<'_>, a: &[Datum]) -> Out {
-    let from = c.arg_type(0);
-    io::text_string(&a[0], from, c.io()).map(Datum::from)
-}
-
 fn text_char(_: &mut Call<'_>, a: &[Datum]) -> Out {
     Ok(Datum::Char(crate::sql::types::scalar::parse_char(a[0].as_str()?)))
 }
@@ -148,7 +143,7 @@ fn bits_to_int(a: &[Datum], width: u32, name: &str) -> Result<i64, SqlError> {
 }
 
 fn int_to_bits(v: i64, width: u32, typmod: i32) -> Datum {
-    let len = u32::try_from(typmod).ok().filter(|&n| n > 0).unwrap_or(1);
+    let len = u32::try_from(typmod).ok().filter(|n| (1..=crate::sql::types::bits::MAX_LEN).contains(n)).unwrap_or(1);
     let bits = (0..len).rev().map(|i| {
         let i = i.min(63);
         if i >= width { v < 0 } else { v >> i & 1 == 1 }
@@ -158,7 +153,8 @@ fn int_to_bits(v: i64, width: u32, typmod: i32) -> Datum {
 
 /// By `prosrc`.
 pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
-    ("i2toi4", |_, a| to_int(a, "integer", Datum::Int4)),
+    // Also the cast to oid and kin, as the same 32 bits.
+    ("i2toi4", |c, a| Ok(reinterpret(Datum::Int4(i32::from(a[0].as_i16()?)), c.types.result))),
     ("i4toi2", |_, a| to_int(a, "smallint", Datum::Int2)),
     ("int28", |_, a| to_int(a, "bigint", Datum::Int8)),
     ("int48", |_, a| to_int(a, "bigint", Datum::Int8)),
@@ -265,7 +261,14 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
         Datum::Inet(i) => Ok(Datum::Inet(std::sync::Arc::new(i.network()))),
         other => Err(other.mismatch("Inet")),
     }),
-    ("network_show", through_text),
+    ("network_show", |_, a| match &a[0] {
+        Datum::Inet(i) => {
+            let mut out = String::new();
+            i.write(true, &mut out);
+            Ok(Datum::from(out))
+        }
+        other => Err(other.mismatch("Inet")),
+    }),
     ("macaddrtomacaddr8", |_, a| match &a[0] {
         Datum::MacAddr([a, b, c, d, e, f, ..]) => Ok(Datum::MacAddr([*a, *b, *c, 0xFF, 0xFE, *d, *e, *f])),
         other => Err(other.mismatch("MacAddr")),

@@ -378,7 +378,12 @@ fn interval_field(f: Field, i: Interval) -> Option<Numeric> {
 
 /// `date_part`: the same as a float.
 fn date_part(c: &mut Call<'_>, a: &[Datum]) -> Out {
-    Ok(match extract(c, a)? {
+    // Of a date: as if it were a timestamp.
+    let midnight = match &a[1] {
+        Datum::Date(d) => Some([a[0].clone(), Datum::Timestamp(super::cast::midnight(*d)?)]),
+        _ => None,
+    };
+    Ok(match extract(c, midnight.as_ref().map_or(a, |m| m.as_slice()))? {
         Datum::Numeric(n) => Datum::Float8(n.to_f64()),
         other => other,
     })
@@ -435,12 +440,13 @@ fn date_trunc(c: &mut Call<'_>, a: &[Datum]) -> Out {
     match &a[1] {
         Datum::Timestamp(t) => {
             let type_name = "timestamp without time zone";
-            let f = field(name).ok_or_else(|| unknown_unit(name, type_name))?;
             if is_infinite(*t) {
                 return Ok(a[1].clone());
             }
+            let f = field(name).ok_or_else(|| unknown_unit(name, type_name))?;
             truncate_local(f, *t).map(Datum::Timestamp).ok_or_else(|| unsupported_unit(name, type_name))
         }
+        Datum::TimestampTz(t) if is_infinite(*t) => Ok(a[1].clone()),
         Datum::TimestampTz(t) => {
             let zone = match a.get(2) {
                 Some(z) => dt::time_zone(z.as_str()?)?,
@@ -500,11 +506,13 @@ fn date_bin(_: &mut Call<'_>, a: &[Datum]) -> Out {
 // ---------------------------------------------------------------------------------------------------------------------
 // Zones
 
-fn fixed_zone(i: Interval) -> Result<i64, SqlError> {
+fn fixed_zone(c: &Call<'_>, i: Interval) -> Result<i64, SqlError> {
     if i.months != 0 || i.days != 0 {
+        let mut shown = String::new();
+        crate::sql::types::interval::write(i, c.io(), &mut shown);
         return Err(SqlError::new(
             SqlState::INVALID_PARAMETER_VALUE,
-            "interval time zone must not include months or days",
+            format!("interval time zone \"{shown}\" must not include months or days"),
         ));
     }
     Ok(i.micros)
@@ -521,11 +529,14 @@ fn at_zone(_: &mut Call<'_>, a: &[Datum]) -> Out {
 }
 
 /// `AT TIME ZONE` with an offset.
-fn at_offset(_: &mut Call<'_>, a: &[Datum]) -> Out {
-    let offset = fixed_zone(a[0].as_interval()?)?;
+fn at_offset(c: &mut Call<'_>, a: &[Datum]) -> Out {
     match &a[1] {
-        Datum::Timestamp(t) if is_infinite(*t) => Ok(Datum::TimestampTz(*t)),
-        Datum::TimestampTz(t) if is_infinite(*t) => Ok(Datum::Timestamp(*t)),
+        Datum::Timestamp(t) if is_infinite(*t) => return Ok(Datum::TimestampTz(*t)),
+        Datum::TimestampTz(t) if is_infinite(*t) => return Ok(Datum::Timestamp(*t)),
+        _ => {}
+    }
+    let offset = fixed_zone(c, a[0].as_interval()?)?;
+    match &a[1] {
         Datum::Timestamp(t) => dt::check_timestamp(i128::from(*t) - i128::from(offset)).map(Datum::TimestampTz),
         Datum::TimestampTz(t) => dt::check_timestamp(i128::from(*t) + i128::from(offset)).map(Datum::Timestamp),
         other => Err(other.mismatch("Timestamp")),
@@ -565,7 +576,7 @@ fn make_days(year: i32, month: i32, day: i32) -> Result<i64, SqlError> {
 fn make_micros(hour: i32, minute: i32, second: f64) -> Result<i64, SqlError> {
     let fail = || {
         field_out_of_range(format!(
-            "time field value out of range: {hour}:{minute:02}:{}",
+            "time field value out of range: {hour}:{minute:02}:{:0>2}",
             crate::sql::types::float::format_g(second, 6)
         ))
     };
@@ -647,12 +658,21 @@ fn overlaps(_: &mut Call<'_>, a: &[Datum]) -> Out {
     };
     let (Some((s1, e1)), Some((s2, e2))) = (pair(&a[0], &a[1]), pair(&a[2], &a[3])) else { return Ok(Datum::Null) };
     let order = crate::sql::types::compare(&s1, &s2);
-    let before = |s: &Datum, e: &Datum| {
-        if e.is_null() { Datum::Null } else { Datum::Bool(crate::sql::types::compare(s, e).is_lt()) }
+    // Does the later start lie before the other's end? If not, its own end must be known for a plain no.
+    let before = |s: &Datum, e: &Datum, own: &Datum| {
+        if e.is_null() {
+            Datum::Null
+        } else if crate::sql::types::compare(s, e).is_lt() {
+            Datum::Bool(true)
+        } else if own.is_null() {
+            Datum::Null
+        } else {
+            Datum::Bool(false)
+        }
     };
     Ok(match order {
-        std::cmp::Ordering::Greater => before(&s1, &e2),
-        std::cmp::Ordering::Less => before(&s2, &e1),
+        std::cmp::Ordering::Greater => before(&s1, &e2, &e1),
+        std::cmp::Ordering::Less => before(&s2, &e1, &e2),
         std::cmp::Ordering::Equal => {
             if e1.is_null() || e2.is_null() {
                 Datum::Null
@@ -661,6 +681,17 @@ fn overlaps(_: &mut Call<'_>, a: &[Datum]) -> Out {
             }
         }
     })
+}
+
+/// `overlaps` with lengths in place of ends.
+fn overlaps_spans(c: &mut Call<'_>, a: &[Datum], first: bool, second: bool) -> Out {
+    let mut end = |at: usize, span: bool| match (&a[at], &a[at + 1]) {
+        (_, e) if !span => Ok(e.clone()),
+        (Datum::Null, _) | (_, Datum::Null) => Ok(Datum::Null),
+        (s, i) => moved(c, s, i.as_interval()?),
+    };
+    let (e1, e2) = (end(0, first)?, end(2, second)?);
+    overlaps(c, &[a[0].clone(), e1, a[2].clone(), e2])
 }
 
 fn date_plus_time(a: &[Datum]) -> Out {
@@ -815,8 +846,8 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
         let (t, west) = timetz_parts(&a[1])?;
         Ok(timetz_at(t, west, -dt::offset_seconds(&zone, c.ctx.transaction_timestamp())))
     }),
-    ("timetz_izone", |_, a| {
-        let offset = fixed_zone(a[0].as_interval()?)? / SECOND;
+    ("timetz_izone", |c, a| {
+        let offset = fixed_zone(c, a[0].as_interval()?)? / SECOND;
         let (t, west) = timetz_parts(&a[1])?;
         Ok(timetz_at(t, west, i32::try_from(-offset).unwrap_or(0)))
     }),
@@ -839,6 +870,15 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
     }),
     ("make_interval", make_interval),
     ("float8_timestamptz", from_epoch),
+    ("overlaps@1083,1083,1083,1186", |c, a| overlaps_spans(c, a, false, true)),
+    ("overlaps@1083,1186,1083,1083", |c, a| overlaps_spans(c, a, true, false)),
+    ("overlaps@1083,1186,1083,1186", |c, a| overlaps_spans(c, a, true, true)),
+    ("overlaps@1114,1114,1114,1186", |c, a| overlaps_spans(c, a, false, true)),
+    ("overlaps@1114,1186,1114,1114", |c, a| overlaps_spans(c, a, true, false)),
+    ("overlaps@1114,1186,1114,1186", |c, a| overlaps_spans(c, a, true, true)),
+    ("overlaps@1184,1184,1184,1186", |c, a| overlaps_spans(c, a, false, true)),
+    ("overlaps@1184,1186,1184,1184", |c, a| overlaps_spans(c, a, true, false)),
+    ("overlaps@1184,1186,1184,1186", |c, a| overlaps_spans(c, a, true, true)),
     ("overlaps_time", overlaps),
     ("overlaps_timetz", overlaps),
     ("overlaps_timestamp", overlaps),

@@ -110,33 +110,80 @@ fn within(a: &[Datum], low: f64, high: f64, f: impl Fn(f64) -> f64) -> Out {
     Ok(Datum::Float8(f(x)))
 }
 
-/// Sine of an angle in degrees, exact where it should be.
+/// One degree, in radians.
+const DEGREE: f64 = 0.017_453_292_519_943_295;
+
+/// Sine from 0 to 30 degrees, scaled so that 30 gives exactly a half.
+fn sin_to_30(x: f64) -> f64 {
+    (x * DEGREE).sin() / (30.0 * DEGREE).sin() / 2.0
+}
+
+/// Cosine from 0 to 60 degrees, scaled so that 60 gives exactly a half.
+fn cos_to_60(x: f64) -> f64 {
+    1.0 - (1.0 - (x * DEGREE).cos()) / (1.0 - (60.0 * DEGREE).cos()) / 2.0
+}
+
+/// Sine in the first quadrant.
+fn sin_quadrant(x: f64) -> f64 {
+    if x <= 30.0 { sin_to_30(x) } else { cos_to_60(90.0 - x) }
+}
+
+/// Cosine in the first quadrant.
+fn cos_quadrant(x: f64) -> f64 {
+    if x <= 60.0 { cos_to_60(x) } else { sin_to_30(90.0 - x) }
+}
+
+/// Sine of an angle in degrees, exact where it should be (PostgreSQL: `dsind`).
 fn sin_degrees(x: f64) -> f64 {
-    let r = x % 360.0;
-    let (r, sign) = if r < 0.0 { (-r, -1.0) } else { (r, 1.0) };
-    let (r, sign) = if r > 180.0 { (360.0 - r, -sign) } else { (r, sign) };
-    let r = if r > 90.0 { 180.0 - r } else { r };
-    sign * match r {
-        0.0 => 0.0,
-        30.0 => 0.5,
-        90.0 => 1.0,
-        r => r.to_radians().sin(),
+    let (mut r, mut sign) = (x % 360.0, 1.0);
+    if r < 0.0 {
+        (r, sign) = (-r, -sign);
     }
+    if r > 180.0 {
+        (r, sign) = (360.0 - r, -sign);
+    }
+    if r > 90.0 {
+        r = 180.0 - r;
+    }
+    sign * sin_quadrant(r)
 }
 
 fn cos_degrees(x: f64) -> f64 {
-    sin_degrees(90.0 - (x % 360.0).abs())
+    let (mut r, mut sign) = ((x % 360.0).abs(), 1.0);
+    if r > 180.0 {
+        r = 360.0 - r;
+    }
+    if r > 90.0 {
+        (r, sign) = (180.0 - r, -sign);
+    }
+    sign * cos_quadrant(r)
+}
+
+/// An angle of the first quadrant with the same tangent up to the sign, and that sign.
+fn tangent_quadrant(x: f64) -> (f64, f64) {
+    let (mut r, mut sign) = (x % 360.0, 1.0);
+    if r < 0.0 {
+        (r, sign) = (-r, -sign);
+    }
+    if r > 180.0 {
+        (r, sign) = (360.0 - r, -sign);
+    }
+    if r > 90.0 {
+        (r, sign) = (180.0 - r, -sign);
+    }
+    (r, sign)
 }
 
 fn tan_degrees(x: f64) -> f64 {
-    let r = x % 180.0;
-    if r == 45.0 || r == -135.0 {
-        1.0
-    } else if r == 135.0 || r == -45.0 {
-        -1.0
-    } else {
-        sin_degrees(x) / cos_degrees(x)
-    }
+    let (r, sign) = tangent_quadrant(x);
+    let unit = sin_quadrant(45.0) / cos_quadrant(45.0);
+    sign * (sin_quadrant(r) / cos_quadrant(r) / unit) + 0.0
+}
+
+fn cot_degrees(x: f64) -> f64 {
+    let (r, sign) = tangent_quadrant(x);
+    let unit = cos_quadrant(45.0) / sin_quadrant(45.0);
+    sign * (cos_quadrant(r) / sin_quadrant(r) / unit) + 0.0
 }
 
 fn log_checked(a: &[Datum], f: impl Fn(f64) -> f64) -> Out {
@@ -283,8 +330,8 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
     ("dlog1", |_, a| log_checked(a, f64::ln)),
     ("dlog10", |_, a| log_checked(a, f64::log10)),
     ("dpi", |_, _| Ok(Datum::Float8(std::f64::consts::PI))),
-    ("degrees", |_, a| checked(a[0].as_f64()?.to_degrees(), a[0].as_f64()?.is_infinite(), true).map(Datum::Float8)),
-    ("radians", |_, a| unary(a, f64::to_radians)),
+    ("degrees", |_, a| checked(a[0].as_f64()? / DEGREE, a[0].as_f64()?.is_infinite(), true).map(Datum::Float8)),
+    ("radians", |_, a| unary(a, |x| x * DEGREE)),
     ("dsin", |_, a| trig(a, f64::sin)),
     ("dcos", |_, a| trig(a, f64::cos)),
     ("dtan", |_, a| trig(a, f64::tan)),
@@ -302,7 +349,7 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
     ("dsind", |_, a| trig(a, sin_degrees)),
     ("dcosd", |_, a| trig(a, cos_degrees)),
     ("dtand", |_, a| trig(a, tan_degrees)),
-    ("dcotd", |_, a| trig(a, |x| 1.0 / tan_degrees(x))),
+    ("dcotd", |_, a| trig(a, cot_degrees)),
     ("dasind", |_, a| within(a, -1.0, 1.0, |x| x.asin().to_degrees())),
     ("dacosd", |_, a| within(a, -1.0, 1.0, |x| x.acos().to_degrees())),
     ("datand", |_, a| unary(a, |x| x.atan().to_degrees())),

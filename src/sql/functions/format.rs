@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use super::call::{Call, ScalarFn};
 use super::datetime::{day_of_year, iso_week};
 use crate::sql::types::datetime::{
-    self as dt, DAY, DAY_NAMES, HOUR, JULIAN_2000, MINUTE, MONTH_NAMES, SECOND, days_from_ymd, days_in_month, is_infinite,
-    split, to_local, to_utc, weekday, ymd_from_days,
+    self as dt, DAY, DAY_NAMES, HOUR, JULIAN_2000, MINUTE, MONTH_NAMES, SECOND, days_from_ymd, days_in_month,
+    is_infinite, split, to_local, to_utc, weekday, ymd_from_days,
 };
 use crate::sql::types::{Datum, Numeric};
 use crate::sqlstate::{SqlError, SqlState};
@@ -20,9 +20,10 @@ type Out = Result<Datum, SqlError>;
 
 /// Patterns, longest first among those that share a beginning. Case decides the case of names only.
 const PATTERNS: &[&str] = &[
-    "A.D.", "A.M.", "AD", "AM", "B.C.", "BC", "CC", "DAY", "DDD", "DD", "DY", "D", "FF1", "FF2", "FF3", "FF4", "FF5", "FF6",
-    "HH24", "HH12", "HH", "IDDD", "ID", "IW", "IYYY", "IYY", "IY", "I", "J", "MI", "MM", "MONTH", "MON", "MS", "OF", "P.M.",
-    "PM", "Q", "RM", "SSSSS", "SSSS", "SS", "TZH", "TZM", "TZ", "US", "WW", "W", "Y,YYY", "YYYY", "YYY", "YY", "Y",
+    "A.D.", "A.M.", "AD", "AM", "B.C.", "BC", "CC", "DAY", "DDD", "DD", "DY", "D", "FF1", "FF2", "FF3", "FF4", "FF5",
+    "FF6", "HH24", "HH12", "HH", "IDDD", "ID", "IW", "IYYY", "IYY", "IY", "I", "J", "MI", "MM", "MONTH", "MON", "MS",
+    "OF", "P.M.", "PM", "Q", "RM", "SSSSS", "SSSS", "SS", "TZH", "TZM", "TZ", "US", "WW", "W", "Y,YYY", "YYYY", "YYY",
+    "YY", "Y",
 ];
 
 #[derive(Debug, Clone)]
@@ -162,8 +163,11 @@ fn write_template(nodes: &[Node], p: &Parts) -> Result<String, SqlError> {
         };
         let needs_date = |what: &str| {
             if interval {
-                Err(SqlError::new(SqlState::INVALID_DATETIME_FORMAT, "invalid format specification for an interval value")
-                    .hint(format!("Intervals are not tied to specific calendar dates.{what}")))
+                Err(SqlError::new(
+                    SqlState::INVALID_DATETIME_FORMAT,
+                    "invalid format specification for an interval value",
+                )
+                .hint(format!("Intervals are not tied to specific calendar dates.{what}")))
             } else {
                 Ok(())
             }
@@ -212,7 +216,11 @@ fn write_template(nodes: &[Node], p: &Parts) -> Result<String, SqlError> {
                     (false, true) => "A.M.",
                     (true, true) => "P.M.",
                 };
-                out.push_str(&if written.starts_with(|c: char| c.is_ascii_lowercase()) { text.to_lowercase() } else { text.to_owned() });
+                out.push_str(&if written.starts_with(|c: char| c.is_ascii_lowercase()) {
+                    text.to_lowercase()
+                } else {
+                    text.to_owned()
+                });
             }
             "AD" | "BC" | "A.D." | "B.C." => {
                 needs_date("")?;
@@ -222,7 +230,11 @@ fn write_template(nodes: &[Node], p: &Parts) -> Result<String, SqlError> {
                     (false, true) => "A.D.",
                     (true, true) => "B.C.",
                 };
-                out.push_str(&if written.starts_with(|c: char| c.is_ascii_lowercase()) { text.to_lowercase() } else { text.to_owned() });
+                out.push_str(&if written.starts_with(|c: char| c.is_ascii_lowercase()) {
+                    text.to_lowercase()
+                } else {
+                    text.to_owned()
+                });
             }
             "YYYY" => number(shown_year, 4, &mut out),
             "YYY" => number(shown_year % 1000, 3, &mut out),
@@ -282,7 +294,13 @@ fn write_template(nodes: &[Node], p: &Parts) -> Result<String, SqlError> {
                 }
             }
             "CC" => {
-                let c = if interval { p.year / 100 } else if p.year > 0 { (p.year + 99) / 100 } else { -((99 - (p.year - 1)) / 100) };
+                let c = if interval {
+                    p.year / 100
+                } else if p.year > 0 {
+                    (p.year + 99) / 100
+                } else {
+                    -((99 - (p.year - 1)) / 100)
+                };
                 number(c, if c < 0 { 3 } else { 2 }, &mut out);
             }
             "J" => number(days + i64::from(JULIAN_2000), 0, &mut out),
@@ -345,8 +363,14 @@ fn moment_to_char(c: &mut Call<'_>, a: &[Datum]) -> Out {
     }
     let (days, micros) = split(local);
     let d = ymd_from_days(days);
-    let parts =
-        Parts { year: i64::from(d.year), month: i64::from(d.month), day: i64::from(d.day), micros, days: Some(days), zone };
+    let parts = Parts {
+        year: i64::from(d.year),
+        month: i64::from(d.month),
+        day: i64::from(d.day),
+        micros,
+        days: Some(days),
+        zone,
+    };
     write_template(&template(text), &parts).map(Datum::from)
 }
 
@@ -427,7 +451,10 @@ fn read_template(text: &str, format: &str) -> Result<Found, SqlError> {
                         rest = match trimmed.chars().next() {
                             Some(r) if !r.is_alphanumeric() && !matches!(r, '+' | '-') => &trimmed[r.len_utf8()..],
                             Some('-') if c == '-' => &trimmed[1..],
-                            Some(r) if matches!(r, '+' | '-') && !matches!(nodes.get(i + 1), Some(Node::Field { name: "TZH", .. })) => {
+                            Some(r)
+                                if matches!(r, '+' | '-')
+                                    && !matches!(nodes.get(i + 1), Some(Node::Field { name: "TZH", .. })) =>
+                            {
                                 &trimmed[1..]
                             }
                             _ => trimmed,
@@ -572,9 +599,13 @@ fn read_template(text: &str, format: &str) -> Result<Found, SqlError> {
                 rest = &rest[if full { d.len() } else { 3 }..];
             }
             "RM" => {
-                let hit = (1..=12).rev().find(|&m| rest.get(..roman_month(m).len()).is_some_and(|r| r.eq_ignore_ascii_case(roman_month(m))));
+                let hit = (1..=12).rev().find(|&m| {
+                    rest.get(..roman_month(m).len()).is_some_and(|r| r.eq_ignore_ascii_case(roman_month(m)))
+                });
                 let best = (1..=12)
-                    .filter(|&m| rest.get(..roman_month(m).len()).is_some_and(|r| r.eq_ignore_ascii_case(roman_month(m))))
+                    .filter(|&m| {
+                        rest.get(..roman_month(m).len()).is_some_and(|r| r.eq_ignore_ascii_case(roman_month(m)))
+                    })
                     .max_by_key(|&m| roman_month(m).len())
                     .or(hit)
                     .ok_or_else(|| bad_value(rest, written))?;
@@ -607,9 +638,8 @@ fn read_template(text: &str, format: &str) -> Result<Found, SqlError> {
 
 /// The local time found: days from 2000-01-01, and microseconds.
 fn assemble(f: &Found, text: &str) -> Result<(i64, i64), SqlError> {
-    let out_of_range = || {
-        SqlError::new(SqlState::DATETIME_FIELD_OVERFLOW, format!("date/time field value out of range: \"{text}\""))
-    };
+    let out_of_range =
+        || SqlError::new(SqlState::DATETIME_FIELD_OVERFLOW, format!("date/time field value out of range: \"{text}\""));
     let mut year = f.year.unwrap_or(match f.century {
         Some(c) => (c - 1) * 100 + 1,
         None => 0,
@@ -639,7 +669,8 @@ fn assemble(f: &Found, text: &str) -> Result<(i64, i64), SqlError> {
         let (m, d) = (f.month.unwrap_or(1), f.day.unwrap_or(1));
         let y = f.iso_year.unwrap_or(year);
         let month = u32::try_from(m).ok().filter(|m| (1..=12).contains(m)).ok_or_else(out_of_range)?;
-        let day = u32::try_from(d).ok().filter(|d| (1..=days_in_month(y, month)).contains(d)).ok_or_else(out_of_range)?;
+        let day =
+            u32::try_from(d).ok().filter(|d| (1..=days_in_month(y, month)).contains(d)).ok_or_else(out_of_range)?;
         days_from_ymd(y, month, day)
     };
     let mut hour = f.hour.unwrap_or(0);
@@ -768,6 +799,7 @@ fn number_template(text: &str) -> Result<NumFormat, SqlError> {
                 }
                 ',' | 'G' | 'g' => f.tokens.push(Num::Group),
                 'L' | 'l' => f.tokens.push(Num::Currency),
+                'C' | 'c' => {}
                 'S' | 's' => {
                     if f.tokens.contains(&Num::Sign) {
                         return Err(SqlError::new(SqlState::SYNTAX_ERROR, "cannot use \"S\" twice"));
@@ -794,8 +826,19 @@ fn number_template(text: &str) -> Result<NumFormat, SqlError> {
 fn roman(mut n: i64) -> String {
     let mut out = String::new();
     for (v, s) in [
-        (1000, "M"), (900, "CM"), (500, "D"), (400, "CD"), (100, "C"), (90, "XC"), (50, "L"), (40, "XL"), (10, "X"), (9, "IX"),
-        (5, "V"), (4, "IV"), (1, "I"),
+        (1000, "M"),
+        (900, "CM"),
+        (500, "D"),
+        (400, "CD"),
+        (100, "C"),
+        (90, "XC"),
+        (50, "L"),
+        (40, "XL"),
+        (10, "X"),
+        (9, "IX"),
+        (5, "V"),
+        (4, "IV"),
+        (1, "I"),
     ] {
         while n >= v {
             out.push_str(s);
@@ -863,7 +906,14 @@ fn number_to_char(n: &Numeric, text: &str) -> Result<String, SqlError> {
     let mut keep = post;
     if !f.fill {
         let forced = point.map_or(0, |p| {
-            f.tokens[p..].iter().filter(|t| is_digit(t)).enumerate().filter(|(_, t)| **t == Num::Zero).map(|(i, _)| i + 1).max().unwrap_or(0)
+            f.tokens[p..]
+                .iter()
+                .filter(|t| is_digit(t))
+                .enumerate()
+                .filter(|(_, t)| **t == Num::Zero)
+                .map(|(i, _)| i + 1)
+                .max()
+                .unwrap_or(0)
         });
         let shown = fraction.trim_end_matches('0').len();
         keep = forced.max(shown);
@@ -890,7 +940,13 @@ fn number_to_char(n: &Numeric, text: &str) -> Result<String, SqlError> {
                 } else {
                     lead_now(&mut out, &mut put_lead);
                     let from = pre - digits.len().min(pre);
-                    out.push(if overflow { '#' } else if at < from { '0' } else { digits[at - from] });
+                    out.push(if overflow {
+                        '#'
+                    } else if at < from {
+                        '0'
+                    } else {
+                        digits[at - from]
+                    });
                 }
                 at += 1;
             }
@@ -1046,7 +1102,7 @@ fn to_number(_: &mut Call<'_>, a: &[Datum]) -> Out {
     if digits.bytes().all(|b| b == b'.') {
         return Err(SqlError::new(
             SqlState::INVALID_TEXT_REPRESENTATION,
-            format!("invalid input syntax for type numeric: \"{}\"", text.trim_end()),
+            "invalid input syntax for type numeric: \" \"",
         ));
     }
     let mut n = Numeric::parse(&digits)?;
@@ -1070,7 +1126,6 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
     ("to_timestamp", to_timestamp),
     ("numeric_to_number", to_number),
 ];
-
 
 #[cfg(test)]
 mod tests {

@@ -174,7 +174,13 @@ fn field(a: &[Datum], text: bool) -> Out {
 
 fn element(a: &[Datum], text: bool) -> Out {
     let doc = parsed(&a[0])?;
-    Ok(show(&a[0], doc.at(i64::from(a[1].as_i32()?)), text))
+    let n = i64::from(a[1].as_i32()?);
+    // A jsonb scalar counts as an array of one here.
+    let scalar = matches!(&a[0], Datum::Jsonb(_)) && !matches!(&*doc, Json::Array(_) | Json::Object(_));
+    if scalar && (n == 0 || n == -1) {
+        return Ok(show(&a[0], Some(&doc), text));
+    }
+    Ok(show(&a[0], doc.at(n), text))
 }
 
 /// Follows one step of a path: a key, or an index into an array.
@@ -188,6 +194,12 @@ fn step<'a>(j: &'a Json, key: &str) -> Option<&'a Json> {
 
 fn path(a: &[Datum], text: bool) -> Out {
     let doc = parsed(&a[0])?;
+    if a[1].as_array()?.values.is_empty()
+        && matches!(&a[0], Datum::Text(_))
+        && !(text && matches!(&*doc, Json::String(_) | Json::Null))
+    {
+        return Ok(a[0].clone());
+    }
     let mut at = Some(&*doc);
     for key in &a[1].as_array()?.values {
         let Datum::Text(key) = key else { return Ok(Datum::Null) };
@@ -350,9 +362,6 @@ fn concat(_: &mut Call<'_>, a: &[Datum]) -> Out {
         (Json::Array(p), Json::Array(q)) => Json::Array(p.iter().chain(q).cloned().collect()),
         (Json::Array(p), q) => Json::Array(p.iter().chain([q]).cloned().collect()),
         (p, Json::Array(q)) => Json::Array([p].into_iter().chain(q).cloned().collect()),
-        (Json::Object(_), _) | (_, Json::Object(_)) => {
-            return Err(scalar_error("invalid concatenation of jsonb objects"));
-        }
         (p, q) => Json::Array(vec![p.clone(), q.clone()]),
     }))
 }
@@ -393,8 +402,19 @@ enum Edit<'a> {
     Delete,
 }
 
-fn edit(j: &Json, path: &[&str], level: usize, what: Edit<'_>) -> Result<Json, SqlError> {
+fn edit(j: &Json, path: &[Option<&str>], level: usize, what: Edit<'_>) -> Result<Json, SqlError> {
     let Some((key, rest)) = path.split_first() else { return Ok(j.clone()) };
+    let empty = match j {
+        Json::Object(o) => o.is_empty(),
+        Json::Array(v) => v.is_empty(),
+        _ => return Ok(j.clone()),
+    };
+    if empty && !(rest.is_empty() && matches!(what, Edit::Set(_, true) | Edit::Insert(..))) {
+        return Ok(j.clone());
+    }
+    let key = &key.ok_or_else(|| {
+        SqlError::new(SqlState::NULL_VALUE_NOT_ALLOWED, format!("path element at position {level} is null"))
+    })?;
     match j {
         Json::Object(o) => {
             let mut members = o.clone();
@@ -450,22 +470,41 @@ fn edit(j: &Json, path: &[&str], level: usize, what: Edit<'_>) -> Result<Json, S
 fn edit_at(a: &[Datum], what: Edit<'_>, verb: &str) -> Out {
     let doc = parsed(&a[0])?;
     let array = a[1].as_array()?;
-    let mut keys = Vec::new();
-    for (i, k) in array.values.iter().enumerate() {
-        match k {
-            Datum::Text(t) => keys.push(&**t),
-            _ => {
-                return Err(SqlError::new(
-                    SqlState::NULL_VALUE_NOT_ALLOWED,
-                    format!("path element at position {} is null", i + 1),
-                ));
-            }
-        }
-    }
+    let keys: Vec<Option<&str>> = array.values.iter().map(|k| k.as_str().ok()).collect();
     if !matches!(&*doc, Json::Object(_) | Json::Array(_)) {
         return Err(scalar_error(&format!("cannot {verb} scalar")));
     }
     edit(&doc, &keys, 1, what).map(jsonb)
+}
+
+fn set_lax(_: &mut Call<'_>, a: &[Datum]) -> Out {
+    if a[0].is_null() || a[1].is_null() || a[3].is_null() {
+        return Ok(Datum::Null);
+    }
+    let invalid = |m: &str| Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, m));
+    let Datum::Text(treatment) = &a[4] else {
+        return invalid(
+            "null_value_treatment must be \"delete_key\", \"return_target\", \"use_json_null\", or \"raise_exception\"",
+        );
+    };
+    let create = a[3].is_true();
+    if !a[2].is_null() {
+        let v = parsed(&a[2])?;
+        return edit_at(a, Edit::Set(&v, create), "set path in");
+    }
+    match &**treatment {
+        "raise_exception" => Err(SqlError::new(SqlState::NULL_VALUE_NOT_ALLOWED, "JSON value must not be null")
+            .detail("Exception was raised because null_value_treatment is \"raise_exception\".")
+            .hint(
+                "To avoid, either change the null_value_treatment argument or ensure that an SQL NULL is not passed.",
+            )),
+        "use_json_null" => edit_at(a, Edit::Set(&Json::Null, create), "set path in"),
+        "delete_key" => edit_at(a, Edit::Delete, "delete path in"),
+        "return_target" => Ok(a[0].clone()),
+        _ => invalid(
+            "null_value_treatment must be \"delete_key\", \"return_target\", \"use_json_null\", or \"raise_exception\"",
+        ),
+    }
 }
 
 fn strip_nulls(j: &Json) -> Json {
@@ -550,13 +589,18 @@ fn typeof_json(_: &mut Call<'_>, a: &[Datum]) -> Out {
 fn pretty_row(c: &Call<'_>, a: &[Datum], pretty: bool) -> Out {
     let mut out = String::new();
     match &a[0] {
-        Datum::Array(array) if pretty && array.dims.len() == 1 => {
+        Datum::Array(array) if pretty && !array.dims.is_empty() => {
             out.push('[');
-            for (i, v) in array.values.iter().enumerate() {
+            let mut values = array.values.iter();
+            for i in 0..array.dims[0].len {
                 if i > 0 {
                     out.push_str(",\n ");
                 }
-                write_json(v, array.elem, c.io(), &mut out)?;
+                if array.dims.len() > 1 {
+                    write_array(array, 1, &mut values, c.io(), &mut out)?;
+                } else {
+                    write_json(values.next().unwrap_or(&Datum::Null), array.elem, c.io(), &mut out)?;
+                }
             }
             out.push(']');
         }
@@ -635,6 +679,7 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
         let v = parsed(&a[2])?;
         edit_at(a, Edit::Set(&v, a.get(3).is_none_or(Datum::is_true)), "set path in")
     }),
+    ("jsonb_set_lax", set_lax),
     ("jsonb_insert", |_, a| {
         let v = parsed(&a[2])?;
         edit_at(a, Edit::Insert(&v, a.get(3).is_some_and(Datum::is_true)), "set path in")

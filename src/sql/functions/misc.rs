@@ -224,16 +224,18 @@ fn size_bytes(_: &mut Call<'_>, a: &[Datum]) -> Out {
 // ---------------------------------------------------------------------------------------------------------------------
 // WAL positions
 
-fn lsn_plus(a: &[Datum], by: &Numeric) -> Out {
+fn lsn_plus(a: &[Datum], by: &Numeric, minus: bool) -> Out {
     let lsn = Numeric::from(a[0].as_lsn()?);
     if by.is_nan() {
-        return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "cannot add NaN to pg_lsn"));
+        let what = if minus { "cannot subtract NaN from pg_lsn" } else { "cannot add NaN to pg_lsn" };
+        return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, what));
     }
-    let sum = lsn.add(by)?;
+    let by = if minus { by.neg() } else { by.clone() };
+    let sum = lsn.add(&by)?;
     sum.to_i128()
         .and_then(|v| u64::try_from(v).ok())
         .map(Datum::Lsn)
-        .ok_or_else(|| SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "pg_lsn out of range"))
+        .ok_or_else(|| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "pg_lsn out of range"))
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -379,6 +381,84 @@ fn map_addr(i: &Inet, v4: impl Fn(u32, u32) -> u32, v6: impl Fn(u128, u128) -> u
     }
 }
 
+fn minus(_: &mut Call<'_>, a: &[Datum]) -> Out {
+    let (x, y) = (as_range(&a[0])?, as_range(&a[1])?);
+    let (Some(p), Some(q)) = (&x.bounds, &y.bounds) else { return Ok(a[0].clone()) };
+    if !overlaps(x, y) {
+        return Ok(a[0].clone());
+    }
+    let (below, above) = (compare_bounds(lower(p), lower(q)).is_lt(), compare_bounds(upper(p), upper(q)).is_gt());
+    if below && above {
+        return Err(SqlError::new(SqlState::DATA_EXCEPTION, "result of range difference would not be contiguous"));
+    }
+    let bounds = if below {
+        RangeBounds { lower: p.lower.clone(), lower_inc: p.lower_inc, upper: q.lower.clone(), upper_inc: !q.lower_inc }
+    } else if above {
+        RangeBounds { lower: q.upper.clone(), lower_inc: !q.upper_inc, upper: p.upper.clone(), upper_inc: p.upper_inc }
+    } else {
+        return Ok(RangeValue { subtype: x.subtype, bounds: None }.into_datum());
+    };
+    RangeValue::new(x.subtype, bounds).map(RangeValue::into_datum)
+}
+
+fn inet_bits(a: &[Datum], what: &str, v4: fn(u32, u32) -> u32, v6: fn(u128, u128) -> u128) -> Out {
+    let (x, y) = (inet(&a[0])?, inet(&a[1])?);
+    let addr: IpAddr = match (x.addr, y.addr) {
+        (IpAddr::V4(p), IpAddr::V4(q)) => v4(p.into(), q.into()).to_be_bytes().into(),
+        (IpAddr::V6(p), IpAddr::V6(q)) => v6(p.into(), q.into()).to_be_bytes().into(),
+        _ => {
+            return Err(SqlError::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("cannot {what} inet values of different sizes"),
+            ));
+        }
+    };
+    Ok(inet_datum(Inet { addr, prefix: x.prefix.max(y.prefix) }))
+}
+
+fn inet_plus(i: &Inet, by: i128) -> Out {
+    let over = || SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "result is out of range");
+    let addr: IpAddr = match i.addr {
+        IpAddr::V4(p) => u32::try_from(i128::from(u32::from(p)) + by).map_err(|_| over())?.to_be_bytes().into(),
+        IpAddr::V6(p) => {
+            let v = u128::from(p);
+            let sum = if by < 0 { v.checked_sub(by.unsigned_abs()) } else { v.checked_add(by.unsigned_abs()) };
+            sum.ok_or_else(over)?.to_be_bytes().into()
+        }
+    };
+    Ok(inet_datum(Inet { addr, prefix: i.prefix }))
+}
+
+fn inet_minus(_: &mut Call<'_>, a: &[Datum]) -> Out {
+    let (x, y) = (inet(&a[0])?, inet(&a[1])?);
+    match (x.addr, y.addr) {
+        (IpAddr::V4(p), IpAddr::V4(q)) => Ok(Datum::Int8(i64::from(u32::from(p)) - i64::from(u32::from(q)))),
+        (IpAddr::V6(p), IpAddr::V6(q)) => {
+            let (p, q) = (u128::from(p), u128::from(q));
+            let size = i64::try_from(p.abs_diff(q))
+                .map_err(|_| SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "result is out of range"))?;
+            Ok(Datum::Int8(if p < q { -size } else { size }))
+        }
+        _ => Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "cannot subtract inet values of different sizes")),
+    }
+}
+
+fn set_masklen(a: &[Datum], cidr: bool) -> Out {
+    let i = inet(&a[0])?;
+    let n = a[1].as_i32()?;
+    let prefix = if n == -1 { Some(i.max_prefix()) } else { u8::try_from(n).ok().filter(|p| *p <= i.max_prefix()) };
+    let prefix =
+        prefix.ok_or_else(|| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid mask length: {n}")))?;
+    let out = Inet { addr: i.addr, prefix };
+    Ok(inet_datum(if cidr { out.network() } else { out }))
+}
+
+/// The greater or lesser of two values of a type with a default order.
+fn extreme(a: &[Datum], greater: bool) -> Out {
+    let order = compare(&a[0], &a[1]);
+    Ok(if if greater { order.is_gt() } else { order.is_lt() } { a[0].clone() } else { a[1].clone() })
+}
+
 /// By `prosrc`.
 pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
     ("pgsql_version", version),
@@ -418,9 +498,9 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
     ("pg_size_bytes", size_bytes),
     ("pg_lsn_mi", |_, a| Numeric::from(a[0].as_lsn()?).sub(&Numeric::from(a[1].as_lsn()?)).map(Datum::Numeric)),
     ("pg_wal_lsn_diff", |_, a| Numeric::from(a[0].as_lsn()?).sub(&Numeric::from(a[1].as_lsn()?)).map(Datum::Numeric)),
-    ("pg_lsn_pli", |_, a| lsn_plus(a, a[1].as_numeric()?)),
-    ("pg_lsn_mii", |_, a| lsn_plus(a, &a[1].as_numeric()?.neg())),
-    ("numeric_pl_pg_lsn@1700,3220", |_, a| lsn_plus(&a[1..], a[0].as_numeric()?)),
+    ("pg_lsn_pli", |_, a| lsn_plus(a, a[1].as_numeric()?, false)),
+    ("pg_lsn_mii", |_, a| lsn_plus(a, a[1].as_numeric()?, true)),
+    ("numeric_pl_pg_lsn@1700,3220", |_, a| lsn_plus(&a[1..], a[0].as_numeric()?, false)),
     ("numeric_pg_lsn", |_, a| a[0].as_numeric()?.to_integer("pg_lsn").map(Datum::Lsn)),
     ("pg_lsn_larger", |_, a| Ok(Datum::Lsn(a[0].as_lsn()?.max(a[1].as_lsn()?)))),
     ("pg_lsn_smaller", |_, a| Ok(Datum::Lsn(a[0].as_lsn()?.min(a[1].as_lsn()?)))),
@@ -446,6 +526,49 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
     ("range_upper_inc", |_, a| bound_of(a, |b| Datum::Bool(b.upper_inc), Datum::Bool(false))),
     ("range_lower_inf", |_, a| bound_of(a, |b| Datum::Bool(b.lower.is_null()), Datum::Bool(false))),
     ("range_upper_inf", |_, a| bound_of(a, |b| Datum::Bool(b.upper.is_null()), Datum::Bool(false))),
+    ("date_larger", |_, a| extreme(a, true)),
+    ("date_smaller", |_, a| extreme(a, false)),
+    ("time_larger", |_, a| extreme(a, true)),
+    ("time_smaller", |_, a| extreme(a, false)),
+    ("timetz_larger", |_, a| extreme(a, true)),
+    ("timetz_smaller", |_, a| extreme(a, false)),
+    ("timestamp_larger", |_, a| extreme(a, true)),
+    ("timestamp_smaller", |_, a| extreme(a, false)),
+    ("interval_larger", |_, a| extreme(a, true)),
+    ("interval_smaller", |_, a| extreme(a, false)),
+    ("oidlarger", |_, a| extreme(a, true)),
+    ("oidsmaller", |_, a| extreme(a, false)),
+    ("tidlarger", |_, a| extreme(a, true)),
+    ("tidsmaller", |_, a| extreme(a, false)),
+    ("xid8_larger", |_, a| extreme(a, true)),
+    ("xid8_smaller", |_, a| extreme(a, false)),
+    ("network_larger", |_, a| extreme(a, true)),
+    ("network_smaller", |_, a| extreme(a, false)),
+    ("bpchar_larger", |_, a| extreme(a, true)),
+    ("bpchar_smaller", |_, a| extreme(a, false)),
+    ("enum_larger", |_, a| extreme(a, true)),
+    ("enum_smaller", |_, a| extreme(a, false)),
+    ("booland_statefunc", |_, a| Ok(Datum::Bool(a[0].as_bool()? && a[1].as_bool()?))),
+    ("boolor_statefunc", |_, a| Ok(Datum::Bool(a[0].as_bool()? || a[1].as_bool()?))),
+    ("range_minus", minus),
+    ("inetand", |_, a| inet_bits(a, "AND", |p, q| p & q, |p, q| p & q)),
+    ("inetor", |_, a| inet_bits(a, "OR", |p, q| p | q, |p, q| p | q)),
+    ("inetnot", |_, a| {
+        let i = inet(&a[0])?;
+        Ok(inet_datum(Inet { addr: map_addr(i, |v, _| !v, |v, _| !v), prefix: i.prefix }))
+    }),
+    ("inetpl", |_, a| inet_plus(inet(&a[0])?, i128::from(a[1].as_i64()?))),
+    ("int8pl_inet@20,869", |_, a| inet_plus(inet(&a[1])?, i128::from(a[0].as_i64()?))),
+    ("inetmi_int8", |_, a| inet_plus(inet(&a[0])?, -i128::from(a[1].as_i64()?))),
+    ("inetmi", inet_minus),
+    ("inet_set_masklen", |_, a| set_masklen(a, false)),
+    ("cidr_set_masklen", |_, a| set_masklen(a, true)),
+    ("inet_same_family", |_, a| Ok(Datum::Bool(inet(&a[0])?.addr.is_ipv4() == inet(&a[1])?.addr.is_ipv4()))),
+    ("inet_abbrev", |_, a| {
+        let mut out = String::new();
+        inet(&a[0])?.write(false, &mut out);
+        Ok(Datum::from(out))
+    }),
     ("network_sub", |_, a| Ok(Datum::Bool(within(inet(&a[0])?, inet(&a[1])?, true)))),
     ("network_subeq", |_, a| Ok(Datum::Bool(within(inet(&a[0])?, inet(&a[1])?, false)))),
     ("network_sup", |_, a| Ok(Datum::Bool(within(inet(&a[1])?, inet(&a[0])?, true)))),

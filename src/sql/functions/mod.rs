@@ -27,6 +27,9 @@ mod series;
 mod string;
 pub mod window;
 
+#[cfg(test)]
+mod tests;
+
 pub use aggregate::{Accumulator, AggEntry, NewAccumulator};
 pub use call::{Call, CallTypes, FnCtx, ScalarFn, SetFn, SetRows};
 pub use registry::{CastEntry, OperEntry, ProcBody, ProcEntry, oper_by_oid, proc_by_oid, procs_by_name};

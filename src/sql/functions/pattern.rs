@@ -211,7 +211,7 @@ fn flags(text: &str, what: &str, allow_global: bool) -> Result<Flags, SqlError> 
             'x' => f.expanded = true,
             't' => f.expanded = false,
             'q' => f.quoted = true,
-            'a' | 'b' | 'e' => {}
+            'b' | 'e' => {}
             'g' => {
                 return Err(SqlError::new(
                     SqlState::INVALID_PARAMETER_VALUE,
@@ -639,6 +639,9 @@ fn regexp_instr(_: &mut Call<'_>, a: &[Datum]) -> Out {
     }
     let regex = compile(a[1].as_str()?, flags_of(a, 5, "regexp_instr", false)?)?;
     let group = positive(a, 6, "subexpr", true)?.unwrap_or(0);
+    if start > s.chars().count() + 1 {
+        return Ok(Datum::Int4(0));
+    }
     let from = offset(s, start);
     let found = find(&regex, &s[from..], true)?;
     let at = found.get(n - 1).and_then(|c| c.get(group)).map_or(0, |m| {

@@ -559,7 +559,8 @@ fn way(
     if count > params || count + func.default_count < params {
         return None;
     }
-    if func.variadic != 0 && !variadic && count == params && func.variadic == oids::ANY {
+    // A variadic function takes its array whole only when the call says VARIADIC.
+    if func.variadic != 0 && !variadic && count == params {
         return None;
     }
     let mut positions = Vec::with_capacity(count);

@@ -101,7 +101,7 @@ fn unnest(_: &mut Call<'_>, a: &[Datum]) -> Rows {
 
 fn subscripts(_: &mut Call<'_>, a: &[Datum], reverse: bool) -> Rows {
     let dim = a[1].as_i32()?;
-    let d = usize::try_from(dim - 1).ok().and_then(|i| a[0].as_array().ok()?.dims.get(i).copied());
+    let d = usize::try_from(i64::from(dim) - 1).ok().and_then(|i| a[0].as_array().ok()?.dims.get(i).copied());
     let Some(d) = d else { return Ok(Box::new(std::iter::empty())) };
     let range = d.lower..d.lower + d.len;
     if reverse {

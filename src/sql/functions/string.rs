@@ -75,6 +75,9 @@ fn overlay(_: &mut Call<'_>, a: &[Datum]) -> Out {
         return Err(negative_length());
     }
     let tail = start + i64::from(len);
+    if i32::try_from(tail).is_err() {
+        return Err(super::integer::out_of_range("integer"));
+    }
     Ok(Datum::from([chars(s, 1, start), new, chars(s, tail.max(1), i64::MAX)].concat()))
 }
 
@@ -86,6 +89,9 @@ fn bytea_overlay(_: &mut Call<'_>, a: &[Datum]) -> Out {
     };
     if start <= 0 {
         return Err(negative_length());
+    }
+    if i32::try_from(start + len).is_err() {
+        return Err(super::integer::out_of_range("integer"));
     }
     let at = |n: i64| usize::try_from(n).unwrap_or(0).min(s.len());
     Ok(Datum::bytea([&s[..at(start - 1)], new, &s[at(start - 1 + len)..]].concat()))
@@ -224,7 +230,7 @@ fn chr(_: &mut Call<'_>, a: &[Datum]) -> Out {
         return fail("null character not permitted".to_owned());
     }
     match u32::try_from(n).ok() {
-        None => fail("character number must be positive".to_owned()),
+        None => Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "character number must be positive")),
         Some(v) if v > 0x10_FFFF => fail(format!("requested character too large for encoding: {n}")),
         Some(v) => match char::from_u32(v) {
             Some(c) => Ok(Datum::from(c.to_string())),
@@ -541,9 +547,38 @@ fn byte_index(b: &[u8], n: i64, per_byte: i64) -> Result<usize, SqlError> {
 
 fn parse_ident(_: &mut Call<'_>, a: &[Datum]) -> Out {
     let s = a[0].as_str()?;
-    let parts = split_on(s, '.').ok_or_else(|| {
-        SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("string is not a valid identifier: \"{s}\""))
-    })?;
+    let strict = a.get(1).is_none_or(Datum::is_true);
+    let fail =
+        || SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("string is not a valid identifier: \"{s}\""));
+    // What does not belong to an identifier ends the list; strictly, it may not be there.
+    let mut end = s.len();
+    let mut quoted = false;
+    let mut start_of_part = true;
+    for (i, c) in s.char_indices() {
+        let part =
+            c.is_alphabetic() || c == '_' || !c.is_ascii() || (!start_of_part && (c.is_ascii_digit() || c == '$'));
+        if c == '"' {
+            quoted = !quoted;
+        }
+        if quoted || part || c == '"' {
+            start_of_part = false;
+        } else if c == '.' {
+            start_of_part = true;
+        } else if crate::sql::types::scalar::is_space(c) {
+            let rest = s[i..].trim_start();
+            if !start_of_part && !rest.is_empty() && !rest.starts_with('.') {
+                end = i;
+                break;
+            }
+        } else {
+            end = i;
+            break;
+        }
+    }
+    if strict && end < s.len() {
+        return Err(fail());
+    }
+    let parts = split_on(&s[..end], '.').ok_or_else(fail)?;
     Ok(Datum::array(ArrayValue::one_dim(oids::TEXT, parts.into_iter().map(Datum::from).collect())))
 }
 
@@ -624,6 +659,51 @@ fn bit_shift(a: &[Datum], left: bool) -> Out {
     Ok(bit_datum(out))
 }
 
+fn bit_substring(_: &mut Call<'_>, a: &[Datum]) -> Out {
+    let (from, to) = bounds(a)?;
+    let b = bits(&a[0])?;
+    let skip = usize::try_from(from - 1).unwrap_or(0);
+    let count = usize::try_from(to - from).unwrap_or(0);
+    Ok(bit_datum(b.bits().skip(skip).take(count).collect()))
+}
+
+fn bit_overlay(_: &mut Call<'_>, a: &[Datum]) -> Out {
+    let (s, new, start) = (bits(&a[0])?, bits(&a[1])?, i64::from(a[2].as_i32()?));
+    let len = a.get(3).map_or(Ok(i64::from(new.len)), |n| n.as_i32().map(i64::from))?;
+    if start <= 0 {
+        return Err(negative_length());
+    }
+    if i32::try_from(start + len).is_err() {
+        return Err(super::integer::out_of_range("integer"));
+    }
+    let at = |n: i64| usize::try_from(n).unwrap_or(0);
+    let old: Vec<bool> = s.bits().collect();
+    let head = old.iter().take(at(start - 1)).copied();
+    let tail = old.iter().skip(at(start - 1 + len)).copied();
+    Ok(bit_datum(head.chain(new.bits()).chain(tail).collect()))
+}
+
+fn bit_position(_: &mut Call<'_>, a: &[Datum]) -> Out {
+    let (s, needle): (Vec<bool>, Vec<bool>) = (bits(&a[0])?.bits().collect(), bits(&a[1])?.bits().collect());
+    if s.is_empty() || needle.len() > s.len() {
+        return Ok(Datum::Int4(0));
+    }
+    if needle.is_empty() {
+        return Ok(Datum::Int4(1));
+    }
+    let at = s.windows(needle.len()).position(|w| w == needle);
+    Ok(Datum::Int4(at.map_or(0, |i| i32::try_from(i + 1).unwrap_or(i32::MAX))))
+}
+
+fn bit_index(b: &[bool], n: i32) -> Result<usize, SqlError> {
+    usize::try_from(n).ok().filter(|&i| i < b.len()).ok_or_else(|| {
+        SqlError::new(
+            SqlState::ARRAY_SUBSCRIPT_ERROR,
+            format!("bit index {n} out of valid range (0..{})", i64::try_from(b.len()).unwrap_or(0) - 1),
+        )
+    })
+}
+
 fn text(s: &str) -> Out {
     Ok(Datum::text(s))
 }
@@ -642,7 +722,13 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
     ("bit_length@25", |_, a| Ok(Datum::Int4(i32::try_from(a[0].as_str()?.len() * 8).unwrap_or(i32::MAX)))),
     ("bit_length@17", |_, a| Ok(Datum::Int4(i32::try_from(a[0].as_bytes()?.len() * 8).unwrap_or(i32::MAX)))),
     ("length_in_encoding", |_, a| {
-        only_utf8(a[1].as_str()?, "source")?;
+        let name = a[1].as_str()?;
+        if is_latin1(name) {
+            return Ok(Datum::Int4(i32::try_from(a[0].as_bytes()?.len()).unwrap_or(i32::MAX)));
+        }
+        only_utf8(name, "source").map_err(|_| {
+            SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid encoding name \"{name}\""))
+        })?;
         io::check_text(a[0].as_bytes()?).map(|s| Datum::Int4(length(s)))
     }),
     ("lower", |_, a| Ok(Datum::from(a[0].as_str()?.to_lowercase()))),
@@ -760,6 +846,27 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
     ("bitcat", |_, a| Ok(bit_datum(bits(&a[0])?.bits().chain(bits(&a[1])?.bits()).collect()))),
     ("bitshiftleft", |_, a| bit_shift(a, true)),
     ("bitshiftright", |_, a| bit_shift(a, false)),
+    ("bitsubstr", bit_substring),
+    ("bitsubstr_no_len", bit_substring),
+    ("bitoverlay", bit_overlay),
+    ("bitoverlay_no_len", bit_overlay),
+    ("bitposition", bit_position),
+    ("bitgetbit", |_, a| {
+        let b: Vec<bool> = bits(&a[0])?.bits().collect();
+        let at = bit_index(&b, a[1].as_i32()?)?;
+        Ok(Datum::Int4(i32::from(b[at])))
+    }),
+    ("bitsetbit", |_, a| {
+        let mut b: Vec<bool> = bits(&a[0])?.bits().collect();
+        let at = bit_index(&b, a[1].as_i32()?)?;
+        b[at] = match a[2].as_i32()? {
+            0 => false,
+            1 => true,
+            _ => return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "new bit must be 0 or 1")),
+        };
+        Ok(bit_datum(b))
+    }),
+    ("bit_length@1560", |_, a| Ok(Datum::Int4(i32::try_from(bits(&a[0])?.len).unwrap_or(i32::MAX)))),
     ("bitlength", |_, a| Ok(Datum::Int4(i32::try_from(bits(&a[0])?.len).unwrap_or(i32::MAX)))),
     ("bitoctetlength", |_, a| Ok(Datum::Int4(i32::try_from(bits(&a[0])?.bytes.len()).unwrap_or(i32::MAX)))),
     ("bit_bit_count", |_, a| Ok(Datum::Int8(bits(&a[0])?.bytes.iter().map(|b| i64::from(b.count_ones())).sum()))),

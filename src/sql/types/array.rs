@@ -455,6 +455,13 @@ impl Parser<'_> {
                             c => s.push(c),
                         }
                     }
+                    self.blanks();
+                    match self.peek() {
+                        Some(b'}') => {}
+                        Some(c) if c == self.delimiter => {}
+                        None => return Err(malformed(self.text, "Unexpected end of input.")),
+                        Some(_) => return Err(malformed(self.text, "Unexpected array element.")),
+                    }
                     break;
                 }
                 '"' => return Err(malformed(self.text, "Unexpected array element.")),

@@ -71,12 +71,17 @@ impl BitString {
     }
 }
 
+/// Longest bit string a column can declare.
+pub const MAX_LEN: u32 = 83_886_080;
+
 /// Fits a bit string to `bit(n)` or `varbit(n)`.
 ///
 /// # Errors
 /// `22026`-like length mismatch for implicit fits.
 pub fn fit(b: Arc<BitString>, fixed: bool, typmod: i32, explicit: bool) -> Result<Datum, SqlError> {
-    let Some(limit) = u32::try_from(typmod).ok().filter(|&n| n > 0) else { return Ok(Datum::Bits(b)) };
+    let Some(limit) = u32::try_from(typmod).ok().filter(|n| (1..=MAX_LEN).contains(n)) else {
+        return Ok(Datum::Bits(b));
+    };
     if b.len == limit || (!fixed && b.len < limit) {
         return Ok(Datum::Bits(b));
     }

@@ -1018,6 +1018,7 @@ fn parse_time_fields(text: &str, io: &IoSettings, type_name: &str) -> Result<(i6
     // `0405`, `040506`: a clock without colons stands alone here.
     if let [one] = words.as_slice()
         && one.bytes().all(|c| c.is_ascii_digit() || c == b'.')
+        && one.split('.').next().is_some_and(|w| w.len() > 2)
     {
         return compact_clock(one).map(|t| (t, Fields::default())).map_err(fail);
     }

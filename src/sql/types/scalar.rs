@@ -144,6 +144,10 @@ pub fn fit_bpchar(text: Text, typmod: i32, explicit: bool) -> Result<Text, SqlEr
         }
         return Ok(Text::from(&text[..end]));
     }
+    // A modifier no column can have, from a direct call of the cast function.
+    if limit > 1 << 30 {
+        return Err(SqlError::internal(format!("invalid memory alloc request size {typmod}")));
+    }
     let chars = if text.is_ascii() { text.len() } else { text.chars().count() };
     if chars == limit {
         return Ok(text);
@@ -318,8 +322,13 @@ pub fn parse_tid(text: &str) -> Result<Tid, SqlError> {
 /// # Errors
 /// `22P02`, `22003`.
 pub fn parse_xid8(text: &str) -> Result<Datum, SqlError> {
-    let s = text.trim_matches(is_space);
-    s.parse().map(Datum::Xid8).map_err(|_| bad_syntax("xid8", text))
+    // PostgreSQL 15 takes the leading digits, whatever follows.
+    let s = text.trim_start_matches(is_space);
+    let end = s.find(|c: char| !c.is_ascii_digit()).unwrap_or(s.len());
+    if end == 0 {
+        return Ok(Datum::Xid8(0));
+    }
+    s[..end].parse().map(Datum::Xid8).map_err(|_| bad_syntax("xid8", text))
 }
 
 #[cfg(test)]
