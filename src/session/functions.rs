@@ -198,6 +198,12 @@ impl ExternalFunctions for Functions {
     fn call(&self, session: &mut SessionContext, func: &'static ProcEntry, _types: &CallTypes, args: &[Datum]) -> Result<Option<Datum>, SqlError> {
         let Some(server) = self.server.upgrade() else { return Ok(None) };
         Ok(Some(match func.name {
+            "version" => Datum::text(format!(
+                "PostgreSQL {} on {}-{}, compiled by rustc, 64-bit",
+                super::POSTGRES_VERSION,
+                std::env::consts::ARCH,
+                std::env::consts::OS
+            )),
             "pg_reload_conf" => {
                 if !session.catalog.is_superuser(session.user)? {
                     return Err(denied("permission denied for function pg_reload_conf"));
