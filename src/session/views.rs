@@ -106,47 +106,6 @@ fn stat_activity(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Res
     Ok(())
 }
 
-fn locks(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
-    let Some(services) = server.services_even_if_stopping() else { return Ok(()) };
-    for lock in services.engine.ctx().txns.locks().list() {
-        let mut row = vec![Datum::Null; 16];
-        let (kind, database) = match lock.tag {
-            None => {
-                row[6] = lock.xid.map_or(Datum::Null, |x| xid(x.as_u64()));
-                ("transactionid", None)
-            }
-            Some(LockTag::Relation { db, rel }) => {
-                row[2] = Datum::Oid(rel);
-                ("relation", Some(db))
-            }
-            Some(LockTag::Object { db, class, object }) => {
-                (row[7], row[8], row[9]) = (Datum::Oid(class), Datum::Oid(object), Datum::Int2(0));
-                ("object", Some(db))
-            }
-            Some(LockTag::Tuple { rel, block, offset }) => {
-                row[2] = Datum::Oid(rel.rel);
-                row[3] = Datum::Int4(i32::try_from(block.get()).unwrap_or(i32::MAX));
-                row[4] = Datum::Int2(i16::try_from(offset).unwrap_or(i16::MAX));
-                ("tuple", Some(rel.db))
-            }
-            Some(LockTag::Advisory { db, key1, key2, two_keys }) => {
-                let form = if two_keys { 2 } else { 1 };
-                (row[7], row[8], row[9]) = (Datum::Oid(key1), Datum::Oid(key2), Datum::Int2(form));
-                ("advisory", Some(db))
-            }
-        };
-        row[0] = text(kind);
-        row[1] = database.map_or(Datum::Null, Datum::Oid);
-        row[10] = text(&format!("{}/1", lock.proc.0));
-        row[11] = Datum::Int4(lock.proc.0);
-        row[12] = text(lock.mode.name());
-        row[13] = Datum::Bool(lock.granted);
-        row[14] = Datum::Bool(false);
-        emit(&row)?;
-    }
-    Ok(())
-}
-
 fn labels(list: &[&str]) -> Datum {
     Datum::Array(Arc::new(ArrayValue::one_dim(oids::TEXT, list.iter().map(|l| text(l)).collect())))
 }
