@@ -166,7 +166,7 @@ NOTICE:  00000: index "t2_v" does not exist, skipping
 create table nopk (a int, b int);
 ---
 
-insert into nopk select g, g % 3 from generate_series(1, 9) g;
+insert into nopk select g, case when g = 9 then 1 else g end from generate_series(1, 9) g;
 ---
 
 alter table nopk add primary key (a);
@@ -199,7 +199,7 @@ select * from as_t order by a;
 a|twice
 1|2
 2|4
-3|0
+3|6
 (3 rows)
 
 create sequence s start 10 increment 5;
@@ -233,15 +233,15 @@ ERROR:  428C9: cannot insert a non-DEFAULT value into column "ident"
 DETAIL:  Column "ident" is an identity column defined as GENERATED ALWAYS.
 HINT:  Use OVERRIDING SYSTEM VALUE to override.
 
-create view v as select a, b from nopk where b = 1;
+create view v as select a, b from nopk where b < 3;
 ---
 
 select * from v order by a;
 ---
 a|b
 1|1
-4|1
-7|1
+2|2
+9|1
 (3 rows)
 
 \d v
@@ -251,16 +251,15 @@ Column|Type|Collation|Nullable|Default
 a|integer|||
 b|integer|||
 
-create or replace view v as select a, b, a + b as c from nopk where b = 2;
+create or replace view v as select a, b, a + b as c from nopk where b in (2, 5);
 ---
 
 select * from v order by a;
 ---
 a|b|c
 2|2|4
-5|2|7
-8|2|10
-(3 rows)
+5|5|10
+(2 rows)
 
 drop table nopk;
 ---

@@ -22,7 +22,7 @@ impl Oracle {
         if is_root() {
             run(Command::new("chown").arg("postgres:").arg(oracle.home.path()));
         }
-        run(oracle.tool("initdb").args(["-U", "postgres", "-A", "trust", "-N", "--locale=C", "-E", "UTF8", "-D"]).arg(oracle.data()));
+        run(oracle.tool("initdb").args(["-U", "postgres", "-A", "trust", "-N", "--locale=C.UTF-8", "-E", "UTF8", "-D"]).arg(oracle.data()));
         let settings = format!(
             "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nfsync = off\nautovacuum = off\njit = off\n{conf}\n",
             oracle.port,
