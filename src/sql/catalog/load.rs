@@ -13,7 +13,7 @@ use super::schema::{
     pg_sequence, pg_statistic,
 };
 use crate::access::Tid;
-use crate::sql::types::{ColDesc, Datum, IoSettings, TupleDesc, text_in};
+use crate::sql::types::{ColDesc, Datum, IoSettings, Repr, TupleDesc, text_in};
 use crate::sqlstate::{SqlError, SqlState};
 
 /// Separates the expressions of one index in `pg_index.indexprs`.
@@ -368,12 +368,11 @@ pub(super) fn tuple_desc(columns: &[Column]) -> Result<Arc<TupleDesc>, SqlError>
     let mut cols = Vec::with_capacity(columns.len());
     for c in columns {
         let missing = c.missing.as_ref().map(|text| text_in(c.type_oid, c.typmod, text, &io)).transpose()?;
-        cols.push(ColDesc {
-            not_null: c.not_null,
-            dropped: c.dropped,
-            missing,
-            ..ColDesc::new(&c.name, c.type_oid, c.typmod)
-        });
+        let mut desc = ColDesc { not_null: c.not_null, dropped: c.dropped, missing, ..ColDesc::new(&c.name, c.type_oid, c.typmod) };
+        if c.dropped {
+            desc.repr = Repr::of_length(c.len);
+        }
+        cols.push(desc);
     }
     Ok(Arc::new(TupleDesc::new(cols)))
 }

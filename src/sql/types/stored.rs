@@ -55,6 +55,23 @@ pub enum Repr {
 }
 
 impl Repr {
+    /// A representation that takes as many bytes as that of a type of this length (`attlen`): what is left to know of a dropped column.
+    ///
+    /// Of the two types of length 6 a table can hold, `macaddr` is meant; nobody drops a column of type `tid`.
+    pub fn of_length(len: i16) -> Self {
+        match len {
+            1 => Self::Bool,
+            2 => Self::Int2,
+            4 => Self::Int4,
+            6 => Self::MacAddr,
+            8 => Self::Int8,
+            12 => Self::TimeTz,
+            16 => Self::Uuid,
+            // Strings of any length; a name, of length 64, is kept as one too.
+            _ => Self::Text,
+        }
+    }
+
     /// The representation of a built-in type. Types made by users are rows unless the catalog says otherwise.
     pub fn of(type_oid: Oid) -> Self {
         match type_oid {
