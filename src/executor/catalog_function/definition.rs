@@ -6,7 +6,8 @@ use pg_query::NodeEnum;
 
 use crate::executor::SessionContext;
 use crate::executor::ddl::expression::parse_text;
-use crate::sql::catalog::compiled::{DEFAULT_COLLATION, collation_name};
+use crate::executor::ddl::view::stored_text;
+use crate::sql::catalog::compiled::collation_name;
 use crate::sql::catalog::load::{CatalogReader, EXPRESSION_SEPARATOR, by};
 use crate::sql::catalog::names::{quote_identifier, quote_qualified, split_identifiers};
 use crate::sql::catalog::relation::{
@@ -41,7 +42,10 @@ pub(super) fn call(
         "pg_get_constraintdef_ext" => text(constraint_definition(ctx, args[0].as_oid()?, pretty())?),
         "pg_get_viewdef" | "pg_get_viewdef_ext" | "pg_get_viewdef_wrap" => {
             let relation = ctx.catalog.relation(args[0].as_oid()?)?;
-            text(relation.as_deref().and_then(view_definition))
+            match relation {
+                Some(relation) => text(view_definition(ctx, &relation)?),
+                None => text(None),
+            }
         }
         "pg_get_viewdef_name" | "pg_get_viewdef_name_ext" => {
             let parts = split_identifiers(args[0].as_str()?, '.').unwrap_or_default();
@@ -51,7 +55,7 @@ pub(super) fn call(
                 _ => return Ok(Some(Datum::Null)),
             };
             let relation = ctx.catalog.open_relation(schema, name)?;
-            text(view_definition(&relation))
+            text(view_definition(ctx, &relation)?)
         }
         "pg_get_ruledef" | "pg_get_ruledef_ext" | "pg_get_triggerdef" | "pg_get_triggerdef_ext" | "pg_get_partkeydef"
         | "pg_get_partition_constraintdef" | "pg_get_statisticsobjdef" | "pg_get_statisticsobjdef_columns"
@@ -293,12 +297,44 @@ fn key_definition(
     Ok(out)
 }
 
-fn view_definition(relation: &Relation) -> Option<String> {
-    match (&relation.source, relation.kind) {
-        (Source::View(text), _) => Some(format!(" {text};")),
-        (Source::Virtual(_), RelKind::View) => Some(" SELECT * FROM (made by the server);".to_owned()),
-        _ => None,
+/// A view's query with relations by name; nothing for views that the server makes up.
+fn view_definition(ctx: &mut SessionContext, relation: &Relation) -> Result<Option<String>, SqlError> {
+    let text = match (&relation.source, relation.kind) {
+        (Source::View(text), _) => text.clone(),
+        (_, RelKind::MatView) => match stored_text(ctx, relation)? {
+            Some(text) => text,
+            None => return Ok(None),
+        },
+        _ => return Ok(None),
+    };
+    let text = show_stored_relations(ctx, &text)?;
+    Ok(Some(format!(" {};", show_relations(ctx, &text)?)))
+}
+
+/// Replaces `pg_catalog."#16384" t` by the relation's name, with the alias only if it is another.
+fn show_stored_relations(ctx: &SessionContext, stored: &str) -> Result<String, SqlError> {
+    const MARK: &str = "pg_catalog.\"#";
+    let mut out = String::new();
+    let mut rest = stored;
+    while let Some(at) = rest.find(MARK) {
+        let after = &rest[at + MARK.len()..];
+        let Some((digits, tail)) = after.split_once('"') else { break };
+        let found = digits.parse::<Oid>().ok().map(|oid| ctx.catalog.name_of(ObjectKind::Relation, oid)).transpose()?;
+        let Some((schema, name)) = found.flatten() else {
+            out.push_str(&rest[..at + MARK.len()]);
+            rest = after;
+            continue;
+        };
+        out.push_str(&rest[..at]);
+        out.push_str(&quote_qualified(schema.as_deref(), &name));
+        let alias = format!(" {}", quote_identifier(&name));
+        rest = match tail.strip_prefix(&alias) {
+            Some(next) if !next.starts_with(|c: char| c.is_alphanumeric() || c == '_') => next,
+            _ => tail,
+        };
     }
+    out.push_str(rest);
+    Ok(out)
 }
 
 /// A function's arguments as `\df` shows them. PostgreSQL: `print_function_arguments`.

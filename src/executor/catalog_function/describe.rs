@@ -3,12 +3,12 @@
 use crate::executor::SessionContext;
 use crate::executor::ddl::drop;
 use crate::sql::catalog::load::{CatalogReader, by};
-use crate::sql::catalog::names::{quote_identifier, quote_qualified, split_identifiers};
+use crate::sql::catalog::names::{quote_qualified, split_identifiers};
 use crate::sql::catalog::relation::{GLOBAL_TABLESPACE, RelKind};
 use crate::sql::catalog::rows::ObjectAddress;
 use crate::sql::catalog::schema::{CATALOGS, pg_class, pg_depend, pg_description, pg_shdescription, pg_tablespace};
 use crate::sql::functions::{CallTypes, ProcEntry};
-use crate::sql::types::{ArrayValue, Datum, Oid, format_type, oids, registry::type_by_oid};
+use crate::sql::types::{Datum, Oid, format_type, registry::type_by_oid};
 use crate::sqlstate::{SqlError, SqlState};
 
 /// Encodings by their number. PostgreSQL: common/encnames.c.
@@ -197,11 +197,6 @@ fn index_column_property(ctx: &mut SessionContext, args: &[Datum]) -> Result<Dat
         _ => return Ok(Datum::Null),
     };
     Ok(if key { Datum::Bool(answer) } else { Datum::Null })
-}
-
-/// A `text[]` of quoted names.
-pub(super) fn name_list(names: &[&str]) -> Datum {
-    Datum::array(ArrayValue::one_dim(oids::TEXT, names.iter().map(|n| Datum::text(quote_identifier(n))).collect()))
 }
 
 /// True for the tablespace of shared catalogs.

@@ -11,7 +11,6 @@ mod size;
 mod snapshot;
 mod visible;
 
-pub(crate) use definition::expression_text;
 pub use sequence::SequenceCache;
 
 use crate::executor::SessionContext;

@@ -17,7 +17,7 @@ use crate::sql::catalog::names::truncate;
 use crate::sql::catalog::relation::{Column, Identity, RelKind, Relation};
 use crate::sql::catalog::rows::{self, DependKind, ObjectAddress};
 use crate::sql::catalog::schema::{
-    pg_attrdef, pg_attribute, pg_authid, pg_class, pg_constraint, pg_depend, pg_shdepend, pg_statistic,
+    pg_attrdef, pg_attribute, pg_authid, pg_class, pg_constraint, pg_depend, pg_rewrite, pg_shdepend, pg_statistic,
 };
 use crate::sql::types::{Datum, IoSettings, Oid, TupleDesc, row, text_out};
 use crate::sqlstate::{SqlError, SqlState};
@@ -147,6 +147,7 @@ fn run_command(ctx: &mut SessionContext, oid: Oid, command: &AlterTableCmd, sour
         AlterTableType::AtSetRelOptions | AlterTableType::AtResetRelOptions => rel_options(ctx, &relation, command),
         AlterTableType::AtAddIdentity => add_identity(ctx, &relation, command),
         AlterTableType::AtDropIdentity => drop_identity(ctx, &relation, command),
+        AlterTableType::AtSetIdentity => set_identity(ctx, &relation, command),
         AlterTableType::AtDropExpression => drop_expression(ctx, &relation, command),
         AlterTableType::AtSetLogged | AlterTableType::AtSetUnLogged => {
             let letter = if command.subtype() == AlterTableType::AtSetLogged { b'p' } else { b'u' };
@@ -534,13 +535,10 @@ fn alter_type(
     let old = relation.column(name).ok_or_else(|| undefined_column(relation, name))?.clone();
     let changed = ColumnDef { colname: name.to_owned(), constraints: Vec::new(), raw_default: None, ..(**def).clone() };
     let new: Column = table::column(ctx, &changed, source, &mut Vec::<NewConstraint>::new())?.column;
-    if old.generated || relation.columns.iter().any(|c| c.generated) {
-        return Err(SqlError::unsupported("changing the type of a column in a table with generated columns"));
+    if old.generated {
+        return Err(SqlError::unsupported("changing the type of a generated column"));
     }
-    let used_by_expression = relation.indexes.iter().any(|i| i.predicate.is_some() || i.columns.iter().any(|c| c.attnum == 0));
-    if used_by_expression {
-        return Err(SqlError::unsupported("changing column types of a table with expression or partial indexes"));
-    }
+    refuse_dependents(ctx, relation, &old)?;
     // The conversion: USING, or an assignment cast of the old value.
     let front_end = ctx.front_end;
     let target = Some((new.type_oid, new.typmod));
@@ -608,6 +606,43 @@ fn alter_type(
         let target = Some((crate::sql::types::oids::BOOL, -1));
         let expr = front_end.table_expression_text(ctx, &check.expression, Some(&now), target, "check constraints")?;
         constraint::validate_check(ctx, &now, &check.name, &expr)?;
+    }
+    Ok(())
+}
+
+/// Refuses to change the type of a column that expressions use whose own types may follow from it.
+fn refuse_dependents(ctx: &mut SessionContext, relation: &Arc<Relation>, column: &Column) -> Result<(), SqlError> {
+    let front_end = ctx.front_end;
+    let refuse = |what: &str, detail: String| {
+        let message = format!("cannot alter type of a column used by {what}");
+        Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message).detail(detail))
+    };
+    for c in relation.columns.iter().filter(|c| c.generated && !c.dropped) {
+        let Some(text) = &c.default else { continue };
+        let what = "column generation expressions";
+        let expr = front_end.table_expression_text(ctx, text, Some(relation), None, what)?;
+        if expr.columns.contains(&column.attnum) {
+            let detail = format!("Column \"{}\" is used by generated column \"{}\".", column.name, c.name);
+            return refuse("a generated column", detail);
+        }
+    }
+    for found in &relation.indexes {
+        let (expressions, predicate) = index::bind_expressions(ctx, relation, found)?;
+        if expressions.iter().chain(&predicate).any(|e| e.columns.contains(&column.attnum)) {
+            return Err(SqlError::unsupported("changing the type of a column that an index expression or predicate uses"));
+        }
+    }
+    let key = [Datum::Oid(pg_class::ID), Datum::Oid(relation.oid), Datum::Int4(i32::from(column.attnum))];
+    for row in ctx.catalog_reader()?.rows(&pg_depend::DEF, by::DEPEND_REFERENCED, &key)? {
+        let object = ObjectAddress {
+            class: row.oid(pg_depend::classid)?,
+            object: row.oid(pg_depend::objid)?,
+            sub: row.int4(pg_depend::objsubid)?,
+        };
+        if object.class == pg_rewrite::ID {
+            let detail = format!("{} depends on column \"{}\"", drop::describe(ctx, object)?, column.name);
+            return refuse("a view or rule", detail);
+        }
     }
     Ok(())
 }
@@ -731,8 +766,39 @@ fn drop_expression(ctx: &mut SessionContext, relation: &Relation, command: &Alte
     table::update_attribute(ctx, relation.oid, column.attnum, &[(pg_attribute::attgenerated, Datum::Char(0))])
 }
 
-/// Applies ALTER COLUMN ... SET GENERATED / RESTART to the sequence behind an identity column.
-pub(crate) fn alter_identity(ctx: &mut SessionContext, sequence: Oid, spec: &SequenceSpec) -> Result<(), SqlError> {
-    let relation = ctx.reopen(sequence)?;
-    sequence::change(ctx, &relation, spec)
+/// ALTER COLUMN ... SET GENERATED, SET INCREMENT, RESTART: changes the column, or the sequence behind it.
+fn set_identity(ctx: &mut SessionContext, relation: &Relation, command: &AlterTableCmd) -> Result<(), SqlError> {
+    let name = command.name.as_str();
+    let column = relation.column(name).ok_or_else(|| undefined_column(relation, name))?.clone();
+    if column.identity.is_none() {
+        let message = format!("column \"{name}\" of relation \"{}\" is not an identity column", relation.name);
+        return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
+    }
+    let list = command.def.as_deref().map(nodes::items).unwrap_or_default();
+    let mut rest = Vec::new();
+    for node in list {
+        let generated = nodes::options(std::slice::from_ref(node)).find(|o| o.defname == "generated");
+        match generated {
+            Some(option) => {
+                let always = nodes::option_int(option).is_ok_and(|n| n == i64::from(b'a'))
+                    || nodes::option_text(option).is_some_and(|t| t == "a");
+                let letter = if always { b'a' } else { b'd' };
+                let change = [(pg_attribute::attidentity, Datum::Char(letter))];
+                table::update_attribute(ctx, relation.oid, column.attnum, &change)?;
+            }
+            None => rest.push(node.clone()),
+        }
+    }
+    if rest.is_empty() {
+        return Ok(());
+    }
+    let spec = SequenceSpec::parse(ctx, &rest, None)?;
+    let key = [Datum::Oid(pg_class::ID), Datum::Oid(relation.oid), Datum::Int4(i32::from(column.attnum))];
+    for row in ctx.catalog_reader()?.rows(&pg_depend::DEF, by::DEPEND_REFERENCED, &key)? {
+        if row.oid(pg_depend::classid)? == pg_class::ID && row.char(pg_depend::deptype)? == b'i' {
+            let sequence = ctx.reopen(row.oid(pg_depend::objid)?)?;
+            sequence::change(ctx, &sequence, &spec)?;
+        }
+    }
+    Ok(())
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use pg_query::NodeEnum;
 use pg_query::protobuf::{self, ConstrType, Node};
 
 use super::index::{self, NewIndex, NewIndexColumn};
@@ -536,9 +535,4 @@ pub(crate) fn set_not_null(ctx: &mut SessionContext, relation: &Relation, attnum
         table::update_attribute(ctx, relation.oid, attnum, &[(pg_attribute::attnotnull, Datum::Bool(true))])?;
     }
     Ok(())
-}
-
-/// True if the node is a constraint of this kind; used where a column's own constraints are looked through.
-pub(crate) fn is_constraint(node: &Node, kind: ConstrType) -> bool {
-    matches!(&node.node, Some(NodeEnum::Constraint(c)) if c.contype() == kind)
 }

@@ -2,12 +2,9 @@
 //!
 //! PostgreSQL: catalog/dependency.c.
 
-use std::sync::Arc;
-
-use pg_query::NodeEnum;
 use pg_query::protobuf::{DropBehavior, DropStmt, Node, ObjectType};
 
-use super::{nodes, table};
+use super::nodes;
 use crate::executor::SessionContext;
 use crate::sql::catalog::load::{CatalogReader, CatalogRow, by};
 use crate::sql::catalog::names::{quote_identifier, quote_qualified};
@@ -461,15 +458,4 @@ pub(crate) fn empty_namespace(ctx: &mut SessionContext, namespace: Oid) -> Resul
         remove(ctx, item.object)?;
     }
     Ok(())
-}
-
-/// The relation behind a name, if it is of a kind with columns.
-pub(crate) fn table_of(ctx: &mut SessionContext, node: &Node) -> Result<Option<Arc<Relation>>, SqlError> {
-    let Some(NodeEnum::RangeVar(range)) = &node.node else { return Ok(None) };
-    let (schema, name) = nodes::names(range);
-    let found = ctx.catalog.find_relation(schema, name)?;
-    if let Some(relation) = &found {
-        table::require_table(relation)?;
-    }
-    Ok(found)
 }

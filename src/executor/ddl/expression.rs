@@ -11,7 +11,7 @@ use crate::executor::SessionContext;
 use crate::executor::front_end::TableExpr;
 use crate::sql::catalog::names::split_identifiers;
 use crate::sql::catalog::relation::Relation;
-use crate::sql::types::Oid;
+use crate::sql::types::{Oid, format_type};
 use crate::sqlstate::SqlError;
 
 /// An expression as checked and as stored.
@@ -37,7 +37,13 @@ pub(crate) fn store(
     fix_names(ctx, &mut node, &mut relations)?;
     let front_end = ctx.front_end;
     let expr = front_end.table_expression(ctx, &node, relation, target, what)?;
-    let text = front_end.deparse(&node)?;
+    let mut text = front_end.deparse(&node)?;
+    // A bare string means a value of the target's type; say which, as it is bound anew wherever it is used.
+    if let (Some(NodeEnum::AConst(constant)), Some((type_oid, _))) = (&node.node, target)
+        && matches!(constant.val, Some(a_const::Val::Sval(_)))
+    {
+        text = format!("{text}::{}", format_type(type_oid, -1));
+    }
     Ok(Stored { expr, text, relations })
 }
 

@@ -175,7 +175,7 @@ fn renamed(ctx: &SessionContext, text: &str, old: &str, new: &str) -> Result<Str
 }
 
 fn rename_in(node: &mut Node, old: &str, new: &str) {
-    let mut each = |list: &mut [Node]| list.iter_mut().for_each(|n| rename_in(n, old, new));
+    let each = |list: &mut [Node]| list.iter_mut().for_each(|n| rename_in(n, old, new));
     #[expect(clippy::wildcard_enum_match_arm, reason = "leaves, and nodes such expressions do not have")]
     match &mut node.node {
         Some(NodeEnum::ColumnRef(column)) => {

@@ -6,7 +6,8 @@ use afterimage_wal::{Oid, RelId};
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 
-use super::compiled;
+use super::compiled::{self, FnTable};
+use super::statistics;
 use super::relation::{
     BOOTSTRAP_ROLE, Column, Constraint, ConstraintKind, DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, Index, IndexColumn,
     PG_CATALOG_NAMESPACE, Persistence, RelKind, Relation, Source,
@@ -102,7 +103,8 @@ impl Providers {
             add(def.oid, def.name, compiled::provider(def.oid).map(|p| Arc::new(p) as Arc<dyn VirtualTable>));
         }
         for view in views().iter().filter(|v| v.body.is_none()) {
-            add(view.oid, view.name, None);
+            let own = (view.name == "pg_stats").then(|| Arc::new(FnTable(statistics::stats)) as Arc<dyn VirtualTable>);
+            add(view.oid, view.name, own);
         }
         Self { slots, by_name }
     }

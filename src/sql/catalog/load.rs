@@ -338,6 +338,15 @@ fn columns(reader: &dyn CatalogReader, relation: Oid) -> Result<Vec<Column>, Sql
             true => row.list(pg_attribute::attmissingval)?.first().map(|d| d.as_str().map(Arc::from)).transpose()?,
             false => None,
         };
+        let identity = match row.char(pg_attribute::attidentity)? {
+            b'a' => Some(Identity::Always),
+            b'd' => Some(Identity::ByDefault),
+            _ => None,
+        };
+        let default = match (identity, default) {
+            (Some(_), _) => identity_default(reader, relation, attnum)?,
+            (None, default) => default.map(|d| d.str(pg_attrdef::adbin).map(Arc::from)).transpose()?,
+        };
         columns.push(Column {
             attnum,
             name: Arc::from(row.str(pg_attribute::attname)?),
@@ -345,13 +354,9 @@ fn columns(reader: &dyn CatalogReader, relation: Oid) -> Result<Vec<Column>, Sql
             typmod: row.int4(pg_attribute::atttypmod)?,
             not_null: row.bool(pg_attribute::attnotnull)?,
             dropped: row.bool(pg_attribute::attisdropped)?,
-            default: default.map(|d| d.str(pg_attrdef::adbin).map(Arc::from)).transpose()?,
+            default,
             generated: row.char(pg_attribute::attgenerated)? == b's',
-            identity: match row.char(pg_attribute::attidentity)? {
-                b'a' => Some(Identity::Always),
-                b'd' => Some(Identity::ByDefault),
-                _ => None,
-            },
+            identity,
             missing,
             collation: row.oid(pg_attribute::attcollation)?,
             len: row.int2(pg_attribute::attlen)?,
@@ -359,6 +364,17 @@ fn columns(reader: &dyn CatalogReader, relation: Oid) -> Result<Vec<Column>, Sql
         });
     }
     Ok(columns)
+}
+
+/// An identity column takes its values from the sequence that is part of it.
+fn identity_default(reader: &dyn CatalogReader, relation: Oid, attnum: i16) -> Result<Option<Arc<str>>, SqlError> {
+    let key = [Datum::Oid(pg_class::ID), Datum::Oid(relation), Datum::Int4(i32::from(attnum))];
+    for row in reader.rows(&pg_depend::DEF, by::DEPEND_REFERENCED, &key)? {
+        if row.oid(pg_depend::classid)? == pg_class::ID && row.char(pg_depend::deptype)? == b'i' {
+            return Ok(Some(Arc::from(format!("nextval('{}'::regclass)", row.oid(pg_depend::objid)?))));
+        }
+    }
+    Ok(None)
 }
 
 /// The tuple descriptor of a relation's columns, dropped ones included.

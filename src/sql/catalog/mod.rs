@@ -19,6 +19,7 @@ pub mod relation;
 pub mod rows;
 pub mod schema;
 pub mod shared;
+mod statistics;
 pub mod tables;
 pub mod virtual_table;
 
