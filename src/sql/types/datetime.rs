@@ -527,7 +527,8 @@ fn tokens(text: &str) -> Result<Vec<&str>, Problem> {
                     let next_alpha = b.get(i + 1).is_some_and(u8::is_ascii_alphabetic);
                     let next_digit = b.get(i + 1).is_some_and(u8::is_ascii_digit);
                     // `0530-08`: a clock without colons and a zone; `20240131-08` likewise.
-                    if (next_digit || next_alpha) && !(sep == b'-' && first_end - start > 4 && first_end - start != 7) {
+                    let long = sep == b'-' && first_end - start > 4 && first_end - start != 7 && !is_long_year(&b[i..]);
+                    if (next_digit || next_alpha) && !long {
                         i += 1;
                         while i < b.len()
                             && (b[i].is_ascii_alphanumeric() || b[i] == sep)
@@ -574,6 +575,14 @@ fn tokens(text: &str) -> Result<Vec<&str>, Problem> {
         }
     }
     Ok(out)
+}
+
+/// Does `-mm-dd` follow, so that the digits before it are a year of more than four?
+fn is_long_year(b: &[u8]) -> bool {
+    let digits = |b: &[u8]| b.iter().take_while(|c| c.is_ascii_digit()).count();
+    let Some(rest) = b.strip_prefix(b"-") else { return false };
+    let month = digits(rest);
+    (1..=2).contains(&month) && rest.get(month) == Some(&b'-') && digits(&rest[month + 1..]) > 0
 }
 
 /// A date with separators: `2024-01-31`, `1/31/2024`, `31-Jan-2024`, `31.1.2024`.
@@ -636,7 +645,7 @@ fn check_date(year: i64, month: i64, day: i64, _explicit: bool) -> Result<Ymd, P
 }
 
 /// Reads the words of a literal.
-fn parse_fields(text: &str, io: &IoSettings) -> Result<Fields, Problem> {
+fn parse_fields(text: &str, time_only: bool, io: &IoSettings) -> Result<Fields, Problem> {
     let mut f = Fields::default();
     let mut bc = false;
     let mut pm: Option<bool> = None;
@@ -655,10 +664,6 @@ fn parse_fields(text: &str, io: &IoSettings) -> Result<Fields, Problem> {
             let body: String = w.chars().filter(|c| !is_space(*c)).collect();
             if body.eq_ignore_ascii_case("-infinity") || body.eq_ignore_ascii_case("-inf") {
                 f.special = Some(Special::NegInfinity);
-                continue;
-            }
-            if body.eq_ignore_ascii_case("+infinity") || body.eq_ignore_ascii_case("+inf") {
-                f.special = Some(Special::Infinity);
                 continue;
             }
             if f.zone.is_some() && !matches!(f.zone, Some(Zone::Fixed(0))) {
@@ -739,7 +744,7 @@ fn parse_fields(text: &str, io: &IoSettings) -> Result<Fields, Problem> {
                 } else if w.contains('/') || w.contains(['+', '-']) || w.len() > 2 {
                     match time_zone(w) {
                         Ok(z) => f.zone = Some(Zone::Named(z)),
-                        Err(_) if w.contains('/') => return Err(Problem::UnknownZone(w.to_owned())),
+                        Err(_) if w.contains('/') => return Err(Problem::UnknownZone(lower)),
                         Err(_) => return Err(Problem::Syntax),
                     }
                 } else {
@@ -748,7 +753,7 @@ fn parse_fields(text: &str, io: &IoSettings) -> Result<Fields, Problem> {
             }
         }
     }
-    take_numbers(&mut f, &numbers, month_word, io)?;
+    take_numbers(&mut f, &numbers, month_word, time_only, bc, io)?;
     if let Some(pm) = pm {
         let t = f.time.ok_or(Problem::Syntax)?;
         let h = t / HOUR;
@@ -791,7 +796,14 @@ fn compact_clock(s: &str) -> Result<i64, Problem> {
 }
 
 /// Gives plain numbers their meaning: `Jan 31 2024`, `20240131`, `20240131 103000`.
-fn take_numbers(f: &mut Fields, numbers: &[&str], month: Option<u32>, io: &IoSettings) -> Result<(), Problem> {
+fn take_numbers(
+    f: &mut Fields,
+    numbers: &[&str],
+    month: Option<u32>,
+    time_only: bool,
+    bc: bool,
+    io: &IoSettings,
+) -> Result<(), Problem> {
     let parse = |s: &str| s.parse::<i64>().map_err(|_| Problem::Syntax);
     if let Some(m) = month {
         if f.date.is_some() {
@@ -802,16 +814,26 @@ fn take_numbers(f: &mut Fields, numbers: &[&str], month: Option<u32>, io: &IoSet
             [a, b] => (*b, *a),
             _ => return Err(Problem::Syntax),
         };
-        let year = if y.len() > 2 { parse(y)? } else { full_year(parse(y)?) };
+        let year = if y.len() > 2 || bc { parse(y)? } else { full_year(parse(y)?) };
         f.date = Some(check_date(year, i64::from(m), parse(d)?, y.len() > 2)?);
         return Ok(());
     }
     let mut rest = numbers;
     if f.date.is_none()
+        && !time_only
         && let [first, tail @ ..] = rest
     {
         let whole = first.split('.').next().unwrap_or(first);
         match whole.len() {
+            // Year and day of the year.
+            4 if first.len() == 8 && first.as_bytes()[4] == b'.' => {
+                let (year, of_year) = (parse(whole)?, parse(&first[5..])?);
+                if of_year < 1 || of_year > 365 + i64::from(is_leap(year)) {
+                    return Err(Problem::Range);
+                }
+                f.date = Some(ymd_from_days(days_from_ymd(year, 1, 1) + of_year - 1));
+                rest = tail;
+            }
             8 => {
                 let v = parse(whole)?;
                 f.date = Some(check_date(v / 10_000, v / 100 % 100, v % 100, true)?);
@@ -900,7 +922,7 @@ pub fn parse_timestamp(text: &str, io: &IoSettings) -> Result<i64, SqlError> {
         return Ok(days * DAY + micros);
     }
     let fail = |p| problem(p, "timestamp", text);
-    let f = parse_fields(text, io).map_err(fail)?;
+    let f = parse_fields(text, false, io).map_err(fail)?;
     if let Some(special) = f.special {
         return match special {
             Special::Infinity => Ok(i64::MAX),
@@ -945,7 +967,7 @@ pub fn parse_timestamptz(text: &str, io: &IoSettings) -> Result<i64, SqlError> {
         return to_utc(days * DAY + micros, &io.time_zone);
     }
     let fail = |p| problem(p, "timestamp with time zone", text);
-    let f = parse_fields(text, io).map_err(fail)?;
+    let f = parse_fields(text, false, io).map_err(fail)?;
     let local = match f.special {
         Some(Special::Infinity) => return Ok(i64::MAX),
         Some(Special::NegInfinity) => return Ok(i64::MIN),
@@ -972,7 +994,7 @@ pub fn parse_date(text: &str, io: &IoSettings) -> Result<i32, SqlError> {
     let days = if let Some((days, _)) = parse_iso(text) {
         days
     } else {
-        let f = parse_fields(text, io).map_err(fail)?;
+        let f = parse_fields(text, false, io).map_err(fail)?;
         match f.special {
             Some(Special::Infinity) => return Ok(i32::MAX),
             Some(Special::NegInfinity) => return Ok(i32::MIN),
@@ -1022,7 +1044,7 @@ fn parse_time_fields(text: &str, io: &IoSettings, type_name: &str) -> Result<(i6
     {
         return compact_clock(one).map(|t| (t, Fields::default())).map_err(fail);
     }
-    let f = parse_fields(text, io).map_err(fail)?;
+    let f = parse_fields(text, true, io).map_err(fail)?;
     match (f.time, f.special) {
         (_, Some(Special::Now)) => {
             let (_, t) = split(to_local(io.now, &io.time_zone));

@@ -49,6 +49,11 @@ pub fn typmod_name(typmod: i32) -> String {
     if precision == FULL_PRECISION { format!("interval{fields}") } else { format!("interval{fields}({precision})") }
 }
 
+/// The field mask of words such as `day to second`.
+pub fn range_by_name(words: &str) -> Option<i32> {
+    (1..=FULL_RANGE).find(|&r| range_name(r).is_some_and(|n| !n.is_empty() && n.trim_start() == words))
+}
+
 /// `intervaltypmodin`: the field mask, and the precision.
 ///
 /// # Errors
@@ -115,6 +120,9 @@ impl Sum {
     fn add(&mut self, unit: Unit, n: Number) -> Result<(), Problem> {
         let whole = i128::from(n.whole);
         let f = n.fraction;
+        if !matches!(unit, Unit::Micros(_)) && i32::try_from(n.whole).is_err() {
+            return Err(Problem::Range);
+        }
         match unit {
             Unit::Micros(size) => {
                 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "below one unit")]
@@ -308,6 +316,7 @@ fn parse_words(text: &str, range: i32, io: &IoSettings) -> Result<Sum, Problem> 
         return Err(Problem::Syntax);
     }
     let mut sum = Sum::default();
+    let mut seen = Vec::new();
     let mut ago = false;
     // SQL style: one leading minus and no other sign negates everything.
     let leading_minus = io.interval_style == IntervalStyle::SqlStandard
@@ -371,8 +380,18 @@ fn parse_words(text: &str, range: i32, io: &IoSettings) -> Result<Sum, Problem> 
                 r if r != FULL_RANGE && r & MINUTE_BIT != 0 && r & SECOND_BIT == 0 => Unit::Micros(MINUTE),
                 _ => Unit::Micros(SECOND),
             },
-            None => Unit::Days(1),
+            None => return Err(Problem::Syntax),
         };
+        // A unit may be given once.
+        let kind = match u {
+            Unit::Months(size) => (0, i64::from(size)),
+            Unit::Days(size) => (1, i64::from(size)),
+            Unit::Micros(size) => (2, size),
+        };
+        if seen.contains(&kind) {
+            return Err(Problem::Syntax);
+        }
+        seen.push(kind);
         sum.add(u, n)?;
     }
     if ago {

@@ -260,6 +260,15 @@ fn parse_element(body: &str, whole: &str, io: &IoSettings) -> Result<(Oid, i32),
             oids::BIT
         }
         "bit varying" => oids::VARBIT,
+        "interval" if !args.is_empty() => {
+            args.insert(0, 0x7FFF);
+            oids::INTERVAL
+        }
+        s if s.strip_prefix("interval ").is_some_and(|w| super::interval::range_by_name(w).is_some()) => {
+            let range = super::interval::range_by_name(&s[9..]).unwrap_or(0x7FFF);
+            args.insert(0, range);
+            oids::INTERVAL
+        }
         "time" | "time without time zone" => oids::TIME,
         "time with time zone" => oids::TIMETZ,
         "timestamp" | "timestamp without time zone" => oids::TIMESTAMP,
