@@ -28,10 +28,10 @@ fn writers_of_a_row_wait_and_look_again() {
     let node = Node::start_new("locks", "");
     block_on(async {
         let (a, b, watch) = (fresh(&node).await, connect(&node).await, connect(&node).await);
-        // READ COMMITTED: the waiter sees what the other committed, and its condition is checked again.
+        // READ COMMITTED: the waiter sees what the other committed, and its condition is checked again on that.
         text(&a, "begin; update t set v = v + 1 where id = 1").await;
         let waiting = tokio::spawn(async move {
-            let n = b.execute("update t set v = v * 2 where id = 1 and v = 11", &[]).await.expect("the update goes on");
+            let n = b.execute("update t set v = v * 2 where id = 1 and v < 12", &[]).await.expect("the update goes on");
             (b, n)
         });
         until_waiting(&watch).await;
@@ -178,7 +178,8 @@ fn snapshots_stay_as_they_were() {
     block_on(async {
         let (a, b) = (fresh(&node).await, connect(&node).await);
         text(&b, "begin isolation level repeatable read; select sum(v) from t").await;
-        text(&a, "update t set v = 0; insert into t values (6, 1); delete from t where id = 1; vacuum t").await;
+        text(&a, "update t set v = 0; insert into t values (6, 1); delete from t where id = 1").await;
+        text(&a, "vacuum t").await;
         assert_eq!(text(&b, "select count(*), sum(v) from t").await, "5|150");
         assert_eq!(text(&b, "select v from t where id = 1").await, "10");
         text(&b, "commit").await;
