@@ -604,11 +604,11 @@ fn make_interval(_: &mut Call<'_>, a: &[Datum]) -> Out {
         return Err(interval_out_of_range());
     }
     #[expect(clippy::cast_possible_truncation, reason = "range checked")]
-    let micros = n(4)? * HOUR + n(5)? * MINUTE + (secs * 1e6).round() as i64;
+    let micros = i128::from(n(4)?) * i128::from(HOUR) + i128::from(n(5)?) * i128::from(MINUTE) + (secs * 1e6).round() as i128;
     Ok(Datum::Interval(Interval {
         months: i32::try_from(months).map_err(|_| interval_out_of_range())?,
         days: i32::try_from(days).map_err(|_| interval_out_of_range())?,
-        micros,
+        micros: i64::try_from(micros).map_err(|_| interval_out_of_range())?,
     }))
 }
 

@@ -479,7 +479,7 @@ fn read_template(text: &str, format: &str) -> Result<Found, SqlError> {
                 return Err(bad_value(&shown, written).detail("Value must be an integer."));
             }
             let token = &rest[..sign + len];
-            let v: i64 = token.parse().map_err(|_| {
+            let v: i64 = token.parse::<i32>().map(i64::from).map_err(|_| {
                 SqlError::new(
                     SqlState::DATETIME_FIELD_OVERFLOW,
                     format!("value for \"{written}\" in source string is out of range"),

@@ -63,6 +63,13 @@ impl ArrayValue {
         if dims.len() > MAX_DIMS {
             return Err(too_many_dims(dims.len()));
         }
+        // So that the arithmetic on bounds below cannot overflow.
+        if let Some(d) = dims.iter().find(|d| d.lower.checked_add(d.len).is_none()) {
+            return Err(SqlError::new(
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                format!("array lower bound is too large: {}", d.lower),
+            ));
+        }
         Ok(Self { elem, dims, values })
     }
 
@@ -134,7 +141,7 @@ impl ArrayValue {
         if let ([d], [s]) = (self.dims.as_slice(), subscripts) {
             let at = i64::from(*s) - i64::from(d.lower);
             if at < 0 {
-                let grow = usize::try_from(-at).map_err(|_| bad())?;
+                let grow = usize::try_from(-at).ok().filter(|g| *g <= 134_217_726).ok_or_else(bad)?;
                 out.values.splice(0..0, std::iter::repeat_n(Datum::Null, grow));
                 out.dims[0] = Dim { len: i32::try_from(out.values.len()).map_err(|_| bad())?, lower: *s };
                 out.values[0] = value;
@@ -149,7 +156,7 @@ impl ArrayValue {
                 out.dims[0].len = i32::try_from(at + 1).map_err(|_| bad())?;
             }
             out.values[at] = value;
-            return Ok(out);
+            return Self::shaped(out.elem, out.dims, out.values);
         }
         let mut at = 0usize;
         for (d, &s) in self.dims.iter().zip(subscripts) {

@@ -593,7 +593,7 @@ fn parse_date_token(s: &str, order: DateOrder) -> Result<(Ymd, bool), Problem> {
         if p.is_empty() || !p.bytes().all(|c| c.is_ascii_digit()) {
             Err(Problem::Syntax)
         } else {
-            p.parse::<i64>().map_err(|_| Problem::Range)
+            p.parse::<i32>().map(i64::from).map_err(|_| Problem::Range)
         }
     };
     // year-dayofyear
@@ -710,7 +710,7 @@ fn parse_fields(text: &str, time_only: bool, io: &IoSettings) -> Result<Fields, 
             }
             "j" => {
                 let next = words.get(i).ok_or(Problem::Syntax)?;
-                let julian: i64 = next.parse().map_err(|_| Problem::Syntax)?;
+                let julian = next.parse::<i32>().map(i64::from).map_err(|_| Problem::Syntax)?;
                 f.date = Some(ymd_from_days(julian - i64::from(JULIAN_2000)));
                 i += 1;
             }
