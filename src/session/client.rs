@@ -127,6 +127,7 @@ impl Session {
     /// Serves until the client leaves or must.
     pub(super) async fn run(mut self) {
         let began = std::time::Instant::now();
+        self.conn.session = Some(Arc::clone(&self.registered.entry));
         self.take_settings();
         self.conn.out.key_data(self.registered.entry.pid, self.registered.secret);
         // A bug in one session must not touch the others. What it had open is undone as after any error that ends a session.
@@ -138,8 +139,9 @@ impl Session {
             }
         };
         if matches!(end, End::Fatal) {
+            self.conn.session = None;
             // Best effort: a client that does not read must not keep the session.
-            let _told = tokio::time::timeout(Duration::from_secs(5), self.conn.flush()).await;
+            let _told = tokio::time::timeout(Duration::from_secs(1), self.conn.flush()).await;
         }
         self.abandon();
         if self.ctx.settings.bool(Setting::LogDisconnections) {

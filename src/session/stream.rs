@@ -3,12 +3,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::registry::SessionEntry;
+use crate::txn::CancelReason;
 use crate::wire::frontend::{Frontend, WireError};
 use crate::wire::Writer;
 
@@ -116,11 +119,13 @@ pub(super) struct Connection {
     pub(super) out: Writer,
     /// Bytes of `out` that are written already.
     sent: usize,
+    /// The session, once there is one: a call to end it also ends a wait for a client that does not read.
+    pub(super) session: Option<Arc<SessionEntry>>,
 }
 
 impl Connection {
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, input: BytesMut::new(), out: Writer::default(), sent: 0 }
+        Self { stream, input: BytesMut::new(), out: Writer::default(), sent: 0, session: None }
     }
 
     /// A message that is already here.
@@ -150,9 +155,22 @@ impl Connection {
     /// Writes everything: one system call if the socket takes it.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         while !self.try_flush()? {
-            self.stream.writable().await?;
+            self.writable().await?;
         }
         Ok(())
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        let Some(session) = &self.session else { return self.stream.writable().await };
+        loop {
+            if session.cancel.reason().is_some_and(CancelReason::ends_session) {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            tokio::select! {
+                ready = self.stream.writable() => return ready,
+                () = session.wake.notified() => {}
+            }
+        }
     }
 
     /// Writes what the socket takes; true if nothing is left.
@@ -182,7 +200,7 @@ impl Connection {
         crate::txn::blocking(|| {
             let runtime = tokio::runtime::Handle::current();
             while !self.try_flush()? {
-                runtime.block_on(self.stream.writable())?;
+                runtime.block_on(self.writable())?;
             }
             Ok(())
         })
