@@ -202,7 +202,8 @@ impl Planner<'_> {
         let (gates, quals): (Vec<Expr>, Vec<Expr>) = group.quals.into_iter().partition(|e| rels_of(e).is_empty() && !e.is_volatile() && !matches!(e.kind, ExprKind::Const(Datum::Bool(true))));
         group.quals = quals;
         let path = self.solve(q, group, want, limit, &[])?;
-        let ordered = !want.is_empty() && !path.order.is_empty();
+        // An index that answers the condition has an order of its own, which need not be the one wanted.
+        let ordered = super::path::satisfies(&path.order, want, &[]);
         let mut built = self.build(q, wanted, &path)?;
         if let Some(e) = Expr::and(gates) {
             let mut deps = std::mem::take(&mut built.deps);
