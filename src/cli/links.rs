@@ -44,7 +44,8 @@ fn make(dir: &Path) -> io::Result<Vec<&'static str>> {
     let mut made = Vec::new();
     for (tool, _) in TOOLS.iter().chain(&[("afterimage", "")]).filter(|(tool, _)| !NOT_YET.contains(tool)) {
         let link = dir.join(tool);
-        if link == program {
+        // The directory the program itself lies in.
+        if !link.is_symlink() && fs::canonicalize(&link).is_ok_and(|found| found == program) {
             continue;
         }
         match fs::symlink_metadata(&link) {
