@@ -83,6 +83,20 @@ pub trait SqlFrontEnd: Send + Sync {
     /// The node has no text form.
     fn deparse(&self, node: &protobuf::Node) -> Result<String, SqlError>;
 
+    /// Text of an expression as PostgreSQL shows stored ones: with the casts that binding found, relations in `regclass` constants by
+    /// OID. Binds again to the same.
+    ///
+    /// # Errors
+    /// As [`Self::table_expression`].
+    fn expression_text(
+        &self,
+        session: &mut SessionContext,
+        node: &protobuf::Node,
+        relation: Option<&Relation>,
+        target: Option<(Oid, i32)>,
+        what: &'static str,
+    ) -> Result<String, SqlError>;
+
     /// SQL text of a query, as views store it.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pg_query::{NodeEnum, protobuf};
 
 use super::bind::{Binder, ExprKind};
-use super::plan::planner::{Deps, Layout};
+use super::plan::planner::{Deps, Layout, Level};
 use super::plan::{self, Planner};
 use super::types::{Datum, Oid, oids};
 use super::parse;
@@ -186,6 +186,21 @@ impl SqlFrontEnd for FrontEnd {
         self.table_expression(session, &node, relation, target, what)
     }
 
+    fn expression_text(
+        &self,
+        session: &mut SessionContext,
+        node: &protobuf::Node,
+        relation: Option<&Relation>,
+        target: Option<(Oid, i32)>,
+        what: &'static str,
+    ) -> Result<String, SqlError> {
+        // Relations by number, so that the text does not depend on the search path.
+        let names = session.io.names.take();
+        let text = typed_text(session, node, relation, target, what);
+        session.io.names = names;
+        text
+    }
+
     fn table_writer(&self, session: &mut SessionContext, relation: &Arc<Relation>) -> Result<TableWriter, SqlError> {
         Planner::bare(session).table_writer(relation)
     }
@@ -209,6 +224,23 @@ impl SqlFrontEnd for FrontEnd {
     fn parse(&self, text: &str) -> Result<Vec<RawStmt>, SqlError> {
         parse::parse_statements(text)
     }
+}
+
+/// Text of an expression with its casts, as PostgreSQL shows stored expressions.
+fn typed_text(
+    session: &mut SessionContext,
+    node: &protobuf::Node,
+    relation: Option<&Relation>,
+    target: Option<(Oid, i32)>,
+    what: &'static str,
+) -> Result<String, SqlError> {
+    // What an assignment adds is not shown, save that a bare string becomes a value of its type.
+    let bare = matches!(&node.node, Some(NodeEnum::AConst(c)) if c.isnull || matches!(c.val, Some(protobuf::a_const::Val::Sval(_))));
+    let e = Binder::new(session, "", Vec::new(), false).table_expr(node, relation, target.filter(|_| bare), what)?;
+    let mut planner = Planner::bare(session);
+    let names = relation.map(|r| (r.name.clone(), r.columns.iter().map(|c| c.name.clone()).collect()));
+    planner.levels.push(Level { names: names.into_iter().collect(), ..Level::default() });
+    Ok(planner.text_bare(&e))
 }
 
 /// Text of an expression, by the parser library's own printer: as the one target of a SELECT.

@@ -69,10 +69,15 @@ pub(super) fn call(
     }
 }
 
-/// Stored expression text as shown: relations by name, and unless `pretty` in parentheses where PostgreSQL has them.
-pub(crate) fn expression_text(ctx: &SessionContext, stored: &str, pretty: bool) -> Result<String, SqlError> {
-    let text = show_relations(ctx, stored)?;
-    if pretty || !is_operator_expression(ctx, stored) { Ok(text) } else { Ok(format!("({text})")) }
+/// Stored expression text as shown: relations by name; `pretty` leaves out parentheses that change nothing.
+fn expression_text(ctx: &SessionContext, stored: &str, pretty: bool) -> Result<String, SqlError> {
+    if pretty
+        && let Ok(node) = parse_text(ctx, stored)
+        && let Ok(text) = ctx.front_end.deparse(&node)
+    {
+        return show_relations(ctx, &text);
+    }
+    show_relations(ctx, stored)
 }
 
 /// Replaces `'16384'::regclass` by the relation's name.
@@ -99,15 +104,6 @@ fn show_relations(ctx: &SessionContext, stored: &str) -> Result<String, SqlError
     }
     out.push_str(rest);
     Ok(out)
-}
-
-/// True if PostgreSQL prints the expression in parentheses of its own.
-fn is_operator_expression(ctx: &SessionContext, text: &str) -> bool {
-    let Ok(node) = parse_text(ctx, text) else { return false };
-    matches!(
-        node.node,
-        Some(NodeEnum::AExpr(_) | NodeEnum::BoolExpr(_) | NodeEnum::NullTest(_) | NodeEnum::BooleanTest(_))
-    )
 }
 
 /// True if the expression stands in an index definition without parentheses.

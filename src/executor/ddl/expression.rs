@@ -11,7 +11,7 @@ use crate::executor::SessionContext;
 use crate::executor::front_end::TableExpr;
 use crate::sql::catalog::names::split_identifiers;
 use crate::sql::catalog::relation::Relation;
-use crate::sql::types::{Oid, format_type};
+use crate::sql::types::Oid;
 use crate::sqlstate::SqlError;
 
 /// An expression as checked and as stored.
@@ -37,14 +37,26 @@ pub(crate) fn store(
     fix_names(ctx, &mut node, &mut relations)?;
     let front_end = ctx.front_end;
     let expr = front_end.table_expression(ctx, &node, relation, target, what)?;
-    let mut text = front_end.deparse(&node)?;
-    // A bare string means a value of the target's type; say which, as it is bound anew wherever it is used.
-    if let (Some(NodeEnum::AConst(constant)), Some((type_oid, _))) = (&node.node, target)
-        && matches!(constant.val, Some(a_const::Val::Sval(_)))
-    {
-        text = format!("{text}::{}", format_type(type_oid, -1));
-    }
+    let text = canonical(ctx, &node, relation, target, what)?;
     Ok(Stored { expr, text, relations })
+}
+
+/// The text PostgreSQL would show, if it means the same when read again; else the parser's own.
+pub(crate) fn canonical(
+    ctx: &mut SessionContext,
+    node: &Node,
+    relation: Option<&Relation>,
+    target: Option<(Oid, i32)>,
+    what: &'static str,
+) -> Result<String, SqlError> {
+    let front_end = ctx.front_end;
+    if let Ok(text) = front_end.expression_text(ctx, node, relation, target, what)
+        && let Ok(again) = parse_text(ctx, &text)
+        && front_end.expression_text(ctx, &again, relation, target, what).is_ok_and(|second| second == text)
+    {
+        return Ok(text);
+    }
+    front_end.deparse(node)
 }
 
 /// Functions whose first argument is a `regclass`.

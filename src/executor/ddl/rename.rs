@@ -15,7 +15,7 @@ use crate::sql::catalog::schema::{
     pg_attrdef, pg_attribute, pg_authid, pg_class, pg_constraint, pg_database, pg_depend, pg_index, pg_namespace,
     pg_rewrite, pg_shdepend,
 };
-use crate::sql::types::{Datum, Oid};
+use crate::sql::types::{Datum, Oid, oids};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{LockMode, WaitPolicy};
 
@@ -115,8 +115,11 @@ fn rename_column(ctx: &mut SessionContext, relation: &Relation, old: &str, new: 
     refuse_in_views(ctx, relation, attnum)?;
     table::update_attribute(ctx, relation.oid, attnum, &[(pg_attribute::attname, Datum::text(new))])?;
     // Expressions are text: they follow.
+    let names = (old, new);
+    let now = ctx.reopen(relation.oid)?;
+    let boolean = Some((oids::BOOL, -1));
     for check in relation.checks.iter().filter(|c| c.columns.contains(&attnum)) {
-        let text = renamed(ctx, &check.expression, old, new)?;
+        let text = renamed(ctx, &check.expression, names, &now, boolean)?;
         let row = ctx.catalog_reader()?.row(&pg_constraint::DEF, by::CONSTRAINT_OID, &[Datum::Oid(check.oid)])?;
         if let Some(row) = row {
             ctx.writer()?.set(&pg_constraint::DEF, &row, &[(pg_constraint::conbin, Datum::text(text))])?;
@@ -126,7 +129,7 @@ fn rename_column(ctx: &mut SessionContext, relation: &Relation, old: &str, new: 
         let key = [Datum::Oid(relation.oid), Datum::Int2(c.attnum)];
         let row = ctx.catalog_reader()?.row(&pg_attrdef::DEF, by::ATTRDEF_COLUMN, &key)?;
         if let (Some(row), Some(text)) = (row, &c.default) {
-            let text = renamed(ctx, text, old, new)?;
+            let text = renamed(ctx, text, names, &now, Some((c.type_oid, c.typmod)))?;
             ctx.writer()?.set(&pg_attrdef::DEF, &row, &[(pg_attrdef::adbin, Datum::text(text))])?;
         }
     }
@@ -136,13 +139,13 @@ fn rename_column(ctx: &mut SessionContext, relation: &Relation, old: &str, new: 
         let mut changes = Vec::new();
         let mut expressions = Vec::new();
         for text in index.columns.iter().filter_map(|c| c.expression.as_ref()) {
-            expressions.push(renamed(ctx, text, old, new)?);
+            expressions.push(renamed(ctx, text, names, &now, None)?);
         }
         if !expressions.is_empty() {
             changes.push((pg_index::indexprs, Datum::text(expressions.join(&EXPRESSION_SEPARATOR.to_string()))));
         }
         if let Some(predicate) = &index.predicate {
-            changes.push((pg_index::indpred, Datum::text(renamed(ctx, predicate, old, new)?)));
+            changes.push((pg_index::indpred, Datum::text(renamed(ctx, predicate, names, &now, boolean)?)));
         }
         if !changes.is_empty() {
             ctx.writer()?.set(&pg_index::DEF, &row, &changes)?;
@@ -167,11 +170,17 @@ fn refuse_in_views(ctx: &mut SessionContext, relation: &Relation, attnum: i16) -
     Ok(())
 }
 
-/// Expression text with a column's new name.
-fn renamed(ctx: &SessionContext, text: &str, old: &str, new: &str) -> Result<String, SqlError> {
-    let mut node = expression::parse_text(ctx, text)?;
+/// Expression text with a column's new name, which `relation` has already.
+fn renamed(
+    ctx: &mut SessionContext,
+    stored: &str,
+    (old, new): (&str, &str),
+    relation: &Relation,
+    target: Option<(Oid, i32)>,
+) -> Result<String, SqlError> {
+    let mut node = expression::parse_text(ctx, stored)?;
     rename_in(&mut node, old, new);
-    ctx.front_end.deparse(&node)
+    expression::canonical(ctx, &node, Some(relation), target, "expressions")
 }
 
 fn rename_in(node: &mut Node, old: &str, new: &str) {

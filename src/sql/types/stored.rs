@@ -67,8 +67,8 @@ impl Repr {
             8 => Self::Int8,
             12 => Self::TimeTz,
             16 => Self::Uuid,
-            // Strings of any length; a name, of length 64, is kept as one too.
-            _ => Self::Text,
+            // Anything of varying length, taken for mere bytes; a name, of length 64, is kept so too.
+            _ => Self::Bytea,
         }
     }
 
