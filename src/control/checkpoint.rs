@@ -650,7 +650,9 @@ impl Shared {
         if !ctx.pool.files().pending_drops().is_empty() {
             self.drops_pending.store(true, Ordering::Release);
         }
-        if let Err(error) = ctx.pool.drop_relations(&due) {
+        // A standby's consistent point must lie behind the drop before the file goes: redo from an older checkpoint meets records of it.
+        let dropped = if due.is_empty() { Ok(()) } else { ctx.pool.pass_write_gate(horizon).and_then(|()| ctx.pool.drop_relations(&due)) };
+        if let Err(error) = dropped {
             tracing::warn!("{error}");
         }
     }

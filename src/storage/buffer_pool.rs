@@ -460,6 +460,17 @@ impl BufferPool {
         *self.write_gate.write() = gate;
     }
 
+    /// Asks the gate for leave to change the disk as of `upto`: whoever removes files must ask as writers of pages do.
+    ///
+    /// # Errors
+    /// The gate's.
+    pub fn pass_write_gate(&self, upto: Lsn) -> Result<(), StorageError> {
+        match self.write_gate.read().as_ref() {
+            Some(gate) => gate(upto),
+            None => Ok(()),
+        }
+    }
+
     /// Blocks redo missed so far.
     pub fn missing(&self) -> &MissingBlocks {
         &self.missing
@@ -812,9 +823,7 @@ impl BufferPool {
             return Err(StorageError::PageAheadOfWal { block: tag.block, path, lsn: upto, end });
         }
         self.wal.flush(upto)?;
-        if let Some(gate) = self.write_gate.read().as_ref() {
-            gate(upto)?;
-        }
+        self.pass_write_gate(upto)?;
         lane.write(&self.files)
     }
 

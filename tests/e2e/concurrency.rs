@@ -116,9 +116,10 @@ fn lock_clauses_and_timeouts() {
         text(&b, "begin; select * from t where id = 1 for share; commit").await;
         text(&a, "commit; begin; lock table t in access exclusive mode").await;
         assert_eq!(
-            error(&b, "lock table t in access share mode nowait").await,
+            error(&b, "begin; lock table t in access share mode nowait").await,
             "55P03 could not obtain lock on relation \"t\""
         );
+        text(&b, "rollback").await;
         text(&a, "commit").await;
     });
 }
