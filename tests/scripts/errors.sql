@@ -170,10 +170,6 @@ ERROR:  22P02: invalid input syntax for type integer: "x"
 LINE 1: update t set id = 'x';
                           ^
 
-create table t2 (a int references nosuch (id));
----
-ERROR:  42P01: relation "nosuch" does not exist
-
 drop table nosuch;
 ---
 ERROR:  42P01: table "nosuch" does not exist
@@ -209,10 +205,6 @@ LINE 1: select $1;
 execute nosuch;
 ---
 ERROR:  26000: prepared statement "nosuch" does not exist
-
-set role nosuch;
----
-ERROR:  22023: role "nosuch" does not exist
 
 select "No Such Column" from t;
 ---
