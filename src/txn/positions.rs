@@ -261,9 +261,11 @@ impl CommitQueue {
         Ticket(q.base + u64::try_from(q.pending.len() - 1).unwrap_or(u64::MAX))
     }
 
-    /// The commit is recorded: it now waits for its level. `None` if it came to nothing.
-    pub(super) fn leave(&self, ticket: &Ticket, commit: Option<(Lsn, CommitLevel, Queued)>, flushed: Lsn) -> Released {
+    /// The commit is recorded: it now waits for its level. `None` if it came to nothing. `flushed` is read under the lock: a flush
+    /// that ended while this commit was still pending could not advance the positions past it, and nobody else would.
+    pub(super) fn leave(&self, ticket: &Ticket, commit: Option<(Lsn, CommitLevel, Queued)>, flushed: impl FnOnce() -> Lsn) -> Released {
         let mut q = self.queue.lock();
+        let flushed = flushed();
         if let Some(p) =
             ticket.0.checked_sub(q.base).and_then(|i| usize::try_from(i).ok()).and_then(|i| q.pending.get_mut(i))
         {
@@ -295,8 +297,9 @@ impl CommitQueue {
     }
 
     /// The synchronous standbys moved; `None`: there are none to wait for.
-    pub(super) fn set_sync(&self, sync: Option<SyncPositions>, flushed: Lsn) -> Released {
+    pub(super) fn set_sync(&self, sync: Option<SyncPositions>, flushed: impl FnOnce() -> Lsn) -> Released {
         let mut q = self.queue.lock();
+        let flushed = flushed();
         q.sync = sync;
         self.advance_locked(&mut q, flushed)
     }
@@ -436,13 +439,13 @@ mod tests {
         let a = q.enter(|| lsn(100));
         let b = q.enter(|| lsn(100));
         let (e, _) = queued();
-        assert!(q.leave(&b, Some((lsn(180), CommitLevel::Off, e)), lsn(100)).is_empty());
+        assert!(q.leave(&b, Some((lsn(180), CommitLevel::Off, e)), || lsn(100)).is_empty());
         assert_eq!(q.readable(CommitLevel::Off), lsn(100));
         assert!(q.advance(lsn(200)).is_empty());
         assert_eq!(q.readable(CommitLevel::On), lsn(100));
         assert_eq!(q.oldest_pending(), Some(lsn(100)));
         let (e, _) = queued();
-        assert_eq!(q.leave(&a, Some((lsn(140), CommitLevel::On, e)), lsn(200)).len(), 2);
+        assert_eq!(q.leave(&a, Some((lsn(140), CommitLevel::On, e)), || lsn(200)).len(), 2);
         assert_eq!(q.readable(CommitLevel::Off), lsn(200));
         assert_eq!(q.readable(CommitLevel::On), lsn(200));
     }
@@ -450,11 +453,11 @@ mod tests {
     #[test]
     fn each_level_waits_for_its_own_position() {
         let q = CommitQueue::new(lsn(0));
-        q.set_sync(Some(SyncPositions::NONE_THERE), lsn(0));
+        q.set_sync(Some(SyncPositions::NONE_THERE), || lsn(0));
         for (i, level) in CommitLevel::ALL.into_iter().enumerate() {
             let at = 10 + 10 * u64::try_from(i).unwrap();
             let t = q.enter(|| lsn(at - 10));
-            let n = q.leave(&t, Some((lsn(at), level, queued().0)), lsn(0)).len();
+            let n = q.leave(&t, Some((lsn(at), level, queued().0)), || lsn(0)).len();
             assert_eq!(n, usize::from(level == CommitLevel::Off));
         }
         assert_eq!(q.advance(lsn(100)).len(), 1);
@@ -463,12 +466,12 @@ mod tests {
         let s = |written, flushed, applied| {
             Some(SyncPositions { written: lsn(written), flushed: lsn(flushed), applied: lsn(applied) })
         };
-        assert_eq!(q.set_sync(s(100, 0, 0), lsn(100)).len(), 1);
+        assert_eq!(q.set_sync(s(100, 0, 0), || lsn(100)).len(), 1);
         assert!(q.is_waiting(lsn(40)));
-        assert_eq!(q.set_sync(s(100, 100, 0), lsn(100)).len(), 1);
+        assert_eq!(q.set_sync(s(100, 100, 0), || lsn(100)).len(), 1);
         assert!(!q.is_waiting(lsn(40)));
         assert!(q.is_waiting(lsn(50)));
-        assert_eq!(q.set_sync(None, lsn(100)).len(), 1);
+        assert_eq!(q.set_sync(None, || lsn(100)).len(), 1);
         assert_eq!(q.readable(CommitLevel::RemoteApply), lsn(100));
     }
 }

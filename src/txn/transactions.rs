@@ -292,7 +292,7 @@ impl Transactions {
     /// How far the synchronous standbys are; `None`: none are asked for, so `flushed` counts.
     pub fn set_replicated(&self, sync: Option<SyncPositions>) {
         if !self.in_recovery() {
-            self.release(self.queue.set_sync(sync, self.wal.flushed()));
+            self.release(self.queue.set_sync(sync, || self.wal.flushed()));
         }
     }
 
@@ -422,7 +422,7 @@ impl Transactions {
         let lsn = match inserted {
             Ok(range) => range.end,
             Err(e) => {
-                self.release(self.queue.leave(&ticket, None, self.wal.flushed()));
+                self.release(self.queue.leave(&ticket, None, || self.wal.flushed()));
                 return Err(e.into());
             }
         };
@@ -440,7 +440,7 @@ impl Transactions {
         }
         let waiter = Arc::<CommitWaiter>::default();
         let queued = Queued { locks, top, subs: decision.subs, waiter: Some(Arc::clone(&waiter)) };
-        self.release(self.queue.leave(&ticket, Some((lsn, level, queued)), self.wal.flushed()));
+        self.release(self.queue.leave(&ticket, Some((lsn, level, queued)), || self.wal.flushed()));
         self.wal.request_flush(lsn);
         if !decision.drops.is_empty() {
             self.unlink_hooks.read().iter().for_each(|h| h(lsn, &decision.drops));
