@@ -38,7 +38,13 @@ use crate::{
         replay::{Consistency, Redo},
         start::{self, Mode, Promotion, Start},
     },
-    storage::{BufferPool, Files, PoolOptions, StorageError, critical::stop_node, database::PG_VERSION, double_write::{DoubleWrite, REGION_SLOTS}, unlogged},
+    storage::{
+        BufferPool, Files, PoolOptions, StorageError,
+        critical::stop_node,
+        database::PG_VERSION,
+        double_write::{DoubleWrite, REGION_SLOTS},
+        unlogged,
+    },
     txn::{LockManager, Transactions, TransactionsStart, TxnError},
 };
 
@@ -367,12 +373,8 @@ impl Engine {
         let restart = Arc::new(RestartPoints::default());
         let progress = Arc::new(Progress::default());
         progress.set(parts.position);
-        let env = CheckpointEnv {
-            ctx: ctx.clone(),
-            control: Arc::clone(&parts.control),
-            oids: Arc::clone(&oids),
-            restart: Arc::clone(&restart),
-        };
+        let env =
+            CheckpointEnv { ctx: ctx.clone(), control: Arc::clone(&parts.control), oids: Arc::clone(&oids), restart: Arc::clone(&restart) };
         let checkpointer = Arc::new(Checkpointer::new(env, parts.checkpoint));
         let (weak_pool, weak_checkpointer) = (Arc::downgrade(&pool), Arc::downgrade(&checkpointer));
         txns.on_unlink(move |lsn, rels| {
@@ -392,8 +394,7 @@ impl Engine {
             held.iter().filter_map(Weak::upgrade).map(|lsn| *lsn).min()
         }));
         let background_writer = BackgroundWriter::start(&pool)?;
-        let dispatcher =
-            Dispatcher { ctx: ctx.clone(), oids: Arc::clone(&oids), restart, progress: Arc::clone(&progress) };
+        let dispatcher = Dispatcher { ctx: ctx.clone(), oids: Arc::clone(&oids), restart, progress: Arc::clone(&progress) };
         Ok(Arc::new(Self {
             data_dir: parts.data_dir,
             disk: parts.disk,
@@ -423,8 +424,7 @@ impl Engine {
         let end = start.end.end;
         let consistency = Consistency { min_recovery: start.consistency.min_recovery.max(end), ..start.consistency.clone() };
         let reader = WalReader::follow(Arc::clone(self.wal()), start.checkpoint.redo, FollowLimit::Flushed);
-        let mut redo =
-            Redo::new(self.dispatcher.clone(), Arc::clone(&self.control), Arc::clone(&self.node), reader, consistency);
+        let mut redo = Redo::new(self.dispatcher.clone(), Arc::clone(&self.control), Arc::clone(&self.node), reader, consistency);
         tracing::info!("redo starts at {}", start.checkpoint.redo);
         while redo.position() < end && redo.step()? {}
         redo.publish();
@@ -503,8 +503,7 @@ impl Engine {
     }
 
     fn start_replay(&self, from: Lsn, consistency: Consistency) -> Result<(), EngineError> {
-        let replay =
-            Replay::start(self.dispatcher.clone(), Arc::clone(&self.control), Arc::clone(&self.node), from, consistency)?;
+        let replay = Replay::start(self.dispatcher.clone(), Arc::clone(&self.control), Arc::clone(&self.node), from, consistency)?;
         *self.replay.lock() = Some(Arc::new(replay));
         Ok(())
     }
@@ -538,10 +537,10 @@ impl Engine {
     /// [`EngineError::WrongState`] on a primary or before consistency. Later failures stop the node.
     pub fn promote(&self) -> Result<TimelineId, EngineError> {
         let mut replay = self.replay.lock();
-        let running = replay.as_ref().map(Arc::clone).ok_or(EngineError::WrongState {
-            state: self.node.get(),
-            what: "recovery is not in progress",
-        })?;
+        let running = replay
+            .as_ref()
+            .map(Arc::clone)
+            .ok_or(EngineError::WrongState { state: self.node.get(), what: "recovery is not in progress" })?;
         tracing::info!("received promote request");
         let wal = Arc::clone(self.wal());
         wal.drop_incomplete();

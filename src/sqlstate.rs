@@ -354,9 +354,9 @@ impl From<StorageError> for SqlError {
             StorageError::BadPage { .. } | StorageError::MissingBlock { .. } | StorageError::BadFile { .. } => {
                 Self::new(SqlState::DATA_CORRUPTED, message)
             }
-            StorageError::UnexplainedBlocks { .. }
-            | StorageError::PageAheadOfWal { .. }
-            | StorageError::BadRecord { .. } => Self::new(SqlState::DATA_CORRUPTED, message).panic(),
+            StorageError::UnexplainedBlocks { .. } | StorageError::PageAheadOfWal { .. } | StorageError::BadRecord { .. } => {
+                Self::new(SqlState::DATA_CORRUPTED, message).panic()
+            }
             StorageError::Open { source, .. } | StorageError::Io { source, .. } => Self::new(io_state(&source), message),
             StorageError::Sync { source, .. } => Self::new(io_state(&source), message).panic(),
             StorageError::TooLong { .. } => Self::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message),
@@ -371,16 +371,14 @@ impl From<TxnError> for SqlError {
         match e {
             TxnError::Wal(e) => e.into(),
             TxnError::Storage(e) => e.into(),
-            TxnError::Deadlock { detail } => Self::new(SqlState::DEADLOCK_DETECTED, message)
-                .detail(detail)
-                .hint("See server log for query details."),
+            TxnError::Deadlock { detail } => {
+                Self::new(SqlState::DEADLOCK_DETECTED, message).detail(detail).hint("See server log for query details.")
+            }
             TxnError::LockTimeout | TxnError::LockNotAvailable => Self::new(SqlState::LOCK_NOT_AVAILABLE, message),
             TxnError::Cancelled(reason) => match reason {
                 CancelReason::StatementTimeout | CancelReason::Query => Self::new(SqlState::QUERY_CANCELED, message),
                 CancelReason::RecoveryConflict => Self::new(SqlState::SERIALIZATION_FAILURE, message),
-                CancelReason::IdleInTransactionTimeout => {
-                    Self::new(SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT, message).fatal()
-                }
+                CancelReason::IdleInTransactionTimeout => Self::new(SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT, message).fatal(),
                 CancelReason::IdleSessionTimeout => Self::new(SqlState::IDLE_SESSION_TIMEOUT, message).fatal(),
                 CancelReason::Terminate => Self::new(SqlState::ADMIN_SHUTDOWN, message).fatal(),
                 CancelReason::Crash => Self::new(SqlState::CRASH_SHUTDOWN, message).fatal(),
@@ -428,8 +426,9 @@ impl From<EngineError> for SqlError {
                 ControlError::Wal(e) => e.into(),
                 ControlError::Txn(e) => e.into(),
                 ControlError::File { source, .. } => Self::new(io_state(&source), message),
-                ControlError::RequestFailed { .. } => Self::new(SqlState::INTERNAL_ERROR, message)
-                    .hint("Consult recent messages in the server log for details."),
+                ControlError::RequestFailed { .. } => {
+                    Self::new(SqlState::INTERNAL_ERROR, message).hint("Consult recent messages in the server log for details.")
+                }
                 ControlError::ShuttingDown => Self::new(SqlState::ADMIN_SHUTDOWN, message).fatal(),
             },
             EngineError::Recovery(_) => Self::new(SqlState::DATA_CORRUPTED, message).panic(),

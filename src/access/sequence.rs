@@ -111,11 +111,8 @@ fn log(ctx: &AccessCtx, xid: Xid, rel: &RelHandle, buffer: &Buffer, page: &mut P
 /// I/O.
 pub fn create(ctx: &AccessCtx, txn: &mut Transaction, rel: &RelHandle, state: SequenceState) -> Result<(), AccessError> {
     let xid = txn.xid()?;
-    let buffer = if rel.logged() {
-        ctx.pool.extend(rel.file, Fork::Main, 1)?
-    } else {
-        ctx.pool.extend_unlogged(rel.file, Fork::Main, 1)?
-    };
+    let buffer =
+        if rel.logged() { ctx.pool.extend(rel.file, Fork::Main, 1)? } else { ctx.pool.extend_unlogged(rel.file, Fork::Main, 1)? };
     log(ctx, xid, rel, &buffer, &mut buffer.write(), state, state);
     Ok(())
 }

@@ -132,7 +132,8 @@ pub async fn run(options: &Options) -> anyhow::Result<Summary> {
     let outcome = Backup { options, info }.take().await;
     if outcome.is_err() && !options.no_clean {
         match made {
-            Made::Directory => fs::remove_dir_all(&options.pgdata).unwrap_or_else(|e| eprintln!("pg_basebackup: could not remove \"{}\": {e}", options.pgdata.display())),
+            Made::Directory => fs::remove_dir_all(&options.pgdata)
+                .unwrap_or_else(|e| eprintln!("pg_basebackup: could not remove \"{}\": {e}", options.pgdata.display())),
             Made::Nothing => {
                 for entry in fs::read_dir(&options.pgdata).into_iter().flatten().flatten() {
                     let path = entry.path();
@@ -421,7 +422,13 @@ fn unpack(reader: impl Read, target: &Path) -> anyhow::Result<()> {
             }
             tar::EntryType::Regular => {
                 let mode = entry.header().mode()? & 0o777;
-                let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&to).with_context(|| format!("could not create file \"{}\"", to.display()))?;
+                let mut file = fs::OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .mode(mode)
+                    .open(&to)
+                    .with_context(|| format!("could not create file \"{}\"", to.display()))?;
                 io::copy(&mut entry, &mut file).with_context(|| format!("could not write to file \"{}\"", to.display()))?;
             }
             other => bail!("archive member \"{}\" of unexpected type {other:?}", path.display()),
@@ -458,7 +465,8 @@ impl WalFiles {
             if self.open.as_ref().is_none_or(|(open, _)| *open != segno) {
                 let path = self.dir.join(segment::file_name(self.tli, SegNo::new(segno), self.segment_bytes));
                 let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-                rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size).with_context(|| format!("could not write to file \"{}\"", path.display()))?;
+                rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size)
+                    .with_context(|| format!("could not write to file \"{}\"", path.display()))?;
                 self.open = Some((segno, file));
             }
             let Some((_, file)) = &self.open else { bail!("no segment open") };
@@ -472,7 +480,13 @@ impl WalFiles {
 }
 
 /// Streams from the segment that holds `start` until the end position is known and reached.
-async fn stream_wal(mut client: Client, slot: Option<String>, start: Lsn, mut files: WalFiles, mut end: watch::Receiver<Lsn>) -> anyhow::Result<()> {
+async fn stream_wal(
+    mut client: Client,
+    slot: Option<String>,
+    start: Lsn,
+    mut files: WalFiles,
+    mut end: watch::Receiver<Lsn>,
+) -> anyhow::Result<()> {
     let size = u64::from(files.segment_bytes);
     let mut at = Lsn::from_u64(start.as_u64() / size * size);
     let slot = slot.map(|s| format!("SLOT \"{s}\" ")).unwrap_or_default();
@@ -518,7 +532,8 @@ async fn stream_wal(mut client: Client, slot: Option<String>, start: Lsn, mut fi
 }
 
 async fn status(client: &mut Client, at: Lsn) -> anyhow::Result<()> {
-    let message = StandbyMessage::Status { written: at, flushed: at, applied: Lsn::INVALID, sent_at: timestamp_now(), reply_requested: false };
+    let message =
+        StandbyMessage::Status { written: at, flushed: at, applied: Lsn::INVALID, sent_at: timestamp_now(), reply_requested: false };
     client.send_copy_data(|b| message.encode(b)).await?;
     Ok(())
 }

@@ -223,9 +223,6 @@ mod tests {
     #[test]
     fn missing_directory_is_an_error() {
         let message = show(Path::new("/nonexistent")).unwrap_err();
-        assert_eq!(
-            message,
-            "could not open file \"/nonexistent/global/pg_control\" for reading: No such file or directory"
-        );
+        assert_eq!(message, "could not open file \"/nonexistent/global/pg_control\" for reading: No such file or directory");
     }
 }

@@ -93,9 +93,7 @@ fn run_command(command: &str, name: &str, args: &[String]) -> u8 {
         "initdb" => initdb::run(name, args),
         "postgres" => postgres::run(args),
         "pg_ctl" => pg_ctl::run("pg_ctl", None, args),
-        "start" | "stop" | "restart" | "reload" | "status" | "promote" | "logrotate" => {
-            pg_ctl::run(name, Some(command), args)
-        }
+        "start" | "stop" | "restart" | "reload" | "status" | "promote" | "logrotate" => pg_ctl::run(name, Some(command), args),
         "controldata" => controldata::run(name, args),
         "waldump" => waldump::run(name, args),
         "install-links" => links::install(args),

@@ -61,9 +61,7 @@ pub fn parse(args: &[String], specs: &[OptionSpec]) -> Result<Parsed, String> {
                 (Takes::Nothing, None) => None,
                 (Takes::Maybe, inline) => inline,
                 (Takes::Value, Some(v)) => Some(v),
-                (Takes::Value, None) => {
-                    Some(rest.next().cloned().ok_or_else(|| format!("option '--{full}' requires an argument"))?)
-                }
+                (Takes::Value, None) => Some(rest.next().cloned().ok_or_else(|| format!("option '--{full}' requires an argument"))?),
             };
             out.options.push((key, value));
         } else if arg.len() > 1 && arg.starts_with('-') {

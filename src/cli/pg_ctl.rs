@@ -235,8 +235,7 @@ impl Ctl {
 
     fn signal(&self, pid: i32, signal: Signal, what: &str) -> Done {
         let target = Pid::from_raw(pid).ok_or(Exit(1))?;
-        kill_process(target, signal)
-            .map_err(|e| self.fail(&format!("could not send {what} signal (PID: {pid}): {}", reason(&e.into()))))
+        kill_process(target, signal).map_err(|e| self.fail(&format!("could not send {what} signal (PID: {pid}): {}", reason(&e.into()))))
     }
 
     fn program(&self, tool: &str) -> (String, bool) {
@@ -276,8 +275,7 @@ impl Ctl {
         let mut options = self.server_options.clone();
         if again && options.is_none() {
             let path = self.data.join(OPTS_FILE);
-            let text = fs::read_to_string(&path)
-                .map_err(|_| self.fail(&format!("could not read file \"{}\"", path.display())))?;
+            let text = fs::read_to_string(&path).map_err(|_| self.fail(&format!("could not read file \"{}\"", path.display())))?;
             let mut lines = text.lines();
             let (Some(line), None) = (lines.next(), lines.next()) else {
                 return Err(self.fail(&format!("option file \"{}\" must have exactly one line", path.display())));
@@ -371,15 +369,21 @@ impl Ctl {
     fn wait_for_stop(&self, pid: i32) -> Done {
         self.say("waiting for server to shut down...");
         let path = self.pid_path();
-        let gone = wait::until(std::slice::from_ref(&self.data), Some(pid), self.timeout, || self.say("."), || {
-            if !path.exists() {
-                return Some(true);
-            }
-            if process_exists(pid) {
-                return None;
-            }
-            Some(!path.exists())
-        });
+        let gone = wait::until(
+            std::slice::from_ref(&self.data),
+            Some(pid),
+            self.timeout,
+            || self.say("."),
+            || {
+                if !path.exists() {
+                    return Some(true);
+                }
+                if process_exists(pid) {
+                    return None;
+                }
+                Some(!path.exists())
+            },
+        );
         if matches!(gone, Ok(Some(true))) {
             self.say(" done\n");
             self.say("server stopped\n");
@@ -452,9 +456,8 @@ impl Ctl {
             return Err(self.fail("cannot promote server; server is not in standby mode"));
         }
         let file = self.data.join("promote");
-        fs::File::create(&file).map_err(|e| {
-            self.fail(&format!("could not create promote signal file \"{}\": {}", file.display(), reason(&e)))
-        })?;
+        fs::File::create(&file)
+            .map_err(|e| self.fail(&format!("could not create promote signal file \"{}\": {}", file.display(), reason(&e))))?;
         if let Err(exit) = self.signal(pid, Signal::USR1, "promote") {
             if let Err(e) = fs::remove_file(&file) {
                 eprintln!("{}: could not remove promote signal file \"{}\": {}", self.name, file.display(), reason(&e));
@@ -467,12 +470,18 @@ impl Ctl {
         }
         self.say("waiting for server to promote...");
         let dirs = [self.data.clone(), self.data.join("global")];
-        let promoted = wait::until(&dirs, Some(pid), self.timeout, || self.say("."), || {
-            if matches!(control_state::read(&self.data), Ok(ControlState::InProduction)) {
-                return Some(true);
-            }
-            (!self.pid_path().exists() || !process_exists(pid)).then_some(false)
-        });
+        let promoted = wait::until(
+            &dirs,
+            Some(pid),
+            self.timeout,
+            || self.say("."),
+            || {
+                if matches!(control_state::read(&self.data), Ok(ControlState::InProduction)) {
+                    return Some(true);
+                }
+                (!self.pid_path().exists() || !process_exists(pid)).then_some(false)
+            },
+        );
         if matches!(promoted, Ok(Some(true))) {
             self.say(" done\n");
             self.say("server promoted\n");
@@ -485,9 +494,8 @@ impl Ctl {
     fn rotate_log(&self) -> Done {
         let pid = self.running("rotate log file")?;
         let file = self.data.join("logrotate");
-        fs::File::create(&file).map_err(|e| {
-            self.fail(&format!("could not create log rotation signal file \"{}\": {}", file.display(), reason(&e)))
-        })?;
+        fs::File::create(&file)
+            .map_err(|e| self.fail(&format!("could not create log rotation signal file \"{}\": {}", file.display(), reason(&e))))?;
         self.signal(pid, Signal::USR1, "log rotation")?;
         self.say("server signaled to rotate log file\n");
         Ok(())

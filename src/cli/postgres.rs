@@ -123,9 +123,7 @@ pub(super) fn run(args: &[String]) -> u8 {
     let data = parsed.value("D").map(str::to_owned).or(named).or_else(|| std::env::var("PGDATA").ok().filter(|d| !d.is_empty()));
     let Some(data) = data else {
         eprintln!("postgres does not know where to find the server configuration file.");
-        eprintln!(
-            "You must specify the --config-file or -D invocation option or set the PGDATA environment variable."
-        );
+        eprintln!("You must specify the --config-file or -D invocation option or set the PGDATA environment variable.");
         return 2;
     };
     settings.retain(|(n, _)| n != "data_directory");

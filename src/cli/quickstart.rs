@@ -54,7 +54,11 @@ pub fn run(args: &[String]) -> u8 {
             return u8::from(error.use_stderr());
         }
     };
-    let outcome = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("could not start").and_then(|runtime| runtime.block_on(drive(&options)));
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("could not start")
+        .and_then(|runtime| runtime.block_on(drive(&options)));
     match outcome {
         Ok(()) => 0,
         Err(error) => {
@@ -124,7 +128,9 @@ impl Node {
     }
 
     async fn connect(&self) -> anyhow::Result<Client> {
-        let (client, io) = tokio_postgres::connect(&self.conninfo("quickstart"), NoTls).await.with_context(|| format!("could not connect to the {}", self.name))?;
+        let (client, io) = tokio_postgres::connect(&self.conninfo("quickstart"), NoTls)
+            .await
+            .with_context(|| format!("could not connect to the {}", self.name))?;
         tokio::spawn(io);
         Ok(client)
     }
@@ -196,11 +202,18 @@ impl Pair {
         let existing = home.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
         let space = rustix::fs::statvfs(existing).context("could not ask for free space")?;
         let free = space.f_bavail.saturating_mul(space.f_frsize);
-        ensure!(free >= NEEDED_BYTES, "only {} MB are free at \"{}\"; {} MB are needed", free >> 20, existing.display(), NEEDED_BYTES >> 20);
+        ensure!(
+            free >= NEEDED_BYTES,
+            "only {} MB are free at \"{}\"; {} MB are needed",
+            free >> 20,
+            existing.display(),
+            NEEDED_BYTES >> 20
+        );
         if made_home {
             fs::create_dir_all(&home).with_context(|| format!("could not create directory \"{}\"", home.display()))?;
         }
-        let node = |name, port| Node { name, dir: home.join(name), log: home.join(format!("{name}.log")), port, killed: AtomicBool::new(false) };
+        let node =
+            |name, port| Node { name, dir: home.join(name), log: home.join(format!("{name}.log")), port, killed: AtomicBool::new(false) };
         Ok(Self { primary: node("primary", first), standby: node("standby", second), home, made_home, keep: options.keep })
     }
 
@@ -280,7 +293,14 @@ async fn story(options: &Options, pair: &Pair) -> anyhow::Result<()> {
     let mut times = Times::default();
 
     let began = Instant::now();
-    finish(primary.command("initdb")?.arg("-D").arg(&primary.dir).args(["-U", "postgres", "-A", "trust", "--no-sync", "--no-instructions"]))?;
+    finish(primary.command("initdb")?.arg("-D").arg(&primary.dir).args([
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "--no-sync",
+        "--no-instructions",
+    ]))?;
     pair.configure(primary)?;
     primary.start()?;
     times.put("initialise and start the primary", began.elapsed());
@@ -303,18 +323,25 @@ async fn story(options: &Options, pair: &Pair) -> anyhow::Result<()> {
     say(&format!("hot standby runs on port {}", standby.port));
 
     let reader = standby.connect().await?;
-    wait_until(&writer, "select count(*) = 1 from pg_stat_replication where state = 'streaming'").await.context("the standby does not stream")?;
+    wait_until(&writer, "select count(*) = 1 from pg_stat_replication where state = 'streaming'")
+        .await
+        .context("the standby does not stream")?;
     if options.check {
         writer.batch_execute("alter system set synchronous_standby_names = 'standby'").await?;
         writer.batch_execute("select pg_reload_conf()").await?;
-        wait_until(&writer, "select count(*) = 1 from pg_stat_replication where sync_state = 'sync'").await.context("the standby does not become synchronous")?;
+        wait_until(&writer, "select count(*) = 1 from pg_stat_replication where sync_state = 'sync'")
+            .await
+            .context("the standby does not become synchronous")?;
     }
     let lag = measure_lag(options, &writer, &reader).await?;
     times.put("lag: commit to visible on the standby (median)", lag);
     let total = options.rows + LAG_SAMPLES;
     let seen: i64 = reader.query_one("select count(*) from drops", &[]).await?.get(0);
     ensure!(seen == i64::from(total), "the standby shows {seen} of {total} rows");
-    say(&format!("{total} rows arrived on the standby, the last {LAG_SAMPLES} one by one: {:.1} ms from commit to visible (median)", lag.as_secs_f64() * 1000.0));
+    say(&format!(
+        "{total} rows arrived on the standby, the last {LAG_SAMPLES} one by one: {:.1} ms from commit to visible (median)",
+        lag.as_secs_f64() * 1000.0
+    ));
 
     if options.check {
         return check(pair, &mut times, total, &reader).await;

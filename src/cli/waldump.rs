@@ -10,9 +10,7 @@ use afterimage_wal::format::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use afterimage_wal::history::History;
 use afterimage_wal::rmgr::{self, Describe, Registry};
 use afterimage_wal::segment;
-use afterimage_wal::{
-    BlockNo, Fork, Lsn, ReadStop, Record, RelId, SegNo, StopReason, SystemId, TimelineId, WalReader, Xid,
-};
+use afterimage_wal::{BlockNo, Fork, Lsn, ReadStop, Record, RelId, SegNo, StopReason, SystemId, TimelineId, WalReader, Xid};
 use rustix::fs::inotify;
 
 use super::getopt::{OptionSpec, Parsed, Takes, parse};
@@ -219,8 +217,7 @@ impl Range {
         }
         let mut dir = p.value("p").map(PathBuf::from);
         if let Some(d) = &dir {
-            std::fs::read_dir(d)
-                .map_err(|e| usage(format!("could not open directory \"{}\": {}", d.display(), reason(&e))))?;
+            std::fs::read_dir(d).map_err(|e| usage(format!("could not open directory \"{}\": {}", d.display(), reason(&e))))?;
         }
         let Some(first) = p.positional.first() else {
             let (dir, header) = find_directory(dir.as_deref(), None)?;
@@ -231,9 +228,7 @@ impl Range {
         dir = dir.or(parent);
         let (dir, header) = find_directory(dir.as_deref(), Some(&name))?;
         let bytes = header.segment_bytes;
-        let parse_name = |name: &str| {
-            segment::parse_file_name(name, bytes).ok_or_else(|| fatal(format!("could not open file \"{name}\"")))
-        };
+        let parse_name = |name: &str| segment::parse_file_name(name, bytes).ok_or_else(|| fatal(format!("could not open file \"{name}\"")));
         let (file_tli, segno) = parse_name(&name)?;
         tli = file_tli;
         match start {
@@ -304,8 +299,7 @@ fn find_directory(given: Option<&Path>, file: Option<&str>) -> Result<(PathBuf, 
 
 /// `Err(None)`: there is no such file.
 fn header_of(path: &Path) -> Result<SegmentHeader, Option<String>> {
-    let file =
-        RealDisk.open(path, Open::Read).map_err(|e| (e.kind() != io::ErrorKind::NotFound).then(|| reason(&e)))?;
+    let file = RealDisk.open(path, Open::Read).map_err(|e| (e.kind() != io::ErrorKind::NotFound).then(|| reason(&e)))?;
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
     let n = file.read_at(&mut bytes, 0).map_err(|e| Some(reason(&e)))?;
     if n < bytes.len() {
@@ -413,17 +407,10 @@ struct Show {
 fn read(range: &Range, filter: &Filter, show: &Show, mut left: Option<u64>, watch: Option<&Watch>) -> Result<(), Failure> {
     let (registry, mut stats) = (registry(), Stats::default());
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let mut reader = WalReader::open(
-        RealDisk::shared(),
-        &range.dir,
-        range.system_id,
-        range.segment_bytes,
-        History::alone(range.tli),
-        range.start,
-    );
-    let first = reader
-        .seek(range.start)
-        .map_err(|stop| fatal(format!("could not find a valid record after {}: {}", range.start, stop.reason)))?;
+    let mut reader =
+        WalReader::open(RealDisk::shared(), &range.dir, range.system_id, range.segment_bytes, History::alone(range.tli), range.start);
+    let first =
+        reader.seek(range.start).map_err(|stop| fatal(format!("could not find a valid record after {}: {}", range.start, stop.reason)))?;
     let skipped = first.bytes_since(range.start).unwrap_or(0);
     if skipped != 0 && !range.start.as_u64().is_multiple_of(u64::from(range.segment_bytes)) {
         let plural = if skipped == 1 { "" } else { "s" };

@@ -87,7 +87,8 @@ fn parse(text: &str, path: &Path, depth: u32, out: &mut Vec<FileEntry>) -> Resul
         if rest.is_empty() || rest.starts_with('#') {
             continue;
         }
-        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.' || c == '$' || !c.is_ascii())).unwrap_or(rest.len());
+        let end =
+            rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.' || c == '$' || !c.is_ascii())).unwrap_or(rest.len());
         let name = &rest[..end];
         if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit() || c == '.' || c == '$') {
             return Err(syntax(rest.split_whitespace().next().unwrap_or(rest)));

@@ -234,10 +234,7 @@ impl Config {
         if let Some(setting) = setting {
             let def = setting.def();
             if def.context == Context::Internal || def.has(flag::NOT_IN_FILE) || setting == Setting::DataDirectory {
-                return Err(SqlError::new(
-                    SqlState::CANT_CHANGE_RUNTIME_PARAM,
-                    format!("parameter \"{}\" cannot be changed", def.name),
-                ));
+                return Err(SqlError::new(SqlState::CANT_CHANGE_RUNTIME_PARAM, format!("parameter \"{}\" cannot be changed", def.name)));
             }
             if let Some(value) = value {
                 let value = Value::parse(def, value)?;
@@ -245,10 +242,7 @@ impl Config {
             }
         }
         if value.is_some_and(|v| v.contains('\n')) {
-            return Err(SqlError::new(
-                SqlState::INVALID_PARAMETER_VALUE,
-                "parameter value for ALTER SYSTEM must not contain a newline",
-            ));
+            return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "parameter value for ALTER SYSTEM must not contain a newline"));
         }
         let canonical = setting.map_or_else(|| name.to_owned(), |s| s.name().to_owned());
         let _loading = self.loading.lock();
@@ -280,9 +274,8 @@ impl Config {
             }
         }
         edit(&mut entries);
-        write_auto_conf(&path, &entries).map_err(|source| {
-            SqlError::new(SqlState::IO_ERROR, format!("could not write file \"{}\": {source}", path.display()))
-        })
+        write_auto_conf(&path, &entries)
+            .map_err(|source| SqlError::new(SqlState::IO_ERROR, format!("could not write file \"{}\": {source}", path.display())))
     }
 
     /// All values from the files; with `before`, only changes that are allowed at run time.
@@ -305,8 +298,7 @@ impl Config {
                 (Setting::IdentFile, self.data_dir.join("pg_ident.conf")),
             ] {
                 let text = path.display().to_string();
-                settings.slots[setting as usize] =
-                    Slot { value: Value::Str(text.into()), source: Source::DynamicDefault, place: None };
+                settings.slots[setting as usize] = Slot { value: Value::Str(text.into()), source: Source::DynamicDefault, place: None };
             }
         }
         let mut entries = parse_file(&self.config_file)?;
@@ -370,21 +362,12 @@ fn apply_entry(settings: &mut Settings, entry: &FileEntry) -> Result<(), String>
             return Err(format!("parameter \"{}\" cannot be changed", entry.name));
         }
     } else if !entry.name.contains('.') {
-        return Err(format!(
-            "unrecognized configuration parameter \"{}\" in file \"{}\" line {}",
-            entry.name, entry.file, entry.line
-        ));
+        return Err(format!("unrecognized configuration parameter \"{}\" in file \"{}\" line {}", entry.name, entry.file, entry.line));
     }
     apply(settings, &entry.name, &entry.value, Source::File, place).map_err(|e| e.to_string())
 }
 
-fn apply(
-    settings: &mut Settings,
-    name: &str,
-    text: &str,
-    source: Source,
-    place: Option<(Arc<str>, u32)>,
-) -> Result<(), SqlError> {
+fn apply(settings: &mut Settings, name: &str, text: &str, source: Source, place: Option<(Arc<str>, u32)>) -> Result<(), SqlError> {
     let Some(setting) = lookup(name) else {
         if name.contains('.') {
             settings.custom.retain(|(n, _)| !n.eq_ignore_ascii_case(name));

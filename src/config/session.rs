@@ -218,11 +218,7 @@ impl SessionSettings {
     /// Elements of a SET list, joined as the setting stores them.
     pub fn join_list(name: &str, elements: &[String]) -> String {
         let quoting = lookup(name).is_some_and(|s| s.def().has(flag::LIST_QUOTE));
-        if quoting {
-            elements.iter().map(|e| quote_identifier(e)).collect::<Vec<_>>().join(", ")
-        } else {
-            elements.join(", ")
-        }
+        if quoting { elements.iter().map(|e| quote_identifier(e)).collect::<Vec<_>>().join(", ") } else { elements.join(", ") }
     }
 
     /// A value from the startup packet, or ALTER ROLE/DATABASE SET: the session's own default.
@@ -253,10 +249,7 @@ impl SessionSettings {
         let Some(setting) = lookup(name) else { return self.set_custom(name, None, scope) };
         self.may_change(setting, Source::Session)?;
         if matches!(setting, Setting::TransactionIsolation | Setting::TransactionReadOnly | Setting::TransactionDeferrable) {
-            return Err(SqlError::new(
-                SqlState::FEATURE_NOT_SUPPORTED,
-                format!("parameter \"{}\" cannot be reset", setting.name()),
-            ));
+            return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("parameter \"{}\" cannot be reset", setting.name())));
         }
         self.put(setting, self.reset.get(&setting).cloned(), scope);
         Ok(())
@@ -277,8 +270,7 @@ impl SessionSettings {
             return Err(unknown(name));
         }
         let valid = name.split('.').all(|part| {
-            part.starts_with(|c: char| c.is_alphabetic() || c == '_')
-                && part.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '$')
+            part.starts_with(|c: char| c.is_alphabetic() || c == '_') && part.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '$')
         });
         if !valid {
             return Err(SqlError::new(SqlState::INVALID_NAME, format!("invalid configuration parameter name \"{name}\""))
@@ -310,13 +302,10 @@ impl SessionSettings {
             Context::Internal => refuse("cannot be changed"),
             Context::Postmaster => refuse("cannot be changed without restarting the server"),
             Context::Sighup => refuse("cannot be changed now"),
-            Context::SuperuserBackend | Context::Backend if source == Source::Session => {
-                refuse("cannot be set after connection start")
+            Context::SuperuserBackend | Context::Backend if source == Source::Session => refuse("cannot be set after connection start"),
+            Context::SuperuserBackend | Context::Superuser if !self.superuser => {
+                Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied to set parameter \"{}\"", def.name)))
             }
-            Context::SuperuserBackend | Context::Superuser if !self.superuser => Err(SqlError::new(
-                SqlState::INSUFFICIENT_PRIVILEGE,
-                format!("permission denied to set parameter \"{}\"", def.name),
-            )),
             Context::SuperuserBackend | Context::Backend | Context::Superuser | Context::User => Ok(()),
         }
     }
@@ -432,12 +421,8 @@ impl SessionSettings {
 /// Checks beyond type and bounds; `Some` is the canonical spelling to store.
 pub(super) fn check(setting: Setting, value: &Value) -> Result<Option<Value>, SqlError> {
     let Value::Str(text) = value else { return Ok(None) };
-    let bad = || {
-        SqlError::new(
-            SqlState::INVALID_PARAMETER_VALUE,
-            format!("invalid value for parameter \"{}\": \"{text}\"", setting.name()),
-        )
-    };
+    let bad =
+        || SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"{}\": \"{text}\"", setting.name()));
     let canonical = |s: &str| Ok(Some(Value::Str(s.into())));
     #[expect(clippy::wildcard_enum_match_arm, reason = "most settings need no further check")]
     match setting {
@@ -525,7 +510,6 @@ fn date_style(text: &str) -> Option<String> {
     }
     Some(format!("{style}, {order}"))
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -23,14 +23,8 @@ pub enum Value {
 }
 
 const MEMORY_UNITS: &[(&str, u64)] = &[("B", 1), ("kB", 1 << 10), ("MB", 1 << 20), ("GB", 1 << 30), ("TB", 1 << 40)];
-const TIME_UNITS: &[(&str, u64)] = &[
-    ("us", 1),
-    ("ms", 1_000),
-    ("s", 1_000_000),
-    ("min", 60_000_000),
-    ("h", 3_600_000_000),
-    ("d", 86_400_000_000),
-];
+const TIME_UNITS: &[(&str, u64)] =
+    &[("us", 1), ("ms", 1_000), ("s", 1_000_000), ("min", 60_000_000), ("h", 3_600_000_000), ("d", 86_400_000_000)];
 
 impl Value {
     /// Parses `text` for `def`.
@@ -75,9 +69,9 @@ impl Value {
                 }
                 Ok(Self::Real(value))
             }
-            Kind::Enum(labels) => match_label(def, labels, text).map(Self::Enum).ok_or_else(|| {
-                invalid(def, text).hint(format!("Available values: {}.", labels.join(", ")))
-            }),
+            Kind::Enum(labels) => match_label(def, labels, text)
+                .map(Self::Enum)
+                .ok_or_else(|| invalid(def, text).hint(format!("Available values: {}.", labels.join(", ")))),
             Kind::Str => Ok(Self::Str(text.into())),
         }
     }
@@ -91,8 +85,7 @@ impl Value {
                 if *n > 0 && def.unit != Unit::None {
                     let (factor, table) = unit_table(def.unit);
                     let total = u64::try_from(*n).unwrap_or(0).saturating_mul(factor);
-                    let (name, size) =
-                        table.iter().rev().find(|(_, size)| total.is_multiple_of(*size)).copied().unwrap_or(table[0]);
+                    let (name, size) = table.iter().rev().find(|(_, size)| total.is_multiple_of(*size)).copied().unwrap_or(table[0]);
                     format!("{}{name}", total / size)
                 } else {
                     n.to_string()

@@ -30,10 +30,7 @@ use afterimage_wal::{
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::{control_store::ControlStore, error::ControlError, oids::OidCounter};
-use crate::{
-    access::AccessCtx,
-    storage::critical::stop_node,
-};
+use crate::{access::AccessCtx, storage::critical::stop_node};
 
 /// When and how checkpoints are made. Reloadable.
 #[derive(Clone, Debug)]
@@ -273,7 +270,9 @@ impl Checkpointer {
             if state.done >= ticket {
                 return Ok(());
             }
-            if state.started >= ticket && let Some(why) = &state.failed {
+            if state.started >= ticket
+                && let Some(why) = &state.failed
+            {
                 return Err(ControlError::RequestFailed { why: why.clone() });
             }
             if state.stop {
@@ -461,7 +460,11 @@ impl Shared {
         let mut running = self.running.lock();
         let began = Instant::now();
         running.last_started = Some(began);
-        if self.env.ctx.txns.in_recovery() { self.restartpoint(&mut running, request, causes, began) } else { self.checkpoint(&mut running, request, causes, began) }
+        if self.env.ctx.txns.in_recovery() {
+            self.restartpoint(&mut running, request, causes, began)
+        } else {
+            self.checkpoint(&mut running, request, causes, began)
+        }
     }
 
     fn checkpoint(&self, running: &mut Running, request: CheckpointRequest, causes: Causes, began: Instant) -> Result<bool, ControlError> {
@@ -517,7 +520,13 @@ impl Shared {
         Ok(true)
     }
 
-    fn restartpoint(&self, running: &mut Running, request: CheckpointRequest, causes: Causes, began: Instant) -> Result<bool, ControlError> {
+    fn restartpoint(
+        &self,
+        running: &mut Running,
+        request: CheckpointRequest,
+        causes: Causes,
+        began: Instant,
+    ) -> Result<bool, ControlError> {
         let env = &self.env;
         let settings = self.settings.read().clone();
         let candidate = env.restart.get();
@@ -684,11 +693,7 @@ pub fn read_pending_drops(files: &crate::storage::Files) -> Vec<RelId> {
     }
     let entries = body.get(16..).unwrap_or(&[]);
     let (entries, _) = entries.as_chunks::<20>();
-    entries
-        .iter()
-        .filter_map(|e| e.last_chunk::<12>())
-        .map(|rel| RelId::from_le_bytes(*rel))
-        .collect()
+    entries.iter().filter_map(|e| e.last_chunk::<12>()).map(|rel| RelId::from_le_bytes(*rel)).collect()
 }
 
 fn is_fatal(error: &ControlError) -> bool {

@@ -209,9 +209,7 @@ pub fn emit(who: Option<&Who>, entry: &Entry<'_>) {
         Some(at) => line(entry.level.label(), &format!("{} at character {at}", entry.message)),
         None => line(entry.level.label(), entry.message),
     }
-    for (label, text) in
-        [("DETAIL", entry.detail), ("HINT", entry.hint), ("CONTEXT", entry.context), ("STATEMENT", entry.statement)]
-    {
+    for (label, text) in [("DETAIL", entry.detail), ("HINT", entry.hint), ("CONTEXT", entry.context), ("STATEMENT", entry.statement)] {
         if let Some(text) = text {
             line(label, text);
         }
@@ -285,9 +283,7 @@ fn write_prefix(out: &mut String, format: &Format, who: Option<&Who>, now: Times
             Some('d') => unknown_if_empty(who.map(|w| w.database.as_str())),
             Some('a') => unknown_if_empty(who.map(|w| w.application.as_str())),
             Some('h') => who.map_or(String::new(), |w| w.host.clone()),
-            Some('r') => who.map_or(String::new(), |w| {
-                if w.port.is_empty() { w.host.clone() } else { format!("{}({})", w.host, w.port) }
-            }),
+            Some('r') => who.map_or(String::new(), |w| if w.port.is_empty() { w.host.clone() } else { format!("{}({})", w.host, w.port) }),
             Some('b') => who.filter(|w| !w.backend_type.is_empty()).map_or_else(|| "server".into(), |w| w.backend_type.clone()),
             Some('l') => line.to_string(),
             Some('e') => if sqlstate.is_empty() { "00000" } else { sqlstate }.to_owned(),

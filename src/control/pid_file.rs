@@ -101,9 +101,9 @@ impl LockError {
                 let program = if *pid < 0 { "postgres" } else { "postmaster" };
                 Some(format!("Is another {program} (PID {}) using socket file \"{what}\"?", pid.abs()))
             }
-            Self::Empty(_) => Some(
-                "Either another server is starting, or the lock file is the remnant of a previous server startup crash.".into(),
-            ),
+            Self::Empty(_) => {
+                Some("Either another server is starting, or the lock file is the remnant of a previous server startup crash.".into())
+            }
             Self::Io { .. } => None,
         }
     }

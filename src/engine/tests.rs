@@ -1,12 +1,6 @@
 //! Crash, restart, standby and promotion of an engine in one process. A crash is a dropped engine: nothing is flushed or written.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    os::unix::fs::FileExt,
-    sync::atomic::AtomicI32,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, os::unix::fs::FileExt, sync::atomic::AtomicI32, time::Duration};
 
 use afterimage_wal::{BlockNo, Fork, RelId};
 
@@ -28,7 +22,9 @@ fn small() -> EngineOptions {
 }
 
 fn create(dir: &Path) {
-    let engine = Engine::create(dir, CreateOptions { segment_bytes: 1 << 20, pool: PoolOptions { buffers: 64 }, ..CreateOptions::default() }).unwrap();
+    let engine =
+        Engine::create(dir, CreateOptions { segment_bytes: 1 << 20, pool: PoolOptions { buffers: 64 }, ..CreateOptions::default() })
+            .unwrap();
     engine.pool().create_database_dir(5, 1663, Xid::INVALID).unwrap();
     engine.pool().create_fork(REL, Fork::Main).unwrap();
     engine.shutdown(ShutdownMode::Fast).unwrap();

@@ -32,7 +32,10 @@ struct Group {
 }
 
 fn new_states(a: &Aggregate) -> Vec<AggState> {
-    a.calls.iter().map(|c| if c.distinct || !c.order.is_empty() { AggState::Gathered(Vec::new()) } else { AggState::Direct((c.new)(&c.types)) }).collect()
+    a.calls
+        .iter()
+        .map(|c| if c.distinct || !c.order.is_empty() { AggState::Gathered(Vec::new()) } else { AggState::Direct((c.new)(&c.types)) })
+        .collect()
 }
 
 fn accumulate(x: &mut Exec<'_>, a: &Aggregate, states: &mut [AggState], row: &[Datum], args: &mut Vec<Datum>) -> Result<(), SqlError> {
@@ -130,7 +133,9 @@ impl AggregateNode {
                     None => {
                         let at = groups.len();
                         groups.push(Group { keys: masked.clone(), states: new_states(a), set: number });
-                        table.insert_unique(hash, at, |g| groups.get(*g).map_or(0, |g| hash_values(g.keys.iter()) ^ (g.set as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+                        table.insert_unique(hash, at, |g| {
+                            groups.get(*g).map_or(0, |g| hash_values(g.keys.iter()) ^ (g.set as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+                        });
                         at
                     }
                 };

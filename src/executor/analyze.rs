@@ -10,9 +10,7 @@ use super::vacuum::store_counts;
 use crate::access::heap::HeapScan;
 use crate::config::Setting;
 use crate::executor::SessionContext;
-use crate::sql::catalog::load::{
-    CatalogReader, STATISTIC_KIND_CORRELATION, STATISTIC_KIND_HISTOGRAM, STATISTIC_KIND_MCV, by,
-};
+use crate::sql::catalog::load::{CatalogReader, STATISTIC_KIND_CORRELATION, STATISTIC_KIND_HISTOGRAM, STATISTIC_KIND_MCV, by};
 use crate::sql::catalog::relation::{Column, Relation};
 use crate::sql::catalog::rows::blank;
 use crate::sql::catalog::schema::pg_statistic;
@@ -114,13 +112,7 @@ fn text_of(value: &Datum, type_oid: u32) -> Result<Datum, SqlError> {
 }
 
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "estimates")]
-fn column_row(
-    relation: &Relation,
-    column: &Column,
-    values: &[&Datum],
-    total: u64,
-    target: usize,
-) -> Result<Option<Vec<Datum>>, SqlError> {
+fn column_row(relation: &Relation, column: &Column, values: &[&Datum], total: u64, target: usize) -> Result<Option<Vec<Datum>>, SqlError> {
     if values.is_empty() {
         return Ok(None);
     }
@@ -198,11 +190,8 @@ fn column_row(
         let numbers = common.iter().map(|g| g.1 as f32 / n as f32).collect();
         add(&mut row, STATISTIC_KIND_MCV, equal, Some(numbers), Some(list));
     }
-    let rest: Vec<usize> = groups
-        .iter()
-        .filter(|g| !common.iter().any(|c| c.0 == g.0))
-        .flat_map(|&(first, length)| first..first + length)
-        .collect();
+    let rest: Vec<usize> =
+        groups.iter().filter(|g| !common.iter().any(|c| c.0 == g.0)).flat_map(|&(first, length)| first..first + length).collect();
     let rest_distinct = distinct - common.len();
     if rest_distinct >= 2 {
         let bounds = rest_distinct.min(target + 1).max(2);

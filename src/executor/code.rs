@@ -268,7 +268,24 @@ impl Code {
         };
         matches!(
             kind,
-            "int2" | "int4" | "int8" | "int24" | "int42" | "int28" | "int82" | "int48" | "int84" | "oid" | "date_" | "timestamp_" | "timestamptz_" | "bool" | "text" | "text_" | "name" | "char"
+            "int2"
+                | "int4"
+                | "int8"
+                | "int24"
+                | "int42"
+                | "int28"
+                | "int82"
+                | "int48"
+                | "int84"
+                | "oid"
+                | "date_"
+                | "timestamp_"
+                | "timestamptz_"
+                | "bool"
+                | "text"
+                | "text_"
+                | "name"
+                | "char"
         )
         .then_some(op)
     }
@@ -467,7 +484,11 @@ impl Code {
             Self::Subplan(i) => super::subplan::eval(x, *i, row),
             Self::Session(value) => x.session.session_value(*value),
             Self::NullIfMissing(item, marker) => {
-                if row.get(*marker).is_none_or(Datum::is_null) { Ok(Datum::Null) } else { item.eval(x, row) }
+                if row.get(*marker).is_none_or(Datum::is_null) {
+                    Ok(Datum::Null)
+                } else {
+                    item.eval(x, row)
+                }
             }
             Self::AssignElement(a) => a.eval(x, row),
             Self::Grouping(column, bits) => {
@@ -580,7 +601,8 @@ fn make_array(x: &mut Exec<'_>, row: &[Datum], items: &[Code], elem: Oid, nested
     if !nested {
         return Ok(Datum::array(ArrayValue::one_dim(elem, values)));
     }
-    let mismatch = || SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "multidimensional arrays must have array expressions with matching dimensions");
+    let mismatch =
+        || SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "multidimensional arrays must have array expressions with matching dimensions");
     let mut inner: Option<SmallVec<[Dim; 1]>> = None;
     let mut flat = Vec::new();
     let mut count = 0i32;
@@ -602,7 +624,10 @@ fn make_array(x: &mut Exec<'_>, row: &[Datum], items: &[Code], elem: Oid, nested
     dims.push(Dim { len: count, lower: 1 });
     dims.extend(inner);
     if dims.len() > 6 {
-        return Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("number of array dimensions ({}) exceeds the maximum allowed (6)", dims.len())));
+        return Err(SqlError::new(
+            SqlState::PROGRAM_LIMIT_EXCEEDED,
+            format!("number of array dimensions ({}) exceeds the maximum allowed (6)", dims.len()),
+        ));
     }
     Ok(Datum::array(ArrayValue { elem, dims, values: flat }))
 }
@@ -612,7 +637,23 @@ fn reinterpret(v: Datum, to: Oid) -> Result<Datum, SqlError> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "other values stay as they are")]
     Ok(match (v, to) {
         (Datum::Int4(v), oids::INT4) => Datum::Int4(v),
-        (Datum::Int4(v), oids::OID | oids::XID | oids::CID | oids::REGCLASS | oids::REGTYPE | oids::REGPROC | oids::REGPROCEDURE | oids::REGOPER | oids::REGOPERATOR | oids::REGNAMESPACE | oids::REGROLE | oids::REGCONFIG | oids::REGDICTIONARY | oids::REGCOLLATION) => Datum::Oid(v.cast_unsigned()),
+        (
+            Datum::Int4(v),
+            oids::OID
+            | oids::XID
+            | oids::CID
+            | oids::REGCLASS
+            | oids::REGTYPE
+            | oids::REGPROC
+            | oids::REGPROCEDURE
+            | oids::REGOPER
+            | oids::REGOPERATOR
+            | oids::REGNAMESPACE
+            | oids::REGROLE
+            | oids::REGCONFIG
+            | oids::REGDICTIONARY
+            | oids::REGCOLLATION,
+        ) => Datum::Oid(v.cast_unsigned()),
         (Datum::Oid(v), oids::INT4) => Datum::Int4(v.cast_signed()),
         (v, _) => v,
     })
@@ -650,7 +691,9 @@ fn element(array: &ArrayValue, bounds: &[(Option<i32>, Option<i32>)]) -> Datum {
     }
     let mut at = 0usize;
     for (dim, (_, subscript)) in array.dims.iter().zip(bounds) {
-        let Some(offset) = subscript.and_then(|s| s.checked_sub(dim.lower)).filter(|o| (0..dim.len).contains(o)) else { return Datum::Null };
+        let Some(offset) = subscript.and_then(|s| s.checked_sub(dim.lower)).filter(|o| (0..dim.len).contains(o)) else {
+            return Datum::Null;
+        };
         at = at * usize::try_from(dim.len).unwrap_or(0) + usize::try_from(offset).unwrap_or(0);
     }
     array.values.get(at).cloned().unwrap_or_default()

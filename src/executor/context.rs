@@ -81,13 +81,25 @@ pub trait ExternalFunctions: Send + Sync {
     ///
     /// # Errors
     /// The function's own.
-    fn call(&self, session: &mut SessionContext, func: &'static ProcEntry, types: &CallTypes, args: &[Datum]) -> Result<Option<Datum>, SqlError>;
+    fn call(
+        &self,
+        session: &mut SessionContext,
+        func: &'static ProcEntry,
+        types: &CallTypes,
+        args: &[Datum],
+    ) -> Result<Option<Datum>, SqlError>;
 
     /// The rows of a set-returning one, or `None`.
     ///
     /// # Errors
     /// The function's own.
-    fn call_set(&self, session: &mut SessionContext, func: &'static ProcEntry, types: &CallTypes, args: &[Datum]) -> Result<Option<SetRows>, SqlError>;
+    fn call_set(
+        &self,
+        session: &mut SessionContext,
+        func: &'static ProcEntry,
+        types: &CallTypes,
+        args: &[Datum],
+    ) -> Result<Option<SetRows>, SqlError>;
 }
 
 impl SessionContext {
@@ -162,7 +174,9 @@ impl SessionContext {
         let value = if ty == oids::TIMESTAMPTZ {
             now
         } else {
-            let func = cast_by_types(oids::TIMESTAMPTZ, ty).and_then(|c| proc_by_oid(c.func)).ok_or_else(|| SqlError::internal("cast of the current time"))?;
+            let func = cast_by_types(oids::TIMESTAMPTZ, ty)
+                .and_then(|c| proc_by_oid(c.func))
+                .ok_or_else(|| SqlError::internal("cast of the current time"))?;
             let types = CallTypes { func: func.oid, args: [oids::TIMESTAMPTZ].into_iter().collect(), result: ty, variadic_array: false };
             func.invoke(&mut Call { ctx: self, types: &types }, &[now])?
         };

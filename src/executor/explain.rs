@@ -147,7 +147,11 @@ fn text_node(e: &Explain, state: Option<&ExecState>, s: &Shown<'_>, indent: usiz
     }
     line.push_str(&head(s));
     if e.costs {
-        let _ = write!(line, "  (cost={:.2}..{:.2} rows={:.0} width={})", s.node.startup_cost, s.node.total_cost, s.node.rows, s.node.row_bytes);
+        let _ = write!(
+            line,
+            "  (cost={:.2}..{:.2} rows={:.0} width={})",
+            s.node.startup_cost, s.node.total_cost, s.node.rows, s.node.row_bytes
+        );
     }
     let stats = stats_of(state, s.node.id);
     if let Some(st) = &stats {
@@ -189,7 +193,11 @@ fn whole(stmt: &PlannedStmt) -> Shown<'_> {
         extra.push((Some(format!("CTE {}", cte.name)), shown(stmt, &cte.plan)));
     }
     for (i, s) in stmt.subplans.iter().enumerate() {
-        let word = if s.args.is_empty() && s.cacheable && !matches!(s.kind, super::plan::SubplanKind::Quantified(_)) { "InitPlan" } else { "SubPlan" };
+        let word = if s.args.is_empty() && s.cacheable && !matches!(s.kind, super::plan::SubplanKind::Quantified(_)) {
+            "InitPlan"
+        } else {
+            "SubPlan"
+        };
         extra.push((Some(format!("{word} {}", i + 1)), shown(stmt, &s.plan)));
     }
     extra.append(&mut root.children);

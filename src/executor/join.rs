@@ -145,7 +145,19 @@ pub(super) struct HashJoinNode {
 
 impl HashJoinNode {
     pub(super) fn new(plan: Arc<PlanNode>, left: Box<dyn Node>, right: Box<dyn Node>) -> Self {
-        Self { plan, left, right, built: None, row: Row::new(), keys: Vec::new(), at: NONE, have: false, matched: false, rest: None, count: 0 }
+        Self {
+            plan,
+            left,
+            right,
+            built: None,
+            row: Row::new(),
+            keys: Vec::new(),
+            at: NONE,
+            have: false,
+            matched: false,
+            rest: None,
+            count: 0,
+        }
     }
 
     fn build(&mut self, x: &mut Exec<'_>) -> Result<Built, SqlError> {
@@ -162,7 +174,8 @@ impl HashJoinNode {
             if null && !outer {
                 continue;
             }
-            let n = u32::try_from(built.rows.len()).map_err(|_| SqlError::new(crate::sqlstate::SqlState::PROGRAM_LIMIT_EXCEEDED, "too many rows in a hash join"))?;
+            let n = u32::try_from(built.rows.len())
+                .map_err(|_| SqlError::new(crate::sqlstate::SqlState::PROGRAM_LIMIT_EXCEEDED, "too many rows in a hash join"))?;
             built.rows.push((keys, std::mem::take(&mut row)));
             built.chain.push(NONE);
             built.matched.push(false);
@@ -249,7 +262,11 @@ impl Node for HashJoinNode {
                 } else {
                     let hash = hash_values(self.keys.iter());
                     let keys = &self.keys;
-                    built.table.find(hash, |n| built.rows.get(*n as usize).is_some_and(|(k, _)| same_rows(k, keys))).copied().unwrap_or(NONE)
+                    built
+                        .table
+                        .find(hash, |n| built.rows.get(*n as usize).is_some_and(|(k, _)| same_rows(k, keys)))
+                        .copied()
+                        .unwrap_or(NONE)
                 };
             }
             while self.at != NONE {

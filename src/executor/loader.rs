@@ -63,8 +63,7 @@ impl Loader {
         let mut checks = Vec::new();
         for check in &relation.checks {
             let target = Some((oids::BOOL, -1));
-            let expr =
-                front_end.table_expression_text(ctx, &check.expression, Some(&relation), target, "check constraints")?;
+            let expr = front_end.table_expression_text(ctx, &check.expression, Some(&relation), target, "check constraints")?;
             checks.push((check.name.clone(), expr));
         }
         let mut generated = Vec::new();
@@ -119,24 +118,25 @@ impl Loader {
         let relation = &self.relation;
         for (column, value) in relation.columns.iter().zip(values) {
             if column.not_null && !column.dropped && value.is_null() {
-                let message = format!(
-                    "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
-                    column.name, relation.name
-                );
-                return Err(SqlError::new(SqlState::NOT_NULL_VIOLATION, message)
-                    .detail(failing_row(ctx, relation, values)?)
-                    .column(&relation.namespace_name, &relation.name, &column.name));
+                let message =
+                    format!("null value in column \"{}\" of relation \"{}\" violates not-null constraint", column.name, relation.name);
+                return Err(SqlError::new(SqlState::NOT_NULL_VIOLATION, message).detail(failing_row(ctx, relation, values)?).column(
+                    &relation.namespace_name,
+                    &relation.name,
+                    &column.name,
+                ));
             }
         }
         for (name, expr) in &self.checks {
             let mut state = ExecState::bare();
             let holds = expr.code.eval(&mut Exec { session: ctx, state: &mut state }, values)?;
             if matches!(holds, Datum::Bool(false)) {
-                let message =
-                    format!("new row for relation \"{}\" violates check constraint \"{name}\"", relation.name);
-                return Err(SqlError::new(SqlState::CHECK_VIOLATION, message)
-                    .detail(failing_row(ctx, relation, values)?)
-                    .constraint(&relation.namespace_name, &relation.name, name));
+                let message = format!("new row for relation \"{}\" violates check constraint \"{name}\"", relation.name);
+                return Err(SqlError::new(SqlState::CHECK_VIOLATION, message).detail(failing_row(ctx, relation, values)?).constraint(
+                    &relation.namespace_name,
+                    &relation.name,
+                    name,
+                ));
             }
         }
         Ok(())
@@ -203,9 +203,11 @@ fn insert_entries(
             let name = &load.index.name;
             let message = format!("duplicate key value violates unique constraint \"{name}\"");
             let key = key_text(ctx, relation, &load.index, &key_values)?;
-            return Err(SqlError::new(SqlState::UNIQUE_VIOLATION, message)
-                .detail(format!("Key {key} already exists."))
-                .constraint(&relation.namespace_name, &relation.name, name));
+            return Err(SqlError::new(SqlState::UNIQUE_VIOLATION, message).detail(format!("Key {key} already exists.")).constraint(
+                &relation.namespace_name,
+                &relation.name,
+                name,
+            ));
         }
     }
     Ok(())

@@ -49,7 +49,8 @@ impl Node for LockRowsNode {
                     let engine = x.state.engine()?.clone();
                     let snapshot = x.state.snapshot()?.clone();
                     let t = x.session.transaction()?;
-                    let result = heap::lock_row(engine.ctx(), t, &rel, &snapshot, tid, mode, wait).map_err(|e| not_available(e.into(), &mark.relation.name))?;
+                    let result = heap::lock_row(engine.ctx(), t, &rel, &snapshot, tid, mode, wait)
+                        .map_err(|e| not_available(e.into(), &mark.relation.name))?;
                     match result {
                         ChangeResult::Done { .. } | ChangeResult::SelfModified { .. } => {}
                         ChangeResult::Skipped => continue 'rows,
@@ -63,7 +64,9 @@ impl Node for LockRowsNode {
                             if t.isolation() != Isolation::ReadCommitted {
                                 return Err(concurrent_update());
                             }
-                            let Some(newest) = heap::fetch_latest(engine.ctx(), t, &rel, next, |tid, bytes| (tid, bytes.to_vec()))? else { continue 'rows };
+                            let Some(newest) = heap::fetch_latest(engine.ctx(), t, &rel, next, |tid, bytes| (tid, bytes.to_vec()))? else {
+                                continue 'rows;
+                            };
                             moved.insert(mark.scan_id, Some(newest));
                             // The other locked tables keep their rows.
                             for other in marks.iter().filter(|m| m.scan_id != mark.scan_id) {

@@ -81,9 +81,12 @@ pub fn check_row(x: &mut Exec<'_>, table: &TableWriter, values: &mut Row) -> Res
     }
     for (name, code) in &table.checks {
         if matches!(code.eval(x, values)?, Datum::Bool(false)) {
-            return Err(SqlError::new(SqlState::CHECK_VIOLATION, format!("new row for relation \"{}\" violates check constraint \"{name}\"", table.relation.name))
-                .detail(failing_row(&table.relation, values, x.session.io()))
-                .constraint(&table.relation.namespace_name, &table.relation.name, name));
+            return Err(SqlError::new(
+                SqlState::CHECK_VIOLATION,
+                format!("new row for relation \"{}\" violates check constraint \"{name}\"", table.relation.name),
+            )
+            .detail(failing_row(&table.relation, values, x.session.io()))
+            .constraint(&table.relation.namespace_name, &table.relation.name, name));
         }
     }
     Ok(())
@@ -106,7 +109,8 @@ fn value_text(v: &Datum, ty: types::Oid, io: &IoSettings, max: usize) -> String 
 }
 
 fn failing_row(relation: &Relation, values: &[Datum], io: &IoSettings) -> String {
-    let texts: Vec<String> = relation.columns.iter().zip(values).filter(|(c, _)| !c.dropped).map(|(c, v)| value_text(v, c.type_oid, io, 64)).collect();
+    let texts: Vec<String> =
+        relation.columns.iter().zip(values).filter(|(c, _)| !c.dropped).map(|(c, v)| value_text(v, c.type_oid, io, 64)).collect();
     format!("Failing row contains ({}).", texts.join(", "))
 }
 
@@ -158,7 +162,14 @@ pub fn insert_index_entries(x: &mut Exec<'_>, table: &TableWriter, rel: &RelHand
 }
 
 /// Enters a row into one index; the key if it is there already.
-fn insert_entry(x: &mut Exec<'_>, table: &TableWriter, w: &IndexWriter, rel: &RelHandle, values: &[Datum], tid: Tid) -> Result<Option<Row>, SqlError> {
+fn insert_entry(
+    x: &mut Exec<'_>,
+    table: &TableWriter,
+    w: &IndexWriter,
+    rel: &RelHandle,
+    values: &[Datum],
+    tid: Tid,
+) -> Result<Option<Row>, SqlError> {
     let Some(key) = key_values(x, w, values)? else { return Ok(None) };
     let mut bytes = Vec::with_capacity(32);
     let unique = w.index.encode_key(&key, &mut bytes)?;
@@ -223,7 +234,8 @@ impl ModifyNode {
             row::encode(&m.table.desc, &self.values, &mut self.bytes)?;
             let tid = heap::insert(engine.ctx(), x.session.transaction()?, rel, &self.bytes)?;
             // Arbiters first: if one was taken meanwhile the row goes away again and the search starts over.
-            let arbiter = |i: usize, w: &IndexWriter| if conflict.arbiters.is_empty() { w.index.unique } else { conflict.arbiters.contains(&i) };
+            let arbiter =
+                |i: usize, w: &IndexWriter| if conflict.arbiters.is_empty() { w.index.unique } else { conflict.arbiters.contains(&i) };
             let mut lost = false;
             for (i, w) in m.table.indexes.iter().enumerate().filter(|(i, w)| arbiter(*i, w)) {
                 let _ = i;
@@ -269,7 +281,14 @@ impl ModifyNode {
         Ok(None)
     }
 
-    fn conflict_update(&mut self, x: &mut Exec<'_>, m: &Modify, update: &super::plan::ConflictUpdate, rel: &RelHandle, existing: Tid) -> Result<Conflict, SqlError> {
+    fn conflict_update(
+        &mut self,
+        x: &mut Exec<'_>,
+        m: &Modify,
+        update: &super::plan::ConflictUpdate,
+        rel: &RelHandle,
+        existing: Tid,
+    ) -> Result<Conflict, SqlError> {
         let engine = x.state.engine()?.clone();
         // The index names the chain's root; the live version may be further on.
         let t = x.session.transaction()?;
@@ -388,7 +407,9 @@ impl ModifyNode {
                     if t.isolation() != Isolation::ReadCommitted {
                         return Err(concurrent_update());
                     }
-                    let Some((newest, bytes)) = heap::fetch_latest(engine.ctx(), t, rel, next, |tid, bytes| (tid, bytes.to_vec()))? else { return Ok(None) };
+                    let Some((newest, bytes)) = heap::fetch_latest(engine.ctx(), t, rel, next, |tid, bytes| (tid, bytes.to_vec()))? else {
+                        return Ok(None);
+                    };
                     let mut replaced: FxHashMap<usize, Option<(Tid, Vec<u8>)>> = FxHashMap::default();
                     replaced.insert(m.scan_id, Some((newest, bytes)));
                     self.companions(x, m, &mut replaced)?;
@@ -452,7 +473,13 @@ fn twice() -> SqlError {
 }
 
 /// Was the version made by the running command?
-fn inserted_by_this_command(engine: &Arc<Engine>, rel: &RelHandle, tid: Tid, snapshot: &crate::txn::Snapshot, t: &Transaction) -> Result<bool, SqlError> {
+fn inserted_by_this_command(
+    engine: &Arc<Engine>,
+    rel: &RelHandle,
+    tid: Tid,
+    snapshot: &crate::txn::Snapshot,
+    t: &Transaction,
+) -> Result<bool, SqlError> {
     let buffer = engine.ctx().pool.read(rel.file, afterimage_wal::ids::Fork::Main, tid.block)?;
     let page = buffer.read();
     Ok(heap::tuple::header(&page, tid.offset).is_some_and(|h| t.owns(h.xmin) && h.cid >= snapshot.cid()))

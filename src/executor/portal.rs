@@ -215,7 +215,11 @@ impl Portal {
         match &mut self.run {
             Run::Rows(running) => {
                 let short = running.state.plan()?.short;
-                let done = if short { running.pull(session, max_rows, sink)? } else { crate::txn::blocking(|| running.pull(session, max_rows, sink))? };
+                let done = if short {
+                    running.pull(session, max_rows, sink)?
+                } else {
+                    crate::txn::blocking(|| running.pull(session, max_rows, sink))?
+                };
                 if !done {
                     return Ok(PortalStatus::Suspended);
                 }

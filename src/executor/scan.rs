@@ -80,7 +80,14 @@ fn system_columns(x: &Exec<'_>, scan: &Scan, tid: Tid, out: &mut Row) -> Result<
 }
 
 /// In a re-check: the row that stands for this scan's; `None` if the scan runs as usual.
-fn replaced(x: &mut Exec<'_>, scan: &Scan, done: &mut bool, scratch: &mut Vec<Datum>, out: &mut Row, also: Option<&super::code::Code>) -> Result<Option<bool>, SqlError> {
+fn replaced(
+    x: &mut Exec<'_>,
+    scan: &Scan,
+    done: &mut bool,
+    scratch: &mut Vec<Datum>,
+    out: &mut Row,
+    also: Option<&super::code::Code>,
+) -> Result<Option<bool>, SqlError> {
     let Some(rows) = &x.state.replaced else { return Ok(None) };
     let Some(entry) = rows.get(&scan.scan_id) else { return Ok(None) };
     if *done {

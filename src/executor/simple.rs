@@ -318,12 +318,14 @@ impl Node for LimitNode {
             if let Some(c) = &l.offset
                 && let Datum::Int8(n) = c.eval(x, &[])?
             {
-                self.skip = u64::try_from(n).map_err(|_| SqlError::new(SqlState::INVALID_ROW_COUNT_IN_RESULT_OFFSET_CLAUSE, "OFFSET must not be negative"))?;
+                self.skip = u64::try_from(n)
+                    .map_err(|_| SqlError::new(SqlState::INVALID_ROW_COUNT_IN_RESULT_OFFSET_CLAUSE, "OFFSET must not be negative"))?;
             }
             if let Some(c) = &l.limit
                 && let Datum::Int8(n) = c.eval(x, &[])?
             {
-                let n = u64::try_from(n).map_err(|_| SqlError::new(SqlState::INVALID_ROW_COUNT_IN_LIMIT_CLAUSE, "LIMIT must not be negative"))?;
+                let n = u64::try_from(n)
+                    .map_err(|_| SqlError::new(SqlState::INVALID_ROW_COUNT_IN_LIMIT_CLAUSE, "LIMIT must not be negative"))?;
                 self.left = Some(n);
                 if l.ties.is_none() {
                     self.child.bound(n.saturating_add(self.skip));

@@ -249,4 +249,3 @@ impl Node for SortNode {
         self.bound = Some(rows);
     }
 }
-

@@ -57,7 +57,9 @@ fn tag(v: &Datum) -> Option<u8> {
         Datum::Uuid(_) => 20,
         Datum::Numeric(_) => 21,
         Datum::Void => 22,
-        Datum::Jsonb(_) | Datum::Inet(_) | Datum::MacAddr(_) | Datum::Bits(_) | Datum::Array(_) | Datum::Range(_) | Datum::Record(_) => return None,
+        Datum::Jsonb(_) | Datum::Inet(_) | Datum::MacAddr(_) | Datum::Bits(_) | Datum::Array(_) | Datum::Range(_) | Datum::Record(_) => {
+            return None;
+        }
         #[expect(unreachable_patterns, reason = "representations to come stay in memory")]
         _ => return None,
     })
@@ -115,7 +117,8 @@ struct Cursor<'b>(&'b [u8]);
 
 impl<'b> Cursor<'b> {
     fn take(&mut self, n: usize) -> Result<&'b [u8], SqlError> {
-        let (head, rest) = self.0.split_at_checked(n).ok_or_else(|| SqlError::new(SqlState::IO_ERROR, "temporary file is shorter than written"))?;
+        let (head, rest) =
+            self.0.split_at_checked(n).ok_or_else(|| SqlError::new(SqlState::IO_ERROR, "temporary file is shorter than written"))?;
         self.0 = rest;
         Ok(head)
     }
@@ -165,7 +168,11 @@ pub(super) fn read_row(r: &mut impl Read) -> Result<Option<Row>, SqlError> {
             14 => Datum::TimeTz(i64::from_le_bytes(c.array()?), i32::from_le_bytes(c.array()?)),
             15 => Datum::Timestamp(i64::from_le_bytes(c.array()?)),
             16 => Datum::TimestampTz(i64::from_le_bytes(c.array()?)),
-            17 => Datum::Interval(Interval { months: i32::from_le_bytes(c.array()?), days: i32::from_le_bytes(c.array()?), micros: i64::from_le_bytes(c.array()?) }),
+            17 => Datum::Interval(Interval {
+                months: i32::from_le_bytes(c.array()?),
+                days: i32::from_le_bytes(c.array()?),
+                micros: i64::from_le_bytes(c.array()?),
+            }),
             18 => Datum::Lsn(u64::from_le_bytes(c.array()?)),
             19 => Datum::Tid(Tid { block: u32::from_le_bytes(c.array()?), offset: u16::from_le_bytes(c.array()?) }),
             20 => Datum::Uuid(c.array()?),

@@ -123,7 +123,10 @@ fn run_once(x: &mut Exec<'_>, s: &Subplan, run: &mut SubplanRun, row: &[Datum]) 
                 for v in &values {
                     if let Datum::Array(a) = v {
                         if a.dims != inner {
-                            return Err(SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "cannot accumulate arrays of different dimensionality"));
+                            return Err(SqlError::new(
+                                SqlState::ARRAY_SUBSCRIPT_ERROR,
+                                "cannot accumulate arrays of different dimensionality",
+                            ));
                         }
                         flat.extend(a.values.iter().cloned());
                     }

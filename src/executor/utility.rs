@@ -24,7 +24,12 @@ pub fn describe(session: &mut SessionContext, statement: &super::RawStmt) -> Res
 ///
 /// # Errors
 /// PostgreSQL's.
-pub fn run(session: &mut SessionContext, prepared: &Arc<Prepared>, _params: &[Datum], sink: &mut dyn RowSink) -> Result<PortalStatus, SqlError> {
+pub fn run(
+    session: &mut SessionContext,
+    prepared: &Arc<Prepared>,
+    _params: &[Datum],
+    sink: &mut dyn RowSink,
+) -> Result<PortalStatus, SqlError> {
     let statement = &prepared.statement;
     if let Some(tag) = super::setting::run(session, statement, sink)? {
         return Ok(PortalStatus::Complete(tag));
@@ -203,9 +208,7 @@ pub(crate) fn run_node(ctx: &mut SessionContext, node: &NodeEnum, raw: &super::R
 /// Reading or writing catalogs failed.
 pub fn discard_temp(session: &mut SessionContext) -> Result<(), SqlError> {
     match session.catalog.viewer().temp_namespace {
-        Some(namespace) if session.catalog.namespace_name(namespace)?.is_some() => {
-            ddl::drop::empty_namespace(session, namespace)
-        }
+        Some(namespace) if session.catalog.namespace_name(namespace)?.is_some() => ddl::drop::empty_namespace(session, namespace),
         Some(_) | None => Ok(()),
     }
 }

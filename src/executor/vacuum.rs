@@ -44,8 +44,13 @@ impl Request {
                 "freeze" => this.freeze = nodes::option_bool(option)?,
                 "disable_page_skipping" => this.all_pages = nodes::option_bool(option)?,
                 "truncate" => this.truncate = Some(nodes::option_bool(option)?),
-                "index_cleanup" | "process_toast" | "parallel" | "process_main" | "skip_database_stats"
-                | "only_database_stats" | "buffer_usage_limit" => {}
+                "index_cleanup"
+                | "process_toast"
+                | "parallel"
+                | "process_main"
+                | "skip_database_stats"
+                | "only_database_stats"
+                | "buffer_usage_limit" => {}
                 other => {
                     let command = if stmt.is_vacuumcmd { "VACUUM" } else { "ANALYZE" };
                     let message = format!("unrecognized {command} option \"{other}\"");
@@ -68,10 +73,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &VacuumStmt) -> Result<&'stati
         ctx.prevent_in_block("VACUUM")?;
     }
     if ctx.engine.is_in_recovery() {
-        return Err(SqlError::new(
-            SqlState::READ_ONLY_SQL_TRANSACTION,
-            format!("cannot execute {} during recovery", request.command()),
-        ));
+        return Err(SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, format!("cannot execute {} during recovery", request.command())));
     }
     let targets = targets(ctx, stmt, &request)?;
     // A transaction per table, so that locks and the horizon are let go of in between. ANALYZE in a block keeps the one there is.
@@ -127,10 +129,7 @@ fn targets(ctx: &mut SessionContext, stmt: &VacuumStmt, request: &Request) -> Re
         }
         let columns: Vec<String> = nodes::strings(&target.va_cols).into_iter().map(str::to_owned).collect();
         if !columns.is_empty() && request.vacuum && !request.analyze {
-            return Err(SqlError::new(
-                SqlState::FEATURE_NOT_SUPPORTED,
-                "ANALYZE option must be specified when a column list is provided",
-            ));
+            return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "ANALYZE option must be specified when a column list is provided"));
         }
         for (i, column) in columns.iter().enumerate() {
             if relation.column(column).is_none() {
@@ -144,10 +143,7 @@ fn targets(ctx: &mut SessionContext, stmt: &VacuumStmt, request: &Request) -> Re
         }
         if !may_maintain(ctx, &relation)? {
             let what = if request.vacuum { "vacuum" } else { "analyze" };
-            let message = format!(
-                "skipping \"{}\" --- only table or database owner can {what} it",
-                relation.name
-            );
+            let message = format!("skipping \"{}\" --- only table or database owner can {what} it", relation.name);
             ctx.warning(SqlState::WARNING, message);
             continue;
         }
@@ -197,10 +193,7 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<(
     let Some(handle) = relation.rel_handle() else { return Ok(()) };
     if request.verbose {
         let message = format!("vacuuming \"{}.{}.{}\"", ctx.database_name, relation.namespace_name, relation.name);
-        ctx.notices.push(super::context::Notice {
-            severity: "INFO",
-            fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message),
-        });
+        ctx.notices.push(super::context::Notice { severity: "INFO", fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message) });
     }
     if request.full && !relation.is_system() {
         let desc = relation.desc.clone();
@@ -208,11 +201,7 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<(
     }
     let indexes: Vec<_> = relation.indexes.iter().map(|i| relation.index_handle(i)).collect();
     let memory = ctx.settings.bytes(Setting::MaintenanceWorkMem).unwrap_or(64 << 20);
-    let freeze_below = if request.freeze {
-        ctx.engine.ctx().txns.settled_floor()
-    } else {
-        VacuumOptions::default().freeze_below
-    };
+    let freeze_below = if request.freeze { ctx.engine.ctx().txns.settled_floor() } else { VacuumOptions::default().freeze_below };
     let options = VacuumOptions {
         all_pages: request.all_pages || request.freeze,
         freeze_below,
@@ -239,10 +228,7 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<(
             stats.pages,
             stats.scanned
         );
-        ctx.notices.push(super::context::Notice {
-            severity: "INFO",
-            fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message),
-        });
+        ctx.notices.push(super::context::Notice { severity: "INFO", fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message) });
     }
     if relation.is_system() {
         // Catalogs are described by compiled-in descriptors; nobody plans by their counts.
@@ -281,13 +267,7 @@ fn estimate(old_pages: u32, old_tuples: f32, pages: u32, scanned: u32, found: u6
 }
 
 /// Stores what the planner goes by, if it changed.
-pub(super) fn store_counts(
-    ctx: &mut SessionContext,
-    oid: Oid,
-    pages: u32,
-    tuples: f32,
-    all_visible: Option<u32>,
-) -> Result<(), SqlError> {
+pub(super) fn store_counts(ctx: &mut SessionContext, oid: Oid, pages: u32, tuples: f32, all_visible: Option<u32>) -> Result<(), SqlError> {
     let int4 = |n: u32| Datum::Int4(i32::try_from(n).unwrap_or(i32::MAX));
     let mut changes = vec![(pg_class::relpages, int4(pages)), (pg_class::reltuples, Datum::Float4(tuples))];
     if let Some(n) = all_visible {
@@ -304,10 +284,7 @@ fn analyze_one(ctx: &mut SessionContext, oid: Oid, columns: &[String], request: 
     }
     if request.verbose {
         let message = format!("analyzing \"{}.{}\"", relation.namespace_name, relation.name);
-        ctx.notices.push(super::context::Notice {
-            severity: "INFO",
-            fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message),
-        });
+        ctx.notices.push(super::context::Notice { severity: "INFO", fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message) });
     }
     analyze::run(ctx, &relation, columns)
 }

@@ -125,7 +125,11 @@ fn offset_value(x: &mut Exec<'_>, edge: &FrameEdge, which: &str, mode: FrameMode
         _ => false,
     };
     if negative {
-        let message = if mode == FrameMode::Range { "invalid preceding or following size in window function".to_owned() } else { format!("frame {which} offset must not be negative") };
+        let message = if mode == FrameMode::Range {
+            "invalid preceding or following size in window function".to_owned()
+        } else {
+            format!("frame {which} offset must not be negative")
+        };
         return Err(SqlError::new(SqlState::INVALID_PRECEDING_OR_FOLLOWING_SIZE, message));
     }
     Ok(v)
@@ -139,7 +143,15 @@ fn count(v: &Datum) -> usize {
 }
 
 /// Row at which an edge of row `i`'s frame lies: the first row in it for a start, one past the last for an end.
-fn edge(x: &mut Exec<'_>, w: &WindowAgg, p: &Partition, i: usize, e: &FrameEdge, offset: &Datum, is_start: bool) -> Result<usize, SqlError> {
+fn edge(
+    x: &mut Exec<'_>,
+    w: &WindowAgg,
+    p: &Partition,
+    i: usize,
+    e: &FrameEdge,
+    offset: &Datum,
+    is_start: bool,
+) -> Result<usize, SqlError> {
     let n = p.rows.len();
     let g = p.group_of(i);
     Ok(match (e, w.mode) {

@@ -1,6 +1,9 @@
 //! Failures of recovery: each refuses the start or stops the node.
 
-use afterimage_wal::{Lsn, TimelineId, WalError, reader::{Proof, ReadStop}};
+use afterimage_wal::{
+    Lsn, TimelineId, WalError,
+    reader::{Proof, ReadStop},
+};
 
 use crate::{access::AccessError, control::error::ControlError, storage::StorageError, txn::TxnError};
 

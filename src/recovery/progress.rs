@@ -18,11 +18,7 @@ pub struct Progress {
 
 impl Default for Progress {
     fn default() -> Self {
-        Self {
-            replayed: AtomicU64::new(0),
-            watch: watch::Sender::new(Lsn::INVALID),
-            last_commit_time: AtomicI64::new(i64::MIN),
-        }
+        Self { replayed: AtomicU64::new(0), watch: watch::Sender::new(Lsn::INVALID), last_commit_time: AtomicI64::new(i64::MIN) }
     }
 }
 

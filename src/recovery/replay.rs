@@ -100,17 +100,14 @@ impl MaxDelay {
 
 impl Redo {
     /// Replays what `reader` gives.
-    pub fn new(dispatcher: Dispatcher, control: Arc<ControlStore>, node: Arc<NodeState>, reader: WalReader, consistency: Consistency) -> Self {
-        Self {
-            dispatcher,
-            control,
-            node,
-            reader,
-            consistency,
-            unpublished: 0,
-            caught_up: Instant::now(),
-            max_delay: Arc::default(),
-        }
+    pub fn new(
+        dispatcher: Dispatcher,
+        control: Arc<ControlStore>,
+        node: Arc<NodeState>,
+        reader: WalReader,
+        consistency: Consistency,
+    ) -> Self {
+        Self { dispatcher, control, node, reader, consistency, unpublished: 0, caught_up: Instant::now(), max_delay: Arc::default() }
     }
 
     /// How consistency stands.

@@ -162,9 +162,7 @@ pub struct Start {
 /// What refuses a start: `docs/recovery.md` has the list.
 pub fn prepare(disk: &Arc<dyn Disk>, dir: &Path, control: &ControlStore, options: &WalOptions) -> Result<Start, RecoveryError> {
     let known = control.get();
-    let exists = |name: &str| {
-        disk.exists(&dir.join(name)).map_err(|source| RecoveryError::File { path: name.to_owned(), source })
-    };
+    let exists = |name: &str| disk.exists(&dir.join(name)).map_err(|source| RecoveryError::File { path: name.to_owned(), source });
     let standby = exists(STANDBY_SIGNAL)?;
     let archive = exists(RECOVERY_SIGNAL)?;
     let mut promotion = Promotion::read(disk.as_ref(), dir)?;
@@ -176,9 +174,7 @@ pub fn prepare(disk: &Arc<dyn Disk>, dir: &Path, control: &ControlStore, options
         promotion = None;
     }
     let label = match read_text(disk.as_ref(), dir, backup_label::FILE)? {
-        Some(text) => Some(
-            BackupLabel::parse(&text).map_err(|what| RecoveryError::BadFile { path: backup_label::FILE.to_owned(), what })?,
-        ),
+        Some(text) => Some(BackupLabel::parse(&text).map_err(|what| RecoveryError::BadFile { path: backup_label::FILE.to_owned(), what })?),
         None => None,
     };
     let clean = label.is_none() && matches!(known.state, ClusterState::Shutdowned | ClusterState::ShutdownedInRecovery);
@@ -218,9 +214,7 @@ pub fn prepare(disk: &Arc<dyn Disk>, dir: &Path, control: &ControlStore, options
         return Err(not_a_child(known.min_recovery_point, known.min_recovery_tli));
     }
 
-    let open = |from| {
-        WalReader::open(Arc::clone(disk), &wal_dir, known.system_id, known.segment_bytes, history.clone(), from)
-    };
+    let open = |from| WalReader::open(Arc::clone(disk), &wal_dir, known.system_id, known.segment_bytes, history.clone(), from);
     let (checkpoint, checkpoint_end) = read_checkpoint(open(checkpoint_at), checkpoint_at)?;
     let consistency = consistency_of(&known, label.as_ref(), &checkpoint);
 
@@ -233,11 +227,8 @@ pub fn prepare(disk: &Arc<dyn Disk>, dir: &Path, control: &ControlStore, options
         reader.trust_durable(mark.flushed);
     }
     let (end, stop) = reader.read_to_end();
-    let evidence = Evidence {
-        flushed_mark: mark.filter(|_| label.is_none()),
-        consistent: consistency.min_recovery.max(checkpoint_end),
-        own_starts,
-    };
+    let evidence =
+        Evidence { flushed_mark: mark.filter(|_| label.is_none()), consistent: consistency.min_recovery.max(checkpoint_end), own_starts };
     match judge(disk, &wal_dir, known.system_id, known.segment_bytes, &stop, &evidence)? {
         Verdict::EndOfWal => {}
         // A standby without the WAL its pages need may still get it from upstream.
@@ -306,18 +297,15 @@ fn history_of(disk: &dyn Disk, wal_dir: &Path, target: TimelineId, own: Timeline
     match History::read(disk, wal_dir, target)? {
         Some(history) => Ok(history),
         None if target == own => Ok(History::alone(target)),
-        None => Err(RecoveryError::File {
-            path: format!("pg_wal/{}", History::file_name(target)),
-            source: io::ErrorKind::NotFound.into(),
-        }),
+        None => Err(RecoveryError::File { path: format!("pg_wal/{}", History::file_name(target)), source: io::ErrorKind::NotFound.into() }),
     }
 }
 
 fn read_checkpoint(mut reader: WalReader, at: Lsn) -> Result<(Checkpoint, Lsn), RecoveryError> {
     let missing = |found: String| RecoveryError::NoCheckpoint { at, found };
     let record = reader.next().map_err(|stop| missing(stop.reason.to_string()))?.ok_or_else(|| missing("nothing".to_owned()))?;
-    let is_checkpoint = record.rmgr() == rmgr::XLOG
-        && matches!(record.kind(), rmgr::xlog::CHECKPOINT_ONLINE | rmgr::xlog::CHECKPOINT_SHUTDOWN);
+    let is_checkpoint =
+        record.rmgr() == rmgr::XLOG && matches!(record.kind(), rmgr::xlog::CHECKPOINT_ONLINE | rmgr::xlog::CHECKPOINT_SHUTDOWN);
     if !is_checkpoint || record.start() != at {
         return Err(missing("another record".to_owned()));
     }

@@ -220,7 +220,8 @@ async fn archive_ready(node: &Arc<Replication>) -> Result<(), ArchiveCommandErro
             return Err(ArchiveCommandError::Failed { code: status, command: filled });
         }
         let (from, to) = (status_dir(node).join(format!("{name}.ready")), status_dir(node).join(format!("{name}.done")));
-        afterimage_wal::disk::durable_rename(&afterimage_wal::disk::RealDisk, &from, &to).map_err(|source| ArchiveCommandError::Io { path: to, source })?;
+        afterimage_wal::disk::durable_rename(&afterimage_wal::disk::RealDisk, &from, &to)
+            .map_err(|source| ArchiveCommandError::Io { path: to, source })?;
         node.archiver.archived(&name);
     }
 }

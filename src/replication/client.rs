@@ -146,7 +146,10 @@ impl Client {
             let outcome = match timeout {
                 Some(seconds) => match tokio::time::timeout(Duration::from_secs(seconds.max(2)), attempt).await {
                     Ok(outcome) => outcome,
-                    Err(_) => Err(ClientError::Connect { address: describe(&address), source: io::Error::new(io::ErrorKind::TimedOut, "timeout expired") }),
+                    Err(_) => Err(ClientError::Connect {
+                        address: describe(&address),
+                        source: io::Error::new(io::ErrorKind::TimedOut, "timeout expired"),
+                    }),
                 },
                 None => attempt.await,
             };
@@ -169,7 +172,14 @@ impl Client {
             }
             Address::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(failed)?),
         };
-        let mut client = Self { stream, incoming: BytesMut::with_capacity(256 * 1024), outgoing: BytesMut::new(), parameters: HashMap::new(), backend_pid: 0, peer: describe(address) };
+        let mut client = Self {
+            stream,
+            incoming: BytesMut::with_capacity(256 * 1024),
+            outgoing: BytesMut::new(),
+            parameters: HashMap::new(),
+            backend_pid: 0,
+            peer: describe(address),
+        };
         client.start(info, replication, fallback_name).await?;
         Ok(client)
     }
@@ -193,7 +203,9 @@ impl Client {
         }
         frontend::startup_message(parameters, &mut self.outgoing)?;
         self.flush().await?;
-        let password = info.get_or_env("password", "PGPASSWORD").or_else(|| passfile_lookup(info, &user, if replication { "replication" } else { dbname.as_deref().unwrap_or(&user) }));
+        let password = info
+            .get_or_env("password", "PGPASSWORD")
+            .or_else(|| passfile_lookup(info, &user, if replication { "replication" } else { dbname.as_deref().unwrap_or(&user) }));
         let need = || password.clone().ok_or_else(|| ClientError::Authentication("fe_sendauth: no password supplied".to_owned()));
         let mut scram: Option<sasl::ScramSha256> = None;
         loop {
@@ -230,7 +242,9 @@ impl Client {
                 Incoming::Plain(backend::Message::ErrorResponse(body)) => return Err(server_error(&body)),
                 Incoming::Plain(backend::Message::BackendKeyData(body)) => self.backend_pid = body.process_id(),
                 Incoming::Plain(backend::Message::NoticeResponse(_)) => {}
-                Incoming::Plain(_) | Incoming::CopyBoth => return Err(ClientError::Authentication("authentication method not supported".to_owned())),
+                Incoming::Plain(_) | Incoming::CopyBoth => {
+                    return Err(ClientError::Authentication("authentication method not supported".to_owned()));
+                }
             }
         }
     }
@@ -275,7 +289,9 @@ impl Client {
                 Ok(Event::Complete(_)) => sets.push(std::mem::take(&mut current)),
                 Ok(Event::Ready) => return failure.map_or(Ok(sets), Err),
                 Ok(Event::Notice(_)) => {}
-                Ok(other @ (Event::CopyOut | Event::CopyBoth | Event::Data(_) | Event::CopyDone)) => return Err(ClientError::Protocol(format!("{other:?}"))),
+                Ok(other @ (Event::CopyOut | Event::CopyBoth | Event::Data(_) | Event::CopyDone)) => {
+                    return Err(ClientError::Protocol(format!("{other:?}")));
+                }
                 Err(error @ ClientError::Server { .. }) => failure = Some(error),
                 Err(error) => return Err(error),
             }
@@ -306,7 +322,13 @@ impl Client {
                 backend::Message::CopyDone => Event::CopyDone,
                 backend::Message::ReadyForQuery(_) => Event::Ready,
                 backend::Message::ErrorResponse(body) => return Err(server_error(&body)),
-                backend::Message::NoticeResponse(body) => Event::Notice(body.fields().filter(|f| Ok(f.type_() == b'M')).next()?.map(|f| String::from_utf8_lossy(f.value_bytes()).into_owned()).unwrap_or_default()),
+                backend::Message::NoticeResponse(body) => Event::Notice(
+                    body.fields()
+                        .filter(|f| Ok(f.type_() == b'M'))
+                        .next()?
+                        .map(|f| String::from_utf8_lossy(f.value_bytes()).into_owned())
+                        .unwrap_or_default(),
+                ),
                 backend::Message::ParameterStatus(body) => {
                     self.parameters.insert(body.name()?.to_owned(), body.value()?.to_owned());
                     continue;

@@ -85,9 +85,7 @@ impl CommandOption {
     /// # Errors
     /// `42601` without a value.
     pub fn text(&self) -> Result<&str, SqlError> {
-        self.value
-            .as_deref()
-            .ok_or_else(|| SqlError::new(SqlState::SYNTAX_ERROR, format!("{} requires a parameter", self.name)))
+        self.value.as_deref().ok_or_else(|| SqlError::new(SqlState::SYNTAX_ERROR, format!("{} requires a parameter", self.name)))
     }
 }
 
@@ -132,7 +130,10 @@ pub fn parse(text: &str) -> Result<ReplicationCommand, SqlError> {
 }
 
 fn syntax_error(near: &str) -> SqlError {
-    SqlError::new(SqlState::SYNTAX_ERROR, if near.is_empty() { "syntax error".to_owned() } else { format!("syntax error at or near \"{near}\"") })
+    SqlError::new(
+        SqlState::SYNTAX_ERROR,
+        if near.is_empty() { "syntax error".to_owned() } else { format!("syntax error at or near \"{near}\"") },
+    )
 }
 
 fn tokenize(text: &str) -> Result<Vec<Token>, SqlError> {
@@ -449,7 +450,9 @@ mod tests {
 
     #[test]
     fn bad_text_is_a_syntax_error() {
-        for text in ["", "START_REPLICATION", "START_REPLICATION 0/", "BASE_BACKUP (LABEL", "TIMELINE_HISTORY 0", "IDENTIFY_SYSTEM x", "SHOW '"] {
+        for text in
+            ["", "START_REPLICATION", "START_REPLICATION 0/", "BASE_BACKUP (LABEL", "TIMELINE_HISTORY 0", "IDENTIFY_SYSTEM x", "SHOW '"]
+        {
             assert_eq!(parse(text).unwrap_err().state(), SqlState::SYNTAX_ERROR, "{text}");
         }
     }

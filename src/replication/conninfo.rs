@@ -26,11 +26,42 @@ pub enum ConnInfoError {
 }
 
 const KEYWORDS: &[&str] = &[
-    "host", "hostaddr", "port", "dbname", "user", "password", "passfile", "application_name", "fallback_application_name",
-    "connect_timeout", "options", "sslmode", "sslcompression", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir", "sslpassword",
-    "sslsni", "ssl_min_protocol_version", "ssl_max_protocol_version", "gssencmode", "krbsrvname", "gsslib", "requirepeer",
-    "channel_binding", "target_session_attrs", "replication", "client_encoding", "keepalives", "keepalives_idle",
-    "keepalives_interval", "keepalives_count", "tcp_user_timeout", "service",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "passfile",
+    "application_name",
+    "fallback_application_name",
+    "connect_timeout",
+    "options",
+    "sslmode",
+    "sslcompression",
+    "sslcert",
+    "sslkey",
+    "sslrootcert",
+    "sslcrl",
+    "sslcrldir",
+    "sslpassword",
+    "sslsni",
+    "ssl_min_protocol_version",
+    "ssl_max_protocol_version",
+    "gssencmode",
+    "krbsrvname",
+    "gsslib",
+    "requirepeer",
+    "channel_binding",
+    "target_session_attrs",
+    "replication",
+    "client_encoding",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
+    "service",
 ];
 
 /// Keyword and value pairs, as given.
@@ -203,7 +234,11 @@ impl ConnInfo {
             .enumerate()
             .map(|(i, host)| {
                 let text = ports.get(i).or(ports.last()).copied().unwrap_or("5432").trim();
-                let port = if text.is_empty() { 5432 } else { text.parse::<u16>().ok().filter(|&p| p > 0).ok_or_else(|| ConnInfoError::InvalidPort(text.to_owned()))? };
+                let port = if text.is_empty() {
+                    5432
+                } else {
+                    text.parse::<u16>().ok().filter(|&p| p > 0).ok_or_else(|| ConnInfoError::InvalidPort(text.to_owned()))?
+                };
                 Ok(if host.starts_with('/') {
                     Address::Unix(PathBuf::from(format!("{host}/.s.PGSQL.{port}")))
                 } else if host.is_empty() {

@@ -29,7 +29,8 @@ impl Functions {
 
     fn primary_only(&self, what: &str) -> Result<(), SqlError> {
         if self.node.engine.is_in_recovery() {
-            return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "recovery is in progress").hint(format!("{what} cannot be executed during recovery.")));
+            return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "recovery is in progress")
+                .hint(format!("{what} cannot be executed during recovery.")));
         }
         Ok(())
     }
@@ -38,7 +39,8 @@ impl Functions {
         if self.node.engine.is_in_recovery() {
             return Ok(());
         }
-        Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "recovery is not in progress").hint("Recovery control functions can only be executed during recovery."))
+        Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "recovery is not in progress")
+            .hint("Recovery control functions can only be executed during recovery."))
     }
 
     fn promote(&self, wait: bool, seconds: i32) -> Result<Datum, SqlError> {
@@ -83,7 +85,10 @@ impl Functions {
         let (from, to) = (text(args, 0)?, text(args, 1)?);
         let source = self.node.slots.get(from).ok_or_else(|| slot_error(super::slot::SlotError::Missing(from.to_owned())))?;
         let Some(restart) = source.restart_lsn.filter(|_| !source.invalidated) else {
-            return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "cannot copy a replication slot that doesn't reserve WAL"));
+            return Err(SqlError::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "cannot copy a replication slot that doesn't reserve WAL",
+            ));
         };
         let temporary = if args.len() > 2 { boolean(args, 2) } else { source.temporary };
         self.node.slots.create(to, temporary.then_some(session.backend_pid), Some(restart)).map_err(slot_error)?;
@@ -98,8 +103,11 @@ impl Functions {
         }
         let slot = self.node.slots.get(name).ok_or_else(|| slot_error(super::slot::SlotError::Missing(name.to_owned())))?;
         let Some(restart) = slot.restart_lsn.filter(|_| !slot.invalidated) else {
-            return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("replication slot \"{name}\" cannot be advanced"))
-                .detail("This slot has never previously reserved WAL, or it has been invalidated."));
+            return Err(SqlError::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("replication slot \"{name}\" cannot be advanced"),
+            )
+            .detail("This slot has never previously reserved WAL, or it has been invalidated."));
         };
         if wanted < restart {
             return Err(SqlError::new(
@@ -148,7 +156,13 @@ fn record(func: &'static ProcEntry, values: Vec<Datum>) -> Result<Datum, SqlErro
 }
 
 impl ExternalFunctions for Functions {
-    fn call(&self, session: &mut SessionContext, func: &'static ProcEntry, _types: &CallTypes, args: &[Datum]) -> Result<Option<Datum>, SqlError> {
+    fn call(
+        &self,
+        session: &mut SessionContext,
+        func: &'static ProcEntry,
+        _types: &CallTypes,
+        args: &[Datum],
+    ) -> Result<Option<Datum>, SqlError> {
         let engine = &self.node.engine;
         let wal = engine.wal();
         Ok(Some(match func.name {
@@ -166,7 +180,11 @@ impl ExternalFunctions for Functions {
                 lsn(wal.flushed())
             }
             "pg_last_wal_receive_lsn" => {
-                if self.node.has_received() { lsn(wal.flushed()) } else { Datum::Null }
+                if self.node.has_received() {
+                    lsn(wal.flushed())
+                } else {
+                    Datum::Null
+                }
             }
             "pg_last_wal_replay_lsn" => lsn(engine.replayed_lsn()),
             "pg_last_xact_replay_timestamp" => engine.last_replayed_commit_time().map_or(Datum::Null, Datum::TimestampTz),
@@ -217,7 +235,13 @@ impl ExternalFunctions for Functions {
         }))
     }
 
-    fn call_set(&self, _session: &mut SessionContext, _func: &'static ProcEntry, _types: &CallTypes, _args: &[Datum]) -> Result<Option<SetRows>, SqlError> {
+    fn call_set(
+        &self,
+        _session: &mut SessionContext,
+        _func: &'static ProcEntry,
+        _types: &CallTypes,
+        _args: &[Datum],
+    ) -> Result<Option<SetRows>, SqlError> {
         Ok(None)
     }
 }

@@ -154,7 +154,10 @@ impl Manifest {
             let separator = if i == 0 { "" } else { ",\n" };
             write_to(
                 &mut self.text,
-                format_args!("{separator}{{ \"Timeline\": {}, \"Start-LSN\": \"{}\", \"End-LSN\": \"{}\" }}", range.tli, range.start_lsn, range.end_lsn),
+                format_args!(
+                    "{separator}{{ \"Timeline\": {}, \"Start-LSN\": \"{}\", \"End-LSN\": \"{}\" }}",
+                    range.tli, range.start_lsn, range.end_lsn
+                ),
             );
         }
         self.text.push_str("\n],\n");

@@ -37,7 +37,9 @@ enum StreamError {
     Connect(#[source] ClientError),
     #[error("could not receive data from WAL stream: {0}")]
     Client(#[from] ClientError),
-    #[error("database system identifier differs between the primary and standby\nDETAIL:  The primary's identifier is {theirs}, the standby's identifier is {ours}.")]
+    #[error(
+        "database system identifier differs between the primary and standby\nDETAIL:  The primary's identifier is {theirs}, the standby's identifier is {ours}."
+    )]
     SystemId { theirs: String, ours: String },
     #[error("highest timeline {theirs} of the primary is behind recovery timeline {ours}")]
     TimelineBehind { theirs: TimelineId, ours: TimelineId },
@@ -228,7 +230,11 @@ impl Receiver {
         if theirs != ours {
             return Err(StreamError::SystemId { theirs, ours });
         }
-        let upstream_tli: TimelineId = identity.text(0, 1).and_then(|t| t.parse().ok()).map(TimelineId::new).ok_or_else(|| StreamError::Protocol("timeline".to_owned()))?;
+        let upstream_tli: TimelineId = identity
+            .text(0, 1)
+            .and_then(|t| t.parse().ok())
+            .map(TimelineId::new)
+            .ok_or_else(|| StreamError::Protocol("timeline".to_owned()))?;
         let our_tli = node.engine.wal().tli();
         if upstream_tli < our_tli {
             return Err(StreamError::TimelineBehind { theirs: upstream_tli, ours: our_tli });
@@ -275,12 +281,18 @@ impl Receiver {
             }
             command.push_str(&format!("{start} TIMELINE {tli}"));
             if ours_speaks_zstd && settings.str(Setting::WalReceiverCompression) == "zstd" {
-                command.push_str(&format!(" (compression 'zstd', compression_level '{}')", settings.int(Setting::WalReceiverCompressionLevel)));
+                command.push_str(&format!(
+                    " (compression 'zstd', compression_level '{}')",
+                    settings.int(Setting::WalReceiverCompressionLevel)
+                ));
             }
             client.send(&command).await?;
             let end = match client.event().await? {
                 Event::CopyBoth => {
-                    tracing::info!("{} WAL streaming from primary at {start} on timeline {tli}", if restarted { "restarted" } else { "started" });
+                    tracing::info!(
+                        "{} WAL streaming from primary at {start} on timeline {tli}",
+                        if restarted { "restarted" } else { "started" }
+                    );
                     self.last_failure = None;
                     self.retry = FIRST_RETRY;
                     node.receiver.streamed.store(true, Ordering::Relaxed);
@@ -320,8 +332,10 @@ impl Receiver {
                 Err(ClientError::Server { .. }) if tli != want => continue,
                 Err(error) => return Err(error.into()),
             };
-            let content = answer.first().and_then(|set| set.text(0, 1)).ok_or_else(|| StreamError::Protocol("timeline history".to_owned()))?;
-            afterimage_wal::disk::durable_replace(&afterimage_wal::disk::RealDisk, &path, content.as_bytes()).map_err(StreamError::History)?;
+            let content =
+                answer.first().and_then(|set| set.text(0, 1)).ok_or_else(|| StreamError::Protocol("timeline history".to_owned()))?;
+            afterimage_wal::disk::durable_replace(&afterimage_wal::disk::RealDisk, &path, content.as_bytes())
+                .map_err(StreamError::History)?;
         }
         Ok(())
     }
@@ -483,7 +497,11 @@ impl Receiver {
     }
 
     async fn feedback(&self, client: &mut Client, sent: &mut Reported) -> Result<(), StreamError> {
-        let horizon = if self.node.config.current().bool(Setting::HotStandbyFeedback) { self.node.engine.ctx().txns.oldest_snapshot().unwrap_or(Lsn::INVALID) } else { Lsn::INVALID };
+        let horizon = if self.node.config.current().bool(Setting::HotStandbyFeedback) {
+            self.node.engine.ctx().txns.oldest_snapshot().unwrap_or(Lsn::INVALID)
+        } else {
+            Lsn::INVALID
+        };
         if horizon == sent.horizon {
             return Ok(());
         }

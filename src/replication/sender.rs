@@ -63,7 +63,12 @@ pub async fn serve(node: &Arc<Replication>, conn: &mut Connection<'_>, command: 
                 Some(node.engine.wal().flushed().to_string()),
                 conn.database.map(str::to_owned),
             ];
-            let columns = [("systemid", ColumnType::Text), ("timeline", ColumnType::Int4), ("xlogpos", ColumnType::Text), ("dbname", ColumnType::Text)];
+            let columns = [
+                ("systemid", ColumnType::Text),
+                ("timeline", ColumnType::Int4),
+                ("xlogpos", ColumnType::Text),
+                ("dbname", ColumnType::Text),
+            ];
             conn.put_rows(&columns, &[row]);
             conn.out.command_complete("IDENTIFY_SYSTEM");
         }
@@ -95,7 +100,12 @@ pub async fn serve(node: &Arc<Replication>, conn: &mut Connection<'_>, command: 
             }
             let reserve = reserve_wal.then(|| node.reserve_position());
             node.slots.create(&name, temporary.then_some(conn.pid), reserve).map_err(slot_error)?;
-            let columns = [("slot_name", ColumnType::Text), ("consistent_point", ColumnType::Text), ("snapshot_name", ColumnType::Text), ("output_plugin", ColumnType::Text)];
+            let columns = [
+                ("slot_name", ColumnType::Text),
+                ("consistent_point", ColumnType::Text),
+                ("snapshot_name", ColumnType::Text),
+                ("output_plugin", ColumnType::Text),
+            ];
             conn.put_rows(&columns, &[vec![Some(name), Some("0/0".to_owned()), None, None]]);
             conn.out.command_complete("CREATE_REPLICATION_SLOT");
         }
@@ -136,7 +146,9 @@ pub fn slot_error(error: SlotError) -> SqlError {
     };
     let sql = SqlError::new(state, error.to_string());
     match error {
-        SlotError::InvalidName(_) => sql.hint("Replication slot names may only contain lower case letters, numbers, and the underscore character."),
+        SlotError::InvalidName(_) => {
+            sql.hint("Replication slot names may only contain lower case letters, numbers, and the underscore character.")
+        }
         SlotError::AllInUse => sql.hint("Free one or increase max_replication_slots."),
         SlotError::Invalidated(_) => sql.detail("This slot has been invalidated because it exceeded the maximum reserved size."),
         SlotError::NameTooShort(_)
@@ -303,14 +315,26 @@ async fn stream(node: &Arc<Replication>, conn: &mut Connection<'_>, start: Start
     let mut level = 1;
     for option in &start.options {
         if option.name == "compression_level" {
-            level = option.text()?.parse::<i32>().ok().filter(|l| (1..=19).contains(l)).ok_or_else(|| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "compression_level must be between 1 and 19"))?;
+            level = option
+                .text()?
+                .parse::<i32>()
+                .ok()
+                .filter(|l| (1..=19).contains(l))
+                .ok_or_else(|| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "compression_level must be between 1 and 19"))?;
         }
     }
     for option in &start.options {
         match option.name.as_str() {
-            "compression" if option.text()? == "zstd" => compressor = Some(Compressor::new(level).map_err(|e| SqlError::internal(e.to_string()))?),
+            "compression" if option.text()? == "zstd" => {
+                compressor = Some(Compressor::new(level).map_err(|e| SqlError::internal(e.to_string()))?)
+            }
             "compression" if option.text()? == "none" => {}
-            "compression" => return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("unrecognized compression algorithm: \"{}\"", option.text()?))),
+            "compression" => {
+                return Err(SqlError::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    format!("unrecognized compression algorithm: \"{}\"", option.text()?),
+                ));
+            }
             "compression_level" => {}
             other => return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("unrecognized option: {other}"))),
         }
@@ -515,10 +539,12 @@ impl Stream {
     }
 
     fn received(&mut self, frame: Frontend, out: &mut Writer) -> Result<(), SqlError> {
-        let unexpected = |what: &str| Err(SqlError::new(SqlState::PROTOCOL_VIOLATION, format!("unexpected message type \"{what}\"")).fatal());
+        let unexpected =
+            |what: &str| Err(SqlError::new(SqlState::PROTOCOL_VIOLATION, format!("unexpected message type \"{what}\"")).fatal());
         match frame {
             Frontend::CopyData(bytes) => {
-                let message = StandbyMessage::decode(&bytes).map_err(|e| SqlError::new(SqlState::PROTOCOL_VIOLATION, e.to_string()).fatal())?;
+                let message =
+                    StandbyMessage::decode(&bytes).map_err(|e| SqlError::new(SqlState::PROTOCOL_VIOLATION, e.to_string()).fatal())?;
                 self.last_reply = Instant::now();
                 self.ping_sent = false;
                 match message {
@@ -560,7 +586,13 @@ impl Stream {
             Frontend::CopyFail(_) => unexpected("f"),
             Frontend::Query(_) => unexpected("Q"),
             Frontend::Flush | Frontend::Sync | Frontend::Terminate => Ok(()),
-            Frontend::Parse { .. } | Frontend::Bind { .. } | Frontend::Describe(_) | Frontend::Execute { .. } | Frontend::Close(_) | Frontend::FunctionCall | Frontend::Password(_) => unexpected("?"),
+            Frontend::Parse { .. }
+            | Frontend::Bind { .. }
+            | Frontend::Describe(_)
+            | Frontend::Execute { .. }
+            | Frontend::Close(_)
+            | Frontend::FunctionCall
+            | Frontend::Password(_) => unexpected("?"),
         }
     }
 }

@@ -108,7 +108,14 @@ impl Default for Senders {
 
 impl Senders {
     /// Adds a sender.
-    pub fn enter(self: &Arc<Self>, pid: i32, user: &str, application_name: &str, client: Option<(IpAddr, u16)>, backend_start: i64) -> SenderEntry {
+    pub fn enter(
+        self: &Arc<Self>,
+        pid: i32,
+        user: &str,
+        application_name: &str,
+        client: Option<(IpAddr, u16)>,
+        backend_start: i64,
+    ) -> SenderEntry {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let info = SenderInfo {
             pid,
@@ -141,12 +148,7 @@ impl Senders {
 
     /// Those that stream, as synchronous replication looks at them; in the order of [`Senders::list`] without the others.
     pub fn streaming(&self) -> Vec<StandbyPosition> {
-        self.entries
-            .lock()
-            .values()
-            .filter(|s| s.state.streams() && s.flushed != Lsn::INVALID)
-            .map(position)
-            .collect()
+        self.entries.lock().values().filter(|s| s.state.streams() && s.flushed != Lsn::INVALID).map(position).collect()
     }
 
     /// The least horizon standbys asked for through feedback.
@@ -166,7 +168,13 @@ impl Senders {
 
 /// The part of an entry that synchronous replication needs.
 pub fn position(info: &SenderInfo) -> StandbyPosition {
-    StandbyPosition { name: info.application_name.clone(), started: info.started, written: info.written, flushed: info.flushed, applied: info.applied }
+    StandbyPosition {
+        name: info.application_name.clone(),
+        started: info.started,
+        written: info.written,
+        flushed: info.flushed,
+        applied: info.applied,
+    }
 }
 
 impl SenderEntry {

@@ -140,7 +140,10 @@ impl Replication {
         let dir = self.engine.data_dir().join("pg_wal");
         match History::read(&afterimage_wal::disk::RealDisk, &dir, tli) {
             Ok(Some(history)) => Ok(history),
-            Ok(None) => Err(SqlError::new(SqlState::UNDEFINED_FILE, format!("could not open file \"pg_wal/{}\": No such file or directory", History::file_name(tli)))),
+            Ok(None) => Err(SqlError::new(
+                SqlState::UNDEFINED_FILE,
+                format!("could not open file \"pg_wal/{}\": No such file or directory", History::file_name(tli)),
+            )),
             Err(error) => Err(SqlError::new(SqlState::IO_ERROR, error.to_string())),
         }
     }
@@ -152,7 +155,8 @@ impl Replication {
     pub fn history_file(&self, tli: TimelineId) -> Result<(String, String), SqlError> {
         let name = History::file_name(tli);
         let path = self.engine.data_dir().join("pg_wal").join(&name);
-        let text = std::fs::read_to_string(&path).map_err(|e| SqlError::new(SqlState::UNDEFINED_FILE, format!("could not open file \"pg_wal/{name}\": {e}")))?;
+        let text = std::fs::read_to_string(&path)
+            .map_err(|e| SqlError::new(SqlState::UNDEFINED_FILE, format!("could not open file \"pg_wal/{name}\": {e}")))?;
         Ok((name, text))
     }
 
@@ -210,7 +214,8 @@ impl Replication {
     /// 55000 when not in recovery; the engine's.
     pub async fn promote(&self) -> Result<(), SqlError> {
         if !self.engine.is_in_recovery() {
-            return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "recovery is not in progress").hint("Recovery control functions can only be executed during recovery."));
+            return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "recovery is not in progress")
+                .hint("Recovery control functions can only be executed during recovery."));
         }
         tracing::info!("received promote request");
         self.stop_receiver().await;

@@ -151,7 +151,10 @@ impl Slots {
     /// A damaged state file is an error: the promise it holds may not be forgotten silently.
     pub fn open(data_dir: &Path, max: usize) -> Result<Arc<Self>, SlotError> {
         let dir = data_dir.join("pg_replslot");
-        let at = |path: &Path| { let path = path.to_owned(); move |source| SlotError::Io { path, source } };
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| SlotError::Io { path, source }
+        };
         fs::create_dir_all(&dir).map_err(at(&dir))?;
         let mut slots = BTreeMap::new();
         for entry in fs::read_dir(&dir).map_err(at(&dir))? {
@@ -189,7 +192,14 @@ impl Slots {
         if slots.len() >= self.max {
             return Err(SlotError::AllInUse);
         }
-        let info = SlotInfo { name: name.to_owned(), restart_lsn: reserve, temporary: owner.is_some(), active_pid: owner, invalidated: false, xmin: 0 };
+        let info = SlotInfo {
+            name: name.to_owned(),
+            restart_lsn: reserve,
+            temporary: owner.is_some(),
+            active_pid: owner,
+            invalidated: false,
+            xmin: 0,
+        };
         let dir = self.dir.join(name);
         fs::create_dir_all(&dir).map_err(|source| SlotError::Io { path: dir.clone(), source })?;
         self.write_state(&info)?;
@@ -318,7 +328,10 @@ impl Slots {
         let dir = self.dir.join(name);
         let doomed = self.dir.join(format!("{name}.tmp"));
         // Renamed first: a crash half way through the removal must not leave a slot without its state file.
-        RealDisk.rename(&dir, &doomed).and_then(|()| RealDisk.sync_dir(&self.dir)).map_err(|source| SlotError::Io { path: dir.clone(), source })?;
+        RealDisk
+            .rename(&dir, &doomed)
+            .and_then(|()| RealDisk.sync_dir(&self.dir))
+            .map_err(|source| SlotError::Io { path: dir.clone(), source })?;
         fs::remove_dir_all(&doomed).map_err(|source| SlotError::Io { path: doomed.clone(), source })?;
         sync_dir(&self.dir)
     }
@@ -455,7 +468,14 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_in_a_state_file_is_found() {
-        let good = encode(&SlotInfo { name: "s".into(), restart_lsn: Some(Lsn::from_u64(9)), temporary: false, active_pid: None, invalidated: false, xmin: 0 });
+        let good = encode(&SlotInfo {
+            name: "s".into(),
+            restart_lsn: Some(Lsn::from_u64(9)),
+            temporary: false,
+            active_pid: None,
+            invalidated: false,
+            xmin: 0,
+        });
         assert!(decode(&good).is_ok());
         for at in 0..good.len() {
             for bit in 0..8 {

@@ -53,8 +53,12 @@ impl SyncNames {
             return Ok(None);
         }
         let (method, rest) = match &tokens[0] {
-            Token::Name(w, false) if w.eq_ignore_ascii_case("first") && tokens.len() > 1 && matches!(tokens[1], Token::Name(..)) => (SyncMethod::First, &tokens[1..]),
-            Token::Name(w, false) if w.eq_ignore_ascii_case("any") && tokens.len() > 1 && matches!(tokens[1], Token::Name(..)) => (SyncMethod::Any, &tokens[1..]),
+            Token::Name(w, false) if w.eq_ignore_ascii_case("first") && tokens.len() > 1 && matches!(tokens[1], Token::Name(..)) => {
+                (SyncMethod::First, &tokens[1..])
+            }
+            Token::Name(w, false) if w.eq_ignore_ascii_case("any") && tokens.len() > 1 && matches!(tokens[1], Token::Name(..)) => {
+                (SyncMethod::Any, &tokens[1..])
+            }
             _ => (SyncMethod::First, &tokens[..]),
         };
         let explicit = rest.len() != tokens.len();
@@ -88,10 +92,7 @@ impl SyncNames {
 
     /// 1 for the first name, 2 for the second; 0 if this standby is asynchronous.
     pub fn priority(&self, application_name: &str) -> usize {
-        self.names
-            .iter()
-            .position(|name| name == "*" || name.eq_ignore_ascii_case(application_name))
-            .map_or(0, |at| at + 1)
+        self.names.iter().position(|name| name == "*" || name.eq_ignore_ascii_case(application_name)).map_or(0, |at| at + 1)
     }
 
     /// Indexes into `standbys` of those that are synchronous now (FIRST) or candidates (ANY), best first.

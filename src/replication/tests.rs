@@ -32,7 +32,9 @@ struct TestNode {
 }
 
 fn lay(dir: &Path) {
-    let engine = Engine::create(dir, CreateOptions { segment_bytes: 1 << 20, pool: PoolOptions { buffers: 64 }, ..CreateOptions::default() }).unwrap();
+    let engine =
+        Engine::create(dir, CreateOptions { segment_bytes: 1 << 20, pool: PoolOptions { buffers: 64 }, ..CreateOptions::default() })
+            .unwrap();
     engine.pool().create_database_dir(5, 1663, Xid::INVALID).unwrap();
     engine.pool().create_fork(REL, Fork::Main).unwrap();
     engine.shutdown(ShutdownMode::Fast).unwrap();
@@ -91,7 +93,17 @@ async fn session(node: Arc<Replication>, mut socket: tokio::net::TcpStream, pid:
             }
         };
         let command = super::command::parse(&text).unwrap();
-        let mut connection = Connection { socket: &mut socket, incoming: &mut incoming, out: &mut out, pid, user: "test", application_name: &name, client: None, backend_start: 0, database: None };
+        let mut connection = Connection {
+            socket: &mut socket,
+            incoming: &mut incoming,
+            out: &mut out,
+            pid,
+            user: "test",
+            application_name: &name,
+            client: None,
+            backend_start: 0,
+            database: None,
+        };
         match serve(&node, &mut connection, command).await {
             Ok(After::Ready) => {}
             Ok(After::Close) => return,
@@ -133,7 +145,8 @@ impl TestNode {
     async fn clone_to(&self, dir: &Path) {
         use clap::Parser as _;
         let target = dir.display().to_string();
-        let options = basebackup::Options::parse_from(["pg_basebackup", "-D", &target, "-R", "-c", "fast", "-N", "-d", &self.conninfo("clone")]);
+        let options =
+            basebackup::Options::parse_from(["pg_basebackup", "-D", &target, "-R", "-c", "fast", "-N", "-d", &self.conninfo("clone")]);
         basebackup::run(&options).await.unwrap();
     }
 

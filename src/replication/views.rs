@@ -52,7 +52,9 @@ fn time(value: Option<i64>) -> Datum {
 }
 
 fn lag(value: Option<Duration>) -> Datum {
-    value.map_or(Datum::Null, |d| Datum::Interval(Interval { micros: i64::try_from(d.as_micros()).unwrap_or(i64::MAX), ..Interval::default() }))
+    value.map_or(Datum::Null, |d| {
+        Datum::Interval(Interval { micros: i64::try_from(d.as_micros()).unwrap_or(i64::MAX), ..Interval::default() })
+    })
 }
 
 fn count(value: u64) -> Datum {
@@ -77,7 +79,9 @@ fn stat_replication(node: &Replication, cx: &mut VirtualCx<'_>, emit: Emit<'_>) 
             role.map_or(Datum::Null, |r| Datum::Oid(r.oid)),
             text(&sender.user),
             text(&sender.application_name),
-            sender.client_addr.map_or(Datum::Null, |addr| Datum::Inet(Arc::new(Inet { addr, prefix: if addr.is_ipv4() { 32 } else { 128 } }))),
+            sender
+                .client_addr
+                .map_or(Datum::Null, |addr| Datum::Inet(Arc::new(Inet { addr, prefix: if addr.is_ipv4() { 32 } else { 128 } }))),
             Datum::Null,
             Datum::Int4(sender.client_port),
             Datum::TimestampTz(sender.backend_start),
@@ -155,7 +159,11 @@ fn wal_status(node: &Replication, slot: &SlotInfo) -> (Option<&'static str>, Opt
     let segment = u64::from(wal.segment_bytes());
     let end = wal.flushed().as_u64();
     let held = end / segment - (restart.as_u64() / segment).min(end / segment);
-    let kept = settings.bytes(Setting::WalKeepSize).unwrap_or(0).div_ceil(segment).max(settings.bytes(Setting::MaxWalSize).unwrap_or(0).div_ceil(segment));
+    let kept = settings
+        .bytes(Setting::WalKeepSize)
+        .unwrap_or(0)
+        .div_ceil(segment)
+        .max(settings.bytes(Setting::MaxWalSize).unwrap_or(0).div_ceil(segment));
     let limit = settings.bytes(Setting::MaxSlotWalKeepSize);
     let safe = limit.map(|limit| {
         let keep = limit.div_ceil(segment).max(settings.bytes(Setting::WalKeepSize).unwrap_or(0) / segment);
@@ -181,5 +189,13 @@ fn stat_archiver(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) ->
     };
     let [archived, archived_at] = pair(&info.last_archived);
     let [failed, failed_at] = pair(&info.last_failed);
-    emit(&[count(info.archived_count), archived, archived_at, count(info.failed_count), failed, failed_at, Datum::TimestampTz(node.started_at)])
+    emit(&[
+        count(info.archived_count),
+        archived,
+        archived_at,
+        count(info.failed_count),
+        failed,
+        failed_at,
+        Datum::TimestampTz(node.started_at),
+    ])
 }

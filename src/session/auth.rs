@@ -79,11 +79,7 @@ pub(super) async fn password(
 
 async fn answer(conn: &mut Connection) -> Result<bytes::Bytes, AuthError> {
     conn.flush().await?;
-    if let Frontend::Password(bytes) = conn.next(MAX_AUTH_BYTES).await? {
-        Ok(bytes)
-    } else {
-        Err(violation("expected password response"))
-    }
+    if let Frontend::Password(bytes) = conn.next(MAX_AUTH_BYTES).await? { Ok(bytes) } else { Err(violation("expected password response")) }
 }
 
 fn text_answer(bytes: &[u8]) -> Result<&str, AuthError> {

@@ -73,10 +73,7 @@ fn isolation(label: &str) -> Isolation {
 
 /// In a failed block only the end of it is accepted.
 pub(super) fn aborted() -> SqlError {
-    SqlError::new(
-        SqlState::IN_FAILED_SQL_TRANSACTION,
-        "current transaction is aborted, commands ignored until end of transaction block",
-    )
+    SqlError::new(SqlState::IN_FAILED_SQL_TRANSACTION, "current transaction is aborted, commands ignored until end of transaction block")
 }
 
 fn no_transaction() -> SqlError {
@@ -307,10 +304,9 @@ impl Session {
         match self.block.kind {
             Kind::Explicit => Ok(()),
             Kind::Failed => Err(aborted()),
-            Kind::None | Kind::Single | Kind::Implicit => Err(SqlError::new(
-                SqlState::NO_ACTIVE_SQL_TRANSACTION,
-                format!("{what} can only be used in transaction blocks"),
-            )),
+            Kind::None | Kind::Single | Kind::Implicit => {
+                Err(SqlError::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, format!("{what} can only be used in transaction blocks")))
+            }
         }
     }
 
@@ -377,11 +373,8 @@ impl Session {
             (Setting::TransactionIsolation, Value::Enum(label)) => {
                 let wanted = isolation(label);
                 if wanted == Isolation::Serializable && in_recovery {
-                    return Err(SqlError::new(
-                        SqlState::FEATURE_NOT_SUPPORTED,
-                        "cannot use serializable mode in a hot standby",
-                    )
-                    .hint("You can use REPEATABLE READ instead."));
+                    return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "cannot use serializable mode in a hot standby")
+                        .hint("You can use REPEATABLE READ instead."));
                 }
                 if wanted != transaction.isolation() && transaction.has_snapshot() {
                     return Err(SqlError::new(
@@ -393,10 +386,7 @@ impl Session {
             }
             (Setting::TransactionReadOnly, Value::Bool(read_only)) => {
                 if !read_only && in_recovery {
-                    return Err(SqlError::new(
-                        SqlState::FEATURE_NOT_SUPPORTED,
-                        "cannot set transaction read-write mode during recovery",
-                    ));
+                    return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "cannot set transaction read-write mode during recovery"));
                 }
                 transaction.set_read_only(*read_only);
             }

@@ -236,11 +236,9 @@ impl Session {
             Frontend::Password(_) => {
                 self.fail(SqlError::new(SqlState::PROTOCOL_VIOLATION, "invalid frontend message type 112").fatal())?;
             }
-            Frontend::Parse { .. }
-            | Frontend::Bind { .. }
-            | Frontend::Describe(_)
-            | Frontend::Execute { .. }
-            | Frontend::Close(_) => self.extended(message).await?,
+            Frontend::Parse { .. } | Frontend::Bind { .. } | Frontend::Describe(_) | Frontend::Execute { .. } | Frontend::Close(_) => {
+                self.extended(message).await?
+            }
         }
         Ok(())
     }
@@ -279,10 +277,7 @@ impl Session {
                 Some(Ok(())) => return Ok(()),
                 Some(Err(_)) => {
                     if self.ctx.transaction.is_some() && log::enabled(Level::Log) {
-                        log::emit(
-                            Some(&self.who),
-                            &Entry::new(Level::Log, "unexpected EOF on client connection with an open transaction"),
-                        );
+                        log::emit(Some(&self.who), &Entry::new(Level::Log, "unexpected EOF on client connection with an open transaction"));
                     }
                     return Err(End::Client);
                 }

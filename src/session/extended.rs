@@ -11,8 +11,8 @@ use super::query::{duplicate_portal, duplicate_statement, ends_block, unknown_st
 use super::registry::now;
 use crate::control::log::{self, Entry, Level};
 use crate::executor::{ColumnDesc, Portal, PortalStatus, Prepared, SessionContext, StmtKind};
-use crate::sql::types::{Datum, Oid, binary_recv, text_in};
 use crate::sql;
+use crate::sql::types::{Datum, Oid, binary_recv, text_in};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::wire::{CloseTarget, Frontend};
 
@@ -30,13 +30,7 @@ pub(super) struct StatementEntry {
 }
 
 impl StatementEntry {
-    pub(super) fn new(
-        prepared: Option<Arc<Prepared>>,
-        kind: StmtKind,
-        text: Arc<str>,
-        types: Vec<Oid>,
-        ctx: &SessionContext,
-    ) -> Self {
+    pub(super) fn new(prepared: Option<Arc<Prepared>>, kind: StmtKind, text: Arc<str>, types: Vec<Oid>, ctx: &SessionContext) -> Self {
         Self { prepared, kind, text, types, version: ctx.catalog.version(), settings_version: ctx.settings.version() }
     }
 }
@@ -157,8 +151,7 @@ impl Session {
         let same = |a: &Option<Vec<ColumnDesc>>, b: &Option<Vec<ColumnDesc>>| match (a, b) {
             (None, None) => true,
             (Some(a), Some(b)) => {
-                a.len() == b.len()
-                    && a.iter().zip(b).all(|(a, b)| a.name == b.name && a.type_oid == b.type_oid && a.typmod == b.typmod)
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.name == b.name && a.type_oid == b.type_oid && a.typmod == b.typmod)
             }
             (None, Some(_)) | (Some(_), None) => false,
         };
@@ -239,13 +232,11 @@ impl Session {
         let Some(bytes) = bytes else { return Ok(Datum::Null) };
         match format {
             0 => {
-                let text = std::str::from_utf8(bytes).map_err(|_| {
-                    SqlError::new(SqlState::CHARACTER_NOT_IN_REPERTOIRE, "invalid byte sequence for encoding \"UTF8\"")
-                })?;
+                let text = std::str::from_utf8(bytes)
+                    .map_err(|_| SqlError::new(SqlState::CHARACTER_NOT_IN_REPERTOIRE, "invalid byte sequence for encoding \"UTF8\""))?;
                 text_in(type_oid, -1, text, &self.ctx.io)
             }
-            1 => binary_recv(type_oid, -1, bytes, &self.ctx.io)
-                .map_err(|e| e.context(format!("unnamed portal parameter ${}", i + 1))),
+            1 => binary_recv(type_oid, -1, bytes, &self.ctx.io).map_err(|e| e.context(format!("unnamed portal parameter ${}", i + 1))),
             other => Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("unsupported format code: {other}"))),
         }
     }

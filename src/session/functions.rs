@@ -195,7 +195,13 @@ fn record(func: &'static ProcEntry, values: Vec<Datum>) -> Result<Datum, SqlErro
 }
 
 impl ExternalFunctions for Functions {
-    fn call(&self, session: &mut SessionContext, func: &'static ProcEntry, _types: &CallTypes, args: &[Datum]) -> Result<Option<Datum>, SqlError> {
+    fn call(
+        &self,
+        session: &mut SessionContext,
+        func: &'static ProcEntry,
+        _types: &CallTypes,
+        args: &[Datum],
+    ) -> Result<Option<Datum>, SqlError> {
         let Some(server) = self.server.upgrade() else { return Ok(None) };
         Ok(Some(match func.name {
             "version" => Datum::text(format!(
@@ -228,10 +234,8 @@ impl ExternalFunctions for Functions {
                     let limit = Duration::from_millis(timeout.unsigned_abs());
                     let gone = wait(&server, session, limit, || server.registry.find(pid).is_none().then_some(()))?;
                     if gone.is_none() {
-                        session.warning(
-                            SqlState::WARNING,
-                            format!("backend with PID {pid} did not terminate within {timeout} milliseconds"),
-                        );
+                        session
+                            .warning(SqlState::WARNING, format!("backend with PID {pid} did not terminate within {timeout} milliseconds"));
                         return Ok(Some(Datum::Bool(false)));
                     }
                 }
@@ -306,11 +310,7 @@ impl ExternalFunctions for Functions {
             "pg_settings_get_flags" => match lookup(text_arg(args, 0)?) {
                 None => Datum::Null,
                 Some(setting) => {
-                    let names = [
-                        (flag::EXPLAIN, "EXPLAIN"),
-                        (flag::NO_SHOW_ALL, "NO_SHOW_ALL"),
-                        (flag::NO_RESET_ALL, "NO_RESET_ALL"),
-                    ];
+                    let names = [(flag::EXPLAIN, "EXPLAIN"), (flag::NO_SHOW_ALL, "NO_SHOW_ALL"), (flag::NO_RESET_ALL, "NO_RESET_ALL")];
                     let set = names.iter().filter(|(f, _)| setting.def().has(*f)).map(|(_, n)| Datum::text(*n)).collect();
                     Datum::Array(Arc::new(ArrayValue::one_dim(oids::TEXT, set)))
                 }
@@ -320,9 +320,8 @@ impl ExternalFunctions for Functions {
             "pg_read_file" => match read_file(&server, session, args)? {
                 None => Datum::Null,
                 Some(bytes) => {
-                    let text = String::from_utf8(bytes).map_err(|_| {
-                        SqlError::new(SqlState::CHARACTER_NOT_IN_REPERTOIRE, "invalid byte sequence for encoding \"UTF8\"")
-                    })?;
+                    let text = String::from_utf8(bytes)
+                        .map_err(|_| SqlError::new(SqlState::CHARACTER_NOT_IN_REPERTOIRE, "invalid byte sequence for encoding \"UTF8\""))?;
                     Datum::text(text)
                 }
             },
@@ -335,7 +334,13 @@ impl ExternalFunctions for Functions {
         }))
     }
 
-    fn call_set(&self, session: &mut SessionContext, func: &'static ProcEntry, _types: &CallTypes, args: &[Datum]) -> Result<Option<SetRows>, SqlError> {
+    fn call_set(
+        &self,
+        session: &mut SessionContext,
+        func: &'static ProcEntry,
+        _types: &CallTypes,
+        args: &[Datum],
+    ) -> Result<Option<SetRows>, SqlError> {
         let Some(server) = self.server.upgrade() else { return Ok(None) };
         let rows: Vec<Datum> = match func.name {
             "pg_listening_channels" => Vec::new(),

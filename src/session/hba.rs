@@ -106,8 +106,8 @@ impl Hba {
     /// # Errors
     /// One text per problem.
     pub(super) fn load(hba_file: &Path, ident_file: &Path) -> Result<Self, Vec<String>> {
-        let text = fs::read_to_string(hba_file)
-            .map_err(|e| vec![format!("could not open configuration file \"{}\": {e}", hba_file.display())])?;
+        let text =
+            fs::read_to_string(hba_file).map_err(|e| vec![format!("could not open configuration file \"{}\": {e}", hba_file.display())])?;
         let mut hba = Self::parse(&text, hba_file)?;
         // No map file is no maps.
         if let Ok(text) = fs::read_to_string(ident_file) {
@@ -376,13 +376,7 @@ mod tests {
 
     fn method(text: &str, database: &str, user: &str, replication: bool, ip: Option<&str>) -> Option<Method> {
         let hba = Hba::parse(text, Path::new("/x/pg_hba.conf")).unwrap();
-        let request = Request {
-            database,
-            user,
-            replication,
-            address: ip.map(|i| i.parse().unwrap()),
-            member_of: &|role| role == "staff",
-        };
+        let request = Request { database, user, replication, address: ip.map(|i| i.parse().unwrap()), member_of: &|role| role == "staff" };
         hba.find(&request).map(|r| r.method)
     }
 

@@ -60,8 +60,8 @@ pub(super) fn bind(settings: &Settings, data_dir: &Path, supervisor: i32) -> Res
     let mut out = Listeners::default();
     let port = u16::try_from(settings.int(Setting::Port)).unwrap_or(5432);
     let addresses = settings.str(Setting::ListenAddresses);
-    let names = split_identifier_list(addresses)
-        .ok_or_else(|| (format!("invalid list syntax in parameter \"{}\"", "listen_addresses"), None))?;
+    let names =
+        split_identifier_list(addresses).ok_or_else(|| (format!("invalid list syntax in parameter \"{}\"", "listen_addresses"), None))?;
     let mut tcp = 0;
     for name in &names {
         let before = tcp;
@@ -79,9 +79,8 @@ pub(super) fn bind(settings: &Settings, data_dir: &Path, supervisor: i32) -> Res
                     if address.is_ipv6() && matches!(e.raw_os_error(), Some(97 | 99)) {
                         continue;
                     }
-                    let hint = (e.kind() == io::ErrorKind::AddrInUse).then(|| {
-                        format!("Is another postmaster already running on port {port}? If not, wait a few seconds and retry.")
-                    });
+                    let hint = (e.kind() == io::ErrorKind::AddrInUse)
+                        .then(|| format!("Is another postmaster already running on port {port}? If not, wait a few seconds and retry."));
                     let text = os_text(&e);
                     say(Level::Log, &format!("could not bind {kind} address \"{}\": {text}", address.ip()), hint.as_deref());
                 }
@@ -191,13 +190,15 @@ fn bind_unix(
     let lock_path = PathBuf::from(format!("{shown}.lock"));
     let started = jiff::Timestamp::now().as_second();
     let text = format!("{supervisor}\n{}\n{started}\n{port}\n{directory}\n", data_dir.display());
-    let lock = LockFile::create(&lock_path, &lock_path.display().to_string(), &shown, true, &text, 0o600, &[supervisor])
-        .map_err(|e| match &e {
-            crate::control::pid_file::LockError::Io { .. } => UnixError::Io(e.to_string()),
-            crate::control::pid_file::LockError::Exists { .. } | crate::control::pid_file::LockError::Empty(_) => {
-                UnixError::Locked(e.to_string(), e.hint())
-            }
-        })?;
+    let lock =
+        LockFile::create(&lock_path, &lock_path.display().to_string(), &shown, true, &text, 0o600, &[supervisor]).map_err(
+            |e| match &e {
+                crate::control::pid_file::LockError::Io { .. } => UnixError::Io(e.to_string()),
+                crate::control::pid_file::LockError::Exists { .. } | crate::control::pid_file::LockError::Empty(_) => {
+                    UnixError::Locked(e.to_string(), e.hint())
+                }
+            },
+        )?;
     // Ours by the lock: what lies there is left over.
     match fs::remove_file(&path) {
         Ok(()) => {}

@@ -4,8 +4,8 @@
 //! inline; what may block says so by [`crate::txn::blocking`].
 
 mod auth;
-pub mod bootstrap;
 mod block;
+pub mod bootstrap;
 mod client;
 mod extended;
 mod functions;

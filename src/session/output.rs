@@ -28,9 +28,9 @@ impl<'a> RowWriter<'a> {
         if self.conn.out.buf.len() < OUTPUT_BYTES {
             return Ok(());
         }
-        self.conn.flush_blocking().map_err(|e| {
-            SqlError::new(SqlState::CONNECTION_FAILURE, format!("could not send data to client: {e}")).fatal()
-        })
+        self.conn
+            .flush_blocking()
+            .map_err(|e| SqlError::new(SqlState::CONNECTION_FAILURE, format!("could not send data to client: {e}")).fatal())
     }
 }
 

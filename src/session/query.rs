@@ -38,10 +38,7 @@ pub(super) fn ends_block(kind: &StmtKind) -> bool {
     matches!(
         kind,
         StmtKind::Transaction(
-            TransactionKind::Commit(_)
-                | TransactionKind::Rollback(_)
-                | TransactionKind::RollbackTo(_)
-                | TransactionKind::Prepare(_)
+            TransactionKind::Commit(_) | TransactionKind::Rollback(_) | TransactionKind::RollbackTo(_) | TransactionKind::Prepare(_)
         )
     )
 }
@@ -305,11 +302,8 @@ impl Session {
         let NodeEnum::ExecuteStmt(e) = &*statement.node else { return Err(SqlError::internal("not an EXECUTE")) };
         let prepared = self.current_statement(&e.name)?.ok_or_else(|| unknown_statement(&e.name))?;
         if e.params.len() != prepared.param_types.len() {
-            return Err(SqlError::new(
-                SqlState::SYNTAX_ERROR,
-                format!("wrong number of parameters for prepared statement \"{}\"", e.name),
-            )
-            .detail(format!("Expected {} parameters but got {}.", prepared.param_types.len(), e.params.len())));
+            return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("wrong number of parameters for prepared statement \"{}\"", e.name))
+                .detail(format!("Expected {} parameters but got {}.", prepared.param_types.len(), e.params.len())));
         }
         let mut values = Vec::with_capacity(e.params.len());
         for (node, type_oid) in e.params.iter().zip(&prepared.param_types) {
@@ -329,10 +323,7 @@ impl Session {
         let NodeEnum::DeclareCursorStmt(d) = &*statement.node else { return Err(SqlError::internal("not a DECLARE")) };
         let hold = d.options & HOLD != 0;
         if !hold && !self.block.is_block() {
-            return Err(SqlError::new(
-                SqlState::NO_ACTIVE_SQL_TRANSACTION,
-                "DECLARE CURSOR can only be used in transaction blocks",
-            ));
+            return Err(SqlError::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, "DECLARE CURSOR can only be used in transaction blocks"));
         }
         if hold {
             return Err(SqlError::unsupported("DECLARE CURSOR WITH HOLD"));

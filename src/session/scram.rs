@@ -112,7 +112,9 @@ impl Exchange {
                 3
             }
             [b'p', ..] => {
-                return Err(ScramError::Malformed("client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes channel binding data"));
+                return Err(ScramError::Malformed(
+                    "client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes channel binding data",
+                ));
             }
             _ => return Err(ScramError::Malformed("malformed SCRAM message")),
         };

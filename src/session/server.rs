@@ -150,7 +150,8 @@ fn load_hba(settings: &Settings) -> Result<Hba, Vec<String>> {
 /// The engine's options from the settings.
 fn engine_options(settings: &Settings, node: Arc<NodeState>) -> EngineOptions {
     let buffers = usize::try_from(settings.int(Setting::SharedBuffers)).unwrap_or(16_384);
-    let mut options = EngineOptions { pool: PoolOptions { buffers }, checkpoint: checkpoint_settings(settings), node, ..EngineOptions::default() };
+    let mut options =
+        EngineOptions { pool: PoolOptions { buffers }, checkpoint: checkpoint_settings(settings), node, ..EngineOptions::default() };
     if let Some(delay) = settings.duration(Setting::WalWriterDelay) {
         options.wal.writer_delay = delay;
     }
@@ -210,7 +211,8 @@ pub fn run(invocation: &Invocation, supervisor: i32) -> u8 {
         .thread_stack_size(16 << 20)
         // A session that waits for a lock keeps a thread; if these could run out, whoever holds the lock might never run again.
         .max_blocking_threads(1 << 16)
-        .build() {
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(e) => {
             say(Level::Fatal, &format!("could not start threads: {e}"));
@@ -366,16 +368,18 @@ fn start_services(server: &Arc<Server>, engine: Arc<Engine>) -> Result<(), Faile
     let mode = std::fs::metadata(engine.data_dir())?.mode() & 0o777;
     server.config.set_internal(Setting::DataDirectoryMode, &format!("0{mode:o}")).map_err(bad)?;
     let catalog = Catalog::new(engine.ctx().clone());
-    let replication = Replication::start(Arc::clone(&engine), Arc::clone(&server.config))
-        .map_err(|e| Failed { message: error_chain(&e), hint: None })?;
+    let replication =
+        Replication::start(Arc::clone(&engine), Arc::clone(&server.config)).map_err(|e| Failed { message: error_chain(&e), hint: None })?;
     let views = views::providers(server).into_iter().chain(crate::replication::views::providers(&replication));
     for (name, provider) in views {
         if !catalog.register_virtual(name, provider) {
             tracing::warn!("no system view named {name}");
         }
     }
-    let externals: Vec<Arc<dyn ExternalFunctions>> =
-        vec![Arc::new(functions::Functions::new(server)), Arc::new(crate::replication::functions::Functions::new(Arc::clone(&replication)))];
+    let externals: Vec<Arc<dyn ExternalFunctions>> = vec![
+        Arc::new(functions::Functions::new(server)),
+        Arc::new(crate::replication::functions::Functions::new(Arc::clone(&replication))),
+    ];
     // Only this task sets it.
     let _once = server.services.set(Services { engine, catalog, replication, externals });
     Ok(())
@@ -505,4 +509,3 @@ async fn stop(server: Arc<Server>) -> Result<(), EngineError> {
     server.registry.wait_gone(|_| false).await;
     result.unwrap_or(Ok(()))
 }
-

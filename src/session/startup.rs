@@ -116,10 +116,7 @@ async fn log_in(server: &Arc<Server>, conn: &mut Connection, who: &mut Who) -> R
         return Err(fatal(SqlState::INVALID_AUTHORIZATION_SPECIFICATION, format!("role \"{}\" does not exist", wish.user)));
     };
     if !role.login {
-        return Err(fatal(
-            SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
-            format!("role \"{}\" is not permitted to log in", wish.user),
-        ));
+        return Err(fatal(SqlState::INVALID_AUTHORIZATION_SPECIFICATION, format!("role \"{}\" is not permitted to log in", wish.user)));
     }
     if wish.walsender && !role.replication && !role.superuser {
         let error = SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, "must be superuser or replication role to start walsender");
@@ -273,10 +270,7 @@ impl Wish {
             }
         }
         if wish.user.is_empty() {
-            return Err(fatal(
-                SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
-                "no PostgreSQL user name specified in startup packet",
-            ));
+            return Err(fatal(SqlState::INVALID_AUTHORIZATION_SPECIFICATION, "no PostgreSQL user name specified in startup packet"));
         }
         if wish.database.is_empty() {
             wish.database.clone_from(&wish.user);

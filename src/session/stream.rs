@@ -12,8 +12,8 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::registry::SessionEntry;
 use crate::txn::CancelReason;
-use crate::wire::frontend::{Frontend, WireError};
 use crate::wire::Writer;
+use crate::wire::frontend::{Frontend, WireError};
 
 /// A socket of either family.
 #[derive(Debug)]

@@ -84,9 +84,11 @@ fn stat_activity(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Res
             activity.user.as_ref().map_or(Datum::Null, |(oid, _)| Datum::Oid(*oid)),
             activity.user.as_ref().map_or(Datum::Null, |(_, name)| text(name)),
             text(&activity.application),
-            hidden(entry.client.map_or(Datum::Null, |(addr, _)| {
-                Datum::Inet(Arc::new(Inet { addr, prefix: if addr.is_ipv4() { 32 } else { 128 } }))
-            })),
+            hidden(
+                entry
+                    .client
+                    .map_or(Datum::Null, |(addr, _)| Datum::Inet(Arc::new(Inet { addr, prefix: if addr.is_ipv4() { 32 } else { 128 } }))),
+            ),
             Datum::Null,
             hidden(entry.client.map_or(Datum::Int4(-1), |(_, port)| Datum::Int4(i32::from(port)))),
             hidden(Datum::TimestampTz(entry.backend_start)),
@@ -159,7 +161,15 @@ fn file_settings(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Re
     for file in [server.config.config_file(), &auto] {
         match crate::config::parse_file(file) {
             Ok(found) => entries.extend(found),
-            Err(e) => emit(&[text(&file.display().to_string()), Datum::Null, Datum::Null, Datum::Null, Datum::Null, Datum::Bool(false), text(&e.to_string())])?,
+            Err(e) => emit(&[
+                text(&file.display().to_string()),
+                Datum::Null,
+                Datum::Null,
+                Datum::Null,
+                Datum::Null,
+                Datum::Bool(false),
+                text(&e.to_string()),
+            ])?,
         }
     }
     for (i, entry) in entries.iter().enumerate() {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use pg_query::{NodeEnum, protobuf};
 
 use super::bind::{Binder, ExprKind};
+use super::parse;
 use super::plan::planner::{Deps, Layout, Level};
 use super::plan::{self, Planner};
 use super::types::{Datum, Oid, oids};
-use super::parse;
 use crate::executor::plan::{PlannedStmt, TableWriter};
 use crate::executor::portal::{Body, Explain, PlanCell, PlanVersion};
 use crate::executor::{ColumnDesc, Portal, Prepared, RawStmt, SessionContext, SqlFrontEnd, StmtKind, TableExpr, utility};
@@ -42,7 +42,13 @@ pub fn prepare(session: &mut SessionContext, statement: RawStmt, param_types: &[
     }
 }
 
-fn plan_statement(session: &mut SessionContext, statement: &RawStmt, node: &NodeEnum, param_types: &[Oid], explain: bool) -> Result<(PlannedStmt, Vec<Oid>, Vec<u32>), SqlError> {
+fn plan_statement(
+    session: &mut SessionContext,
+    statement: &RawStmt,
+    node: &NodeEnum,
+    param_types: &[Oid],
+    explain: bool,
+) -> Result<(PlannedStmt, Vec<Oid>, Vec<u32>), SqlError> {
     let mut binder = Binder::new(session, &statement.source, param_types.to_vec(), true);
     #[expect(clippy::wildcard_enum_match_arm, reason = "the caller sends queries only")]
     let query = match node {
@@ -104,7 +110,12 @@ fn explain(session: &mut SessionContext, statement: RawStmt, param_types: &[Oid]
                 "text" => options.json = false,
                 "json" => options.json = true,
                 "xml" | "yaml" => return Err(SqlError::unsupported(format_args!("EXPLAIN (FORMAT {})", text.to_ascii_uppercase()))),
-                _ => return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("unrecognized value for EXPLAIN option \"format\": \"{text}\""))),
+                _ => {
+                    return Err(SqlError::new(
+                        SqlState::INVALID_PARAMETER_VALUE,
+                        format!("unrecognized value for EXPLAIN option \"format\": \"{text}\""),
+                    ));
+                }
             },
             other => return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("unrecognized EXPLAIN option \"{other}\""))),
         }
@@ -135,7 +146,13 @@ fn explain(session: &mut SessionContext, statement: RawStmt, param_types: &[Oid]
     options.planning = begin.elapsed();
     let type_oid = if options.json { oids::JSON } else { oids::TEXT };
     let columns = vec![ColumnDesc { name: Arc::from("QUERY PLAN"), table: 0, attnum: 0, type_oid, type_len: -1, typmod: -1 }];
-    Ok(Arc::new(Prepared { statement, param_types: types, param_places: Vec::new(), columns: Some(columns), body: Body::Explain(Box::new(options)) }))
+    Ok(Arc::new(Prepared {
+        statement,
+        param_types: types,
+        param_places: Vec::new(),
+        columns: Some(columns),
+        body: Body::Explain(Box::new(options)),
+    }))
 }
 
 /// An execution of a prepared statement with these parameters, values of `Prepared::param_types`.

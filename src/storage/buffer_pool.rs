@@ -17,7 +17,7 @@ use std::{
     ops::{Deref, DerefMut},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -733,8 +733,7 @@ impl BufferPool {
                 batch.extend(self.pin_frame(at));
             }
             if batch.len() == self.batch_size() {
-                let (Staged::Written(n) | Staged::Contended(_, n)) =
-                    self.write_batch(&mut self.lane.lock(), std::mem::take(&mut batch))?;
+                let (Staged::Written(n) | Staged::Contended(_, n)) = self.write_batch(&mut self.lane.lock(), std::mem::take(&mut batch))?;
                 written += n;
             }
         }
@@ -844,10 +843,7 @@ impl BufferPool {
         todo.sort_unstable();
         let (total, mut done, mut written) = (todo.len(), 0, 0);
         for chunk in todo.chunks(self.batch_size()) {
-            let batch: Vec<Buffer> = chunk
-                .iter()
-                .filter_map(|(tag, at)| self.pin_frame(*at).filter(|b| b.tag == *tag))
-                .collect();
+            let batch: Vec<Buffer> = chunk.iter().filter_map(|(tag, at)| self.pin_frame(*at).filter(|b| b.tag == *tag)).collect();
             let outcome = self.write_batch(&mut self.lane.lock(), batch)?;
             match outcome {
                 Staged::Written(n) => written += n,
@@ -1044,7 +1040,7 @@ impl BufferPool {
         if init {
             self.files.create(rel, fork)?;
             let extension = self.files.extension(rel, fork)?;
-        let growing = extension.lock(&self.files);
+            let growing = extension.lock(&self.files);
             return self.fill_up_to(&growing, tag).map(Some);
         }
         if self.files.n_blocks(rel, fork)? <= block {

@@ -101,8 +101,7 @@ impl DoubleWrite {
         let crc = crc32c::crc32c(&header[..24]);
         header[24..28].copy_from_slice(&crc.to_le_bytes());
         file.write_at(&header, 0).map_err(io_error("write", &path))?;
-        file.allocate(u64::try_from(FILE_HEADER + region_slots * REGIONS * SLOT_BYTES).unwrap_or(0))
-            .map_err(io_error("extend", &path))?;
+        file.allocate(u64::try_from(FILE_HEADER + region_slots * REGIONS * SLOT_BYTES).unwrap_or(0)).map_err(io_error("extend", &path))?;
         file.sync_data().map_err(|source| StorageError::Sync { path: path.clone(), source })?;
         disk.sync_dir(data_dir).map_err(|source| StorageError::Sync { path: data_dir.to_owned(), source })?;
         Ok(Self {

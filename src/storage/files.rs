@@ -146,10 +146,10 @@ impl Growing<'_> {
     /// Full disk; [`StorageError::TooLong`].
     pub fn reserve(&self, n: u32) -> Result<(), StorageError> {
         let blocks = self.fork.blocks.load(Ordering::Acquire);
-        let wanted = blocks.checked_add(n).filter(|w| *w <= MAX_BLOCKS).ok_or_else(|| StorageError::TooLong {
-            path: self.files.relative_path(self.fork.rel, self.fork.fork, 0),
-            limit: MAX_BLOCKS,
-        })?;
+        let wanted = blocks
+            .checked_add(n)
+            .filter(|w| *w <= MAX_BLOCKS)
+            .ok_or_else(|| StorageError::TooLong { path: self.files.relative_path(self.fork.rel, self.fork.fork, 0), limit: MAX_BLOCKS })?;
         let have = self.fork.reserved.load(Ordering::Relaxed);
         if wanted <= have {
             return Ok(());
@@ -364,8 +364,7 @@ impl Files {
             }
             None => return Ok(None),
         };
-        let made =
-            Arc::new(Segment { file, path, dirty: AtomicBool::new(false), syncing: Mutex::new(()) });
+        let made = Arc::new(Segment { file, path, dirty: AtomicBool::new(false), syncing: Mutex::new(()) });
         if segments.len() <= at {
             segments.resize_with(at + 1, || None);
         }
@@ -492,14 +491,10 @@ impl Files {
             let segment_no = at / SEGMENT_BLOCKS;
             let end = upto.min((segment_no + 1).saturating_mul(SEGMENT_BLOCKS));
             let key = FileKey { rel: fork.rel, fork: fork.fork, segment: segment_no };
-            let segment = self
-                .open_segment(fork, segment_no, true)?
-                .ok_or_else(|| self.io("extend", key)(io::ErrorKind::NotFound.into()))?;
+            let segment =
+                self.open_segment(fork, segment_no, true)?.ok_or_else(|| self.io("extend", key)(io::ErrorKind::NotFound.into()))?;
             let offset = u64::from(at % SEGMENT_BLOCKS) * PAGE_SIZE as u64;
-            segment
-                .file
-                .reserve(offset, u64::from(end - at) * PAGE_SIZE as u64)
-                .map_err(self.io("extend", key))?;
+            segment.file.reserve(offset, u64::from(end - at) * PAGE_SIZE as u64).map_err(self.io("extend", key))?;
             at = end;
         }
         fork.exists.store(true, Ordering::Release);
@@ -519,10 +514,7 @@ impl Files {
             let Some(segment) = self.open_segment(&entry, segment_no, false)? else { break };
             // Later segments stay as empty files; they are found full of nothing and reused.
             let blocks = if segment_no == first { n.get() % SEGMENT_BLOCKS } else { 0 };
-            segment
-                .file
-                .set_len(u64::from(blocks) * PAGE_SIZE as u64)
-                .map_err(self.io("truncate", key))?;
+            segment.file.set_len(u64::from(blocks) * PAGE_SIZE as u64).map_err(self.io("truncate", key))?;
             self.mark_written(&segment, key);
         }
         Ok(())

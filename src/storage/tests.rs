@@ -4,9 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use afterimage_wal::{BlockNo, Fork, Lsn, RelId, SystemId, Wal, WalOptions, disk::RealDisk};
 
-use super::{
-    BufferPool, Files, PoolOptions, StorageError, double_write, double_write::DoubleWrite, fsm, page::PAGE_SIZE, vm,
-};
+use super::{BufferPool, Files, PoolOptions, StorageError, double_write, double_write::DoubleWrite, fsm, page::PAGE_SIZE, vm};
 
 const REL: RelId = RelId { spc: 1663, db: 1, rel: 100 };
 const SYSTEM: SystemId = SystemId::new(7);

@@ -79,14 +79,9 @@ impl CommitLsns {
             return Lsn::INVALID;
         }
         let c = self.chunks.load();
-        let slots = (xid.as_u64() / CHUNK)
-            .checked_sub(c.first)
-            .and_then(|i| usize::try_from(i).ok())
-            .and_then(|i| c.chunks.get(i));
+        let slots = (xid.as_u64() / CHUNK).checked_sub(c.first).and_then(|i| usize::try_from(i).ok()).and_then(|i| c.chunks.get(i));
         match slots {
-            Some(s) => {
-                Lsn::from_u64(s[usize::try_from(xid.as_u64() % CHUNK).unwrap_or(0)].load(Ordering::Acquire))
-            }
+            Some(s) => Lsn::from_u64(s[usize::try_from(xid.as_u64() % CHUNK).unwrap_or(0)].load(Ordering::Acquire)),
             None => Lsn::INVALID,
         }
     }

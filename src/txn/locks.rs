@@ -230,11 +230,7 @@ const INDEX_FROM: usize = 12;
 
 impl HeldLocks {
     fn place(&self, tag: &LockTag) -> Option<usize> {
-        if self.list.len() < INDEX_FROM {
-            self.list.iter().position(|h| h.tag == *tag)
-        } else {
-            self.index.get(tag).copied()
-        }
+        if self.list.len() < INDEX_FROM { self.list.iter().position(|h| h.tag == *tag) } else { self.index.get(tag).copied() }
     }
 
     fn mask(&self, tag: &LockTag) -> u16 {
@@ -495,9 +491,10 @@ impl LockManager {
             let state = shard.entry(tag).or_default();
             let mine = state.mask_of(proc.id());
             // Requests ahead that exclude this one go first, unless they wait for what this session already holds.
-            let behind = state.waiting.iter().rposition(|r| {
-                r.holder.proc != proc.id() && r.mode.conflicts_with(mode) && r.mode.conflicts() & mine == 0
-            });
+            let behind = state
+                .waiting
+                .iter()
+                .rposition(|r| r.holder.proc != proc.id() && r.mode.conflicts_with(mode) && r.mode.conflicts() & mine == 0);
             if behind.is_none() && !state.excluded(proc.id(), mode) {
                 state.grant(tag, holder, mode, depth);
                 return Ok(true);
@@ -511,13 +508,8 @@ impl LockManager {
                 }
                 return if policy == WaitPolicy::Skip { Ok(false) } else { Err(TxnError::LockNotAvailable) };
             }
-            let request = Arc::new(Request {
-                holder: Arc::clone(holder),
-                mode,
-                depth,
-                waiter: Arc::default(),
-                granted: AtomicBool::new(false),
-            });
+            let request =
+                Arc::new(Request { holder: Arc::clone(holder), mode, depth, waiter: Arc::default(), granted: AtomicBool::new(false) });
             // Before the first request that waits for what this session holds: it cannot go first anyway.
             let at = state
                 .waiting
@@ -555,13 +547,7 @@ impl LockManager {
     }
 
     /// Sleeps until `done`, looking for deadlocks once `deadlock_timeout` has passed.
-    pub(super) fn sleep(
-        &self,
-        proc: &Proc,
-        what: WaitsFor,
-        waiter: &Arc<Waiter>,
-        done: impl Fn() -> bool,
-    ) -> Result<(), TxnError> {
+    pub(super) fn sleep(&self, proc: &Proc, what: WaitsFor, waiter: &Arc<Waiter>, done: impl Fn() -> bool) -> Result<(), TxnError> {
         let wait = Wait { what, number: self.next_wait.fetch_add(1, Ordering::Relaxed) };
         self.waits.lock().insert(proc.id(), wait);
         proc.cancel().enter_wait(waiter);
@@ -639,12 +625,8 @@ impl LockManager {
                     .filter(|g| g.mask & mode.conflicts() != 0 && g.holder.proc != p)
                     .filter(|g| !g.holder.detached.load(Ordering::Relaxed))
                     .map(|g| g.holder.proc);
-                let ahead = state
-                    .waiting
-                    .iter()
-                    .take_while(|r| r.holder.proc != p)
-                    .filter(|r| r.mode.conflicts_with(*mode))
-                    .map(|r| r.holder.proc);
+                let ahead =
+                    state.waiting.iter().take_while(|r| r.holder.proc != p).filter(|r| r.mode.conflicts_with(*mode)).map(|r| r.holder.proc);
                 held.chain(ahead).collect()
             }
         }
@@ -695,10 +677,7 @@ impl LockManager {
             if depth == 0 {
                 held.ended = true;
                 held.index.clear();
-                held.list
-                    .drain(..)
-                    .map(|h| (h.tag, h.modes.iter().fold(0, |m, x| m | x.0.bit())))
-                    .collect()
+                held.list.drain(..).map(|h| (h.tag, h.modes.iter().fold(0, |m, x| m | x.0.bit()))).collect()
             } else {
                 let mut gone = SmallVec::new();
                 let mut i = held.list.len();
@@ -790,12 +769,7 @@ impl LockManager {
     }
 
     /// Sleeps until `finished`, which `xid_finished` announces.
-    pub(super) fn wait_for_xid(
-        &self,
-        proc: &Proc,
-        xid: Xid,
-        finished: impl Fn() -> bool,
-    ) -> Result<(), TxnError> {
+    pub(super) fn wait_for_xid(&self, proc: &Proc, xid: Xid, finished: impl Fn() -> bool) -> Result<(), TxnError> {
         let waiter: Arc<Waiter> = Arc::default();
         let bucket = &self.xid_waiters[usize::try_from(xid.as_u64() % 64).unwrap_or(0) % SHARDS];
         // SeqCst: counted before the look at the status; the finisher sets the status before it looks at the count.

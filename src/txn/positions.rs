@@ -266,9 +266,7 @@ impl CommitQueue {
     pub(super) fn leave(&self, ticket: &Ticket, commit: Option<(Lsn, CommitLevel, Queued)>, flushed: impl FnOnce() -> Lsn) -> Released {
         let mut q = self.queue.lock();
         let flushed = flushed();
-        if let Some(p) =
-            ticket.0.checked_sub(q.base).and_then(|i| usize::try_from(i).ok()).and_then(|i| q.pending.get_mut(i))
-        {
+        if let Some(p) = ticket.0.checked_sub(q.base).and_then(|i| usize::try_from(i).ok()).and_then(|i| q.pending.get_mut(i)) {
             p.done = true;
         }
         while q.pending.front().is_some_and(|p| p.done) {
@@ -320,13 +318,7 @@ impl CommitQueue {
         let flushed = limit.map_or(wal_flushed, |l| l.min(wal_flushed));
         let sync = q.sync.unwrap_or(SyncPositions { written: flushed, flushed, applied: flushed });
         // `recorded` may lag behind `flushed` in number only: what lies between are not commits.
-        let to = [
-            recorded.max(flushed),
-            flushed,
-            flushed.min(sync.written),
-            flushed.min(sync.flushed),
-            flushed.min(sync.applied),
-        ];
+        let to = [recorded.max(flushed), flushed, flushed.min(sync.written), flushed.min(sync.flushed), flushed.min(sync.applied)];
         for (p, lsn) in self.positions.iter().zip(to) {
             p.fetch_max(lsn.as_u64(), Ordering::SeqCst);
         }
@@ -463,9 +455,7 @@ mod tests {
         assert_eq!(q.advance(lsn(100)).len(), 1);
         assert_eq!(q.readable(CommitLevel::Local), lsn(100));
         assert_eq!(q.readable(CommitLevel::On), lsn(0));
-        let s = |written, flushed, applied| {
-            Some(SyncPositions { written: lsn(written), flushed: lsn(flushed), applied: lsn(applied) })
-        };
+        let s = |written, flushed, applied| Some(SyncPositions { written: lsn(written), flushed: lsn(flushed), applied: lsn(applied) });
         assert_eq!(q.set_sync(s(100, 0, 0), || lsn(100)).len(), 1);
         assert!(q.is_waiting(lsn(40)));
         assert_eq!(q.set_sync(s(100, 100, 0), || lsn(100)).len(), 1);

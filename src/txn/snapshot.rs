@@ -34,8 +34,7 @@ impl OwnXids {
     /// Whether `xid` is one of them.
     #[inline]
     pub fn contains(&self, xid: Xid) -> bool {
-        xid == self.top
-            || (xid > self.top && self.has_subs.load(Ordering::Relaxed) && self.subs.read().binary_search(&xid).is_ok())
+        xid == self.top || (xid > self.top && self.has_subs.load(Ordering::Relaxed) && self.subs.read().binary_search(&xid).is_ok())
     }
 
     /// Sub-xids, ascending.

@@ -14,9 +14,7 @@ use super::cancel::CancelFlag;
 use super::commit_lsns::CommitLsns;
 use super::error::TxnError;
 use super::locks::{LockHolder, LockManager, WaitsFor};
-use super::positions::{
-    CommitLevel, CommitQueue, CommitWait, CommitWaiter, Positions, Queued, Released, SyncPositions, acknowledge,
-};
+use super::positions::{CommitLevel, CommitQueue, CommitWait, CommitWaiter, Positions, Queued, Released, SyncPositions, acknowledge};
 use super::proc::{Proc, ProcId, Procs};
 use super::record::{Decision, Invalidation, KIND_ABORT, KIND_COMMIT};
 use super::snapshot::{OwnXids, Registration, Snapshot};
@@ -95,10 +93,7 @@ pub struct Transactions {
 
 impl std::fmt::Debug for Transactions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Transactions")
-            .field("next_xid", &self.next_xid)
-            .field("positions", &self.positions())
-            .finish_non_exhaustive()
+        f.debug_struct("Transactions").field("next_xid", &self.next_xid).field("positions", &self.positions()).finish_non_exhaustive()
     }
 }
 
@@ -346,8 +341,7 @@ impl Transactions {
 
     /// Whether a version ended at `lsn` is needed by nobody. Looks at the sessions only if the last answer does not suffice.
     pub fn is_removable(&self, lsn: Lsn) -> bool {
-        lsn.as_u64() <= self.horizon.load(Ordering::SeqCst)
-            || (lsn <= self.queue.reached(CommitLevel::On) && lsn <= self.horizon())
+        lsn.as_u64() <= self.horizon.load(Ordering::SeqCst) || (lsn <= self.queue.reached(CommitLevel::On) && lsn <= self.horizon())
     }
 
     /// The oldest snapshot of this node's sessions; `None`: there is none.
@@ -514,11 +508,7 @@ impl Transactions {
     /// What a checkpoint has to keep. Call after choosing the redo point, and take the lesser of it and `redo_limit`.
     pub fn checkpoint_xids(&self) -> CheckpointXids {
         self.redo_bound.fetch_max(self.wal.inserted().as_u64(), Ordering::SeqCst);
-        CheckpointXids {
-            redo_limit: self.queue.oldest_pending(),
-            oldest_xid: self.lsns.floor(),
-            next_xid: self.next_xid(),
-        }
+        CheckpointXids { redo_limit: self.queue.oldest_pending(), oldest_xid: self.lsns.floor(), next_xid: self.next_xid() }
     }
 
     /// Whether a record that ends at `lsn` is surely replayed by a recovery from the last checkpoint.

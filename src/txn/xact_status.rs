@@ -124,11 +124,7 @@ impl XactStatus {
         let (segno, word, shift) = Self::split(xid);
         let w = {
             let s = self.segments.load();
-            let seg = segno
-                .checked_sub(s.first)
-                .and_then(|i| usize::try_from(i).ok())
-                .and_then(|i| s.list.get(i))
-                .and_then(Option::as_ref);
+            let seg = segno.checked_sub(s.first).and_then(|i| usize::try_from(i).ok()).and_then(|i| s.list.get(i)).and_then(Option::as_ref);
             // Acquire, paired with Release in `set`: who sees the status sees the commit LSN set before it.
             seg.map(|seg| seg.words[word].load(Ordering::Acquire))
         };
@@ -190,12 +186,7 @@ impl XactStatus {
                     let source = io::Error::new(io::ErrorKind::InvalidData, "header or checksum is wrong");
                     return Err(TxnError::StatusFile { path, source });
                 }
-                b[HEADER..]
-                    .as_chunks::<8>()
-                    .0
-                    .iter()
-                    .map(|w| AtomicU64::new(u64::from_le_bytes(*w)))
-                    .collect()
+                b[HEADER..].as_chunks::<8>().0.iter().map(|w| AtomicU64::new(u64::from_le_bytes(*w))).collect()
             }
             Err(source) => return Err(TxnError::StatusFile { path, source }),
         };
@@ -236,12 +227,7 @@ impl XactStatus {
         Ok(())
     }
 
-    fn write_file(
-        &self,
-        segno: u64,
-        seg: &Segment,
-        flush_wal: &impl Fn() -> Result<(), TxnError>,
-    ) -> Result<(), TxnError> {
+    fn write_file(&self, segno: u64, seg: &Segment, flush_wal: &impl Fn() -> Result<(), TxnError>) -> Result<(), TxnError> {
         let mut b = Vec::with_capacity(HEADER + WORDS * 8);
         b.extend_from_slice(&MAGIC);
         b.extend_from_slice(&segno.to_le_bytes());

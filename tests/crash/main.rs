@@ -32,7 +32,9 @@ fn rounds() -> u64 {
 
 /// Rows through the index and rows through the heap are the same.
 fn indexes_agree(node: &Node, table: &str, key: &str) {
-    let sum = format!("select count(*), coalesce(sum({key}), 0), coalesce(min({key}), 0), coalesce(max({key}), 0) from {table} where {key} > -1000000000");
+    let sum = format!(
+        "select count(*), coalesce(sum({key}), 0), coalesce(min({key}), 0), coalesce(max({key}), 0) from {table} where {key} > -1000000000"
+    );
     let heap = node.sql(&format!("set enable_indexscan = off; set enable_indexonlyscan = off; set enable_bitmapscan = off; {sum}"));
     let index = node.sql(&format!("set enable_seqscan = off; {sum}"));
     assert_eq!(heap, index, "{table} by {key}");
@@ -78,7 +80,14 @@ fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
         } else {
             // Killed once more, while it recovers.
             if rng.random_bool(0.3) {
-                let mut start = node.tool("start").arg("-D").arg(node.data()).args(["-W", "-l"]).arg(node.home.path().join("log")).spawn().expect("start");
+                let mut start = node
+                    .tool("start")
+                    .arg("-D")
+                    .arg(node.data())
+                    .args(["-W", "-l"])
+                    .arg(node.home.path().join("log"))
+                    .spawn()
+                    .expect("start");
                 drop(start.wait());
                 let wait = Duration::from_micros(rng.random_range(0..80_000));
                 holds_within(wait, || false);

@@ -448,7 +448,11 @@ impl Generator {
         let list = self.projection(&scope);
         let kind = ["join", "left join", "right join", "full join"].choose(&mut self.rng).copied().unwrap_or("join");
         // FULL JOIN takes only conditions that a merge or a hash join can use.
-        let on = if kind == "full join" || self.rng.random_bool(0.6) { "a.id = b.id".to_owned() } else { format!("a.id = b.id + {}", self.rng.random_range(0..9)) };
+        let on = if kind == "full join" || self.rng.random_bool(0.6) {
+            "a.id = b.id".to_owned()
+        } else {
+            format!("a.id = b.id + {}", self.rng.random_range(0..9))
+        };
         let condition = self.condition(&scope);
         ordered(format!(
             "select {} from {} a {kind} {} b on {on} where {condition} order by {}",
@@ -514,8 +518,19 @@ impl Generator {
         let by = ordinals(list.len());
         let condition = self.expr(Ty::Bool, 1, &both);
         let sql = match self.rng.random_range(0..4) {
-            0 => format!("select {} from {} a where exists (select 1 from {} b where b.id = a.id and {condition}) order by {by}", list.join(", "), a.name, b.name),
-            1 => format!("select {} from {} a where a.id not in (select b.id from {} b where {}) order by {by}", list.join(", "), a.name, b.name, self.condition(&inner)),
+            0 => format!(
+                "select {} from {} a where exists (select 1 from {} b where b.id = a.id and {condition}) order by {by}",
+                list.join(", "),
+                a.name,
+                b.name
+            ),
+            1 => format!(
+                "select {} from {} a where a.id not in (select b.id from {} b where {}) order by {by}",
+                list.join(", "),
+                a.name,
+                b.name,
+                self.condition(&inner)
+            ),
             2 => format!(
                 "select {}, (select count(*) from {} b where b.id < a.id and {condition}) from {} a order by {}",
                 list.join(", "),

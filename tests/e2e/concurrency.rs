@@ -9,7 +9,11 @@ use crate::support::node::Node;
 
 async fn fresh(node: &Node) -> Client {
     let c = connect(node).await;
-    text(&c, "drop table if exists t; create table t (id int primary key, v int); insert into t select g, g * 10 from generate_series(1, 5) g").await;
+    text(
+        &c,
+        "drop table if exists t; create table t (id int primary key, v int); insert into t select g, g * 10 from generate_series(1, 5) g",
+    )
+    .await;
     c
 }
 
@@ -110,15 +114,15 @@ fn lock_clauses_and_timeouts() {
         assert_eq!(error(&b, "update t set v = 0 where id = 1").await, "55P03 canceling statement due to lock timeout");
         text(&b, "set lock_timeout = 0; set statement_timeout = '50ms'").await;
         assert_eq!(error(&b, "update t set v = 0 where id = 1").await, "57014 canceling statement due to statement timeout");
-        assert_eq!(error(&b, "select count(*) from generate_series(1, 1000000000)").await, "57014 canceling statement due to statement timeout");
+        assert_eq!(
+            error(&b, "select count(*) from generate_series(1, 1000000000)").await,
+            "57014 canceling statement due to statement timeout"
+        );
         text(&b, "reset statement_timeout").await;
         text(&a, "commit; begin; select * from t where id = 1 for share").await;
         text(&b, "begin; select * from t where id = 1 for share; commit").await;
         text(&a, "commit; begin; lock table t in access exclusive mode").await;
-        assert_eq!(
-            error(&b, "begin; lock table t in access share mode nowait").await,
-            "55P03 could not obtain lock on relation \"t\""
-        );
+        assert_eq!(error(&b, "begin; lock table t in access share mode nowait").await, "55P03 could not obtain lock on relation \"t\"");
         text(&b, "rollback").await;
         text(&a, "commit").await;
     });
@@ -166,7 +170,9 @@ fn unique_inserts_wait_for_each_other() {
         // ON CONFLICT waits, then takes the other branch.
         text(&a, "begin; insert into t values (200, 1)").await;
         let c = b.take().expect("given back");
-        let waiting = tokio::spawn(async move { text(&c, "insert into t values (200, 5) on conflict (id) do update set v = t.v + excluded.v returning v").await });
+        let waiting = tokio::spawn(async move {
+            text(&c, "insert into t values (200, 5) on conflict (id) do update set v = t.v + excluded.v returning v").await
+        });
         until_waiting(&watch).await;
         text(&a, "commit").await;
         assert_eq!(waiting.await.expect("joined"), "6");

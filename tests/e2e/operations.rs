@@ -91,7 +91,8 @@ fn stop_modes_do_what_they_say() {
         node.stop("fast");
         assert!(c.simple_query("select 1").await.is_err());
     });
-    let state = Command::new(format!("{PG_BIN}/pg_controldata")).arg("-D").arg(node.data()).env("LC_ALL", "C").output().expect("pg_controldata");
+    let state =
+        Command::new(format!("{PG_BIN}/pg_controldata")).arg("-D").arg(node.data()).env("LC_ALL", "C").output().expect("pg_controldata");
     assert!(both(&state).contains("Database cluster state:               shut down\n"), "{}", both(&state));
     node.start();
     assert_eq!(node.sql("select * from t"), "1");
@@ -156,7 +157,8 @@ fn waldump_shows_what_was_written() {
     let start = node.sql("select pg_current_wal_insert_lsn()");
     node.sql("create table t (id int primary key); insert into t values (1)");
     let end = node.sql("select pg_current_wal_flush_lsn()");
-    let output = node.tool("waldump").args(["-p"]).arg(node.data().join("pg_wal")).args(["-s", &start, "-e", &end]).output().expect("waldump");
+    let output =
+        node.tool("waldump").args(["-p"]).arg(node.data().join("pg_wal")).args(["-s", &start, "-e", &end]).output().expect("waldump");
     let text = both(&output);
     assert!(output.status.success(), "{text}");
     for part in ["rmgr: Heap", "rmgr: Btree", "rmgr: Transaction", "desc: COMMIT", "desc: INSERT"] {

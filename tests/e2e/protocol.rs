@@ -16,25 +16,59 @@ fn values_travel_in_binary_both_ways() {
         let c = connect(&node).await;
         c.batch_execute("create table v (a int2, b int4, c int8, d float4, e float8, f bool, g text, h varchar(9), i bytea, j timestamptz, k oid, l char(4), m int4[], n text[])").await.expect("created");
         let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_micros(1_700_000_000_123_456);
-        let insert = c.prepare("insert into v values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)").await.expect("prepared");
+        let insert =
+            c.prepare("insert into v values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)").await.expect("prepared");
         assert_eq!(insert.params()[0], Type::INT2);
         assert_eq!(insert.params()[13], Type::TEXT_ARRAY);
         let none: Option<&str> = None;
         c.execute(
             &insert,
             &[
-                &-5_i16, &7_i32, &i64::MIN, &1.5_f32, &-0.1_f64, &true, &"häß\u{1F600}", &"var", &vec![0_u8, 255, 1], &now, &99_u32, &"ab",
-                &vec![Some(1), None, Some(3)], &vec!["a", "", "c,\"d"],
+                &-5_i16,
+                &7_i32,
+                &i64::MIN,
+                &1.5_f32,
+                &-0.1_f64,
+                &true,
+                &"häß\u{1F600}",
+                &"var",
+                &vec![0_u8, 255, 1],
+                &now,
+                &99_u32,
+                &"ab",
+                &vec![Some(1), None, Some(3)],
+                &vec!["a", "", "c,\"d"],
             ],
         )
         .await
         .expect("inserted");
-        c.execute(&insert, &[&1_i16, &2_i32, &3_i64, &4_f32, &5_f64, &false, &none, &none, &vec![0_u8; 0], &now, &0_u32, &none, &Vec::<Option<i32>>::new(), &vec!["x"]])
-            .await
-            .expect("inserted");
+        c.execute(
+            &insert,
+            &[
+                &1_i16,
+                &2_i32,
+                &3_i64,
+                &4_f32,
+                &5_f64,
+                &false,
+                &none,
+                &none,
+                &vec![0_u8; 0],
+                &now,
+                &0_u32,
+                &none,
+                &Vec::<Option<i32>>::new(),
+                &vec!["x"],
+            ],
+        )
+        .await
+        .expect("inserted");
         let rows = c.query("select * from v order by a", &[]).await.expect("rows");
         let r = &rows[0];
-        assert_eq!((r.get::<_, i16>(0), r.get::<_, i32>(1), r.get::<_, i64>(2), r.get::<_, f32>(3), r.get::<_, f64>(4)), (-5, 7, i64::MIN, 1.5, -0.1));
+        assert_eq!(
+            (r.get::<_, i16>(0), r.get::<_, i32>(1), r.get::<_, i64>(2), r.get::<_, f32>(3), r.get::<_, f64>(4)),
+            (-5, 7, i64::MIN, 1.5, -0.1)
+        );
         assert!(r.get::<_, bool>(5));
         assert_eq!((r.get::<_, &str>(6), r.get::<_, &str>(7), r.get::<_, &[u8]>(8)), ("häß\u{1F600}", "var", &[0, 255, 1][..]));
         assert_eq!(r.get::<_, SystemTime>(9), now);
@@ -118,7 +152,8 @@ fn copy_streams_both_ways() {
             sink.send(Bytes::from(format!("{i}\tvalue {i}\n"))).await.expect("sent");
         }
         assert_eq!(sink.finish().await.expect("finished"), 5000);
-        let out: Vec<Bytes> = c.copy_out("copy (select * from c order by id) to stdout").await.expect("copy out").try_collect().await.expect("read");
+        let out: Vec<Bytes> =
+            c.copy_out("copy (select * from c order by id) to stdout").await.expect("copy out").try_collect().await.expect("read");
         let bytes: Vec<u8> = out.concat();
         assert_eq!(bytes.iter().filter(|b| **b == b'\n').count(), 5000);
         assert!(bytes.ends_with(b"4999\tvalue 4999\n"));
@@ -174,10 +209,13 @@ fn passwords_are_asked_for_where_pg_hba_says_so() {
         assert!(login("missing", "x").await.starts_with("28000 no pg_hba.conf entry for host"));
         let c = connect(&node).await;
         assert_eq!(error(&c, "create role scram").await, "42710 role \"scram\" already exists");
-        let missing = try_connect(&format!("host=127.0.0.1 port={} user=postgres dbname=nope", node.port)).await.err().map(|e| describe(&e));
+        let missing =
+            try_connect(&format!("host=127.0.0.1 port={} user=postgres dbname=nope", node.port)).await.err().map(|e| describe(&e));
         assert_eq!(missing.as_deref(), Some("3D000 database \"nope\" does not exist"));
         // The socket in the node's directory.
-        let socket = try_connect(&format!("host={} port={} user=postgres dbname=postgres", node.home.path().display(), node.port)).await.expect("a connection");
+        let socket = try_connect(&format!("host={} port={} user=postgres dbname=postgres", node.home.path().display(), node.port))
+            .await
+            .expect("a connection");
         assert_eq!(text(&socket, "select 1").await, "1");
     });
 }

@@ -100,7 +100,8 @@ fn sessions_stay_connected_through_a_promotion() {
     a.wait_for_catchup(&b);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        let (client, io) = tokio_postgres::connect(&format!("{} dbname=postgres", b.conninfo("kept")), tokio_postgres::NoTls).await.expect("connect");
+        let (client, io) =
+            tokio_postgres::connect(&format!("{} dbname=postgres", b.conninfo("kept")), tokio_postgres::NoTls).await.expect("connect");
         tokio::spawn(io);
         let error = client.execute("insert into t values (1)", &[]).await.expect_err("a standby refuses writes");
         assert_eq!(error.code().map(|c| c.code().to_owned()).as_deref(), Some("25006"));

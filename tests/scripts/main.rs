@@ -147,7 +147,12 @@ fn blessing() -> bool {
 fn judge(script: &Script, outputs: &[String], who: &str, wrong: &mut Vec<String>) {
     let name = script.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     if outputs.len() != script.steps.len() {
-        wrong.push(format!("{name}: {who} ended after {} of {} steps: {}", outputs.len(), script.steps.len(), outputs.last().cloned().unwrap_or_default()));
+        wrong.push(format!(
+            "{name}: {who} ended after {} of {} steps: {}",
+            outputs.len(),
+            script.steps.len(),
+            outputs.last().cloned().unwrap_or_default()
+        ));
     }
     for (step, output) in script.steps.iter().zip(outputs) {
         if *output != step.expected {
@@ -179,7 +184,10 @@ fn postgresql_prints_the_same() {
     for script in scripts().into_iter().filter(|s| !s.is_ours()) {
         let admin = |sql: &str| {
             let port = oracle.port.to_string();
-            let out = Command::new("psql").args(["-XAtq", "-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-c", sql, "postgres"]).output().expect("psql");
+            let out = Command::new("psql")
+                .args(["-XAtq", "-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-c", sql, "postgres"])
+                .output()
+                .expect("psql");
             assert!(out.status.success(), "{sql}: {}", String::from_utf8_lossy(&out.stderr));
         };
         admin("drop schema public cascade");

@@ -44,7 +44,13 @@ impl Journal {
                 std::thread::spawn(move || {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
                     // The connection's end is how a crash looks from here.
-                    drop(runtime.block_on(client_loop(&conninfo, i32::try_from(client).expect("few clients"), &stop, &acknowledged, &sent)));
+                    drop(runtime.block_on(client_loop(
+                        &conninfo,
+                        i32::try_from(client).expect("few clients"),
+                        &stop,
+                        &acknowledged,
+                        &sent,
+                    )));
                 })
             })
             .collect();
@@ -72,7 +78,13 @@ impl Journal {
     }
 }
 
-async fn client_loop(conninfo: &str, client: i32, stop: &AtomicBool, acknowledged: &AtomicU64, sent: &AtomicU64) -> Result<(), tokio_postgres::Error> {
+async fn client_loop(
+    conninfo: &str,
+    client: i32,
+    stop: &AtomicBool,
+    acknowledged: &AtomicU64,
+    sent: &AtomicU64,
+) -> Result<(), tokio_postgres::Error> {
     let (connection, io) = tokio_postgres::connect(conninfo, NoTls).await?;
     let io = tokio::spawn(io);
     let insert = connection.prepare("insert into journal values ($1, $2)").await?;

@@ -73,7 +73,12 @@ impl Node {
     /// A standby of this node, cloned by our own command, not started.
     pub fn clone_to(&self, name: &str) -> Self {
         let standby = Self::unmade(name);
-        run(standby.tool("basebackup").args(["-D"]).arg(standby.data()).args(["-R", "-c", "fast", "-N"]).args(["-d", &self.conninfo(name)]));
+        run(standby
+            .tool("basebackup")
+            .args(["-D"])
+            .arg(standby.data())
+            .args(["-R", "-c", "fast", "-N"])
+            .args(["-d", &self.conninfo(name)]));
         standby.configure();
         standby
     }
@@ -137,7 +142,14 @@ impl Node {
 
     /// Tries to start it.
     pub fn try_start(&self) -> Output {
-        self.tool("start").arg("-D").arg(self.data()).arg("-l").arg(self.home.path().join("log")).args(["-w", "-t", "60"]).output().expect("afterimage start")
+        self.tool("start")
+            .arg("-D")
+            .arg(self.data())
+            .arg("-l")
+            .arg(self.home.path().join("log"))
+            .args(["-w", "-t", "60"])
+            .output()
+            .expect("afterimage start")
     }
 
     /// Stops it.
@@ -170,7 +182,11 @@ impl Node {
     /// The pids of the server processes below the supervisor.
     pub fn server_pids(&self) -> Vec<i32> {
         let Some(pid) = self.pid() else { return Vec::new() };
-        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default().split_whitespace().filter_map(|p| p.parse().ok()).collect()
+        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+            .unwrap_or_default()
+            .split_whitespace()
+            .filter_map(|p| p.parse().ok())
+            .collect()
     }
 
     /// SIGKILL to supervisor and server, as when a machine is gone; returns when both are.

@@ -204,11 +204,7 @@ fn probe_node(
         return Ok(Probed::Decided(Unique::Clear));
     }
     let (high, _) = sound(rel, block, node.high())?;
-    if high <= key || high.starts_with(key) {
-        Ok(Probed::Next(node.right()))
-    } else {
-        Ok(Probed::Decided(Unique::Clear))
-    }
+    if high <= key || high.starts_with(key) { Ok(Probed::Next(node.right())) } else { Ok(Probed::Decided(Unique::Clear)) }
 }
 
 /// Inserts into the leaf that covers the entry; `leaf` is that one or one left of it.
@@ -283,7 +279,12 @@ fn move_right(ctx: &AccessCtx, rel: &RelHandle, mut page: OwnedWrite, level: u16
 }
 
 /// Inserts a logged record over several latched pages, sets their LSNs.
-pub(super) fn log_pages(ctx: &AccessCtx, rel: &RelHandle, record: &RecordBuilder, pages: &mut [&mut OwnedWrite]) -> Result<(), AccessError> {
+pub(super) fn log_pages(
+    ctx: &AccessCtx,
+    rel: &RelHandle,
+    record: &RecordBuilder,
+    pages: &mut [&mut OwnedWrite],
+) -> Result<(), AccessError> {
     if rel.logged() {
         let LsnRange { end, .. } = ctx.wal.insert(record)?;
         for page in pages {

@@ -361,7 +361,6 @@ impl<'a> Node<'a> {
     fn entry_bytes(&self, i: u16) -> Option<usize> {
         Some(self.page.item(FIRST.checked_add(i)?)?.len() + LINE_POINTER_SIZE)
     }
-
 }
 
 /// Writes a page without the hole in its middle: two bytes length of the front part, front part, back part.
@@ -461,7 +460,6 @@ impl NodeBuilder {
     pub(super) fn count(&self) -> u16 {
         self.page.max_offset() - (FIRST - 1)
     }
-
 
     /// Appends an entry whose key is `head` followed by `tail`. False if it does not fit.
     pub(super) fn push(&mut self, tid: u64, killed: bool, child: BlockNo, head: &[u8], tail: &[u8]) -> bool {

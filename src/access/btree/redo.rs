@@ -5,9 +5,7 @@
 use afterimage_wal::{BlockNo, Lsn, Record, rmgr};
 
 use super::node::{self, Fence};
-use super::record::{
-    DELETE, INSERT_INTERNAL, INSERT_LEAF, MERGE_LEFT, MERGE_RIGHT, PAGES, ROOT_SPLIT, SPLIT, take_u16, take_u32,
-};
+use super::record::{DELETE, INSERT_INTERNAL, INSERT_LEAF, MERGE_LEFT, MERGE_RIGHT, PAGES, ROOT_SPLIT, SPLIT, take_u16, take_u32};
 use crate::access::{AccessCtx, AccessError};
 use crate::storage::{BufferPool, Page};
 

@@ -314,7 +314,14 @@ impl Batch {
         self.entries.push((Tid::from_u64(e.tid), u32::try_from(self.keys.len()).unwrap_or(u32::MAX)));
     }
 
-    fn copy_forward(&mut self, rel: &RelHandle, range: &KeyRange, block: BlockNo, node: &Node<'_>, pos: Pos<'_>) -> Result<Resume, AccessError> {
+    fn copy_forward(
+        &mut self,
+        rel: &RelHandle,
+        range: &KeyRange,
+        block: BlockNo,
+        node: &Node<'_>,
+        pos: Pos<'_>,
+    ) -> Result<Resume, AccessError> {
         let from = sound(rel, block, node.lower_bound(pos))?;
         let to = match &range.upper {
             Some(upper) => sound(rel, block, node.lower_bound((upper, 0)))?,

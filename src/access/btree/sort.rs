@@ -101,8 +101,7 @@ impl Sorter {
         let n = NEXT_FILE.fetch_add(1, Atomic::Relaxed);
         self.path = self.dir.join(format!("pgsql_tmp{}.{n}", std::process::id()));
         let path = &self.path;
-        let file =
-            OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(|e| failed("create", path, e))?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(|e| failed("create", path, e))?;
         std::fs::remove_file(path).map_err(|e| failed("remove", path, e))?;
         let mut out = BufWriter::with_capacity(256 * 1024, file);
         for s in &self.slots {

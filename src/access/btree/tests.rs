@@ -35,8 +35,7 @@ struct TestNode {
     start: Lsn,
 }
 
-const REL: RelHandle =
-    RelHandle { oid: 20_000, file: RelId::new(1663, 5, 20_000), persistence: crate::access::Persistence::Permanent };
+const REL: RelHandle = RelHandle { oid: 20_000, file: RelId::new(1663, 5, 20_000), persistence: crate::access::Persistence::Permanent };
 
 fn node_of(buffers: usize) -> TestNode {
     let dir = tempfile::tempdir().unwrap();

@@ -260,10 +260,13 @@ fn merge_latched(
         data.extend(children.iter().flat_map(|c| c.to_le_bytes()));
         low.encode(&mut data);
         let mut record = RecordBuilder::new(rmgr::BTREE, MERGE_RIGHT, Xid::INVALID);
-        record
-            .block(rel.file, Fork::Main, right_block, 0, &data)
-            .block(rel.file, Fork::Main, parent_block, 0, &at.to_le_bytes())
-            .block(rel.file, Fork::Main, block, 0, &[]);
+        record.block(rel.file, Fork::Main, right_block, 0, &data).block(rel.file, Fork::Main, parent_block, 0, &at.to_le_bytes()).block(
+            rel.file,
+            Fork::Main,
+            block,
+            0,
+            &[],
+        );
         if let Some(left) = &left {
             record.block(rel.file, Fork::Main, left.buffer().block(), 0, &right_block.to_le_bytes());
         }

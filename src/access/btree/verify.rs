@@ -26,11 +26,7 @@ pub type Visit<'a> = dyn FnMut(&[u8], Tid) -> Result<(), AccessError> + 'a;
 ///
 /// # Errors
 /// [`AccessError::Damaged`] names the first thing that is wrong; storage; what `entry` gives.
-pub fn verify(
-    ctx: &AccessCtx,
-    rel: &RelHandle,
-    entry: &mut Visit<'_>,
-) -> Result<Verified, AccessError> {
+pub fn verify(ctx: &AccessCtx, rel: &RelHandle, entry: &mut Visit<'_>) -> Result<Verified, AccessError> {
     let mut found = Verified::default();
     let (mut first, mut level) = {
         let page = latch_read(ctx, rel, ROOT)?;

@@ -86,11 +86,7 @@ fn item(h: &Header, row: &[u8]) -> Item {
 }
 
 fn extend(ctx: &AccessCtx, rel: &RelHandle, n: u32) -> Result<Buffer, AccessError> {
-    let b = if rel.logged() {
-        ctx.pool.extend(rel.file, Fork::Main, n)
-    } else {
-        ctx.pool.extend_unlogged(rel.file, Fork::Main, n)
-    };
+    let b = if rel.logged() { ctx.pool.extend(rel.file, Fork::Main, n) } else { ctx.pool.extend_unlogged(rel.file, Fork::Main, n) };
     Ok(b?)
 }
 

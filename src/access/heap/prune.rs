@@ -186,8 +186,8 @@ fn damaged(rel: &RelHandle, block: afterimage_wal::BlockNo) -> AccessError {
 
 /// Prunes a latched page if something may have become removable since the last try. Returns whether anything was removed.
 pub(super) fn prune_sometimes(ctx: &AccessCtx, rel: &RelHandle, latched: &mut Latched<'_>) -> Result<bool, AccessError> {
-    let worth = latched.page.has_flag(FLAG_PRUNABLE)
-        && ctx.prune_memo.try_at(rel.file, latched.buffer.block(), ctx.txns.readable(CommitLevel::On));
+    let worth =
+        latched.page.has_flag(FLAG_PRUNABLE) && ctx.prune_memo.try_at(rel.file, latched.buffer.block(), ctx.txns.readable(CommitLevel::On));
     if worth { prune_latched(ctx, rel, latched) } else { Ok(false) }
 }
 

@@ -119,9 +119,8 @@ fn update(ctx: &AccessCtx, record: &Record<'_>, block: BlockNo, xid: Xid) -> Res
     if !has(SAME_PAGE) {
         ctx.pool.redo_block(record, 0, |page, _| add(page, block, new_off, xid, bits, rest).ok_or(bad("update does not fit")))?;
         let old_off = record.block(1).and_then(|b| split_off(b.data)).ok_or(bad("update"))?.0;
-        ctx.pool.redo_block(record, 1, |page, _| {
-            end(page, old_off, xid, next, has(KEYS_CHANGED), false).ok_or(bad("update of nothing"))
-        })?;
+        ctx.pool
+            .redo_block(record, 1, |page, _| end(page, old_off, xid, next, has(KEYS_CHANGED), false).ok_or(bad("update of nothing")))?;
         return Ok(());
     }
     let (old_off, mut rest) = split_off(rest).ok_or(bad("update"))?;
@@ -223,13 +222,9 @@ impl rmgr::Describe for DescribeHeap {
                 None => write!(out, "does not decode"),
             },
             log::PRUNE => match (conflict_horizon(record), Plan::decode(data, Lsn::INVALID)) {
-                (Some(h), Some(p)) => write!(
-                    out,
-                    "horizon {h}, nredirected {}, ndead {}, nunused {}",
-                    p.redirect.len(),
-                    p.dead.len(),
-                    p.unused.len()
-                ),
+                (Some(h), Some(p)) => {
+                    write!(out, "horizon {h}, nredirected {}, ndead {}, nunused {}", p.redirect.len(), p.dead.len(), p.unused.len())
+                }
                 _ => write!(out, "does not decode"),
             },
             log::VISIBLE => write!(out, "horizon {}", conflict_horizon(record).unwrap_or(Lsn::INVALID)),

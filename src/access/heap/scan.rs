@@ -105,9 +105,7 @@ impl HeapScan {
 
     /// The visible rows of the page last loaded.
     pub fn rows(&self) -> impl Iterator<Item = (Tid, &[u8])> {
-        self.rows.iter().map(|(off, start, end)| {
-            (Tid::new(self.block, *off), &self.page.bytes()[usize::from(*start)..usize::from(*end)])
-        })
+        self.rows.iter().map(|(off, start, end)| (Tid::new(self.block, *off), &self.page.bytes()[usize::from(*start)..usize::from(*end)]))
     }
 
     /// Starts over with the same snapshot.

@@ -18,8 +18,8 @@ use crate::storage::double_write::DoubleWrite;
 use crate::storage::{BufferPool, Files, LinePointer, PoolOptions, smgr_redo};
 use crate::txn::transactions::TransactionsStart;
 use crate::txn::{
-    CancelFlag, CancelReason, CommitLevel, Isolation, Proc, ProcId, RowLockMode, Snapshot, SyncPositions, Transaction,
-    TransactionOptions, Transactions, TxnError, WaitPolicy,
+    CancelFlag, CancelReason, CommitLevel, Isolation, Proc, ProcId, RowLockMode, Snapshot, SyncPositions, Transaction, TransactionOptions,
+    Transactions, TxnError, WaitPolicy,
 };
 
 struct TestNode {
@@ -29,10 +29,8 @@ struct TestNode {
     next_proc: AtomicI32,
 }
 
-const REL: RelHandle =
-    RelHandle { oid: 20_000, file: RelId::new(1663, 5, 20_000), persistence: Persistence::Permanent };
-const SEQ: RelHandle =
-    RelHandle { oid: 20_001, file: RelId::new(1663, 5, 20_001), persistence: Persistence::Permanent };
+const REL: RelHandle = RelHandle { oid: 20_000, file: RelId::new(1663, 5, 20_000), persistence: Persistence::Permanent };
+const SEQ: RelHandle = RelHandle { oid: 20_001, file: RelId::new(1663, 5, 20_001), persistence: Persistence::Permanent };
 
 fn empty_node() -> TestNode {
     node_of(1024)
@@ -382,12 +380,11 @@ fn a_second_updater_waits_and_sees_the_first_ones_version() {
                         match update(&n.ctx, &mut t, &REL, &s, at, row.as_bytes(), o).unwrap() {
                             ChangeResult::Done { .. } => break,
                             ChangeResult::Updated { next, .. } => {
-                                (at, v) =
-                                    fetch_latest(&n.ctx, &t, &REL, next, |at, r| (at, number(r))).unwrap().unwrap();
+                                (at, v) = fetch_latest(&n.ctx, &t, &REL, next, |at, r| (at, number(r))).unwrap().unwrap();
                             }
-                            other @ (ChangeResult::Deleted { .. }
-                            | ChangeResult::SelfModified { .. }
-                            | ChangeResult::Skipped) => panic!("{other:?}"),
+                            other @ (ChangeResult::Deleted { .. } | ChangeResult::SelfModified { .. } | ChangeResult::Skipped) => {
+                                panic!("{other:?}")
+                            }
                         }
                     }
                     commit(t);
@@ -596,8 +593,7 @@ fn commits_in_flight_are_seen_in_the_order_of_their_lsns() {
             let mut last = vec![0; 4];
             while !stop.load(Ordering::Relaxed) {
                 let s = n.begin(&p).snapshot().unwrap();
-                let now: Vec<u32> =
-                    tids.iter().map(|t| fetch(&n.ctx, &REL, *t, &s, |_, r| number(r)).unwrap().unwrap()).collect();
+                let now: Vec<u32> = tids.iter().map(|t| fetch(&n.ctx, &REL, *t, &s, |_, r| number(r)).unwrap().unwrap()).collect();
                 assert!(now[0] == now[1] && now[2] == now[3], "{now:?}");
                 assert!(now.iter().zip(&last).all(|(a, b)| a >= b), "{last:?} then {now:?}");
                 last = now;
@@ -691,8 +687,7 @@ fn random_work(n: &TestNode, seed: u64, steps: usize) {
         }
         if rng.random_bool(0.05) {
             let t = n.begin(&p);
-            let options =
-                VacuumOptions { freeze_below: n.ctx.txns.settled_floor(), all_pages: true, ..VacuumOptions::default() };
+            let options = VacuumOptions { freeze_below: n.ctx.txns.settled_floor(), all_pages: true, ..VacuumOptions::default() };
             vacuum::<AccessError>(&n.ctx, &t, &REL, options, |_| Ok(())).unwrap();
             n.ctx.txns.settle().unwrap();
         }
@@ -899,14 +894,16 @@ fn rates() {
     });
     let mut t = n.begin(&p);
     let s = t.snapshot().unwrap();
-    time("scan, a row", 20 * 200_000, &mut || (0..20).for_each(|_| {
-        let mut scan = HeapScan::new(&n.ctx, &REL, &s).unwrap();
-        let mut bytes = 0;
-        while let Some((_, r)) = scan.next(&n.ctx).unwrap() {
-            bytes += r.len();
-        }
-        assert_eq!(bytes, 200_000 * 90);
-    }));
+    time("scan, a row", 20 * 200_000, &mut || {
+        (0..20).for_each(|_| {
+            let mut scan = HeapScan::new(&n.ctx, &REL, &s).unwrap();
+            let mut bytes = 0;
+            while let Some((_, r)) = scan.next(&n.ctx).unwrap() {
+                bytes += r.len();
+            }
+            assert_eq!(bytes, 200_000 * 90);
+        })
+    });
     time("fetch by place", 100_000, &mut || {
         for tid in &tids {
             fetch(&n.ctx, &REL, *tid, &s, |_, r| r.len()).unwrap().unwrap();

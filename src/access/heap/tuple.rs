@@ -153,8 +153,7 @@ pub fn mask_space(page: &mut Page) {
             low = low.min(usize::from(offset));
         }
     }
-    let end_of_lines =
-        crate::storage::page::HEADER_SIZE + usize::from(page.max_offset()) * crate::storage::page::LINE_POINTER_SIZE;
+    let end_of_lines = crate::storage::page::HEADER_SIZE + usize::from(page.max_offset()) * crate::storage::page::LINE_POINTER_SIZE;
     let hole_end = (end_of_lines + page.raw_free_space()).min(low).min(PAGE_SIZE);
     let b = page.bytes_mut();
     b[8..12].fill(0);

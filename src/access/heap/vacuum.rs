@@ -279,24 +279,15 @@ pub(super) fn apply_freeze(page: &mut Page, offs: &[u16]) {
     }
 }
 
-fn free_dead(
-    ctx: &AccessCtx,
-    txn: &Transaction,
-    rel: &RelHandle,
-    dead: &mut DeadTids,
-    stats: &mut VacuumStats,
-) -> Result<(), AccessError> {
+fn free_dead(ctx: &AccessCtx, txn: &Transaction, rel: &RelHandle, dead: &mut DeadTids, stats: &mut VacuumStats) -> Result<(), AccessError> {
     for places in dead.0.chunk_by(|a, b| a >> 16 == b >> 16) {
         txn.check_cancel()?;
         let Some(first) = places.first() else { continue };
         let block = Tid::from_u64(*first).block;
         let buffer = ctx.pool.read(rel.file, Fork::Main, block)?;
         let mut latched = Latched::new(ctx, rel, &buffer)?;
-        let offs: Vec<u16> = places
-            .iter()
-            .map(|p| Tid::from_u64(*p).offset)
-            .filter(|o| latched.page.line(*o) == LinePointer::Dead)
-            .collect();
+        let offs: Vec<u16> =
+            places.iter().map(|p| Tid::from_u64(*p).offset).filter(|o| latched.page.line(*o) == LinePointer::Dead).collect();
         let mut record = RecordBuilder::new(rmgr::HEAP, log::VACUUM, Xid::INVALID);
         if !offs.is_empty() {
             change_pages(ctx, rel, "free line pointers", &mut record, &mut [&mut latched], |pages, record| {

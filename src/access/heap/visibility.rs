@@ -93,9 +93,7 @@ impl<'a> Lookup<'a> {
             XidStatus::Aborted => Fate::Dead { ended: Lsn::INVALID, known: true },
             XidStatus::Committed(made) => match self.xmax(h)? {
                 None => Fate::Live { made },
-                Some(XidStatus::Committed(lsn)) if self.txns.is_removable(lsn) => {
-                    Fate::Dead { ended: lsn, known: lsn.is_valid() }
-                }
+                Some(XidStatus::Committed(lsn)) if self.txns.is_removable(lsn) => Fate::Dead { ended: lsn, known: lsn.is_valid() },
                 Some(XidStatus::Committed(_)) => Fate::RecentlyDead,
                 Some(XidStatus::Running | XidStatus::Aborted) => Fate::BeingEnded,
             },

@@ -10,9 +10,7 @@ use crate::executor::ddl::view::stored_text;
 use crate::sql::catalog::compiled::collation_name;
 use crate::sql::catalog::load::{CatalogReader, EXPRESSION_SEPARATOR, by};
 use crate::sql::catalog::names::{quote_identifier, quote_qualified, split_identifiers};
-use crate::sql::catalog::relation::{
-    Constraint, ConstraintKind, FkAction, FkMatch, Index, RelKind, Relation, Source,
-};
+use crate::sql::catalog::relation::{Constraint, ConstraintKind, FkAction, FkMatch, Index, RelKind, Relation, Source};
 use crate::sql::catalog::schema::pg_constraint;
 use crate::sql::functions::registry::{BTREE_AM, all_opclasses, default_opclass, proc_by_oid};
 use crate::sql::functions::{CallTypes, ProcEntry};
@@ -57,9 +55,16 @@ pub(super) fn call(
             let relation = ctx.catalog.open_relation(schema, name)?;
             text(view_definition(ctx, &relation)?)
         }
-        "pg_get_ruledef" | "pg_get_ruledef_ext" | "pg_get_triggerdef" | "pg_get_triggerdef_ext" | "pg_get_partkeydef"
-        | "pg_get_partition_constraintdef" | "pg_get_statisticsobjdef" | "pg_get_statisticsobjdef_columns"
-        | "pg_get_statisticsobjdef_expressions" | "pg_get_function_sqlbody" => Ok(Some(Datum::Null)),
+        "pg_get_ruledef"
+        | "pg_get_ruledef_ext"
+        | "pg_get_triggerdef"
+        | "pg_get_triggerdef_ext"
+        | "pg_get_partkeydef"
+        | "pg_get_partition_constraintdef"
+        | "pg_get_statisticsobjdef"
+        | "pg_get_statisticsobjdef_columns"
+        | "pg_get_statisticsobjdef_expressions"
+        | "pg_get_function_sqlbody" => Ok(Some(Datum::Null)),
         "pg_get_function_arguments" => text(proc_by_oid(args[0].as_oid()?).map(|p| arguments(p, true))),
         "pg_get_function_identity_arguments" => text(proc_by_oid(args[0].as_oid()?).map(|p| arguments(p, false))),
         "pg_get_function_result" => text(proc_by_oid(args[0].as_oid()?).and_then(function_result)),
@@ -109,10 +114,7 @@ fn show_relations(ctx: &SessionContext, stored: &str) -> Result<String, SqlError
 /// True if the expression stands in an index definition without parentheses.
 fn looks_like_function(ctx: &SessionContext, text: &str) -> bool {
     let Ok(node) = parse_text(ctx, text) else { return false };
-    matches!(
-        node.node,
-        Some(NodeEnum::FuncCall(_) | NodeEnum::CoalesceExpr(_) | NodeEnum::MinMaxExpr(_) | NodeEnum::NullIfExpr(_))
-    )
+    matches!(node.node, Some(NodeEnum::FuncCall(_) | NodeEnum::CoalesceExpr(_) | NodeEnum::MinMaxExpr(_) | NodeEnum::NullIfExpr(_)))
 }
 
 fn index_definition(ctx: &mut SessionContext, oid: Oid, column: i32, pretty: bool) -> Result<Option<String>, SqlError> {
@@ -140,11 +142,8 @@ fn index_definition(ctx: &mut SessionContext, oid: Oid, column: i32, pretty: boo
     out.push_str(&key_columns(ctx, &table, &index, pretty)?);
     out.push(')');
     if index.columns.len() > index.n_key {
-        let names: Vec<String> = index.columns[index.n_key..]
-            .iter()
-            .filter_map(|c| table.attribute(c.attnum))
-            .map(|c| quote_identifier(&c.name))
-            .collect();
+        let names: Vec<String> =
+            index.columns[index.n_key..].iter().filter_map(|c| table.attribute(c.attnum)).map(|c| quote_identifier(&c.name)).collect();
         out.push_str(&format!(" INCLUDE ({})", names.join(", ")));
     }
     if index.nulls_not_distinct {
@@ -178,11 +177,10 @@ fn key_columns(ctx: &SessionContext, table: &Relation, index: &Index, pretty: bo
             (None, Some(column)) => quote_identifier(&column.name),
             (None, None) => "?".to_owned(),
         };
-        let own = table.attribute(c.attnum).map_or_else(
-            || crate::sql::catalog::compiled::type_collation(c.type_oid),
-            |column| column.collation,
-        );
-        if c.collation != 0 && c.collation != own
+        let own =
+            table.attribute(c.attnum).map_or_else(|| crate::sql::catalog::compiled::type_collation(c.type_oid), |column| column.collation);
+        if c.collation != 0
+            && c.collation != own
             && let Some(name) = collation_name(c.collation)
         {
             part.push_str(&format!(" COLLATE {}", quote_identifier(name)));
@@ -228,12 +226,7 @@ fn column_names(relation: &Relation, columns: &[i16]) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-fn key_definition(
-    ctx: &SessionContext,
-    relation: &Relation,
-    constraint: &Constraint,
-    pretty: bool,
-) -> Result<String, SqlError> {
+fn key_definition(ctx: &SessionContext, relation: &Relation, constraint: &Constraint, pretty: bool) -> Result<String, SqlError> {
     let mut out = match &constraint.kind {
         ConstraintKind::Primary | ConstraintKind::Unique => {
             let primary = constraint.kind == ConstraintKind::Primary;

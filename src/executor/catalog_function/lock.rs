@@ -34,11 +34,8 @@ pub(super) fn call(
         "lock" | "xact_lock" => {
             let wait = if try_only { WaitPolicy::Skip } else { WaitPolicy::Block };
             let txn = ctx.transaction()?;
-            let got = if name == "lock" {
-                blocking(|| txn.lock_for_session(tag, mode, wait))?
-            } else {
-                blocking(|| txn.lock(tag, mode, wait))?
-            };
+            let got =
+                if name == "lock" { blocking(|| txn.lock_for_session(tag, mode, wait))? } else { blocking(|| txn.lock(tag, mode, wait))? };
             Ok(Some(if try_only { Datum::Bool(got) } else { Datum::Void }))
         }
         _ => Ok(None),

@@ -25,16 +25,7 @@ pub(crate) fn call(
     types: &CallTypes,
     args: &[Datum],
 ) -> Result<Option<Datum>, SqlError> {
-    for part in [
-        definition::call,
-        visible::call,
-        describe::call,
-        privilege::call,
-        size::call,
-        sequence::call,
-        lock::call,
-        snapshot::call,
-    ] {
+    for part in [definition::call, visible::call, describe::call, privilege::call, size::call, sequence::call, lock::call, snapshot::call] {
         if let Some(value) = part(ctx, func, types, args)? {
             return Ok(Some(value));
         }

@@ -26,8 +26,9 @@ pub(super) fn call(
         "has_function_privilege" => (What::Function, 1),
         "has_type_privilege" => (What::Type, 1),
         "has_tablespace_privilege" => (What::Tablespace, 1),
-        "has_language_privilege" | "has_foreign_data_wrapper_privilege" | "has_server_privilege"
-        | "has_parameter_privilege" => (What::Other, 1),
+        "has_language_privilege" | "has_foreign_data_wrapper_privilege" | "has_server_privilege" | "has_parameter_privilege" => {
+            (What::Other, 1)
+        }
         "pg_has_role" => (What::Role, 1),
         _ => return Ok(None),
     };
@@ -128,9 +129,9 @@ fn has(
                 Datum::Oid(oid) => *oid,
                 other => {
                     let name = other.as_str()?;
-                    let found = catalog.find_database(name)?.ok_or_else(|| {
-                        SqlError::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
-                    })?;
+                    let found = catalog
+                        .find_database(name)?
+                        .ok_or_else(|| SqlError::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist")))?;
                     found.oid
                 }
             };

@@ -50,9 +50,7 @@ pub(super) fn call(
         ("currval_oid", [relation]) => current_value(ctx, relation.as_oid()?).map(|n| Some(Datum::Int8(n))),
         ("lastval", []) => last_value(ctx).map(|n| Some(Datum::Int8(n))),
         ("setval_oid", [relation, value]) => set_value(ctx, relation.as_oid()?, value.as_i64()?, true).map(Some),
-        ("setval3_oid", [relation, value, called]) => {
-            set_value(ctx, relation.as_oid()?, value.as_i64()?, called.as_bool()?).map(Some)
-        }
+        ("setval3_oid", [relation, value, called]) => set_value(ctx, relation.as_oid()?, value.as_i64()?, called.as_bool()?).map(Some),
         ("pg_sequence_last_value", [relation]) => {
             let relation = open(ctx, relation.as_oid()?, b"rU")?;
             let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("sequence without file"))?;
@@ -65,9 +63,10 @@ pub(super) fn call(
 
 /// The sequence, if the user has one of these rights on it.
 fn open(ctx: &mut SessionContext, oid: Oid, rights: &[u8]) -> Result<Arc<Relation>, SqlError> {
-    let relation = ctx.catalog.relation(oid)?.ok_or_else(|| {
-        SqlError::new(SqlState::UNDEFINED_TABLE, format!("could not open relation with OID {oid}"))
-    })?;
+    let relation = ctx
+        .catalog
+        .relation(oid)?
+        .ok_or_else(|| SqlError::new(SqlState::UNDEFINED_TABLE, format!("could not open relation with OID {oid}")))?;
     if relation.kind != RelKind::Sequence {
         return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a sequence", relation.name)));
     }
@@ -97,14 +96,8 @@ fn next_value(ctx: &mut SessionContext, oid: Oid) -> Result<i64, SqlError> {
     }
     ctx.check_writable("nextval()")?;
     ctx.lock_oid(oid, false, LockMode::RowExclusive, WaitPolicy::Block)?;
-    let options = SequenceOptions {
-        start: def.start,
-        increment: def.increment,
-        min: def.min,
-        max: def.max,
-        cache: def.cache,
-        cycle: def.cycle,
-    };
+    let options =
+        SequenceOptions { start: def.start, increment: def.increment, min: def.min, max: def.max, cache: def.cache, cycle: def.cycle };
     let access = ctx.access();
     let taken = sequence::take(&access, ctx.transaction()?, &handle, &options);
     let Taken { first, last } = taken.map_err(|e| match e {
@@ -134,8 +127,7 @@ fn current_value(ctx: &mut SessionContext, oid: Oid) -> Result<i64, SqlError> {
 }
 
 fn last_value(ctx: &mut SessionContext) -> Result<i64, SqlError> {
-    let undefined =
-        || SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "lastval is not yet defined in this session");
+    let undefined = || SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "lastval is not yet defined in this session");
     let oid = ctx.sequences.last.ok_or_else(undefined)?;
     if ctx.catalog.relation(oid)?.is_none() {
         return Err(undefined());
@@ -149,10 +141,7 @@ fn set_value(ctx: &mut SessionContext, oid: Oid, value: i64, called: bool) -> Re
     if value < def.min || value > def.max {
         return Err(SqlError::new(
             SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
-            format!(
-                "setval: value {value} is out of bounds for sequence \"{}\" ({}..{})",
-                relation.name, def.min, def.max
-            ),
+            format!("setval: value {value} is out of bounds for sequence \"{}\" ({}..{})", relation.name, def.min, def.max),
         ));
     }
     ctx.check_writable("setval()")?;

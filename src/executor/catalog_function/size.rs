@@ -48,9 +48,10 @@ pub(super) fn call(
         ("pg_database_size", [Datum::Oid(oid)]) => bytes(database_size(ctx, *oid)?),
         ("pg_database_size", [name]) => {
             let name = name.as_str()?;
-            let found = ctx.catalog.find_database(name)?.ok_or_else(|| {
-                SqlError::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
-            })?;
+            let found = ctx
+                .catalog
+                .find_database(name)?
+                .ok_or_else(|| SqlError::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist")))?;
             bytes(database_size(ctx, found.oid)?)
         }
         ("pg_tablespace_size", [tablespace]) => {
@@ -133,9 +134,7 @@ fn database_size(ctx: &SessionContext, oid: Oid) -> Result<Option<u64>, SqlError
 }
 
 fn directory_bytes(dir: &std::path::Path) -> Result<u64, SqlError> {
-    let failed = |e: std::io::Error| {
-        SqlError::new(SqlState::IO_ERROR, format!("could not read directory \"{}\": {e}", dir.display()))
-    };
+    let failed = |e: std::io::Error| SqlError::new(SqlState::IO_ERROR, format!("could not read directory \"{}\": {e}", dir.display()));
     let mut total = 0;
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,

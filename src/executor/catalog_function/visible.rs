@@ -34,8 +34,12 @@ pub(super) fn call(
             known(all_opfamilies().iter().any(|o| o.oid == oid))
         }
         "pg_collation_is_visible" => known(collation_name(oid()?).is_some()),
-        "pg_conversion_is_visible" | "pg_statistics_obj_is_visible" | "pg_ts_parser_is_visible"
-        | "pg_ts_dict_is_visible" | "pg_ts_config_is_visible" | "pg_ts_template_is_visible" => known(false),
+        "pg_conversion_is_visible"
+        | "pg_statistics_obj_is_visible"
+        | "pg_ts_parser_is_visible"
+        | "pg_ts_dict_is_visible"
+        | "pg_ts_config_is_visible"
+        | "pg_ts_template_is_visible" => known(false),
         "pg_my_temp_schema" => Ok(Some(Datum::Oid(ctx.catalog.viewer().temp_namespace.unwrap_or(0)))),
         "pg_is_other_temp_schema" => {
             let oid = oid()?;

@@ -179,11 +179,7 @@ impl CopyInState {
     fn match_header(&self, fields: &[Field]) -> Result<(), SqlError> {
         let bad = |message: String| self.with_context(SqlError::new(SqlState::BAD_COPY_FILE_FORMAT, message), None);
         if fields.len() != self.columns.len() {
-            return Err(bad(format!(
-                "wrong number of fields in header line: got {}, expected {}",
-                fields.len(),
-                self.columns.len()
-            )));
+            return Err(bad(format!("wrong number of fields in header line: got {}, expected {}", fields.len(), self.columns.len())));
         }
         for (k, (&i, field)) in self.columns.iter().zip(fields).enumerate() {
             let name = self.relation.columns.get(i).map_or("", |c| &c.name);
@@ -225,16 +221,10 @@ impl CopyInState {
 }
 
 fn invalid_encoding(bytes: &[u8]) -> SqlError {
-    let at = std::str::from_utf8(bytes).err().map_or_else(
-        || bytes.iter().position(|&b| b == 0).unwrap_or(0),
-        |e| e.valid_up_to(),
-    );
+    let at = std::str::from_utf8(bytes).err().map_or_else(|| bytes.iter().position(|&b| b == 0).unwrap_or(0), |e| e.valid_up_to());
     let shown: Vec<String> = bytes.iter().skip(at).take(4).map(|b| format!("0x{b:02x}")).collect();
     let shown = shown.first().cloned().unwrap_or_default();
-    SqlError::new(
-        SqlState::CHARACTER_NOT_IN_REPERTOIRE,
-        format!("invalid byte sequence for encoding \"UTF8\": {shown}"),
-    )
+    SqlError::new(SqlState::CHARACTER_NOT_IN_REPERTOIRE, format!("invalid byte sequence for encoding \"UTF8\": {shown}"))
 }
 
 /// True for types whose values COPY cannot read as text.

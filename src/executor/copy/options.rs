@@ -50,10 +50,7 @@ fn bad(message: impl Into<String>) -> SqlError {
 fn one_byte(name: &str, text: &str) -> Result<u8, SqlError> {
     match text.as_bytes() {
         [b] => Ok(*b),
-        _ => Err(SqlError::new(
-            SqlState::FEATURE_NOT_SUPPORTED,
-            format!("COPY {name} must be a single one-byte character"),
-        )),
+        _ => Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("COPY {name} must be a single one-byte character"))),
     }
 }
 
@@ -163,7 +160,11 @@ impl Options {
             return unsupported("COPY escape available only in CSV mode");
         }
         if !self.force_quote.is_empty() && (!csv || stmt.is_from) {
-            return unsupported(if csv { "COPY force quote only available using COPY TO" } else { "COPY force quote available only in CSV mode" });
+            return unsupported(if csv {
+                "COPY force quote only available using COPY TO"
+            } else {
+                "COPY force quote available only in CSV mode"
+            });
         }
         if !self.force_not_null.is_empty() && (!csv || !stmt.is_from) {
             return unsupported(if csv {

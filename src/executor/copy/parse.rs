@@ -418,10 +418,7 @@ mod tests {
     fn csv_rows_read_the_same_however_the_input_is_cut() {
         let input = b"1,\"a,\"\"b\"\"\nc\",\n2,\"\",x\n";
         for step in 1..input.len() {
-            assert_eq!(
-                rows(Format::Csv, input, step).unwrap(),
-                [some(&["1", "a,\"b\"\nc", "NULL"]), some(&["2", "", "x"])],
-            );
+            assert_eq!(rows(Format::Csv, input, step).unwrap(), [some(&["1", "a,\"b\"\nc", "NULL"]), some(&["2", "", "x"])],);
         }
         assert_eq!(rows(Format::Csv, b"\"a", 1).unwrap_err().to_string(), "unterminated CSV quoted field");
     }

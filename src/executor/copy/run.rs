@@ -10,8 +10,8 @@ use super::input::{CopyInState, refuses_text};
 use super::options::{Format, Options};
 use super::output::CopyWriter;
 use crate::access::heap::HeapScan;
-use crate::executor::ddl::nodes;
 use crate::executor::ddl::expression;
+use crate::executor::ddl::nodes;
 use crate::executor::portal::PortalStatus;
 use crate::executor::{Portal, RawStmt, RowSink, SessionContext};
 use crate::sql::catalog::relation::{RelKind, Relation};
@@ -22,12 +22,7 @@ use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::LockMode;
 
 /// COPY. Input from the client is taken by the state returned.
-pub(crate) fn run(
-    ctx: &mut SessionContext,
-    stmt: &CopyStmt,
-    raw: &RawStmt,
-    sink: &mut dyn RowSink,
-) -> Result<PortalStatus, SqlError> {
+pub(crate) fn run(ctx: &mut SessionContext, stmt: &CopyStmt, raw: &RawStmt, sink: &mut dyn RowSink) -> Result<PortalStatus, SqlError> {
     let options = Options::parse(stmt)?;
     if stmt.is_program {
         return Err(SqlError::unsupported("COPY with PROGRAM"));
@@ -42,12 +37,9 @@ fn check_file_access(ctx: &SessionContext, stmt: &CopyStmt) -> Result<(), SqlErr
     let (role, verb) = if stmt.is_from { (4569, "from") } else { (4570, "to") };
     let name = if stmt.is_from { "pg_read_server_files" } else { "pg_write_server_files" };
     if !ctx.is_superuser()? && !ctx.catalog.roles_of(ctx.user, true)?.contains(&role) {
-        return Err(SqlError::new(
-            SqlState::INSUFFICIENT_PRIVILEGE,
-            format!("permission denied to COPY {verb} a file"),
-        )
-        .detail(format!("Only roles with privileges of the \"{name}\" role may COPY {verb} a file."))
-        .hint("Anyone can COPY to stdout or from stdin. psql's \\copy command also works for anyone."));
+        return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied to COPY {verb} a file"))
+            .detail(format!("Only roles with privileges of the \"{name}\" role may COPY {verb} a file."))
+            .hint("Anyone can COPY to stdout or from stdin. psql's \\copy command also works for anyone."));
     }
     if !std::path::Path::new(&stmt.filename).is_absolute() && !stmt.is_from {
         return Err(SqlError::new(SqlState::INVALID_NAME, "relative path not allowed for COPY to file"));
@@ -64,24 +56,15 @@ fn columns(relation: &Relation, stmt: &CopyStmt) -> Result<Vec<usize>, SqlError>
     let mut out = Vec::new();
     for name in nodes::strings(&stmt.attlist) {
         let column = relation.column(name).ok_or_else(|| {
-            SqlError::new(
-                SqlState::UNDEFINED_COLUMN,
-                format!("column \"{name}\" of relation \"{}\" does not exist", relation.name),
-            )
+            SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" of relation \"{}\" does not exist", relation.name))
         })?;
         if column.generated {
-            return Err(SqlError::new(
-                SqlState::INVALID_COLUMN_REFERENCE,
-                format!("column \"{name}\" is a generated column"),
-            )
-            .detail("Generated columns cannot be used in COPY."));
+            return Err(SqlError::new(SqlState::INVALID_COLUMN_REFERENCE, format!("column \"{name}\" is a generated column"))
+                .detail("Generated columns cannot be used in COPY."));
         }
         let i = position(column.attnum);
         if out.contains(&i) {
-            return Err(SqlError::new(
-                SqlState::DUPLICATE_COLUMN,
-                format!("column \"{name}\" specified more than once"),
-            ));
+            return Err(SqlError::new(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once")));
         }
         out.push(i);
     }
@@ -94,10 +77,7 @@ fn copy_from(ctx: &mut SessionContext, stmt: &CopyStmt, options: Options, raw: &
     let relation = ctx.open_locked(range, &raw.source, LockMode::RowExclusive)?;
     if relation.kind != RelKind::Table {
         let kind = relation.kind.noun();
-        return Err(SqlError::new(
-            SqlState::WRONG_OBJECT_TYPE,
-            format!("cannot copy to {kind} \"{}\"", relation.name),
-        ));
+        return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("cannot copy to {kind} \"{}\"", relation.name)));
     }
     if !privilege::on_relation(&ctx.catalog, ctx.user, &relation, privilege::INSERT)? || (relation.is_system() && !ctx.is_superuser()?) {
         let message = format!("permission denied for table {}", relation.name);
@@ -128,8 +108,9 @@ fn copy_from(ctx: &mut SessionContext, stmt: &CopyStmt, options: Options, raw: &
     let failed = |what: &str, e: std::io::Error| {
         let state = if e.kind() == std::io::ErrorKind::NotFound { SqlState::UNDEFINED_FILE } else { SqlState::IO_ERROR };
         let why = io_text(&e);
-        SqlError::new(state, format!("could not {what} file \"{}\" for reading: {why}", stmt.filename))
-            .hint("COPY FROM instructs the PostgreSQL server process to read a file. You may want a client-side facility such as psql's \\copy.")
+        SqlError::new(state, format!("could not {what} file \"{}\" for reading: {why}", stmt.filename)).hint(
+            "COPY FROM instructs the PostgreSQL server process to read a file. You may want a client-side facility such as psql's \\copy.",
+        )
     };
     let mut file = File::open(&stmt.filename).map_err(|e| failed("open", e))?;
     let mut buffer = vec![0; 64 * 1024];
@@ -195,12 +176,7 @@ fn copy_to(
     Ok(PortalStatus::Complete(format!("COPY {}", writer.rows)))
 }
 
-fn scan(
-    ctx: &mut SessionContext,
-    relation: &Arc<Relation>,
-    columns: &[usize],
-    writer: &mut CopyWriter<'_>,
-) -> Result<(), SqlError> {
+fn scan(ctx: &mut SessionContext, relation: &Arc<Relation>, columns: &[usize], writer: &mut CopyWriter<'_>) -> Result<(), SqlError> {
     let mut out = vec![Datum::Null; columns.len()];
     if let Source::Virtual(table) = &relation.source {
         let catalog = ctx.catalog.clone();
@@ -243,10 +219,7 @@ fn copy_query(
     let front_end = ctx.front_end;
     let prepared = front_end.prepare(ctx, &raw.with_node(node), &[])?;
     let Some(columns) = &prepared.columns else {
-        return Err(SqlError::new(
-            SqlState::FEATURE_NOT_SUPPORTED,
-            "COPY query must have a RETURNING clause",
-        ));
+        return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "COPY query must have a RETURNING clause"));
     };
     let names = columns.iter().map(|c| (c.name.to_string(), c.type_oid)).collect();
     let mut portal = Portal::open(ctx, prepared.clone(), Vec::new())?;
@@ -273,8 +246,8 @@ impl RowSink for FileSink {
     }
 
     fn copy_data(&mut self, bytes: &[u8]) -> Result<(), SqlError> {
-        self.file.write_all(bytes).map_err(|e| {
-            SqlError::new(SqlState::IO_ERROR, format!("could not write to file \"{}\": {}", self.path, io_text(&e)))
-        })
+        self.file
+            .write_all(bytes)
+            .map_err(|e| SqlError::new(SqlState::IO_ERROR, format!("could not write to file \"{}\": {}", self.path, io_text(&e))))
     }
 }

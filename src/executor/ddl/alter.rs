@@ -47,10 +47,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &AlterTableStmt, source: &str)
         ObjectType::ObjectSequence => relation.kind == RelKind::Sequence,
         ObjectType::ObjectMatview => relation.kind == RelKind::MatView,
         // PostgreSQL lets ALTER TABLE touch the others too, where the command makes sense.
-        _ => matches!(
-            relation.kind,
-            RelKind::Table | RelKind::View | RelKind::Index | RelKind::Sequence | RelKind::MatView
-        ),
+        _ => matches!(relation.kind, RelKind::Table | RelKind::View | RelKind::Index | RelKind::Sequence | RelKind::MatView),
     };
     if !fits {
         let wanted = stmt.objtype().as_str_name().trim_start_matches("OBJECT_").to_lowercase();
@@ -172,12 +169,7 @@ fn undefined_column(relation: &Relation, name: &str) -> SqlError {
     SqlError::new(SqlState::UNDEFINED_COLUMN, message)
 }
 
-fn add_column(
-    ctx: &mut SessionContext,
-    relation: &Arc<Relation>,
-    command: &AlterTableCmd,
-    source: &str,
-) -> Result<(), SqlError> {
+fn add_column(ctx: &mut SessionContext, relation: &Arc<Relation>, command: &AlterTableCmd, source: &str) -> Result<(), SqlError> {
     table::require_table(relation)?;
     let Some(NodeEnum::ColumnDef(def)) = command.def.as_deref().and_then(|n| n.node.as_ref()) else {
         return Err(SqlError::internal("ADD COLUMN without a column"));
@@ -202,8 +194,7 @@ fn add_column(
     let mut sequence = None;
     let mut default = None;
     if let Some(spec) = &new.sequence {
-        let made =
-            table::column_sequence(ctx, &relation.name, relation.namespace, relation.persistence, name, spec)?;
+        let made = table::column_sequence(ctx, &relation.name, relation.namespace, relation.persistence, name, spec)?;
         let text = format!("nextval('{made}'::regclass)");
         let target = Some((new.column.type_oid, new.column.typmod));
         let expr = ctx.front_end.table_expression_text(ctx, &text, None, target, "DEFAULT expressions")?;
@@ -376,12 +367,7 @@ pub(crate) fn clear_missing(ctx: &mut SessionContext, relation: &Relation) -> Re
     Ok(())
 }
 
-fn drop_column(
-    ctx: &mut SessionContext,
-    relation: &Relation,
-    command: &AlterTableCmd,
-    cascade: bool,
-) -> Result<(), SqlError> {
+fn drop_column(ctx: &mut SessionContext, relation: &Relation, command: &AlterTableCmd, cascade: bool) -> Result<(), SqlError> {
     table::require_table(relation)?;
     let Some(column) = relation.column(&command.name) else {
         let e = undefined_column(relation, &command.name);
@@ -433,12 +419,7 @@ fn remove_default(ctx: &mut SessionContext, relation: Oid, attnum: i16) -> Resul
     table::update_attribute(ctx, relation, attnum, &[(pg_attribute::atthasdef, Datum::Bool(false))])
 }
 
-fn set_default(
-    ctx: &mut SessionContext,
-    relation: &Arc<Relation>,
-    name: &str,
-    node: Option<&Node>,
-) -> Result<(), SqlError> {
+fn set_default(ctx: &mut SessionContext, relation: &Arc<Relation>, name: &str, node: Option<&Node>) -> Result<(), SqlError> {
     let column = relation.column(name).ok_or_else(|| undefined_column(relation, name))?;
     let refuse = |what: &str| {
         let message = format!("column \"{name}\" of relation \"{}\" is {what} column", relation.name);
@@ -486,12 +467,7 @@ fn constraint_oid(relation: &Relation, name: &str) -> Option<Oid> {
     checks.chain(others).find(|(_, n)| &***n == name).map(|(oid, _)| oid)
 }
 
-fn drop_constraint(
-    ctx: &mut SessionContext,
-    relation: &Relation,
-    command: &AlterTableCmd,
-    cascade: bool,
-) -> Result<(), SqlError> {
+fn drop_constraint(ctx: &mut SessionContext, relation: &Relation, command: &AlterTableCmd, cascade: bool) -> Result<(), SqlError> {
     let Some(oid) = constraint_oid(relation, &command.name) else {
         let message = format!("constraint \"{}\" of relation \"{}\" does not exist", command.name, relation.name);
         if command.missing_ok {
@@ -511,8 +487,7 @@ fn validate_constraint(ctx: &mut SessionContext, relation: &Arc<Relation>, name:
     if let Some(check) = relation.checks.iter().find(|c| c.oid == oid) {
         let target = Some((crate::sql::types::oids::BOOL, -1));
         let front_end = ctx.front_end;
-        let expr =
-            front_end.table_expression_text(ctx, &check.expression, Some(relation), target, "check constraints")?;
+        let expr = front_end.table_expression_text(ctx, &check.expression, Some(relation), target, "check constraints")?;
         constraint::validate_check(ctx, relation, name, &expr)?;
     }
     let row = ctx.catalog_reader()?.row(&pg_constraint::DEF, by::CONSTRAINT_OID, &[Datum::Oid(oid)])?;
@@ -521,12 +496,7 @@ fn validate_constraint(ctx: &mut SessionContext, relation: &Arc<Relation>, name:
     ctx.relation_changed(relation.oid)
 }
 
-fn alter_type(
-    ctx: &mut SessionContext,
-    relation: &Arc<Relation>,
-    command: &AlterTableCmd,
-    source: &str,
-) -> Result<(), SqlError> {
+fn alter_type(ctx: &mut SessionContext, relation: &Arc<Relation>, command: &AlterTableCmd, source: &str) -> Result<(), SqlError> {
     table::require_table(relation)?;
     let Some(NodeEnum::ColumnDef(def)) = command.def.as_deref().and_then(|n| n.node.as_ref()) else {
         return Err(SqlError::internal("ALTER COLUMN TYPE without a type"));
@@ -549,11 +519,8 @@ fn alter_type(
             front_end.table_expression_text(ctx, &text, Some(relation), target, "transform expressions").map_err(|e| {
                 if e.state() == SqlState::DATATYPE_MISMATCH || e.state() == SqlState::CANNOT_COERCE {
                     let shown = crate::sql::types::format_type(new.type_oid, new.typmod);
-                    SqlError::new(
-                        SqlState::DATATYPE_MISMATCH,
-                        format!("column \"{name}\" cannot be cast automatically to type {shown}"),
-                    )
-                    .hint(format!("You might need to specify \"USING {name}::{shown}\"."))
+                    SqlError::new(SqlState::DATATYPE_MISMATCH, format!("column \"{name}\" cannot be cast automatically to type {shown}"))
+                        .hint(format!("You might need to specify \"USING {name}::{shown}\"."))
                 } else {
                     e
                 }
@@ -562,17 +529,22 @@ fn alter_type(
     };
     let default = old.default.clone().filter(|_| old.identity.is_none());
     let oid = relation.oid;
-    table::update_attribute(ctx, oid, old.attnum, &[
-        (pg_attribute::atttypid, Datum::Oid(new.type_oid)),
-        (pg_attribute::atttypmod, Datum::Int4(new.typmod)),
-        (pg_attribute::attlen, Datum::Int2(new.len)),
-        (pg_attribute::attcollation, Datum::Oid(new.collation)),
-        (pg_attribute::attbyval, rows::attribute(oid, &new)[pg_attribute::attbyval].clone()),
-        (pg_attribute::attalign, rows::attribute(oid, &new)[pg_attribute::attalign].clone()),
-        (pg_attribute::attstorage, rows::attribute(oid, &new)[pg_attribute::attstorage].clone()),
-        (pg_attribute::atthasmissing, Datum::Bool(false)),
-        (pg_attribute::attmissingval, Datum::Null),
-    ])?;
+    table::update_attribute(
+        ctx,
+        oid,
+        old.attnum,
+        &[
+            (pg_attribute::atttypid, Datum::Oid(new.type_oid)),
+            (pg_attribute::atttypmod, Datum::Int4(new.typmod)),
+            (pg_attribute::attlen, Datum::Int2(new.len)),
+            (pg_attribute::attcollation, Datum::Oid(new.collation)),
+            (pg_attribute::attbyval, rows::attribute(oid, &new)[pg_attribute::attbyval].clone()),
+            (pg_attribute::attalign, rows::attribute(oid, &new)[pg_attribute::attalign].clone()),
+            (pg_attribute::attstorage, rows::attribute(oid, &new)[pg_attribute::attstorage].clone()),
+            (pg_attribute::atthasmissing, Datum::Bool(false)),
+            (pg_attribute::attmissingval, Datum::Null),
+        ],
+    )?;
     for index in &relation.indexes {
         for (column, position) in index.columns.iter().zip(1_i16..) {
             if column.attnum == old.attnum {
@@ -634,11 +606,8 @@ fn refuse_dependents(ctx: &mut SessionContext, relation: &Arc<Relation>, column:
     }
     let key = [Datum::Oid(pg_class::ID), Datum::Oid(relation.oid), Datum::Int4(i32::from(column.attnum))];
     for row in ctx.catalog_reader()?.rows(&pg_depend::DEF, by::DEPEND_REFERENCED, &key)? {
-        let object = ObjectAddress {
-            class: row.oid(pg_depend::classid)?,
-            object: row.oid(pg_depend::objid)?,
-            sub: row.int4(pg_depend::objsubid)?,
-        };
+        let object =
+            ObjectAddress { class: row.oid(pg_depend::classid)?, object: row.oid(pg_depend::objid)?, sub: row.int4(pg_depend::objsubid)? };
         if object.class == pg_rewrite::ID {
             let detail = format!("{} depends on column \"{}\"", drop::describe(ctx, object)?, column.name);
             return refuse("a view or rule", detail);
@@ -662,9 +631,7 @@ pub(crate) fn change_owner(ctx: &mut SessionContext, relation: &Relation, owner:
     let key = [Datum::Oid(pg_class::ID), Datum::Oid(relation.oid)];
     for row in ctx.catalog_reader()?.rows(&pg_depend::DEF, by::DEPEND_REFERENCED, &key)? {
         let other = row.oid(pg_depend::objid)?;
-        if row.oid(pg_depend::classid)? == pg_class::ID
-            && ctx.catalog.relation(other)?.is_some_and(|r| r.kind == RelKind::Sequence)
-        {
+        if row.oid(pg_depend::classid)? == pg_class::ID && ctx.catalog.relation(other)?.is_some_and(|r| r.kind == RelKind::Sequence) {
             targets.push(other);
         }
     }
@@ -780,8 +747,8 @@ fn set_identity(ctx: &mut SessionContext, relation: &Relation, command: &AlterTa
         let generated = nodes::options(std::slice::from_ref(node)).find(|o| o.defname == "generated");
         match generated {
             Some(option) => {
-                let always = nodes::option_int(option).is_ok_and(|n| n == i64::from(b'a'))
-                    || nodes::option_text(option).is_some_and(|t| t == "a");
+                let always =
+                    nodes::option_int(option).is_ok_and(|n| n == i64::from(b'a')) || nodes::option_text(option).is_some_and(|t| t == "a");
                 let letter = if always { b'a' } else { b'd' };
                 let change = [(pg_attribute::attidentity, Datum::Char(letter))];
                 table::update_attribute(ctx, relation.oid, column.attnum, &change)?;

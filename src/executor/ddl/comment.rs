@@ -8,9 +8,7 @@ use crate::executor::SessionContext;
 use crate::sql::catalog::load::{CatalogReader, by};
 use crate::sql::catalog::relation::RelKind;
 use crate::sql::catalog::rows::{ObjectAddress, blank};
-use crate::sql::catalog::schema::{
-    pg_authid, pg_constraint, pg_database, pg_description, pg_namespace, pg_shdescription,
-};
+use crate::sql::catalog::schema::{pg_authid, pg_constraint, pg_database, pg_description, pg_namespace, pg_shdescription};
 use crate::sql::types::Datum;
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{LockMode, WaitPolicy};
@@ -64,9 +62,8 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &CommentStmt) -> Result<(), Sq
         }
         ObjectType::ObjectSchema => {
             let name = nodes::string(object).unwrap_or_default();
-            let row = super::schema::row_of(ctx, name)?.ok_or_else(|| {
-                SqlError::new(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist"))
-            })?;
+            let row = super::schema::row_of(ctx, name)?
+                .ok_or_else(|| SqlError::new(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist")))?;
             if !ctx.catalog.has_privileges_of(ctx.user, row.oid(pg_namespace::nspowner)?)? {
                 let message = format!("must be owner of schema {name}");
                 return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message));
@@ -122,11 +119,7 @@ fn split_last(object: &Node) -> Result<(String, &[Node]), SqlError> {
     Ok((nodes::string(last).unwrap_or_default().to_owned(), rest))
 }
 
-fn open(
-    ctx: &mut SessionContext,
-    schema: Option<&str>,
-    name: &str,
-) -> Result<std::sync::Arc<crate::sql::catalog::Relation>, SqlError> {
+fn open(ctx: &mut SessionContext, schema: Option<&str>, name: &str) -> Result<std::sync::Arc<crate::sql::catalog::Relation>, SqlError> {
     let found = ctx.find_locked(schema, name, LockMode::ShareUpdateExclusive, WaitPolicy::Block)?;
     let relation = match found {
         Some(relation) => relation,

@@ -7,13 +7,11 @@ use pg_query::protobuf::{self, ConstrType, Node};
 use super::index::{self, NewIndex, NewIndexColumn};
 use super::table::{self, NewColumn, choose_name, make_object_name};
 use super::{expression, foreign_key, nodes};
+use crate::access::heap::HeapScan;
 use crate::executor::SessionContext;
 use crate::executor::eval::{Exec, ExecState};
-use crate::access::heap::HeapScan;
 use crate::sql::catalog::load::{CatalogReader, by};
-use crate::sql::catalog::relation::{
-    CheckConstraint, Constraint, ConstraintKind, FkAction, FkMatch, Relation,
-};
+use crate::sql::catalog::relation::{CheckConstraint, Constraint, ConstraintKind, FkAction, FkMatch, Relation};
 use crate::sql::catalog::rows::{self, DependKind, ObjectAddress};
 use crate::sql::catalog::schema::{pg_attribute, pg_class, pg_constraint};
 use crate::sql::types::{Datum, Oid, row};
@@ -155,11 +153,7 @@ pub(crate) fn set_attribute(last: Option<&mut NewConstraint>, kind: ConstrType) 
 }
 
 /// Sets NOT NULL on the columns of a new table's primary key, of which there may be one.
-pub(crate) fn mark_primary_columns(
-    table: &str,
-    columns: &mut [NewColumn],
-    constraints: &[NewConstraint],
-) -> Result<(), SqlError> {
+pub(crate) fn mark_primary_columns(table: &str, columns: &mut [NewColumn], constraints: &[NewConstraint]) -> Result<(), SqlError> {
     let mut primary = constraints.iter().filter_map(|c| match &c.kind {
         NewKind::Key(key) if key.primary => Some(key),
         NewKind::Key(_) | NewKind::Check { .. } | NewKind::Foreign(_) => None,
@@ -181,9 +175,7 @@ pub(crate) fn mark_primary_columns(
 
 /// PRIMARY KEY and UNIQUE constraints as another table has them, for LIKE INCLUDING INDEXES.
 pub(crate) fn keys_like(relation: &Relation) -> Vec<NewConstraint> {
-    let names = |list: &[i16]| -> Vec<String> {
-        list.iter().filter_map(|&n| relation.attribute(n)).map(|c| c.name.to_string()).collect()
-    };
+    let names = |list: &[i16]| -> Vec<String> { list.iter().filter_map(|&n| relation.attribute(n)).map(|c| c.name.to_string()).collect() };
     let mut out = Vec::new();
     for c in &relation.constraints {
         let primary = match c.kind {
@@ -224,9 +216,7 @@ pub(crate) fn add(ctx: &mut SessionContext, table: Oid, new: NewConstraint, sour
         check_name(ctx, &relation, name)?;
     }
     match new.kind.clone() {
-        NewKind::Check { expression, no_inherit, column } => {
-            add_check(ctx, &relation, &new, &expression, no_inherit, column.as_deref())
-        }
+        NewKind::Check { expression, no_inherit, column } => add_check(ctx, &relation, &new, &expression, no_inherit, column.as_deref()),
         NewKind::Key(key) => add_key(ctx, &relation, &new, &key),
         NewKind::Foreign(foreign) => foreign_key::add(ctx, &relation, &new, &foreign, source),
     }
@@ -363,12 +353,7 @@ pub(crate) fn for_each_row(
     Ok(())
 }
 
-fn add_key(
-    ctx: &mut SessionContext,
-    relation: &Arc<Relation>,
-    new: &NewConstraint,
-    key: &NewKey,
-) -> Result<Oid, SqlError> {
+fn add_key(ctx: &mut SessionContext, relation: &Arc<Relation>, new: &NewConstraint, key: &NewKey) -> Result<Oid, SqlError> {
     if key.primary && relation.primary_key().is_some() {
         return Err(SqlError::new(
             SqlState::INVALID_TABLE_DEFINITION,
@@ -380,23 +365,20 @@ fn add_key(
     }
     let mut columns = Vec::new();
     for (i, name) in key.columns.iter().enumerate() {
-        let column = relation.column(name).ok_or_else(|| {
-            SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" named in key does not exist"))
-        })?;
+        let column = relation
+            .column(name)
+            .ok_or_else(|| SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" named in key does not exist")))?;
         if key.columns[..i].contains(name) {
             let what = if key.primary { "primary key" } else { "unique" };
-            return Err(SqlError::new(
-                SqlState::DUPLICATE_COLUMN,
-                format!("column \"{name}\" appears twice in {what} constraint"),
-            ));
+            return Err(SqlError::new(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" appears twice in {what} constraint")));
         }
         columns.push(NewIndexColumn::plain(column.attnum));
     }
     let mut including = Vec::new();
     for name in &key.including {
-        let column = relation.column(name).ok_or_else(|| {
-            SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" named in key does not exist"))
-        })?;
+        let column = relation
+            .column(name)
+            .ok_or_else(|| SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" named in key does not exist")))?;
         including.push(column.attnum);
     }
     if key.primary {
@@ -464,16 +446,13 @@ fn key_constraint(
 }
 
 /// ADD CONSTRAINT ... USING INDEX.
-fn use_index(
-    ctx: &mut SessionContext,
-    relation: &Arc<Relation>,
-    new: &NewConstraint,
-    key: &NewKey,
-    name: &str,
-) -> Result<Oid, SqlError> {
-    let index = relation.indexes.iter().find(|i| &*i.name == name).cloned().ok_or_else(|| {
-        SqlError::new(SqlState::UNDEFINED_OBJECT, format!("index \"{name}\" does not exist"))
-    })?;
+fn use_index(ctx: &mut SessionContext, relation: &Arc<Relation>, new: &NewConstraint, key: &NewKey, name: &str) -> Result<Oid, SqlError> {
+    let index = relation
+        .indexes
+        .iter()
+        .find(|i| &*i.name == name)
+        .cloned()
+        .ok_or_else(|| SqlError::new(SqlState::UNDEFINED_OBJECT, format!("index \"{name}\" does not exist")))?;
     let refuse = |why: &str| {
         let e = SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{name}\" {why}"));
         Err(e.detail("Cannot create a primary key or unique constraint using such an index."))
@@ -500,9 +479,7 @@ fn use_index(
     index::become_constraint(ctx, &index, key.primary, !new.deferrable)?;
     let constraint = new.name.clone().unwrap_or_else(|| name.to_owned());
     if constraint != name {
-        ctx.notice(format!(
-            "ALTER TABLE / ADD CONSTRAINT USING INDEX will rename index \"{name}\" to \"{constraint}\""
-        ));
+        ctx.notice(format!("ALTER TABLE / ADD CONSTRAINT USING INDEX will rename index \"{name}\" to \"{constraint}\""));
         table::update_class(ctx, index.oid, &[(pg_class::relname, Datum::text(&constraint))])?;
         ctx.relation_names_changed()?;
     }
@@ -511,16 +488,13 @@ fn use_index(
 
 /// Sets NOT NULL on columns that lack it, checking the rows there are.
 pub(crate) fn set_not_null(ctx: &mut SessionContext, relation: &Relation, attnums: &[i16]) -> Result<(), SqlError> {
-    let missing: Vec<i16> =
-        attnums.iter().copied().filter(|&n| relation.attribute(n).is_some_and(|c| !c.not_null)).collect();
+    let missing: Vec<i16> = attnums.iter().copied().filter(|&n| relation.attribute(n).is_some_and(|c| !c.not_null)).collect();
     if missing.is_empty() {
         return Ok(());
     }
     let mut null = None;
     for_each_row(ctx, relation, |_, values| {
-        null = missing.iter().copied().find(|&n| {
-            usize::try_from(n - 1).ok().and_then(|i| values.get(i)).is_some_and(Datum::is_null)
-        });
+        null = missing.iter().copied().find(|&n| usize::try_from(n - 1).ok().and_then(|i| values.get(i)).is_some_and(Datum::is_null));
         Ok(null.is_none())
     })?;
     if let Some(attnum) = null {

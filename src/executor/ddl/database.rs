@@ -82,14 +82,12 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreatedbStmt) -> Result<()
     if ctx.catalog.find_database(&name)?.is_some() {
         return Err(SqlError::new(SqlState::DUPLICATE_DATABASE, format!("database \"{name}\" already exists")));
     }
-    let source = ctx.catalog.find_database(&template)?.ok_or_else(|| {
-        SqlError::new(SqlState::INVALID_CATALOG_NAME, format!("template database \"{template}\" does not exist"))
-    })?;
+    let source = ctx
+        .catalog
+        .find_database(&template)?
+        .ok_or_else(|| SqlError::new(SqlState::INVALID_CATALOG_NAME, format!("template database \"{template}\" does not exist")))?;
     if !source.is_template && !ctx.catalog.has_privileges_of(ctx.user, source.owner)? {
-        return Err(SqlError::new(
-            SqlState::INSUFFICIENT_PRIVILEGE,
-            format!("permission denied to copy database \"{template}\""),
-        ));
+        return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied to copy database \"{template}\"")));
     }
     ctx.lock_object(true, pg_database::ID, source.oid, LockMode::ShareUpdateExclusive)?;
     refuse_used(ctx, &source, "source database")?;

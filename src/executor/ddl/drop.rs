@@ -11,8 +11,8 @@ use crate::sql::catalog::names::{quote_identifier, quote_qualified};
 use crate::sql::catalog::relation::{PG_CATALOG_NAMESPACE, PUBLIC_NAMESPACE, RelKind, Relation};
 use crate::sql::catalog::rows::ObjectAddress;
 use crate::sql::catalog::schema::{
-    CatalogDef, pg_attrdef, pg_attribute, pg_class, pg_constraint, pg_depend, pg_description, pg_index, pg_namespace,
-    pg_rewrite, pg_sequence, pg_shdepend, pg_statistic,
+    CatalogDef, pg_attrdef, pg_attribute, pg_class, pg_constraint, pg_depend, pg_description, pg_index, pg_namespace, pg_rewrite,
+    pg_sequence, pg_shdepend, pg_statistic,
 };
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
@@ -34,10 +34,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &DropStmt) -> Result<(), SqlEr
             | ObjectType::ObjectMatview) => relation_target(ctx, object, kind, stmt.missing_ok)?,
             ObjectType::ObjectSchema => schema_target(ctx, object, stmt.missing_ok)?,
             other => {
-                return Err(SqlError::unsupported(format_args!(
-                    "DROP {}",
-                    other.as_str_name().trim_start_matches("OBJECT_")
-                )));
+                return Err(SqlError::unsupported(format_args!("DROP {}", other.as_str_name().trim_start_matches("OBJECT_"))));
             }
         };
         targets.extend(found);
@@ -45,12 +42,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &DropStmt) -> Result<(), SqlEr
     delete(ctx, &targets, cascade)
 }
 
-fn relation_target(
-    ctx: &mut SessionContext,
-    object: &Node,
-    kind: ObjectType,
-    missing_ok: bool,
-) -> Result<Option<ObjectAddress>, SqlError> {
+fn relation_target(ctx: &mut SessionContext, object: &Node, kind: ObjectType, missing_ok: bool) -> Result<Option<ObjectAddress>, SqlError> {
     let (schema, name) = nodes::qualified(nodes::items(object))?;
     let (wanted, noun): (&[RelKind], &str) = match kind {
         ObjectType::ObjectIndex => (&[RelKind::Index, RelKind::PartitionedIndex], "index"),
@@ -156,11 +148,8 @@ fn refuse_part(ctx: &mut SessionContext, target: ObjectAddress, targets: &[Objec
             continue;
         }
         let (this, whole) = (describe(ctx, target)?, describe(ctx, owner)?);
-        return Err(SqlError::new(
-            SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
-            format!("cannot drop {this} because {whole} requires it"),
-        )
-        .hint(format!("You can drop {whole} instead.")));
+        return Err(SqlError::new(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, format!("cannot drop {this} because {whole} requires it"))
+            .hint(format!("You can drop {whole} instead.")));
     }
     Ok(())
 }
@@ -181,7 +170,10 @@ fn collect(
     targets: &[ObjectAddress],
     doomed: &mut Vec<Doomed>,
 ) -> Result<(), SqlError> {
-    if let Some(known) = doomed.iter_mut().find(|d| d.object == object || (d.object.sub == 0 && d.object.class == object.class && d.object.object == object.object)) {
+    if let Some(known) = doomed
+        .iter_mut()
+        .find(|d| d.object == object || (d.object.sub == 0 && d.object.class == object.class && d.object.object == object.object))
+    {
         known.implied |= implied;
         return Ok(());
     }
@@ -192,11 +184,8 @@ fn collect(
     }
     let mut dependents = Vec::new();
     for row in ctx.catalog_reader()?.rows(&pg_depend::DEF, by::DEPEND_REFERENCED, &key)? {
-        let dependent = ObjectAddress {
-            class: row.oid(pg_depend::classid)?,
-            object: row.oid(pg_depend::objid)?,
-            sub: row.int4(pg_depend::objsubid)?,
-        };
+        let dependent =
+            ObjectAddress { class: row.oid(pg_depend::classid)?, object: row.oid(pg_depend::objid)?, sub: row.int4(pg_depend::objsubid)? };
         // A column depends on another of the same table: the table as a whole goes on.
         let own = dependent.class == object.class && dependent.object == object.object;
         if own && (object.sub == 0 || dependent.sub == object.sub) {
@@ -224,12 +213,7 @@ fn view_of_rule(ctx: &mut SessionContext, rule: Oid) -> Result<Option<ObjectAddr
     row.map(|row| row.oid(pg_rewrite::ev_class).map(ObjectAddress::relation)).transpose()
 }
 
-fn report(
-    ctx: &mut SessionContext,
-    targets: &[ObjectAddress],
-    doomed: &[Doomed],
-    cascade: bool,
-) -> Result<(), SqlError> {
+fn report(ctx: &mut SessionContext, targets: &[ObjectAddress], doomed: &[Doomed], cascade: bool) -> Result<(), SqlError> {
     const SHOWN: usize = 100;
     let mut lines = Vec::new();
     for item in doomed.iter().filter(|d| !d.implied && !targets.contains(&d.object)) {
@@ -251,11 +235,7 @@ fn report(
         if let [line] = lines.as_slice() {
             ctx.notice(line.clone());
         } else {
-            let fields = SqlError::new(
-                SqlState::SUCCESSFUL_COMPLETION,
-                format!("drop cascades to {count} other objects"),
-            )
-            .detail(detail);
+            let fields = SqlError::new(SqlState::SUCCESSFUL_COMPLETION, format!("drop cascades to {count} other objects")).detail(detail);
             ctx.notices.push(crate::executor::context::Notice { severity: "NOTICE", fields });
         }
         return Ok(());
@@ -294,15 +274,13 @@ pub(crate) fn describe(ctx: &mut SessionContext, object: ObjectAddress) -> Resul
             let column = relation.as_ref().and_then(|r| i16::try_from(object.sub).ok().and_then(|n| r.attribute(n)));
             Ok(format!("column {} of {whole}", column.map_or_else(|| "?".to_owned(), |c| quote_identifier(&c.name))))
         }
-        pg_constraint::ID => {
-            match reader.row(&pg_constraint::DEF, by::CONSTRAINT_OID, &[Datum::Oid(object.object)])? {
-                Some(row) => {
-                    let name = quote_identifier(row.str(pg_constraint::conname)?);
-                    Ok(format!("constraint {name} on {}", on(ctx, row.oid(pg_constraint::conrelid)?)?))
-                }
-                None => Ok(format!("constraint {}", object.object)),
+        pg_constraint::ID => match reader.row(&pg_constraint::DEF, by::CONSTRAINT_OID, &[Datum::Oid(object.object)])? {
+            Some(row) => {
+                let name = quote_identifier(row.str(pg_constraint::conname)?);
+                Ok(format!("constraint {name} on {}", on(ctx, row.oid(pg_constraint::conrelid)?)?))
             }
-        }
+            None => Ok(format!("constraint {}", object.object)),
+        },
         pg_attrdef::ID => match reader.row(&pg_attrdef::DEF, by::ATTRDEF_OID, &[Datum::Oid(object.object)])? {
             Some(row) => {
                 let column = ObjectAddress::column(row.oid(pg_attrdef::adrelid)?, row.int2(pg_attrdef::adnum)?);

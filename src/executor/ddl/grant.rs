@@ -79,9 +79,8 @@ fn targets(ctx: &mut SessionContext, stmt: &GrantStmt) -> Result<Vec<Target>, Sq
             }
             ObjectType::ObjectSchema => {
                 let name = nodes::string(object).unwrap_or_default();
-                let row = super::schema::row_of(ctx, name)?.ok_or_else(|| {
-                    SqlError::new(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist"))
-                })?;
+                let row = super::schema::row_of(ctx, name)?
+                    .ok_or_else(|| SqlError::new(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist")))?;
                 out.push(Target {
                     def: &pg_namespace::DEF,
                     address: ObjectAddress::new(pg_namespace::ID, row.oid(pg_namespace::oid)?),
@@ -97,9 +96,8 @@ fn targets(ctx: &mut SessionContext, stmt: &GrantStmt) -> Result<Vec<Target>, Sq
             ObjectType::ObjectDatabase => {
                 let name = nodes::string(object).unwrap_or_default();
                 let row = ctx.catalog_reader()?.row(&pg_database::DEF, by::DATABASE_NAME, &[Datum::text(name)])?;
-                let row = row.ok_or_else(|| {
-                    SqlError::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
-                })?;
+                let row =
+                    row.ok_or_else(|| SqlError::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist")))?;
                 out.push(Target {
                     def: &pg_database::DEF,
                     address: ObjectAddress::new(pg_database::ID, row.oid(pg_database::oid)?),
@@ -147,9 +145,8 @@ fn letters(stmt: &GrantStmt, target: &Target) -> Result<Vec<u8>, SqlError> {
         if !right.cols.is_empty() {
             return Err(SqlError::unsupported("column privileges"));
         }
-        let letter = privilege::letter(&right.priv_name).ok_or_else(|| {
-            SqlError::new(SqlState::SYNTAX_ERROR, format!("unrecognized privilege type \"{}\"", right.priv_name))
-        })?;
+        let letter = privilege::letter(&right.priv_name)
+            .ok_or_else(|| SqlError::new(SqlState::SYNTAX_ERROR, format!("unrecognized privilege type \"{}\"", right.priv_name)))?;
         if !target.all.contains(&letter) {
             let message = format!("invalid privilege type {} for {}", right.priv_name.to_uppercase(), target.noun);
             return Err(SqlError::new(SqlState::INVALID_GRANT_OPERATION, message));
@@ -255,8 +252,7 @@ fn revoke(
     }
     // What the grantee may no longer grant is taken from those it granted it to.
     for &letter in letters {
-        let may = grantee.is_empty()
-            || items.iter().any(|i| i.grantee == grantee && i.rights.iter().any(|r| r.0 == letter && r.1));
+        let may = grantee.is_empty() || items.iter().any(|i| i.grantee == grantee && i.rights.iter().any(|r| r.0 == letter && r.1));
         let granted: Vec<String> = items
             .iter()
             .filter(|i| !grantee.is_empty() && i.grantor == grantee && i.grantee != grantee && i.gives(letter))

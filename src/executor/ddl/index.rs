@@ -66,15 +66,7 @@ pub(crate) struct NewIndexColumn {
 impl NewIndexColumn {
     /// A column of the table, ascending.
     pub(crate) fn plain(attnum: i16) -> Self {
-        Self {
-            attnum,
-            expression: None,
-            name: None,
-            desc: false,
-            nulls_first: false,
-            opclass: None,
-            collation: None,
-        }
+        Self { attnum, expression: None, name: None, desc: false, nulls_first: false, opclass: None, collation: None }
     }
 }
 
@@ -86,11 +78,8 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &IndexStmt, source: &str) -
     }
     let relation = ctx.open_locked(range, source, LockMode::Share)?;
     if !matches!(relation.kind, RelKind::Table | RelKind::MatView) {
-        return Err(SqlError::new(
-            SqlState::WRONG_OBJECT_TYPE,
-            format!("cannot create index on relation \"{}\"", relation.name),
-        )
-        .detail(format!("This operation is not supported for {}s.", relation.kind.noun())));
+        return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("cannot create index on relation \"{}\"", relation.name))
+            .detail(format!("This operation is not supported for {}s.", relation.kind.noun())));
     }
     ctx.check_owner(&relation)?;
     check_method(&stmt.access_method)?;
@@ -112,10 +101,7 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &IndexStmt, source: &str) -
         Some(node) => {
             let stored = expression::store(ctx, node, Some(&relation), Some((oids::BOOL, -1)), "index predicates")?;
             if !stored.expr.immutable {
-                return Err(SqlError::new(
-                    SqlState::INVALID_OBJECT_DEFINITION,
-                    "functions in index predicate must be marked IMMUTABLE",
-                ));
+                return Err(SqlError::new(SqlState::INVALID_OBJECT_DEFINITION, "functions in index predicate must be marked IMMUTABLE"));
             }
             Some(NewExpression { text: stored.text, expr: stored.expr })
         }
@@ -157,19 +143,16 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &IndexStmt, source: &str) -
 fn check_method(method: &str) -> Result<(), SqlError> {
     match method {
         "" | "btree" => Ok(()),
-        "hash" | "gist" | "gin" | "spgist" | "brin" => {
-            Err(SqlError::unsupported(format_args!("index access method \"{method}\"")))
-        }
-        other => {
-            Err(SqlError::new(SqlState::UNDEFINED_OBJECT, format!("access method \"{other}\" does not exist")))
-        }
+        "hash" | "gist" | "gin" | "spgist" | "brin" => Err(SqlError::unsupported(format_args!("index access method \"{method}\""))),
+        other => Err(SqlError::new(SqlState::UNDEFINED_OBJECT, format!("access method \"{other}\" does not exist"))),
     }
 }
 
 fn attnum_of(relation: &Relation, name: &str) -> Result<i16, SqlError> {
-    relation.column(name).map(|c| c.attnum).ok_or_else(|| {
-        SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" does not exist"))
-    })
+    relation
+        .column(name)
+        .map(|c| c.attnum)
+        .ok_or_else(|| SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" does not exist")))
 }
 
 fn column(ctx: &mut SessionContext, relation: &Arc<Relation>, element: &IndexElem) -> Result<NewIndexColumn, SqlError> {
@@ -178,10 +161,7 @@ fn column(ctx: &mut SessionContext, relation: &Arc<Relation>, element: &IndexEle
     if let Some(node) = &element.expr {
         let stored = expression::store(ctx, node, Some(relation), None, "index expressions")?;
         if !stored.expr.immutable {
-            return Err(SqlError::new(
-                SqlState::INVALID_OBJECT_DEFINITION,
-                "functions in index expression must be marked IMMUTABLE",
-            ));
+            return Err(SqlError::new(SqlState::INVALID_OBJECT_DEFINITION, "functions in index expression must be marked IMMUTABLE"));
         }
         type_oid = stored.expr.type_oid;
         new.name = Some(expression_name(node).to_owned());
@@ -216,9 +196,7 @@ fn expression_name(node: &pg_query::protobuf::Node) -> &str {
     match &node.node {
         Some(NodeEnum::FuncCall(call)) => nodes::strings(&call.funcname).last().copied().unwrap_or("expr"),
         Some(NodeEnum::TypeCast(cast)) => match cast.arg.as_deref().map(expression_name) {
-            Some("expr") | None => {
-                cast.type_name.as_ref().and_then(|t| nodes::strings(&t.names).last().copied()).unwrap_or("expr")
-            }
+            Some("expr") | None => cast.type_name.as_ref().and_then(|t| nodes::strings(&t.names).last().copied()).unwrap_or("expr"),
             Some(name) => name,
         },
         Some(NodeEnum::ColumnRef(column)) => nodes::strings(&column.fields).last().copied().unwrap_or("expr"),
@@ -373,10 +351,7 @@ fn set_counts(ctx: &mut SessionContext, index: Oid, file: RelId, entries: u64) -
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "an estimate")]
     let tuples = entries as f32;
     let pages = i32::try_from(pages.get()).unwrap_or(i32::MAX);
-    table::update_class(ctx, index, &[
-        (pg_class::relpages, Datum::Int4(pages)),
-        (pg_class::reltuples, Datum::Float4(tuples)),
-    ])
+    table::update_class(ctx, index, &[(pg_class::relpages, Datum::Int4(pages)), (pg_class::reltuples, Datum::Float4(tuples))])
 }
 
 /// Fills the empty file of an index from its table. `expressions`: those of its columns, in order. Returns the number of entries.
@@ -495,12 +470,7 @@ impl KeyMaker<'_> {
 }
 
 /// `(a, b)=(1, 2)`, for messages about keys.
-pub(crate) fn key_text(
-    ctx: &SessionContext,
-    relation: &Relation,
-    index: &Index,
-    values: &[Datum],
-) -> Result<String, SqlError> {
+pub(crate) fn key_text(ctx: &SessionContext, relation: &Relation, index: &Index, values: &[Datum]) -> Result<String, SqlError> {
     let names = index.keys().iter().map(|c| match (&c.expression, relation.attribute(c.attnum)) {
         (Some(text), _) => text.to_string(),
         (None, Some(column)) => crate::sql::catalog::names::quote_identifier(&column.name),
@@ -534,9 +504,8 @@ pub(crate) fn bind_expressions(
         }
     }
     let target = Some((oids::BOOL, -1));
-    let predicate = index.predicate.as_ref().map(|text| {
-        front_end.table_expression_text(ctx, text, Some(relation), target, "index predicates")
-    });
+    let predicate =
+        index.predicate.as_ref().map(|text| front_end.table_expression_text(ctx, text, Some(relation), target, "index predicates"));
     Ok((out, predicate.transpose()?))
 }
 
@@ -553,12 +522,7 @@ pub(crate) fn rebuild(ctx: &mut SessionContext, relation: &Relation, index: &Ind
 }
 
 /// Marks an index as the one behind a constraint.
-pub(crate) fn become_constraint(
-    ctx: &mut SessionContext,
-    index: &Index,
-    primary: bool,
-    immediate: bool,
-) -> Result<(), SqlError> {
+pub(crate) fn become_constraint(ctx: &mut SessionContext, index: &Index, primary: bool, immediate: bool) -> Result<(), SqlError> {
     let row = ctx.catalog_reader()?.row(&pg_index::DEF, by::INDEX_OID, &[Datum::Oid(index.oid)])?;
     let row = row.ok_or_else(|| SqlError::internal("index has no pg_index row"))?;
     let changes = [(pg_index::indisprimary, Datum::Bool(primary)), (pg_index::indimmediate, Datum::Bool(immediate))];
@@ -567,24 +531,24 @@ pub(crate) fn become_constraint(
 }
 
 /// Follows a change of a table column's type in an index over it.
-pub(crate) fn retype_column(
-    ctx: &mut SessionContext,
-    index: &Index,
-    position: i16,
-    new: &Column,
-) -> Result<(), SqlError> {
+pub(crate) fn retype_column(ctx: &mut SessionContext, index: &Index, position: i16, new: &Column) -> Result<(), SqlError> {
     let opclass = default_opclass(BTREE_AM, new.type_oid).filter(|_| key::is_supported(new.type_oid));
     let opclass = opclass.map(|o| o.oid).ok_or_else(|| {
         let shown = format_type(new.type_oid, -1);
         let message = format!("data type {shown} has no default operator class for access method \"btree\"");
         SqlError::new(SqlState::UNDEFINED_OBJECT, message)
     })?;
-    table::update_attribute(ctx, index.oid, position, &[
-        (pg_attribute::atttypid, Datum::Oid(new.type_oid)),
-        (pg_attribute::atttypmod, Datum::Int4(new.typmod)),
-        (pg_attribute::attlen, Datum::Int2(new.len)),
-        (pg_attribute::attcollation, Datum::Oid(new.collation)),
-    ])?;
+    table::update_attribute(
+        ctx,
+        index.oid,
+        position,
+        &[
+            (pg_attribute::atttypid, Datum::Oid(new.type_oid)),
+            (pg_attribute::atttypmod, Datum::Int4(new.typmod)),
+            (pg_attribute::attlen, Datum::Int2(new.len)),
+            (pg_attribute::attcollation, Datum::Oid(new.collation)),
+        ],
+    )?;
     let row = ctx.catalog_reader()?.row(&pg_index::DEF, by::INDEX_OID, &[Datum::Oid(index.oid)])?;
     let row = row.ok_or_else(|| SqlError::internal("index has no pg_index row"))?;
     let at = usize::try_from(position - 1).unwrap_or(0);
@@ -592,9 +556,13 @@ pub(crate) fn retype_column(
     if let (Some(class), Some(collation)) = (classes.get_mut(at), collations.get_mut(at)) {
         (*class, *collation) = (opclass, new.collation);
     }
-    ctx.writer()?.set(&pg_index::DEF, &row, &[
-        (pg_index::indclass, crate::sql::catalog::compiled::oidvector(&classes)),
-        (pg_index::indcollation, crate::sql::catalog::compiled::oidvector(&collations)),
-    ])?;
+    ctx.writer()?.set(
+        &pg_index::DEF,
+        &row,
+        &[
+            (pg_index::indclass, crate::sql::catalog::compiled::oidvector(&classes)),
+            (pg_index::indcollation, crate::sql::catalog::compiled::oidvector(&collations)),
+        ],
+    )?;
     ctx.relation_changed(index.table)
 }

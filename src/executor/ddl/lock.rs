@@ -13,15 +13,9 @@ use crate::txn::{LockMode, WaitPolicy};
 /// LOCK TABLE.
 pub(crate) fn run(ctx: &mut SessionContext, stmt: &LockStmt) -> Result<(), SqlError> {
     if !ctx.in_block {
-        return Err(SqlError::new(
-            SqlState::NO_ACTIVE_SQL_TRANSACTION,
-            "LOCK TABLE can only be used in transaction blocks",
-        ));
+        return Err(SqlError::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, "LOCK TABLE can only be used in transaction blocks"));
     }
-    let mode = LockMode::ALL
-        .into_iter()
-        .find(|m| *m as i32 == stmt.mode)
-        .ok_or_else(|| SqlError::internal("unknown lock mode"))?;
+    let mode = LockMode::ALL.into_iter().find(|m| *m as i32 == stmt.mode).ok_or_else(|| SqlError::internal("unknown lock mode"))?;
     if mode > LockMode::RowExclusive {
         ctx.check_writable("LOCK TABLE")?;
     }

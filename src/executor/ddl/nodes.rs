@@ -99,16 +99,14 @@ pub(crate) fn option_bool(element: &protobuf::DefElem) -> Result<bool, SqlError>
 
 /// An option's value as an integer.
 pub(crate) fn option_int(element: &protobuf::DefElem) -> Result<i64, SqlError> {
-    option_text(element).and_then(|text| text.parse().ok()).ok_or_else(|| {
-        SqlError::new(SqlState::SYNTAX_ERROR, format!("{} requires a numeric value", element.defname))
-    })
+    option_text(element)
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| SqlError::new(SqlState::SYNTAX_ERROR, format!("{} requires a numeric value", element.defname)))
 }
 
 /// `reloptions` as stored.
 pub(crate) fn rel_options(nodes: &[Node]) -> Vec<String> {
-    options(nodes)
-        .map(|o| format!("{}={}", o.defname, option_text(o).unwrap_or_else(|| "true".to_owned())))
-        .collect()
+    options(nodes).map(|o| format!("{}={}", o.defname, option_text(o).unwrap_or_else(|| "true".to_owned()))).collect()
 }
 
 /// What a role specification names.

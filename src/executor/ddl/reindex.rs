@@ -40,10 +40,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) ->
                 Some(ctx.catalog.require_namespace(&stmt.name)?)
             } else {
                 if !stmt.name.is_empty() && *stmt.name != *ctx.database_name {
-                    return Err(SqlError::new(
-                        SqlState::FEATURE_NOT_SUPPORTED,
-                        "can only reindex the currently open database",
-                    ));
+                    return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "can only reindex the currently open database"));
                 }
                 None
             };
@@ -62,9 +59,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) ->
             }
             Ok(())
         }
-        ReindexObjectType::ReindexObjectSystem | ReindexObjectType::Undefined => {
-            Err(SqlError::unsupported("REINDEX SYSTEM"))
-        }
+        ReindexObjectType::ReindexObjectSystem | ReindexObjectType::Undefined => Err(SqlError::unsupported("REINDEX SYSTEM")),
     }
 }
 

@@ -12,8 +12,7 @@ use crate::sql::catalog::names::truncate;
 use crate::sql::catalog::relation::{PG_CATALOG_NAMESPACE, RelKind, Relation};
 use crate::sql::catalog::rows::{DependKind, ObjectAddress};
 use crate::sql::catalog::schema::{
-    pg_attrdef, pg_attribute, pg_authid, pg_class, pg_constraint, pg_database, pg_depend, pg_index, pg_namespace,
-    pg_rewrite, pg_shdepend,
+    pg_attrdef, pg_attribute, pg_authid, pg_class, pg_constraint, pg_database, pg_depend, pg_index, pg_namespace, pg_rewrite, pg_shdepend,
 };
 use crate::sql::types::{Datum, Oid, oids};
 use crate::sqlstate::{SqlError, SqlState};
@@ -103,9 +102,8 @@ fn rename_constraint(ctx: &mut SessionContext, relation: &Relation, old: &str, n
 }
 
 fn rename_column(ctx: &mut SessionContext, relation: &Relation, old: &str, new: &str) -> Result<(), SqlError> {
-    let column = relation.column(old).ok_or_else(|| {
-        SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{old}\" does not exist"))
-    })?;
+    let column =
+        relation.column(old).ok_or_else(|| SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{old}\" does not exist")))?;
     table::check_column_name(new)?;
     if relation.column(new).is_some() {
         let message = format!("column \"{new}\" of relation \"{}\" already exists", relation.name);
@@ -221,9 +219,8 @@ fn rename_in(node: &mut Node, old: &str, new: &str) {
 }
 
 fn rename_schema(ctx: &mut SessionContext, old: &str, new: &str) -> Result<(), SqlError> {
-    let row = super::schema::row_of(ctx, old)?.ok_or_else(|| {
-        SqlError::new(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{old}\" does not exist"))
-    })?;
+    let row = super::schema::row_of(ctx, old)?
+        .ok_or_else(|| SqlError::new(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{old}\" does not exist")))?;
     if !ctx.catalog.has_privileges_of(ctx.user, row.oid(pg_namespace::nspowner)?)? {
         return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("must be owner of schema {old}")));
     }
@@ -331,9 +328,8 @@ pub(crate) fn set_owner(ctx: &mut SessionContext, stmt: &AlterOwnerStmt) -> Resu
     let name = stmt.object.as_deref().and_then(nodes::string).unwrap_or_default().to_owned();
     match stmt.object_type() {
         ObjectType::ObjectSchema => {
-            let row = super::schema::row_of(ctx, &name)?.ok_or_else(|| {
-                SqlError::new(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist"))
-            })?;
+            let row = super::schema::row_of(ctx, &name)?
+                .ok_or_else(|| SqlError::new(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist")))?;
             if !ctx.catalog.has_privileges_of(ctx.user, row.oid(pg_namespace::nspowner)?)? {
                 return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("must be owner of schema {name}")));
             }

@@ -11,9 +11,7 @@ use crate::sql::catalog::load::{CatalogReader, CatalogRow, by};
 use crate::sql::catalog::names::truncate;
 use crate::sql::catalog::relation::{BOOTSTRAP_ROLE, FIRST_NORMAL_OID};
 use crate::sql::catalog::rows::blank;
-use crate::sql::catalog::schema::{
-    pg_auth_members, pg_authid, pg_database, pg_db_role_setting, pg_shdepend, pg_shdescription,
-};
+use crate::sql::catalog::schema::{pg_auth_members, pg_authid, pg_database, pg_db_role_setting, pg_shdepend, pg_shdescription};
 use crate::sql::types::{Datum, Oid, oids, text_in};
 use crate::sqlstate::{SqlError, SqlState};
 
@@ -46,9 +44,7 @@ struct RoleOptions {
 fn parse(ctx: &mut SessionContext, name: &str, options: &[pg_query::protobuf::Node]) -> Result<RoleOptions, SqlError> {
     let mut out = RoleOptions::default();
     for option in nodes::options(options) {
-        let flag = |position: usize| -> Result<(usize, Datum), SqlError> {
-            Ok((position, Datum::Bool(nodes::option_bool(option)?)))
-        };
+        let flag = |position: usize| -> Result<(usize, Datum), SqlError> { Ok((position, Datum::Bool(nodes::option_bool(option)?))) };
         let change = match option.defname.as_str() {
             "superuser" => flag(pg_authid::rolsuper)?,
             "inherit" => flag(pg_authid::rolinherit)?,
@@ -149,13 +145,9 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateRoleStmt) -> Result<
     let mut row = blank(&pg_authid::DEF);
     row[pg_authid::oid] = Datum::Oid(oid);
     row[pg_authid::rolname] = Datum::text(&name);
-    for position in [
-        pg_authid::rolsuper,
-        pg_authid::rolcreaterole,
-        pg_authid::rolcreatedb,
-        pg_authid::rolreplication,
-        pg_authid::rolbypassrls,
-    ] {
+    for position in
+        [pg_authid::rolsuper, pg_authid::rolcreaterole, pg_authid::rolcreatedb, pg_authid::rolreplication, pg_authid::rolbypassrls]
+    {
         row[position] = Datum::Bool(false);
     }
     row[pg_authid::rolinherit] = Datum::Bool(true);
@@ -209,8 +201,7 @@ pub(crate) fn alter(ctx: &mut SessionContext, stmt: &AlterRoleStmt) -> Result<()
     let name = row.str(pg_authid::rolname)?.to_owned();
     if name.starts_with("pg_") {
         let message = format!("role name \"{name}\" is reserved");
-        return Err(SqlError::new(SqlState::RESERVED_NAME, message)
-            .detail("Role names starting with \"pg_\" are reserved."));
+        return Err(SqlError::new(SqlState::RESERVED_NAME, message).detail("Role names starting with \"pg_\" are reserved."));
     }
     let options = parse(ctx, &name, &stmt.options)?;
     let superuser = ctx.is_superuser()?;
@@ -442,9 +433,7 @@ pub(crate) fn set(ctx: &mut SessionContext, stmt: &AlterRoleSetStmt) -> Result<(
     } else {
         let name = &stmt.database;
         let found = ctx.catalog.find_database(name)?;
-        found.map(|d| d.oid).ok_or_else(|| {
-            SqlError::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
-        })?
+        found.map(|d| d.oid).ok_or_else(|| SqlError::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist")))?
     };
     change_setting(ctx, database, role, stmt.setstmt.as_ref())
 }

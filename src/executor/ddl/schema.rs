@@ -111,10 +111,7 @@ pub(crate) fn temp_namespace(ctx: &mut SessionContext) -> Result<Oid, SqlError> 
 }
 
 /// `3F000` unless the schema exists.
-pub(crate) fn row_of(
-    ctx: &mut SessionContext,
-    name: &str,
-) -> Result<Option<crate::sql::catalog::load::CatalogRow>, SqlError> {
+pub(crate) fn row_of(ctx: &mut SessionContext, name: &str) -> Result<Option<crate::sql::catalog::load::CatalogRow>, SqlError> {
     let name = truncate(name);
     ctx.catalog_reader()?.row(&pg_namespace::DEF, by::NAMESPACE_NAME, &[Datum::text(name)])
 }

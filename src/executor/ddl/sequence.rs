@@ -5,8 +5,8 @@ use pg_query::protobuf::{AlterSeqStmt, CreateSeqStmt, DefElem, Node};
 
 use super::nodes;
 use super::table::check_name_free;
-use crate::access::sequence::{self, SequenceState};
 use crate::access::RelHandle;
+use crate::access::sequence::{self, SequenceState};
 use crate::executor::SessionContext;
 use crate::sql::catalog::load::{CatalogReader, by};
 use crate::sql::catalog::relation::{Column, Persistence, RelKind, Relation, SequenceDef};
@@ -259,10 +259,7 @@ fn own(ctx: &mut SessionContext, sequence: Oid, spec: &SequenceSpec) -> Result<(
     };
     let relation = ctx.catalog.open_relation(schema, table)?;
     let attnum = relation.column(column).map(|c| c.attnum).ok_or_else(|| {
-        SqlError::new(
-            SqlState::UNDEFINED_COLUMN,
-            format!("column \"{column}\" of relation \"{}\" does not exist", relation.name),
-        )
+        SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{column}\" of relation \"{}\" does not exist", relation.name))
     })?;
     ctx.depend(ObjectAddress::relation(sequence), ObjectAddress::column(relation.oid, attnum), DependKind::Auto)
 }
@@ -294,9 +291,7 @@ pub(crate) fn change(ctx: &mut SessionContext, relation: &Relation, spec: &Seque
     let state = sequence::read(&access, &handle)?;
     let bad = |message: String| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message);
     let new_state = match spec.restart {
-        Some(value) => {
-            SequenceState { last_value: value.unwrap_or(def.start), log_count: 0, is_called: false }
-        }
+        Some(value) => SequenceState { last_value: value.unwrap_or(def.start), log_count: 0, is_called: false },
         None => state,
     };
     let last = new_state.last_value;

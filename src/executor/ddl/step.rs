@@ -187,9 +187,7 @@ impl SessionContext {
     /// The newest descriptor of a relation this transaction works on.
     pub(crate) fn reopen(&mut self, relation: Oid) -> Result<Arc<Relation>, SqlError> {
         self.refresh_catalog();
-        self.catalog
-            .relation(relation)?
-            .ok_or_else(|| SqlError::internal(format!("could not open relation with OID {relation}")))
+        self.catalog.relation(relation)?.ok_or_else(|| SqlError::internal(format!("could not open relation with OID {relation}")))
     }
 
     /// Refuses changes of system catalogs, and of what belongs to others.
@@ -202,10 +200,7 @@ impl SessionContext {
         }
         if !self.catalog.has_privileges_of(self.user, relation.owner)? {
             let noun = relation.kind.noun();
-            return Err(SqlError::new(
-                SqlState::INSUFFICIENT_PRIVILEGE,
-                format!("must be owner of {noun} {}", relation.name),
-            ));
+            return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("must be owner of {noun} {}", relation.name)));
         }
         Ok(())
     }
@@ -244,9 +239,7 @@ impl SessionContext {
             RoleName::Named(name) => Ok(self.catalog.require_role(name)?.oid),
             RoleName::Current => Ok(self.user),
             RoleName::Session => Ok(self.session_user),
-            RoleName::Public => {
-                Err(SqlError::new(SqlState::UNDEFINED_OBJECT, "role \"public\" does not exist"))
-            }
+            RoleName::Public => Err(SqlError::new(SqlState::UNDEFINED_OBJECT, "role \"public\" does not exist")),
         }
     }
 

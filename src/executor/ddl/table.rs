@@ -40,10 +40,7 @@ pub(crate) fn target_namespace(ctx: &mut SessionContext, range: &RangeVar) -> Re
     let (schema, _) = nodes::names(range);
     if range.relpersistence == "t" || schema == Some("pg_temp") {
         if schema.is_some_and(|s| s != "pg_temp") {
-            return Err(SqlError::new(
-                SqlState::INVALID_TABLE_DEFINITION,
-                "cannot create temporary relation in non-temporary schema",
-            ));
+            return Err(SqlError::new(SqlState::INVALID_TABLE_DEFINITION, "cannot create temporary relation in non-temporary schema"));
         }
         return Ok((super::schema::temp_namespace(ctx)?, Persistence::Temporary));
     }
@@ -52,12 +49,7 @@ pub(crate) fn target_namespace(ctx: &mut SessionContext, range: &RangeVar) -> Re
 }
 
 /// Checks that no relation has the name yet. `false`: one has, and the statement says to skip it.
-pub(crate) fn check_name_free(
-    ctx: &mut SessionContext,
-    namespace: Oid,
-    name: &str,
-    if_not_exists: bool,
-) -> Result<bool, SqlError> {
+pub(crate) fn check_name_free(ctx: &mut SessionContext, namespace: Oid, name: &str, if_not_exists: bool) -> Result<bool, SqlError> {
     if ctx.catalog.relation_oid(namespace, name)?.is_none() {
         return Ok(true);
     }
@@ -144,10 +136,17 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateStmt, source: &str) 
             _ => return Err(SqlError::unsupported("this table element")),
         }
     }
-    constraints.extend(stmt.constraints.iter().filter_map(|node| match &node.node {
-        Some(NodeEnum::Constraint(c)) => Some(constraint::parse(c, None, source)),
-        _ => None,
-    }).collect::<Result<Vec<_>, _>>()?.into_iter().flatten());
+    constraints.extend(
+        stmt.constraints
+            .iter()
+            .filter_map(|node| match &node.node {
+                Some(NodeEnum::Constraint(c)) => Some(constraint::parse(c, None, source)),
+                _ => None,
+            })
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .flatten(),
+    );
     finish_columns(&mut columns)?;
     constraint::mark_primary_columns(&name, &mut columns, &constraints)?;
     let options = nodes::rel_options(&stmt.options);
@@ -261,13 +260,7 @@ pub(crate) fn column_sequence(
 }
 
 /// Adds a row of `pg_attrdef`, with what it depends on. The attribute's `atthasdef` is the caller's.
-pub(crate) fn insert_default(
-    ctx: &mut SessionContext,
-    relation: Oid,
-    attnum: i16,
-    text: &str,
-    relations: &[Oid],
-) -> Result<(), SqlError> {
+pub(crate) fn insert_default(ctx: &mut SessionContext, relation: Oid, attnum: i16, text: &str, relations: &[Oid]) -> Result<(), SqlError> {
     let oid = ctx.new_oid(&pg_attrdef::DEF, by::ATTRDEF_OID)?;
     ctx.writer()?.insert(&pg_attrdef::DEF, &rows::default(oid, relation, attnum, text))?;
     let address = ObjectAddress::new(pg_attrdef::ID, oid);
@@ -307,12 +300,7 @@ pub(crate) fn set_generated(ctx: &mut SessionContext, relation: Oid, attnum: i16
 }
 
 /// Changes columns of a `pg_attribute` row.
-pub(crate) fn update_attribute(
-    ctx: &mut SessionContext,
-    relation: Oid,
-    attnum: i16,
-    changes: &[(usize, Datum)],
-) -> Result<(), SqlError> {
+pub(crate) fn update_attribute(ctx: &mut SessionContext, relation: Oid, attnum: i16, changes: &[(usize, Datum)]) -> Result<(), SqlError> {
     let key = [Datum::Oid(relation), Datum::Int2(attnum)];
     let row = ctx.catalog_reader()?.row(&pg_attribute::DEF, by::ATTRIBUTE_NUM, &key)?;
     let row = row.ok_or_else(|| SqlError::internal(format!("cache lookup failed for attribute {attnum} of relation {relation}")))?;
@@ -376,10 +364,7 @@ pub(crate) fn column(
             ConstrType::ConstrNull => saw_null = true,
             ConstrType::ConstrDefault => {
                 if new.default.is_some() || new.sequence.is_some() {
-                    return Err(SqlError::new(
-                        SqlState::SYNTAX_ERROR,
-                        format!("multiple default values specified for column \"{name}\""),
-                    ));
+                    return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("multiple default values specified for column \"{name}\"")));
                 }
                 new.default = c.raw_expr.as_deref().cloned();
             }
@@ -395,8 +380,7 @@ pub(crate) fn column(
                     ));
                 }
                 new.sequence = Some(SequenceSpec::parse(ctx, &c.options, Some(type_oid))?);
-                new.column.identity =
-                    Some(if c.generated_when == "a" { Identity::Always } else { Identity::ByDefault });
+                new.column.identity = Some(if c.generated_when == "a" { Identity::Always } else { Identity::ByDefault });
                 new.column.not_null = true;
             }
             ConstrType::ConstrCheck
@@ -412,10 +396,7 @@ pub(crate) fn column(
         }
     }
     if saw_null && (saw_not_null || new.column.not_null) {
-        return Err(SqlError::new(
-            SqlState::SYNTAX_ERROR,
-            format!("conflicting NULL/NOT NULL declarations for column \"{name}\""),
-        ));
+        return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("conflicting NULL/NOT NULL declarations for column \"{name}\"")));
     }
     Ok(new)
 }

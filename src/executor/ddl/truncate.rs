@@ -85,21 +85,29 @@ pub(crate) fn empty(ctx: &mut SessionContext, relation: &Relation) -> Result<(),
         let handle = RelHandle { oid: index.oid, file, persistence: relation.persistence.access() };
         btree::create(&access, &handle)?;
         ctx.transaction()?.drop_on_commit(index.file);
-        table::update_class(ctx, index.oid, &[
-            (pg_class::relfilenode, Datum::Oid(file.rel)),
-            (pg_class::relpages, Datum::Int4(1)),
-            (pg_class::reltuples, Datum::Float4(0.0)),
-        ])?;
+        table::update_class(
+            ctx,
+            index.oid,
+            &[
+                (pg_class::relfilenode, Datum::Oid(file.rel)),
+                (pg_class::relpages, Datum::Int4(1)),
+                (pg_class::reltuples, Datum::Float4(0.0)),
+            ],
+        )?;
     }
     if let Some(old) = relation.file() {
         ctx.transaction()?.drop_on_commit(old);
     }
-    table::update_class(ctx, relation.oid, &[
-        (pg_class::relfilenode, Datum::Oid(file.rel)),
-        (pg_class::relpages, Datum::Int4(0)),
-        (pg_class::reltuples, Datum::Float4(-1.0)),
-        (pg_class::relallvisible, Datum::Int4(0)),
-    ])?;
+    table::update_class(
+        ctx,
+        relation.oid,
+        &[
+            (pg_class::relfilenode, Datum::Oid(file.rel)),
+            (pg_class::relpages, Datum::Int4(0)),
+            (pg_class::reltuples, Datum::Float4(-1.0)),
+            (pg_class::relallvisible, Datum::Int4(0)),
+        ],
+    )?;
     alter::clear_missing(ctx, relation)?;
     ctx.relation_changed(relation.oid)
 }

@@ -58,8 +58,8 @@ pub(crate) fn view_columns(output: &[ColumnDesc], aliases: &[&str]) -> Result<Ve
             let message = format!("column \"{name}\" specified more than once");
             return Err(SqlError::new(SqlState::DUPLICATE_COLUMN, message));
         }
-        column.attnum = i16::try_from(i + 1)
-            .map_err(|_| SqlError::new(SqlState::TOO_MANY_COLUMNS, "views can have at most 1664 columns"))?;
+        column.attnum =
+            i16::try_from(i + 1).map_err(|_| SqlError::new(SqlState::TOO_MANY_COLUMNS, "views can have at most 1664 columns"))?;
         columns.push(column);
     }
     Ok(columns)
@@ -226,10 +226,7 @@ fn expand_stars(ctx: &mut SessionContext, select: &mut SelectStmt, raw: &RawStmt
             if fields.is_empty() && columns.iter().filter(|c| c.name == column.name).count() > 1 {
                 let alias = alias_of(ctx, &select.from_clause, column.table)?;
                 fields.push(alias.ok_or_else(|| {
-                    SqlError::new(
-                        SqlState::DUPLICATE_COLUMN,
-                        format!("column \"{}\" specified more than once", column.name),
-                    )
+                    SqlError::new(SqlState::DUPLICATE_COLUMN, format!("column \"{}\" specified more than once", column.name))
                 })?);
             }
             fields.push(column.name.to_string());
@@ -242,12 +239,10 @@ fn expand_stars(ctx: &mut SessionContext, select: &mut SelectStmt, raw: &RawStmt
 
 fn expand_in_from(ctx: &mut SessionContext, item: &mut Node, raw: &RawStmt) -> Result<(), SqlError> {
     match &mut item.node {
-        Some(NodeEnum::RangeSubselect(sub)) if !sub.lateral => {
-            match sub.subquery.as_mut().and_then(|q| q.node.as_mut()) {
-                Some(NodeEnum::SelectStmt(inner)) => expand_stars(ctx, inner, raw),
-                _ => Ok(()),
-            }
-        }
+        Some(NodeEnum::RangeSubselect(sub)) if !sub.lateral => match sub.subquery.as_mut().and_then(|q| q.node.as_mut()) {
+            Some(NodeEnum::SelectStmt(inner)) => expand_stars(ctx, inner, raw),
+            _ => Ok(()),
+        },
         Some(NodeEnum::JoinExpr(join)) => {
             for side in [&mut join.larg, &mut join.rarg] {
                 if let Some(side) = side {

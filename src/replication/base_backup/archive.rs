@@ -22,11 +22,26 @@ const CHUNK_PAGES: usize = 32;
 const SEGMENT_BLOCKS: u32 = (1 << 30) / PAGE_SIZE as u32;
 /// Directories sent empty: their contents mean nothing on another node, or are sent separately.
 const EMPTY_DIRS: &[&str] = &[
-    "pg_wal", "pg_replslot", "pg_dynshmem", "pg_notify", "pg_serial", "pg_snapshots", "pg_subtrans", "pg_stat_tmp", "pg_dblwr", "pgsql_tmp",
+    "pg_wal",
+    "pg_replslot",
+    "pg_dynshmem",
+    "pg_notify",
+    "pg_serial",
+    "pg_snapshots",
+    "pg_subtrans",
+    "pg_stat_tmp",
+    "pg_dblwr",
+    "pgsql_tmp",
 ];
 /// Files that belong to this node's run, not to its data.
 const SKIPPED_FILES: &[&str] = &[
-    "postgresql.auto.conf.tmp", "current_logfiles.tmp", "backup_label", "tablespace_map", "backup_manifest", "postmaster.pid", "postmaster.opts",
+    "postgresql.auto.conf.tmp",
+    "current_logfiles.tmp",
+    "backup_label",
+    "tablespace_map",
+    "backup_manifest",
+    "postmaster.pid",
+    "postmaster.opts",
 ];
 
 /// Failures while an archive is made.
@@ -182,7 +197,12 @@ impl<'a> Archive<'a> {
                 }
                 continue;
             }
-            if !meta.is_file() || member == "global/pg_control" || SKIPPED_FILES.contains(&name.as_str()) || name.starts_with("pgsql_tmp") || name.starts_with("pg_internal.init") {
+            if !meta.is_file()
+                || member == "global/pg_control"
+                || SKIPPED_FILES.contains(&name.as_str())
+                || name.starts_with("pgsql_tmp")
+                || name.starts_with("pg_internal.init")
+            {
                 continue;
             }
             let relation = relation_file(relative, &name);
@@ -200,7 +220,14 @@ impl<'a> Archive<'a> {
     }
 
     /// The header promises the size the file has now; growth since is in the WAL, a shorter file is filled with zeros.
-    fn file_contents(&mut self, mut file: File, path: &Path, name: &str, meta: &fs::Metadata, relation: Option<(RelId, Fork, u32)>) -> Result<(), ArchiveError> {
+    fn file_contents(
+        &mut self,
+        mut file: File,
+        path: &Path,
+        name: &str,
+        meta: &fs::Metadata,
+        relation: Option<(RelId, Fork, u32)>,
+    ) -> Result<(), ArchiveError> {
         let size = meta.len();
         self.header(name, size, mode(meta), meta.mtime(), tar::EntryType::Regular)?;
         let mut checksum = FileChecksum::new(self.source.checksums);
@@ -319,7 +346,8 @@ mod tests {
     fn relation_files_are_told_from_others() {
         assert_eq!(relation_file("base/5", "16384_vm.2"), Some((RelId { spc: 1663, db: 5, rel: 16384 }, Fork::Vm, 2)));
         assert_eq!(relation_file("global", "1262"), Some((RelId { spc: 1664, db: 0, rel: 1262 }, Fork::Main, 0)));
-        for (dir, name) in [("base/5", "PG_VERSION"), ("base/5", "1_x"), ("pg_xact", "0000"), ("global", "pg_control"), ("base/5", "t3_1")] {
+        for (dir, name) in [("base/5", "PG_VERSION"), ("base/5", "1_x"), ("pg_xact", "0000"), ("global", "pg_control"), ("base/5", "t3_1")]
+        {
             assert_eq!(relation_file(dir, name), None, "{dir}/{name}");
         }
     }

@@ -135,7 +135,8 @@ impl BackupOptions {
                 "manifest_checksums" => {
                     let text = option.text()?;
                     checksums_given = true;
-                    options.manifest_checksums = ChecksumKind::parse(text).ok_or_else(|| bad(format!("unrecognized checksum algorithm: \"{text}\"")))?;
+                    options.manifest_checksums =
+                        ChecksumKind::parse(text).ok_or_else(|| bad(format!("unrecognized checksum algorithm: \"{text}\"")))?;
                 }
                 "target" => target = Some(option.text()?),
                 "target_detail" => {
@@ -187,7 +188,8 @@ impl BackupOptions {
 fn level(detail: Option<&str>, default: u32, least: u32, most: u32, name: &str) -> Result<u32, SqlError> {
     let Some(detail) = detail else { return Ok(default) };
     let digits = detail.strip_prefix("level=").unwrap_or(detail);
-    let level: u32 = digits.parse().map_err(|_| invalid(format!("invalid compression specification: unrecognized compression option: \"{detail}\"")))?;
+    let level: u32 =
+        digits.parse().map_err(|_| invalid(format!("invalid compression specification: unrecognized compression option: \"{detail}\"")))?;
     if (least..=most).contains(&level) {
         Ok(level)
     } else {
@@ -208,7 +210,15 @@ mod tests {
 
     #[test]
     fn pg_basebackups_usual_options() {
-        let options = parse(&[("label", "x"), ("progress", "true"), ("checkpoint", "fast"), ("wait", "0"), ("manifest", "yes"), ("target", "client")]).unwrap();
+        let options = parse(&[
+            ("label", "x"),
+            ("progress", "true"),
+            ("checkpoint", "fast"),
+            ("wait", "0"),
+            ("manifest", "yes"),
+            ("target", "client"),
+        ])
+        .unwrap();
         assert!(options.progress && options.fast_checkpoint && !options.wait);
         assert_eq!(options.manifest, Some(false));
         assert_eq!(options.manifest_checksums, ChecksumKind::Crc32c);

@@ -215,9 +215,20 @@ impl<'a> Packer<'a> {
     }
 }
 
-fn produce(node: &Arc<Replication>, options: &BackupOptions, start: &BackupStart, queue: &mpsc::Sender<Piece>, done: &AtomicU64) -> Result<(), BackupError> {
+fn produce(
+    node: &Arc<Replication>,
+    options: &BackupOptions,
+    start: &BackupStart,
+    queue: &mpsc::Sender<Piece>,
+    done: &AtomicU64,
+) -> Result<(), BackupError> {
     let engine = &node.engine;
-    let source = Source { data_dir: engine.data_dir().to_owned(), pool: Arc::clone(engine.pool()), verify: true, checksums: options.manifest_checksums };
+    let source = Source {
+        data_dir: engine.data_dir().to_owned(),
+        pool: Arc::clone(engine.pool()),
+        verify: true,
+        checksums: options.manifest_checksums,
+    };
     let mut manifest = options.manifest.map(Manifest::new);
     let mut packer = Packer::new(options.compression, Chunks { queue, pending: Vec::with_capacity(CHUNK_BYTES), gone: false })?;
     let mut failure = None;

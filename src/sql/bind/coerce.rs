@@ -137,7 +137,11 @@ impl Binder<'_> {
         let (source, at) = (expr.ty, expr.at);
         match self.try_coerce(expr, ty, modifier, context)? {
             Some(e) => Ok(e),
-            None => Err(self.error(SqlState::CANNOT_COERCE, format!("cannot cast type {} to {}", self.type_text(source), self.type_text(ty)), at)),
+            None => Err(self.error(
+                SqlState::CANNOT_COERCE,
+                format!("cannot cast type {} to {}", self.type_text(source), self.type_text(ty)),
+                at,
+            )),
         }
     }
 

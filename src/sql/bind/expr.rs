@@ -278,7 +278,12 @@ impl Expr {
             | ExprKind::Grouping(_)
             | ExprKind::Default => {}
             ExprKind::Call(c) | ExprKind::Distinct(c, _) | ExprKind::NullIf(c) => c.args.iter().for_each(f),
-            ExprKind::And(items) | ExprKind::Or(items) | ExprKind::Coalesce(items) | ExprKind::MinMax(items, _) | ExprKind::Array(items, ..) | ExprKind::Row(items, _) => {
+            ExprKind::And(items)
+            | ExprKind::Or(items)
+            | ExprKind::Coalesce(items)
+            | ExprKind::MinMax(items, _)
+            | ExprKind::Array(items, ..)
+            | ExprKind::Row(items, _) => {
                 items.iter().for_each(f);
             }
             ExprKind::Not(e)
@@ -360,9 +365,12 @@ impl Expr {
             | ExprKind::Grouping(_)
             | ExprKind::Default => Ok(()),
             ExprKind::Call(c) | ExprKind::Distinct(c, _) | ExprKind::NullIf(c) => c.args.iter_mut().try_for_each(f),
-            ExprKind::And(items) | ExprKind::Or(items) | ExprKind::Coalesce(items) | ExprKind::MinMax(items, _) | ExprKind::Array(items, ..) | ExprKind::Row(items, _) => {
-                items.iter_mut().try_for_each(f)
-            }
+            ExprKind::And(items)
+            | ExprKind::Or(items)
+            | ExprKind::Coalesce(items)
+            | ExprKind::MinMax(items, _)
+            | ExprKind::Array(items, ..)
+            | ExprKind::Row(items, _) => items.iter_mut().try_for_each(f),
             ExprKind::Not(e)
             | ExprKind::IsNull(e, _)
             | ExprKind::BoolTest(e, _)
@@ -492,7 +500,9 @@ impl Expr {
             (ExprKind::CaseValue, ExprKind::CaseValue) => true,
             (ExprKind::Call(a), ExprKind::Call(b)) | (ExprKind::NullIf(a), ExprKind::NullIf(b)) => call(a, b),
             (ExprKind::Distinct(a, x), ExprKind::Distinct(b, y)) => x == y && call(a, b),
-            (ExprKind::And(a), ExprKind::And(b)) | (ExprKind::Or(a), ExprKind::Or(b)) | (ExprKind::Coalesce(a), ExprKind::Coalesce(b)) => all(a, b),
+            (ExprKind::And(a), ExprKind::And(b)) | (ExprKind::Or(a), ExprKind::Or(b)) | (ExprKind::Coalesce(a), ExprKind::Coalesce(b)) => {
+                all(a, b)
+            }
             (ExprKind::MinMax(a, x), ExprKind::MinMax(b, y)) => x == y && all(a, b),
             (ExprKind::Array(a, x, _), ExprKind::Array(b, y, _)) => x == y && all(a, b),
             (ExprKind::Row(a, _), ExprKind::Row(b, _)) => all(a, b),

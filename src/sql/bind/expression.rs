@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{self, AExprKind, BoolExprType, BoolTestType, MinMaxOp, Node, NullTestType, SqlValueFunctionOp, SubLinkType, a_const};
+use pg_query::protobuf::{
+    self, AExprKind, BoolExprType, BoolTestType, MinMaxOp, Node, NullTestType, SqlValueFunctionOp, SubLinkType, a_const,
+};
 
 use super::expr::{ArrayCompare, CallExpr, CaseExpr, Expr, ExprKind, SubLink, SubLinkKind};
 use super::scope::{Binder, NameItem, Place, SYSTEM_COLUMNS, strings_of};
@@ -105,10 +107,28 @@ impl Binder<'_> {
                 let arg = self.boxed(&c.arg)?;
                 let arg = self.settle_unknown(arg)?;
                 if types::type_by_oid(arg.ty).is_some_and(|t| t.collation == 0 && t.kind == b'b') {
-                    return Err(self.error(SqlState::DATATYPE_MISMATCH, format!("collations are not supported by type {}", self.type_text(arg.ty)), c.location));
+                    return Err(self.error(
+                        SqlState::DATATYPE_MISMATCH,
+                        format!("collations are not supported by type {}", self.type_text(arg.ty)),
+                        c.location,
+                    ));
                 }
                 let names = strings_of(&c.collname);
-                let known = matches!(names.last(), Some(&("default" | "C" | "POSIX" | "ucs_basic" | "C.UTF-8" | "C.utf8" | "en_US.utf8" | "en_US" | "und-x-icu" | "unicode")));
+                let known = matches!(
+                    names.last(),
+                    Some(
+                        &("default"
+                            | "C"
+                            | "POSIX"
+                            | "ucs_basic"
+                            | "C.UTF-8"
+                            | "C.utf8"
+                            | "en_US.utf8"
+                            | "en_US"
+                            | "und-x-icu"
+                            | "unicode")
+                    )
+                );
                 if !known {
                     return Err(self.error(
                         SqlState::UNDEFINED_OBJECT,
@@ -154,7 +174,8 @@ impl Binder<'_> {
                         Err(_) => (Datum::Int8(v), oids::INT8),
                     },
                     None => {
-                        let value = types::text_in(oids::NUMERIC, -1, &text, self.session.io()).map_err(|e| self.position(e, c.location))?;
+                        let value =
+                            types::text_in(oids::NUMERIC, -1, &text, self.session.io()).map_err(|e| self.position(e, c.location))?;
                         (value, oids::NUMERIC)
                     }
                 }
@@ -225,7 +246,9 @@ impl Binder<'_> {
             }
             [table, name] => self.qualified(None, table, name, at),
             [schema, table, name] | [_, schema, table, name] => self.qualified(Some(schema), table, name, at),
-            _ => Err(self.error(SqlState::SYNTAX_ERROR, format!("improper qualified name (too many dotted names): {}", names.join(".")), at)),
+            _ => {
+                Err(self.error(SqlState::SYNTAX_ERROR, format!("improper qualified name (too many dotted names): {}", names.join(".")), at))
+            }
         }
     }
 
@@ -235,7 +258,11 @@ impl Binder<'_> {
             // Hidden by an alias, or out of reach?
             let mut error = self.error(SqlState::UNDEFINED_TABLE, format!("missing FROM-clause entry for table \"{full}\""), at);
             for scope in self.scopes.iter().rev() {
-                if let Some(rte) = scope.rtable.iter().find(|r| matches!(&r.source, super::query::RteSource::Table(t) if &*t.name == table) && &*r.alias != table) {
+                if let Some(rte) = scope
+                    .rtable
+                    .iter()
+                    .find(|r| matches!(&r.source, super::query::RteSource::Table(t) if &*t.name == table) && &*r.alias != table)
+                {
                     error = self
                         .error(SqlState::UNDEFINED_TABLE, format!("invalid reference to FROM-clause entry for table \"{full}\""), at)
                         .hint(format!("Perhaps you meant to reference the table alias \"{}\".", rte.alias));
@@ -344,13 +371,19 @@ impl Binder<'_> {
 
     /// An operator by name.
     pub(super) fn operator(&mut self, name: &str, left: Option<Expr>, right: Expr, at: i32) -> Result<Expr, SqlError> {
-        let resolved = resolve_operator(name, left.as_ref().map(|l| self.known_type(l)), self.known_type(&right)).map_err(|e| self.position(e, at))?;
+        let resolved =
+            resolve_operator(name, left.as_ref().map(|l| self.known_type(l)), self.known_type(&right)).map_err(|e| self.position(e, at))?;
         let mut args = Vec::with_capacity(2);
         if let Some(left) = left {
             args.push(self.argument(left, resolved.left)?);
         }
         args.push(self.argument(right, resolved.right)?);
-        let types = CallTypes { func: resolved.func.oid, args: args.iter().map(|a| a.ty).collect(), result: resolved.result, variadic_array: false };
+        let types = CallTypes {
+            func: resolved.func.oid,
+            args: args.iter().map(|a| a.ty).collect(),
+            result: resolved.result,
+            variadic_array: false,
+        };
         Ok(Expr::new(
             ExprKind::Call(Box::new(CallExpr { func: resolved.func, oper: Some(resolved.oper), types, args, cast: false })),
             resolved.result,
@@ -514,12 +547,22 @@ impl Binder<'_> {
         let wanted = if resolved.right == element && element != oids::UNKNOWN {
             array_ty
         } else {
-            registry::array_type(resolved.right)
-                .ok_or_else(|| self.error(SqlState::UNDEFINED_OBJECT, format!("could not find array type for data type {}", self.type_text(resolved.right)), at))?
+            registry::array_type(resolved.right).ok_or_else(|| {
+                self.error(
+                    SqlState::UNDEFINED_OBJECT,
+                    format!("could not find array type for data type {}", self.type_text(resolved.right)),
+                    at,
+                )
+            })?
         };
         let left = self.argument(left, resolved.left)?;
         let array = self.argument(array, wanted)?;
-        let types = CallTypes { func: resolved.func.oid, args: [left.ty, resolved.right].into_iter().collect(), result: oids::BOOL, variadic_array: false };
+        let types = CallTypes {
+            func: resolved.func.oid,
+            args: [left.ty, resolved.right].into_iter().collect(),
+            result: oids::BOOL,
+            variadic_array: false,
+        };
         Ok(Expr::new(
             ExprKind::ArrayCompare(Box::new(ArrayCompare { oper: resolved.oper, func: resolved.func, types, any, left, array })),
             oids::BOOL,
@@ -539,14 +582,17 @@ impl Binder<'_> {
         let rows = matches!(left.kind, ExprKind::Row(..));
         if !rows && items.len() > 1 {
             // Only what has no variables goes into the array.
-            let (variables, constants): (Vec<Expr>, Vec<Expr>) = items.into_iter().partition(|i| i.any(&|e| matches!(e.kind, ExprKind::Var(..))));
+            let (variables, constants): (Vec<Expr>, Vec<Expr>) =
+                items.into_iter().partition(|i| i.any(&|e| matches!(e.kind, ExprKind::Var(..))));
             let mut result = Vec::new();
             let mut constants = constants;
             if constants.len() > 1 {
                 let mut all: Vec<Oid> = vec![self.known_type(&left)];
                 all.extend(constants.iter().map(|i| self.known_type(i)));
                 let common = select_common_type(&all, "IN").ok().filter(|t| *t != oids::RECORD);
-                if let Some((ty, array_ty)) = common.map(|t| if t == oids::UNKNOWN { oids::TEXT } else { t }).and_then(|t| registry::array_type(t).map(|a| (t, a))) {
+                if let Some((ty, array_ty)) =
+                    common.map(|t| if t == oids::UNKNOWN { oids::TEXT } else { t }).and_then(|t| registry::array_type(t).map(|a| (t, a)))
+                {
                     let mut values = Vec::with_capacity(constants.len());
                     for item in std::mem::take(&mut constants) {
                         values.push(self.coerce(item, ty, -1, CoercionContext::Implicit)?);
@@ -567,7 +613,11 @@ impl Binder<'_> {
         }
         let mut result = Vec::with_capacity(items.len());
         for item in items {
-            result.push(if rows { self.row_operator(name, left.clone(), item, at)? } else { self.operator(name, Some(left.clone()), item, at)? });
+            result.push(if rows {
+                self.row_operator(name, left.clone(), item, at)?
+            } else {
+                self.operator(name, Some(left.clone()), item, at)?
+            });
         }
         if result.len() == 1
             && let Some(one) = result.pop()
@@ -607,7 +657,11 @@ impl Binder<'_> {
             ">=" => CompareOp::Ge,
             _ => {
                 return Err(self
-                    .error(SqlState::FEATURE_NOT_SUPPORTED, format!("could not determine interpretation of row comparison operator {name}"), at)
+                    .error(
+                        SqlState::FEATURE_NOT_SUPPORTED,
+                        format!("could not determine interpretation of row comparison operator {name}"),
+                        at,
+                    )
                     .hint("Row comparison operators must be associated with btree operator families."));
             }
         };
@@ -664,7 +718,11 @@ impl Binder<'_> {
         let source = arg.ty;
         match self.try_coerce(arg, ty, typmod, CoercionContext::Explicit)? {
             Some(e) => Ok(e),
-            None => Err(self.error(SqlState::CANNOT_COERCE, format!("cannot cast type {} to {}", self.type_text(source), self.type_text(ty)), at)),
+            None => Err(self.error(
+                SqlState::CANNOT_COERCE,
+                format!("cannot cast type {} to {}", self.type_text(source), self.type_text(ty)),
+                at,
+            )),
         }
     }
 
@@ -719,7 +777,13 @@ impl Binder<'_> {
             let (source, at) = (item.ty, item.at);
             match self.try_coerce(item, ty, -1, CoercionContext::Implicit)? {
                 Some(e) => out.push(e),
-                None => return Err(self.error(SqlState::CANNOT_COERCE, format!("{what} could not convert type {} to {}", self.type_text(source), self.type_text(ty)), at)),
+                None => {
+                    return Err(self.error(
+                        SqlState::CANNOT_COERCE,
+                        format!("{what} could not convert type {} to {}", self.type_text(source), self.type_text(ty)),
+                        at,
+                    ));
+                }
             }
         }
         Ok((out, ty))
@@ -738,7 +802,10 @@ impl Binder<'_> {
                 }
                 _ => self.expr(node)?,
             };
-            if registry::element_type(e.ty).is_some() && types::type_by_oid(e.ty).is_some_and(types::TypeEntry::is_array) && element_target.is_none() {
+            if registry::element_type(e.ty).is_some()
+                && types::type_by_oid(e.ty).is_some_and(types::TypeEntry::is_array)
+                && element_target.is_none()
+            {
                 nested = true;
             }
             items.push(e);
@@ -761,8 +828,9 @@ impl Binder<'_> {
         let (elem, array_ty) = if nested {
             (registry::element_type(ty).unwrap_or(ty), ty)
         } else {
-            let array_ty = registry::array_type(ty)
-                .ok_or_else(|| self.error(SqlState::UNDEFINED_OBJECT, format!("could not find array type for data type {}", self.type_text(ty)), at))?;
+            let array_ty = registry::array_type(ty).ok_or_else(|| {
+                self.error(SqlState::UNDEFINED_OBJECT, format!("could not find array type for data type {}", self.type_text(ty)), at)
+            })?;
             (ty, array_ty)
         };
         Ok(Expr::new(ExprKind::Array(items, elem, nested), array_ty, -1).located(at))
@@ -780,7 +848,11 @@ impl Binder<'_> {
                         let (source, at) = (e.ty, e.at);
                         match self.try_coerce(e, oids::INT4, -1, CoercionContext::Assignment)? {
                             Some(e) => Ok(Some(e)),
-                            None => Err(self.error(SqlState::DATATYPE_MISMATCH, format!("array subscript must have type integer, not {}", self.type_text(source)), at)),
+                            None => Err(self.error(
+                                SqlState::DATATYPE_MISMATCH,
+                                format!("array subscript must have type integer, not {}", self.type_text(source)),
+                                at,
+                            )),
                         }
                     }
                 }
@@ -827,10 +899,18 @@ impl Binder<'_> {
             return Ok(e);
         }
         let Some(elem) = registry::element_type(ty) else {
-            return Err(self.error(SqlState::DATATYPE_MISMATCH, format!("cannot subscript type {} because it does not support subscripting", self.type_text(ty)), at));
+            return Err(self.error(
+                SqlState::DATATYPE_MISMATCH,
+                format!("cannot subscript type {} because it does not support subscripting", self.type_text(ty)),
+                at,
+            ));
         };
         if indices.len() > 6 {
-            return Err(self.error(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("number of array dimensions ({}) exceeds the maximum allowed (6)", indices.len()), at));
+            return Err(self.error(
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                format!("number of array dimensions ({}) exceeds the maximum allowed (6)", indices.len()),
+                at,
+            ));
         }
         let typmod = e.typmod;
         let (subscripts, slice) = self.subscripts(indices)?;
@@ -852,7 +932,11 @@ impl Binder<'_> {
             },
             ExprKind::Var(rt, att, up) => {
                 let inner = self.scopes.iter().rev().nth(*up).and_then(|s| s.rtable.get(*rt)).and_then(|r| match &r.source {
-                    super::query::RteSource::Subquery(q) => usize::try_from(*att).ok().and_then(|a| a.checked_sub(1)).and_then(|a| q.targets.iter().filter(|t| !t.junk).nth(a)).map(|t| t.expr.clone()),
+                    super::query::RteSource::Subquery(q) => usize::try_from(*att)
+                        .ok()
+                        .and_then(|a| a.checked_sub(1))
+                        .and_then(|a| q.targets.iter().filter(|t| !t.junk).nth(a))
+                        .map(|t| t.expr.clone()),
                     _ => None,
                 });
                 match inner {
@@ -869,7 +953,11 @@ impl Binder<'_> {
         let at = e.at;
         let shape = self.record_shape(&e)?;
         let Some(shape) = shape else {
-            return Err(self.error(SqlState::WRONG_OBJECT_TYPE, format!("column notation .{name} applied to type {}, which is not a composite type", self.type_text(e.ty)), at));
+            return Err(self.error(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!("column notation .{name} applied to type {}, which is not a composite type", self.type_text(e.ty)),
+                at,
+            ));
         };
         match shape.cols.iter().position(|c| &*c.name == name && !c.dropped) {
             Some(i) => {
@@ -879,7 +967,11 @@ impl Binder<'_> {
                 }
                 Ok(Expr::new(ExprKind::Field(Box::new(e), i), ty, typmod).located(at))
             }
-            None => Err(self.error(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" not found in data type {}", self.type_text(e.ty)), at)),
+            None => Err(self.error(
+                SqlState::UNDEFINED_COLUMN,
+                format!("column \"{name}\" not found in data type {}", self.type_text(e.ty)),
+                at,
+            )),
         }
     }
 
@@ -928,8 +1020,13 @@ impl Binder<'_> {
         let query = self.sub_query(s)?;
         let columns: Vec<(Oid, i32)> = query.targets.iter().filter(|t| !t.junk).map(|t| (t.expr.ty, t.expr.typmod)).collect();
         let desc = row_desc(&columns);
-        let row = Expr::new(ExprKind::SubLink(Box::new(SubLink { kind: SubLinkKind::Row(desc.clone()), query })), oids::RECORD, -1).located(s.location);
-        let items = columns.iter().enumerate().map(|(i, (ty, typmod))| Expr::new(ExprKind::Field(Box::new(row.clone()), i), *ty, *typmod)).collect();
+        let row = Expr::new(ExprKind::SubLink(Box::new(SubLink { kind: SubLinkKind::Row(desc.clone()), query })), oids::RECORD, -1)
+            .located(s.location);
+        let items = columns
+            .iter()
+            .enumerate()
+            .map(|(i, (ty, typmod))| Expr::new(ExprKind::Field(Box::new(row.clone()), i), *ty, *typmod))
+            .collect();
         Ok(Expr::new(ExprKind::Row(items, desc), oids::RECORD, -1).located(s.location))
     }
 
@@ -964,8 +1061,13 @@ impl Binder<'_> {
                 let (elem, array) = if types::type_by_oid(ty).is_some_and(types::TypeEntry::is_array) {
                     (registry::element_type(ty).unwrap_or(ty), ty)
                 } else {
-                    let array = registry::array_type(ty)
-                        .ok_or_else(|| self.error(SqlState::UNDEFINED_OBJECT, format!("could not find array type for data type {}", self.type_text(ty)), at))?;
+                    let array = registry::array_type(ty).ok_or_else(|| {
+                        self.error(
+                            SqlState::UNDEFINED_OBJECT,
+                            format!("could not find array type for data type {}", self.type_text(ty)),
+                            at,
+                        )
+                    })?;
                     (ty, array)
                 };
                 Ok(make(SubLinkKind::Array(elem), query, array, typmod))
@@ -979,10 +1081,12 @@ impl Binder<'_> {
                     _ => vec![left],
                 };
                 if lefts.len() != columns.len() {
-                    let message = if lefts.len() > columns.len() { "subquery has too few columns" } else { "subquery has too many columns" };
+                    let message =
+                        if lefts.len() > columns.len() { "subquery has too few columns" } else { "subquery has too many columns" };
                     return Err(self.error(SqlState::SYNTAX_ERROR, message, at));
                 }
-                let rights = columns.iter().enumerate().map(|(i, (ty, typmod))| Expr::new(ExprKind::SubColumn(i), *ty, *typmod)).collect::<Vec<_>>();
+                let rights =
+                    columns.iter().enumerate().map(|(i, (ty, typmod))| Expr::new(ExprKind::SubColumn(i), *ty, *typmod)).collect::<Vec<_>>();
                 let test = if let ([l], [r]) = (lefts.as_slice(), rights.as_slice()) {
                     self.operator(&name, Some(l.clone()), r.clone(), at)?
                 } else {
@@ -993,7 +1097,11 @@ impl Binder<'_> {
                     self.row_operator(&name, row(lefts), row(rights), at)?
                 };
                 if test.ty != oids::BOOL {
-                    return Err(self.error(SqlState::WRONG_OBJECT_TYPE, format!("operator {name} must return type boolean, not type {}", self.type_text(test.ty)), at));
+                    return Err(self.error(
+                        SqlState::WRONG_OBJECT_TYPE,
+                        format!("operator {name} must return type boolean, not type {}", self.type_text(test.ty)),
+                        at,
+                    ));
                 }
                 let hash = (any && name == "=").then(|| hash_lefts(&test)).flatten();
                 Ok(make(SubLinkKind::Quantified(any, Box::new(test), hash), query, oids::BOOL, -1))
@@ -1025,7 +1133,11 @@ impl Binder<'_> {
                             _ => return Err(self.error(SqlState::SYNTAX_ERROR, "improper qualified name", at)),
                         };
                         let Some((up, item)) = self.find_item(schema, table, at)? else {
-                            return Err(self.error(SqlState::UNDEFINED_TABLE, format!("missing FROM-clause entry for table \"{}\"", names.join(".")), at));
+                            return Err(self.error(
+                                SqlState::UNDEFINED_TABLE,
+                                format!("missing FROM-clause entry for table \"{}\"", names.join(".")),
+                                at,
+                            ));
                         };
                         let mut columns = item.columns;
                         if up > 0 {
@@ -1133,5 +1245,3 @@ fn node_name(node: &NodeEnum) -> String {
     let text = format!("{node:?}");
     text.split(['(', ' ']).next().unwrap_or("expression").to_owned()
 }
-
-

@@ -101,10 +101,14 @@ impl Binder<'_> {
         match relation.kind {
             RelKind::Table | RelKind::MatView | RelKind::Toast | RelKind::Sequence | RelKind::Partitioned | RelKind::View => {}
             RelKind::Index | RelKind::PartitionedIndex => {
-                return Err(self.error(SqlState::WRONG_OBJECT_TYPE, format!("cannot open relation \"{}\"", relation.name), at).detail("This operation is not supported for indexes."));
+                return Err(self
+                    .error(SqlState::WRONG_OBJECT_TYPE, format!("cannot open relation \"{}\"", relation.name), at)
+                    .detail("This operation is not supported for indexes."));
             }
             RelKind::Composite => {
-                return Err(self.error(SqlState::WRONG_OBJECT_TYPE, format!("cannot open relation \"{}\"", relation.name), at).detail("This operation is not supported for composite types."));
+                return Err(self
+                    .error(SqlState::WRONG_OBJECT_TYPE, format!("cannot open relation \"{}\"", relation.name), at)
+                    .detail("This operation is not supported for composite types."));
             }
             RelKind::Foreign => return Err(SqlError::unsupported("a foreign table")),
         }
@@ -125,7 +129,12 @@ impl Binder<'_> {
     }
 
     /// Adds a relation (a view as its query) to the range table.
-    pub(super) fn relation_item(&mut self, relation: &Arc<Relation>, alias: Option<&Alias>, at: i32) -> Result<(usize, NameItem), SqlError> {
+    pub(super) fn relation_item(
+        &mut self,
+        relation: &Arc<Relation>,
+        alias: Option<&Alias>,
+        at: i32,
+    ) -> Result<(usize, NameItem), SqlError> {
         let mut columns = relation_columns(relation);
         let name = self.alias(alias, &relation.name, &mut columns)?;
         let schema = alias.is_none().then(|| relation.namespace_name.clone());
@@ -143,7 +152,11 @@ impl Binder<'_> {
     /// A view's query, bound apart from the statement's names.
     fn view(&mut self, relation: &Relation, text: &str, at: i32) -> Result<Query, SqlError> {
         if self.views.contains(&relation.oid) {
-            return Err(self.error(SqlState::INVALID_OBJECT_DEFINITION, format!("infinite recursion detected in rules for relation \"{}\"", relation.name), at));
+            return Err(self.error(
+                SqlState::INVALID_OBJECT_DEFINITION,
+                format!("infinite recursion detected in rules for relation \"{}\"", relation.name),
+                at,
+            ));
         }
         let statements = parse::parse_statements(text)?;
         let Some(NodeEnum::SelectStmt(select)) = statements.first().map(|s| &*s.node) else {
@@ -217,7 +230,11 @@ impl Binder<'_> {
             } else if let Some(shape) = self.record_shape(&expr)? {
                 columns.extend(shape.cols.iter().map(|c| RteColumn { name: c.name.clone(), ty: c.type_oid, typmod: c.typmod }));
             } else if expr.ty == oids::RECORD {
-                return Err(self.error(SqlState::SYNTAX_ERROR, "a column definition list is required for functions returning \"record\"", expr.at));
+                return Err(self.error(
+                    SqlState::SYNTAX_ERROR,
+                    "a column definition list is required for functions returning \"record\"",
+                    expr.at,
+                ));
             } else {
                 let column = match &alias_name {
                     Some(a) if single => a.clone(),
@@ -256,12 +273,16 @@ impl Binder<'_> {
         self.scope()?.names.truncate(before);
         let (right, mut right_names) = result?;
         for item in &right_names {
-            if item.qualified && item.name.is_some() && left_names.iter().any(|i| i.qualified && i.name == item.name && i.schema == item.schema) {
+            if item.qualified
+                && item.name.is_some()
+                && left_names.iter().any(|i| i.qualified && i.name == item.name && i.schema == item.schema)
+            {
                 let name = item.name.as_deref().unwrap_or_default();
                 return Err(SqlError::new(SqlState::DUPLICATE_ALIAS, format!("table name \"{name}\" specified more than once")));
             }
         }
-        let plain = |names: &[NameItem]| -> Vec<NameColumn> { names.iter().filter(|i| i.plain).flat_map(|i| i.columns.iter().cloned()).collect() };
+        let plain =
+            |names: &[NameItem]| -> Vec<NameColumn> { names.iter().filter(|i| i.plain).flat_map(|i| i.columns.iter().cloned()).collect() };
         let left_columns = plain(&left_names);
         let right_columns = plain(&right_names);
         let using: Vec<String> = if j.is_natural {
@@ -278,8 +299,14 @@ impl Binder<'_> {
                     let mut found = columns.iter().filter(|c| *c.name == **name);
                     match (found.next(), found.next()) {
                         (Some(c), None) => Ok(c.expr.clone()),
-                        (None, _) => Err(SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" specified in USING clause does not exist in {side} table"))),
-                        (Some(_), Some(_)) => Err(SqlError::new(SqlState::AMBIGUOUS_COLUMN, format!("common column name \"{name}\" appears more than once in {side} table"))),
+                        (None, _) => Err(SqlError::new(
+                            SqlState::UNDEFINED_COLUMN,
+                            format!("column \"{name}\" specified in USING clause does not exist in {side} table"),
+                        )),
+                        (Some(_), Some(_)) => Err(SqlError::new(
+                            SqlState::AMBIGUOUS_COLUMN,
+                            format!("common column name \"{name}\" appears more than once in {side} table"),
+                        )),
                     }
                 };
                 let l = find(&left_columns, "left")?;
@@ -320,7 +347,15 @@ impl Binder<'_> {
             for (name, c) in strings_of(&alias.colnames).iter().zip(&mut columns) {
                 c.name = Arc::from(*name);
             }
-            let name = NameItem { name: Some(Arc::from(alias.aliasname.as_str())), schema: None, columns, qualified: true, plain: true, rt: None, is_table: false };
+            let name = NameItem {
+                name: Some(Arc::from(alias.aliasname.as_str())),
+                schema: None,
+                columns,
+                qualified: true,
+                plain: true,
+                rt: None,
+                is_table: false,
+            };
             return Ok((item, vec![name]));
         }
         if using.is_empty() {
@@ -330,9 +365,25 @@ impl Binder<'_> {
         // Plain names now mean the join's columns; qualified ones the sides'.
         let mut names = vec![];
         if let Some(alias) = &j.join_using_alias {
-            names.push(NameItem { name: Some(Arc::from(alias.aliasname.as_str())), schema: None, columns: merged.clone(), qualified: true, plain: false, rt: None, is_table: false });
+            names.push(NameItem {
+                name: Some(Arc::from(alias.aliasname.as_str())),
+                schema: None,
+                columns: merged.clone(),
+                qualified: true,
+                plain: false,
+                rt: None,
+                is_table: false,
+            });
         }
-        names.push(NameItem { name: None, schema: None, columns: join_columns(merged), qualified: false, plain: true, rt: None, is_table: false });
+        names.push(NameItem {
+            name: None,
+            schema: None,
+            columns: join_columns(merged),
+            qualified: false,
+            plain: true,
+            rt: None,
+            is_table: false,
+        });
         for mut n in left_names.into_iter().chain(right_names) {
             n.plain = false;
             names.push(n);
@@ -356,7 +407,11 @@ impl Binder<'_> {
                     cte.references += 1;
                     found = Some((RteSource::Cte(up, index), cte.columns.clone()));
                     if cte.query.command != super::query::Command::Select && cte.columns.is_empty() {
-                        return Err(self.error(SqlState::FEATURE_NOT_SUPPORTED, format!("WITH query \"{name}\" does not have a RETURNING clause"), at));
+                        return Err(self.error(
+                            SqlState::FEATURE_NOT_SUPPORTED,
+                            format!("WITH query \"{name}\" does not have a RETURNING clause"),
+                            at,
+                        ));
                     }
                 }
                 break;
@@ -368,7 +423,11 @@ impl Binder<'_> {
 
 /// A relation's columns, dropped ones with type 0.
 pub(super) fn relation_columns(relation: &Relation) -> Vec<RteColumn> {
-    relation.columns.iter().map(|c| RteColumn { name: c.name.clone(), ty: if c.dropped { 0 } else { c.type_oid }, typmod: c.typmod }).collect()
+    relation
+        .columns
+        .iter()
+        .map(|c| RteColumn { name: c.name.clone(), ty: if c.dropped { 0 } else { c.type_oid }, typmod: c.typmod })
+        .collect()
 }
 
 /// What a query returns, as columns.
@@ -389,4 +448,3 @@ pub(super) fn stored_names(relation: &Relation) -> NameItem {
         is_table: true,
     }
 }
-

@@ -127,7 +127,9 @@ impl Binder<'_> {
             _ => false,
         };
         if !special {
-            let refuse = |b: &Self, what: &str| Err(b.error(SqlState::WRONG_OBJECT_TYPE, format!("{what}, but {name} is not an aggregate function"), at));
+            let refuse = |b: &Self, what: &str| {
+                Err(b.error(SqlState::WRONG_OBJECT_TYPE, format!("{what}, but {name} is not an aggregate function"), at))
+            };
             if f.agg_star {
                 return refuse(self, &format!("{name}(*) specified"));
             }
@@ -141,7 +143,11 @@ impl Binder<'_> {
                 return refuse(self, "FILTER specified");
             }
             if f.over.is_some() {
-                return Err(self.error(SqlState::WRONG_OBJECT_TYPE, format!("OVER specified, but {name} is not a window function nor an aggregate function"), at));
+                return Err(self.error(
+                    SqlState::WRONG_OBJECT_TYPE,
+                    format!("OVER specified, but {name} is not a window function nor an aggregate function"),
+                    at,
+                ));
             }
         }
         let (args, types) = self.call_args(&resolved, args)?;
@@ -156,7 +162,16 @@ impl Binder<'_> {
         }
         if func.returns_set {
             let place = self.scope()?.place;
-            let allowed = matches!(place, Place::Target | Place::FromFunction | Place::OrderBy | Place::GroupBy | Place::DistinctOn | Place::Values | Place::InsertTarget);
+            let allowed = matches!(
+                place,
+                Place::Target
+                    | Place::FromFunction
+                    | Place::OrderBy
+                    | Place::GroupBy
+                    | Place::DistinctOn
+                    | Place::Values
+                    | Place::InsertTarget
+            );
             if !allowed {
                 let message = match place {
                     Place::Aggregate => "aggregate function calls cannot contain set-returning function calls".to_owned(),
@@ -216,7 +231,8 @@ impl Binder<'_> {
             let array = registry::array_type(elem).unwrap_or(oids::ANYARRAY);
             out.push(Expr::new(ExprKind::Array(items, elem, false), array, -1));
         }
-        let types = CallTypes { func: resolved.func.oid, args: out.iter().map(|a| a.ty).collect(), result: resolved.result, variadic_array };
+        let types =
+            CallTypes { func: resolved.func.oid, args: out.iter().map(|a| a.ty).collect(), result: resolved.result, variadic_array };
         Ok((out, types))
     }
 
@@ -230,7 +246,15 @@ impl Binder<'_> {
         }
     }
 
-    fn aggregate_call(&mut self, f: &protobuf::FuncCall, func: &'static ProcEntry, types: CallTypes, mut args: Vec<Expr>, result: Oid, _seen: bool) -> Result<Expr, SqlError> {
+    fn aggregate_call(
+        &mut self,
+        f: &protobuf::FuncCall,
+        func: &'static ProcEntry,
+        types: CallTypes,
+        mut args: Vec<Expr>,
+        result: Oid,
+        _seen: bool,
+    ) -> Result<Expr, SqlError> {
         let at = f.location;
         let filter = self.filter(f)?;
         let arg_count = args.len();
@@ -244,7 +268,11 @@ impl Binder<'_> {
                     Some(i) => i,
                     None => {
                         if f.agg_distinct {
-                            return Err(self.error(SqlState::INVALID_COLUMN_REFERENCE, "in an aggregate with DISTINCT, ORDER BY expressions must appear in argument list", e.at));
+                            return Err(self.error(
+                                SqlState::INVALID_COLUMN_REFERENCE,
+                                "in an aggregate with DISTINCT, ORDER BY expressions must appear in argument list",
+                                e.at,
+                            ));
                         }
                         args.push(e);
                         args.len() - 1
@@ -293,7 +321,15 @@ impl Binder<'_> {
         let level = levels.checked_sub(up + 1).ok_or_else(|| SqlError::internal("aggregate level"))?;
         let place = self.scopes.get(level).map_or(Place::Target, |s| s.place);
         let refused = match place {
-            Place::Target | Place::Having | Place::OrderBy | Place::DistinctOn | Place::WindowArgs | Place::WindowPartition | Place::WindowOrder | Place::Aggregate | Place::Filter => {
+            Place::Target
+            | Place::Having
+            | Place::OrderBy
+            | Place::DistinctOn
+            | Place::WindowArgs
+            | Place::WindowPartition
+            | Place::WindowOrder
+            | Place::Aggregate
+            | Place::Filter => {
                 if place == Place::Aggregate && up == 0 {
                     Some("aggregate function calls cannot be nested".to_owned())
                 } else if place == Place::Filter && up == 0 {
@@ -319,7 +355,14 @@ impl Binder<'_> {
         .located(at))
     }
 
-    fn window_call(&mut self, f: &protobuf::FuncCall, func: &'static ProcEntry, types: CallTypes, args: Vec<Expr>, result: Oid) -> Result<Expr, SqlError> {
+    fn window_call(
+        &mut self,
+        f: &protobuf::FuncCall,
+        func: &'static ProcEntry,
+        types: CallTypes,
+        args: Vec<Expr>,
+        result: Oid,
+    ) -> Result<Expr, SqlError> {
         let at = f.location;
         let Some(over) = &f.over else { return Err(SqlError::internal("OVER")) };
         if f.agg_distinct {
@@ -332,7 +375,11 @@ impl Binder<'_> {
             return Err(self.error(SqlState::FEATURE_NOT_SUPPORTED, "FILTER is not implemented for non-aggregate window functions", at));
         }
         if !func.is_window() && !matches!(func.body, ProcBody::Aggregate(_)) {
-            return Err(self.error(SqlState::WRONG_OBJECT_TYPE, format!("OVER specified, but {} is not a window function nor an aggregate function", func.name), at));
+            return Err(self.error(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!("OVER specified, but {} is not a window function nor an aggregate function", func.name),
+                at,
+            ));
         }
         let place = self.scope()?.place;
         let message = match place {
@@ -398,13 +445,21 @@ impl Binder<'_> {
         }
         if let Some(base) = &base {
             if !partition.is_empty() {
-                return Err(self.error(SqlState::WINDOWING_ERROR, format!("cannot override PARTITION BY clause of window \"{}\"", def.refname), def.location));
+                return Err(self.error(
+                    SqlState::WINDOWING_ERROR,
+                    format!("cannot override PARTITION BY clause of window \"{}\"", def.refname),
+                    def.location,
+                ));
             }
             partition.clone_from(&base.partition);
             if order.is_empty() {
                 order.clone_from(&base.order);
             } else if !base.order.is_empty() {
-                return Err(self.error(SqlState::WINDOWING_ERROR, format!("cannot override ORDER BY clause of window \"{}\"", def.refname), def.location));
+                return Err(self.error(
+                    SqlState::WINDOWING_ERROR,
+                    format!("cannot override ORDER BY clause of window \"{}\"", def.refname),
+                    def.location,
+                ));
             }
         }
         let o = def.frame_options;
@@ -460,7 +515,11 @@ impl Binder<'_> {
                     };
                     b.coerce_to(e, offset, word)
                 }
-                (None, None) => Err(b.error(SqlState::WINDOWING_ERROR, "RANGE with offset PRECEDING/FOLLOWING requires exactly one ORDER BY column", def.location)),
+                (None, None) => Err(b.error(
+                    SqlState::WINDOWING_ERROR,
+                    "RANGE with offset PRECEDING/FOLLOWING requires exactly one ORDER BY column",
+                    def.location,
+                )),
             }
         };
         let start = if has(bits::START_OFFSET_PRECEDING) {

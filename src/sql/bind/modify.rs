@@ -53,7 +53,11 @@ impl Binder<'_> {
             RelKind::Foreign => return Err(SqlError::unsupported("changing a foreign table")),
         }
         if !matches!(relation.source, Source::File(_)) {
-            return Err(self.error(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied: \"{}\" is a system catalog", relation.name), -1));
+            return Err(self.error(
+                SqlState::INSUFFICIENT_PRIVILEGE,
+                format!("permission denied: \"{}\" is a system catalog", relation.name),
+                -1,
+            ));
         }
         Ok(relation)
     }
@@ -76,7 +80,11 @@ impl Binder<'_> {
             None if super::scope::SYSTEM_COLUMNS.iter().any(|(n, ..)| *n == name) => {
                 Err(self.error(SqlState::FEATURE_NOT_SUPPORTED, format!("cannot assign to system column \"{name}\""), at))
             }
-            None => Err(self.error(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" of relation \"{}\" does not exist", relation.name), at)),
+            None => Err(self.error(
+                SqlState::UNDEFINED_COLUMN,
+                format!("column \"{name}\" of relation \"{}\" does not exist", relation.name),
+                at,
+            )),
         }
     }
 
@@ -116,7 +124,11 @@ impl Binder<'_> {
                 }
                 let c = self.column(&relation, &t.name, t.location)?;
                 if columns.iter().any(|x| x.attnum == c.attnum) {
-                    return Err(self.error(SqlState::DUPLICATE_COLUMN, format!("column \"{}\" specified more than once", t.name), t.location));
+                    return Err(self.error(
+                        SqlState::DUPLICATE_COLUMN,
+                        format!("column \"{}\" specified more than once", t.name),
+                        t.location,
+                    ));
                 }
                 columns.push(c);
                 places.push(t.location);
@@ -141,7 +153,11 @@ impl Binder<'_> {
                     let Some(NodeEnum::List(list)) = &list.node else { continue };
                     let mut row = Vec::with_capacity(list.items.len());
                     if *width.get_or_insert(list.items.len()) != list.items.len() {
-                        return Err(self.error(SqlState::SYNTAX_ERROR, "VALUES lists must all be the same length", first_location(&list.items)));
+                        return Err(self.error(
+                            SqlState::SYNTAX_ERROR,
+                            "VALUES lists must all be the same length",
+                            first_location(&list.items),
+                        ));
                     }
                     for (i, node) in list.items.iter().enumerate() {
                         if self.star(node)?.is_some() {
@@ -230,7 +246,13 @@ impl Binder<'_> {
         Ok(query)
     }
 
-    fn insert_value(&mut self, e: Expr, c: &Column, overriding: OverridingKind, cache: &mut [Option<Option<Expr>>]) -> Result<Expr, SqlError> {
+    fn insert_value(
+        &mut self,
+        e: Expr,
+        c: &Column,
+        overriding: OverridingKind,
+        cache: &mut [Option<Option<Expr>>],
+    ) -> Result<Expr, SqlError> {
         if matches!(e.kind, ExprKind::Default) {
             let index = usize::try_from(c.attnum - 1).unwrap_or(0);
             let d = match cache.get(index).cloned().flatten() {
@@ -266,7 +288,9 @@ impl Binder<'_> {
         match &c.infer {
             Some(infer) if !infer.conname.is_empty() => {
                 let found = relation.constraints.iter().find(|k| *k.name == *infer.conname).map(|k| k.oid);
-                let index = relation.indexes.iter().find(|i| found.is_some_and(|oid| i.constraint == oid) || (found.is_none() && *i.name == *infer.conname && i.constraint != 0));
+                let index = relation.indexes.iter().find(|i| {
+                    found.is_some_and(|oid| i.constraint == oid) || (found.is_none() && *i.name == *infer.conname && i.constraint != 0)
+                });
                 match index {
                     Some(i) => arbiters.push(i.clone()),
                     None => {
@@ -299,7 +323,8 @@ impl Binder<'_> {
                     }
                     let plain: Vec<i16> = index.keys().iter().filter(|k| k.attnum != 0).map(|k| k.attnum).collect();
                     let computed: Vec<Arc<str>> = index.keys().iter().filter_map(|k| k.expression.clone()).collect();
-                    let same = plain.len() == wanted.len() && plain.iter().all(|a| wanted.contains(a)) && computed.len() == expressions.len();
+                    let same =
+                        plain.len() == wanted.len() && plain.iter().all(|a| wanted.contains(a)) && computed.len() == expressions.len();
                     if !same {
                         continue;
                     }
@@ -329,7 +354,8 @@ impl Binder<'_> {
             None => {}
         }
         let columns = relation_columns(relation);
-        let excluded = self.add_rte(Rte { alias: Arc::from("excluded"), source: RteSource::Excluded, columns: columns.clone(), lateral: false })?;
+        let excluded =
+            self.add_rte(Rte { alias: Arc::from("excluded"), source: RteSource::Excluded, columns: columns.clone(), lateral: false })?;
         let mut result = OnConflict { arbiters, set: None, quals: None, excluded };
         if update {
             self.need(relation.oid, b'w');
@@ -387,7 +413,11 @@ impl Binder<'_> {
                     }
                 }
                 let Some(elem) = crate::sql::types::registry::element_type(c.type_oid) else {
-                    return Err(self.error(SqlState::DATATYPE_MISMATCH, format!("cannot subscript type {} because it does not support subscripting", self.type_text(c.type_oid)), t.location));
+                    return Err(self.error(
+                        SqlState::DATATYPE_MISMATCH,
+                        format!("cannot subscript type {} because it does not support subscripting", self.type_text(c.type_oid)),
+                        t.location,
+                    ));
                 };
                 let (subscripts, slice) = self.subscripts(&indices)?;
                 let value = self.coerce_column(e, &c.name, if slice { c.type_oid } else { elem }, c.typmod)?;
@@ -445,7 +475,12 @@ impl Binder<'_> {
                     return Err(mismatch(self, s.location));
                 }
                 let desc = crate::executor::code::row_desc(&columns);
-                Ok(Expr::new(ExprKind::SubLink(Box::new(super::expr::SubLink { kind: super::expr::SubLinkKind::Row(desc), query })), oids::RECORD, -1).located(s.location))
+                Ok(Expr::new(
+                    ExprKind::SubLink(Box::new(super::expr::SubLink { kind: super::expr::SubLinkKind::Row(desc), query })),
+                    oids::RECORD,
+                    -1,
+                )
+                .located(s.location))
             }
             Some(NodeEnum::RowExpr(r)) => {
                 if r.args.len() != count {
@@ -457,7 +492,11 @@ impl Binder<'_> {
             }
             _ => {
                 let e = self.expr_at(source, Place::UpdateSource)?;
-                Err(self.error(SqlState::FEATURE_NOT_SUPPORTED, "source for a multiple-column UPDATE item must be a sub-SELECT or ROW() expression", e.at))
+                Err(self.error(
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    "source for a multiple-column UPDATE item must be a sub-SELECT or ROW() expression",
+                    e.at,
+                ))
             }
         }
     }
@@ -525,7 +564,13 @@ impl Binder<'_> {
     ///
     /// # Errors
     /// PostgreSQL's.
-    pub fn table_expr(&mut self, node: &Node, relation: Option<&Relation>, target: Option<(u32, i32)>, what: &'static str) -> Result<Expr, SqlError> {
+    pub fn table_expr(
+        &mut self,
+        node: &Node,
+        relation: Option<&Relation>,
+        target: Option<(u32, i32)>,
+        what: &'static str,
+    ) -> Result<Expr, SqlError> {
         let mut scope = Scope { place: Place::Stored(what), ..Scope::default() };
         if let Some(r) = relation {
             scope.names.push(super::from::stored_names(r));
@@ -540,7 +585,12 @@ impl Binder<'_> {
                     None => Err(self
                         .error(
                             SqlState::DATATYPE_MISMATCH,
-                            format!("{} is of type {} but expression is of type {}", if what == "DEFAULT expressions" { "column" } else { what }, self.type_text(ty), self.type_text(source)),
+                            format!(
+                                "{} is of type {} but expression is of type {}",
+                                if what == "DEFAULT expressions" { "column" } else { what },
+                                self.type_text(ty),
+                                self.type_text(source)
+                            ),
                             at,
                         )
                         .hint("You will need to rewrite or cast the expression.")),
@@ -554,7 +604,12 @@ impl Binder<'_> {
 }
 
 fn is_plain_values(s: &protobuf::SelectStmt) -> bool {
-    !s.values_lists.is_empty() && s.sort_clause.is_empty() && s.limit_count.is_none() && s.limit_offset.is_none() && s.with_clause.is_none() && s.locking_clause.is_empty()
+    !s.values_lists.is_empty()
+        && s.sort_clause.is_empty()
+        && s.limit_count.is_none()
+        && s.limit_offset.is_none()
+        && s.with_clause.is_none()
+        && s.locking_clause.is_empty()
 }
 
 fn first_location(nodes: &[Node]) -> i32 {
@@ -579,4 +634,3 @@ fn generated_insert(c: &Column) -> SqlError {
     SqlError::new(SqlState("428C9"), format!("cannot insert a non-DEFAULT value into column \"{}\"", c.name))
         .detail(format!("Column \"{}\" is a generated column.", c.name))
 }
-

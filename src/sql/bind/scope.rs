@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use pg_query::protobuf::Node;
 use pg_query::NodeEnum;
+use pg_query::protobuf::Node;
 
 use super::expr::{Expr, ExprKind};
 use super::query::{Cte, Rte, RteColumn, Window};
@@ -171,7 +171,17 @@ pub const SYSTEM_COLUMNS: [(&str, i16, Oid); 6] = [
 impl<'a> Binder<'a> {
     /// A binder for one statement of `source`.
     pub fn new(session: &'a mut SessionContext, source: &'a str, params: Vec<Oid>, open_params: bool) -> Self {
-        Self { session, source, params, param_places: Vec::new(), open_params, scopes: Vec::new(), depth: 0, privileges: Vec::new(), views: Vec::new() }
+        Self {
+            session,
+            source,
+            params,
+            param_places: Vec::new(),
+            open_params,
+            scopes: Vec::new(),
+            depth: 0,
+            privileges: Vec::new(),
+            views: Vec::new(),
+        }
     }
 
     /// Adds the position of byte `at` of the statement.
@@ -239,7 +249,8 @@ impl<'a> Binder<'a> {
                 return Ok(Some(expr));
             }
             if let Some((_, att, ty)) = SYSTEM_COLUMNS.iter().find(|(n, ..)| *n == name) {
-                let tables: Vec<usize> = scope.names.iter().filter(|i| i.is_table && (i.plain || i.qualified)).filter_map(|i| i.rt).collect();
+                let tables: Vec<usize> =
+                    scope.names.iter().filter(|i| i.is_table && (i.plain || i.qualified)).filter_map(|i| i.rt).collect();
                 match tables.as_slice() {
                     [] => {}
                     [rt] => return Ok(Some(Expr::new(ExprKind::Var(*rt, *att, up), *ty, -1).located(at))),

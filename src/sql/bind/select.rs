@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{self, GroupingSetKind, LockClauseStrength, LockWaitPolicy, Node, SelectStmt, SetOperation, SortByDir, SortByNulls};
+use pg_query::protobuf::{
+    self, GroupingSetKind, LockClauseStrength, LockWaitPolicy, Node, SelectStmt, SetOperation, SortByDir, SortByNulls,
+};
 
 use super::expr::{Expr, ExprKind};
 use super::from::output_columns;
@@ -120,7 +122,11 @@ impl Binder<'_> {
                 match query.group.iter().position(|g| query.targets.get(*g).is_some_and(|t| t.expr.same(e))) {
                     Some(i) => places.push(i),
                     None => {
-                        return Err(self.error(SqlState::GROUPING_ERROR, "arguments to GROUPING must be grouping expressions of the associated query level", e.at));
+                        return Err(self.error(
+                            SqlState::GROUPING_ERROR,
+                            "arguments to GROUPING must be grouping expressions of the associated query level",
+                            e.at,
+                        ));
                     }
                 }
             }
@@ -160,7 +166,11 @@ impl Binder<'_> {
             let (table, column) = query.rtable.get(rt).map_or_else(
                 || (String::new(), String::new()),
                 |r| {
-                    let column = usize::try_from(att).ok().and_then(|a| a.checked_sub(1)).and_then(|a| r.columns.get(a)).map_or_else(|| "*".to_owned(), |c| c.name.to_string());
+                    let column = usize::try_from(att)
+                        .ok()
+                        .and_then(|a| a.checked_sub(1))
+                        .and_then(|a| r.columns.get(a))
+                        .map_or_else(|| "*".to_owned(), |c| c.name.to_string());
                     (r.alias.to_string(), column)
                 },
             );
@@ -198,7 +208,11 @@ impl Binder<'_> {
                 Some(&">") => true,
                 _ => {
                     return Err(self
-                        .error(SqlState::WRONG_OBJECT_TYPE, format!("operator {} is not a valid ordering operator", strings_of(&s.use_op).join(".")), s.location)
+                        .error(
+                            SqlState::WRONG_OBJECT_TYPE,
+                            format!("operator {} is not a valid ordering operator", strings_of(&s.use_op).join(".")),
+                            s.location,
+                        )
                         .hint("Ordering operators must be \"<\" or \">\" members of btree operator families."));
                 }
             },
@@ -214,7 +228,10 @@ impl Binder<'_> {
 
     fn check_sortable(&mut self, e: &Expr, verb: &str) -> Result<(), SqlError> {
         let ty = e.ty;
-        if matches!(ty, oids::UNKNOWN | oids::RECORD | oids::VOID) || crate::sql::functions::registry::less_operator(ty).is_some() || ty >= 16384 {
+        if matches!(ty, oids::UNKNOWN | oids::RECORD | oids::VOID)
+            || crate::sql::functions::registry::less_operator(ty).is_some()
+            || ty >= 16384
+        {
             return Ok(());
         }
         if crate::sql::types::type_by_oid(ty).is_some_and(|t| t.is_array() || matches!(t.kind, b'r' | b'm' | b'e' | b'c' | b'd')) {
@@ -255,13 +272,18 @@ impl Binder<'_> {
                     && let Some(name) = string_of(field)
                 {
                     // GROUP BY takes an input column first, the others an output column.
-                    let input_first = place == Place::GroupBy && self.scope()?.names.iter().filter(|i| i.plain).flat_map(|i| &i.columns).any(|c| &*c.name == name);
+                    let input_first = place == Place::GroupBy
+                        && self.scope()?.names.iter().filter(|i| i.plain).flat_map(|i| &i.columns).any(|c| &*c.name == name);
                     if !input_first {
                         let mut found: Option<usize> = None;
                         for (i, t) in query.targets.iter().enumerate().filter(|(_, t)| !t.junk && &*t.name == name) {
                             match found {
                                 Some(before) if !query.targets.get(before).is_some_and(|b| b.expr.same(&t.expr)) => {
-                                    return Err(self.error(SqlState::AMBIGUOUS_COLUMN, format!("{clause} \"{name}\" is ambiguous"), c.location));
+                                    return Err(self.error(
+                                        SqlState::AMBIGUOUS_COLUMN,
+                                        format!("{clause} \"{name}\" is ambiguous"),
+                                        c.location,
+                                    ));
                                 }
                                 Some(_) => {}
                                 None => found = Some(i),
@@ -281,8 +303,19 @@ impl Binder<'_> {
                     };
                     let visible = query.targets.iter().filter(|t| !t.junk).count();
                     return match usize::try_from(n).ok().and_then(|n| n.checked_sub(1)).filter(|n| *n < visible) {
-                        Some(n) => query.targets.iter().enumerate().filter(|(_, t)| !t.junk).nth(n).map(|(i, _)| i).ok_or_else(|| SqlError::internal("target")),
-                        None => Err(self.error(SqlState::INVALID_COLUMN_REFERENCE, format!("{clause} position {n} is not in select list"), c.location)),
+                        Some(n) => query
+                            .targets
+                            .iter()
+                            .enumerate()
+                            .filter(|(_, t)| !t.junk)
+                            .nth(n)
+                            .map(|(i, _)| i)
+                            .ok_or_else(|| SqlError::internal("target")),
+                        None => Err(self.error(
+                            SqlState::INVALID_COLUMN_REFERENCE,
+                            format!("{clause} position {n} is not in select list"),
+                            c.location,
+                        )),
                     };
                 }
                 Some(_) => return Err(self.error(SqlState::SYNTAX_ERROR, format!("non-integer constant in {clause}"), c.location)),
@@ -361,7 +394,8 @@ impl Binder<'_> {
             self.check_sortable(&e, "equality")?;
         }
         if has_sets {
-            query.grouping_sets = Some(product.iter().map(|set| set.iter().filter_map(|t| all.iter().position(|a| a == t)).collect()).collect());
+            query.grouping_sets =
+                Some(product.iter().map(|set| set.iter().filter_map(|t| all.iter().position(|a| a == t)).collect()).collect());
         }
         query.group = all;
         Ok(())
@@ -389,14 +423,23 @@ impl Binder<'_> {
                         }
                         (0..1usize << items.len())
                             .rev()
-                            .map(|mask| items.iter().enumerate().filter(|(i, _)| mask & (1 << (items.len() - 1 - i)) != 0).flat_map(|(_, p)| p.iter().copied()).collect())
+                            .map(|mask| {
+                                items
+                                    .iter()
+                                    .enumerate()
+                                    .filter(|(i, _)| mask & (1 << (items.len() - 1 - i)) != 0)
+                                    .flat_map(|(_, p)| p.iter().copied())
+                                    .collect()
+                            })
                             .collect()
                     }
                     GroupingSetKind::GroupingSetSimple | GroupingSetKind::Undefined => parts.into_iter().flatten().collect(),
                 })
             }
             // A parenthesised list is one set of several.
-            Some(NodeEnum::RowExpr(r)) if protobuf::CoercionForm::try_from(r.row_format) == Ok(protobuf::CoercionForm::CoerceImplicitCast) => {
+            Some(NodeEnum::RowExpr(r))
+                if protobuf::CoercionForm::try_from(r.row_format) == Ok(protobuf::CoercionForm::CoerceImplicitCast) =>
+            {
                 let mut set = Vec::new();
                 for item in &r.args {
                     set.push(self.clause_target(item, query, Place::GroupBy)?);
@@ -416,7 +459,11 @@ impl Binder<'_> {
                 if let Some(t) = query.targets.get(key.target)
                     && t.junk
                 {
-                    return Err(self.error(SqlState::INVALID_COLUMN_REFERENCE, "for SELECT DISTINCT, ORDER BY expressions must appear in select list", t.expr.at));
+                    return Err(self.error(
+                        SqlState::INVALID_COLUMN_REFERENCE,
+                        "for SELECT DISTINCT, ORDER BY expressions must appear in select list",
+                        t.expr.at,
+                    ));
                 }
             }
             for t in query.targets.clone() {
@@ -438,7 +485,11 @@ impl Binder<'_> {
         let leading = query.sort.iter().take_while(|k| on.contains(&k.target)).count();
         if leading < on.len() && leading < query.sort.len() {
             let at = on.iter().find_map(|t| query.targets.get(*t)).map_or(-1, |t| t.expr.at);
-            return Err(self.error(SqlState::INVALID_COLUMN_REFERENCE, "SELECT DISTINCT ON expressions must match initial ORDER BY expressions", at));
+            return Err(self.error(
+                SqlState::INVALID_COLUMN_REFERENCE,
+                "SELECT DISTINCT ON expressions must match initial ORDER BY expressions",
+                at,
+            ));
         }
         query.distinct = Distinct::On(on);
         Ok(())
@@ -520,11 +571,35 @@ impl Binder<'_> {
                         Some(rt) => match query.rtable.get(rt).map(|r| &r.source) {
                             Some(RteSource::Table(_)) => mark(query, rt),
                             Some(RteSource::Subquery(_)) => {}
-                            Some(RteSource::Function { .. }) => return Err(self.error(SqlState::FEATURE_NOT_SUPPORTED, format!("{word} cannot be applied to a function"), r.location)),
-                            Some(RteSource::Values(_)) => return Err(self.error(SqlState::FEATURE_NOT_SUPPORTED, format!("{word} cannot be applied to VALUES"), r.location)),
-                            _ => return Err(self.error(SqlState::FEATURE_NOT_SUPPORTED, format!("{word} cannot be applied to a WITH query"), r.location)),
+                            Some(RteSource::Function { .. }) => {
+                                return Err(self.error(
+                                    SqlState::FEATURE_NOT_SUPPORTED,
+                                    format!("{word} cannot be applied to a function"),
+                                    r.location,
+                                ));
+                            }
+                            Some(RteSource::Values(_)) => {
+                                return Err(self.error(
+                                    SqlState::FEATURE_NOT_SUPPORTED,
+                                    format!("{word} cannot be applied to VALUES"),
+                                    r.location,
+                                ));
+                            }
+                            _ => {
+                                return Err(self.error(
+                                    SqlState::FEATURE_NOT_SUPPORTED,
+                                    format!("{word} cannot be applied to a WITH query"),
+                                    r.location,
+                                ));
+                            }
                         },
-                        None => return Err(self.error(SqlState::UNDEFINED_TABLE, format!("relation \"{}\" in {word} clause not found in FROM clause", r.relname), r.location)),
+                        None => {
+                            return Err(self.error(
+                                SqlState::UNDEFINED_TABLE,
+                                format!("relation \"{}\" in {word} clause not found in FROM clause", r.relname),
+                                r.location,
+                            ));
+                        }
                     }
                 }
             }
@@ -557,7 +632,8 @@ impl Binder<'_> {
         let width = rows.first().map_or(0, Vec::len);
         let mut columns = Vec::with_capacity(width);
         for i in 0..width {
-            let column: Vec<Expr> = rows.iter_mut().filter_map(|r| r.get_mut(i)).map(|e| std::mem::replace(e, Expr::null(oids::UNKNOWN))).collect();
+            let column: Vec<Expr> =
+                rows.iter_mut().filter_map(|r| r.get_mut(i)).map(|e| std::mem::replace(e, Expr::null(oids::UNKNOWN))).collect();
             let all_unknown = column.iter().all(|e| self.known_type(e) == oids::UNKNOWN);
             let (column, ty) = if all_unknown && !settle { (column, oids::UNKNOWN) } else { self.common(column, "VALUES")? };
             let typmod = super::expression::common_typmod(&column);
@@ -589,7 +665,8 @@ impl Binder<'_> {
         let mut query = Query::default();
         let mut names: Vec<Arc<str>> = Vec::new();
         let (tree, types) = self.set_op_tree(s, true, &mut names)?;
-        let columns: Vec<RteColumn> = names.iter().zip(&types).map(|(n, (ty, typmod))| RteColumn { name: n.clone(), ty: *ty, typmod: *typmod }).collect();
+        let columns: Vec<RteColumn> =
+            names.iter().zip(&types).map(|(n, (ty, typmod))| RteColumn { name: n.clone(), ty: *ty, typmod: *typmod }).collect();
         // The result's columns are Vars of a range table entry of its own.
         let rt = self.add_rte(Rte { alias: Arc::from("*SETOP*"), source: RteSource::None, columns: columns.clone(), lateral: false })?;
         for c in columns_of(rt, &columns) {
@@ -599,7 +676,15 @@ impl Binder<'_> {
         query.result = rt;
         let visible = query.targets.len();
         // ORDER BY sees the output names only.
-        self.scope()?.names = vec![super::scope::NameItem { name: None, schema: None, columns: columns_of(rt, &columns), qualified: false, plain: true, rt: None, is_table: false }];
+        self.scope()?.names = vec![super::scope::NameItem {
+            name: None,
+            schema: None,
+            columns: columns_of(rt, &columns),
+            qualified: false,
+            plain: true,
+            rt: None,
+            is_table: false,
+        }];
         self.order_by(&s.sort_clause, &mut query)?;
         if query.targets.len() != visible {
             let at = query.targets.get(visible).map_or(-1, |t| t.expr.at);
@@ -617,7 +702,11 @@ impl Binder<'_> {
     #[expect(clippy::type_complexity, reason = "tree and column types")]
     fn set_op_tree(&mut self, s: &SelectStmt, top: bool, names: &mut Vec<Arc<str>>) -> Result<(SetOpTree, Vec<(Oid, i32)>), SqlError> {
         let op = SetOperation::try_from(s.op).unwrap_or(SetOperation::SetopNone);
-        let nested = !s.sort_clause.is_empty() || s.limit_count.is_some() || s.limit_offset.is_some() || s.with_clause.is_some() || !s.locking_clause.is_empty();
+        let nested = !s.sort_clause.is_empty()
+            || s.limit_count.is_some()
+            || s.limit_offset.is_some()
+            || s.with_clause.is_some()
+            || !s.locking_clause.is_empty();
         let leaf = matches!(op, SetOperation::SetopNone | SetOperation::Undefined) || (!top && nested);
         if leaf {
             let query = self.select_with(s, false)?;
@@ -627,7 +716,12 @@ impl Binder<'_> {
             }
             let types = columns.iter().map(|c| (c.ty, c.typmod)).collect();
             let count = self.scope()?.rtable.len() + 1;
-            let rt = self.add_rte(Rte { alias: Arc::from(format!("*SELECT* {count}")), source: RteSource::Subquery(Box::new(query)), columns, lateral: false })?;
+            let rt = self.add_rte(Rte {
+                alias: Arc::from(format!("*SELECT* {count}")),
+                source: RteSource::Subquery(Box::new(query)),
+                columns,
+                lateral: false,
+            })?;
             return Ok((SetOpTree::Arm(rt), types));
         }
         self.deeper(|b| {
@@ -746,7 +840,11 @@ impl Binder<'_> {
                 inner.rtable.push(rte);
             }
         }
-        let columns: Vec<RteColumn> = own.iter().enumerate().map(|(i, (ty, typmod))| RteColumn { name: Arc::from(format!("column{}", i + 1)), ty: *ty, typmod: *typmod }).collect();
+        let columns: Vec<RteColumn> = own
+            .iter()
+            .enumerate()
+            .map(|(i, (ty, typmod))| RteColumn { name: Arc::from(format!("column{}", i + 1)), ty: *ty, typmod: *typmod })
+            .collect();
         inner.rtable.push(Rte { alias: Arc::from("*SETOP*"), source: RteSource::None, columns: columns.clone(), lateral: false });
         inner.result = inner.rtable.len() - 1;
         for c in columns_of(inner.result, &columns) {
@@ -755,7 +853,8 @@ impl Binder<'_> {
         inner.set_op = Some(moved);
         let query = self.wrap(inner, types)?;
         let columns = output_columns(&query);
-        let rt = self.add_rte(Rte { alias: Arc::from("*SELECT*"), source: RteSource::Subquery(Box::new(query)), columns, lateral: false })?;
+        let rt =
+            self.add_rte(Rte { alias: Arc::from("*SELECT*"), source: RteSource::Subquery(Box::new(query)), columns, lateral: false })?;
         *tree = SetOpTree::Arm(rt);
         Ok(())
     }
@@ -779,7 +878,11 @@ impl Binder<'_> {
         for node in &with.ctes {
             let Some(NodeEnum::CommonTableExpr(c)) = &node.node else { continue };
             if self.scope()?.ctes.iter().any(|x| *x.name == *c.ctename) {
-                return Err(self.error(SqlState::DUPLICATE_ALIAS, format!("WITH query name \"{}\" specified more than once", c.ctename), c.location));
+                return Err(self.error(
+                    SqlState::DUPLICATE_ALIAS,
+                    format!("WITH query name \"{}\" specified more than once", c.ctename),
+                    c.location,
+                ));
             }
             let materialized = match protobuf::CteMaterialize::try_from(c.ctematerialized) {
                 Ok(protobuf::CteMaterialize::Always) => Some(true),
@@ -793,7 +896,9 @@ impl Binder<'_> {
             let aliases = strings_of(&c.aliascolnames);
             let name: Arc<str> = Arc::from(c.ctename.as_str());
             let cte = match inner {
-                NodeEnum::SelectStmt(select) if with.recursive && mentions(inner, &c.ctename) => self.recursive_cte(select, &name, &aliases, materialized, c.location)?,
+                NodeEnum::SelectStmt(select) if with.recursive && mentions(inner, &c.ctename) => {
+                    self.recursive_cte(select, &name, &aliases, materialized, c.location)?
+                }
                 NodeEnum::SelectStmt(select) => {
                     let query = self.select(select)?;
                     let columns = self.cte_columns(&query, &aliases, &name, c.location)?;
@@ -801,7 +906,11 @@ impl Binder<'_> {
                 }
                 NodeEnum::InsertStmt(_) | NodeEnum::UpdateStmt(_) | NodeEnum::DeleteStmt(_) => {
                     if self.scopes.len() > 1 {
-                        return Err(self.error(SqlState::FEATURE_NOT_SUPPORTED, "WITH clause containing a data-modifying statement must be at the top level", c.location));
+                        return Err(self.error(
+                            SqlState::FEATURE_NOT_SUPPORTED,
+                            "WITH clause containing a data-modifying statement must be at the top level",
+                            c.location,
+                        ));
                     }
                     let query = self.modify(inner)?;
                     let columns = self.cte_columns(&query, &aliases, &name, c.location)?;
@@ -829,14 +938,31 @@ impl Binder<'_> {
         Ok(columns)
     }
 
-    fn recursive_cte(&mut self, s: &SelectStmt, name: &Arc<str>, aliases: &[&str], materialized: Option<bool>, at: i32) -> Result<Cte, SqlError> {
-        let form = |b: &Self| b.error(SqlState::INVALID_RECURSION, format!("recursive query \"{name}\" does not have the form non-recursive-term UNION [ALL] recursive-term"), at);
+    fn recursive_cte(
+        &mut self,
+        s: &SelectStmt,
+        name: &Arc<str>,
+        aliases: &[&str],
+        materialized: Option<bool>,
+        at: i32,
+    ) -> Result<Cte, SqlError> {
+        let form = |b: &Self| {
+            b.error(
+                SqlState::INVALID_RECURSION,
+                format!("recursive query \"{name}\" does not have the form non-recursive-term UNION [ALL] recursive-term"),
+                at,
+            )
+        };
         if SetOperation::try_from(s.op) != Ok(SetOperation::SetopUnion) {
             return Err(form(self));
         }
         let (Some(left), Some(right)) = (&s.larg, &s.rarg) else { return Err(form(self)) };
         if mentions(&NodeEnum::SelectStmt(left.clone()), name) {
-            return Err(self.error(SqlState::INVALID_RECURSION, format!("recursive reference to query \"{name}\" must not appear within its non-recursive term"), at));
+            return Err(self.error(
+                SqlState::INVALID_RECURSION,
+                format!("recursive reference to query \"{name}\" must not appear within its non-recursive term"),
+                at,
+            ));
         }
         if !s.sort_clause.is_empty() {
             return Err(self.error(SqlState::FEATURE_NOT_SUPPORTED, "ORDER BY in a recursive query is not implemented", at));
@@ -851,7 +977,14 @@ impl Binder<'_> {
         let query = self.select(left)?;
         let columns = self.cte_columns(&query, aliases, name, at)?;
         let index = self.scope()?.ctes.len();
-        self.scope()?.ctes.push(Cte { name: name.clone(), columns: columns.clone(), query: Query::default(), recursive: None, references: 0, materialized });
+        self.scope()?.ctes.push(Cte {
+            name: name.clone(),
+            columns: columns.clone(),
+            query: Query::default(),
+            recursive: None,
+            references: 0,
+            materialized,
+        });
         let before = self.scope()?.working.replace((name.clone(), index));
         let result = self.select_with(right, false);
         let scope = self.scope()?;
@@ -881,7 +1014,8 @@ impl Binder<'_> {
                     .hint("Cast the output of the non-recursive term to the correct type."));
             }
         }
-        let recursive = if own.iter().zip(&types).all(|(c, t)| c.ty == t.0) { recursive } else { self.convert_recursive(recursive, &types)? };
+        let recursive =
+            if own.iter().zip(&types).all(|(c, t)| c.ty == t.0) { recursive } else { self.convert_recursive(recursive, &types)? };
         Ok(Cte { name: name.clone(), columns, query, recursive: Some((recursive, s.all)), references: 0, materialized: Some(true) })
     }
 

@@ -41,7 +41,9 @@ impl Binder<'_> {
             match &rte.source {
                 RteSource::Table(t) => return (t.oid, att),
                 RteSource::Subquery(q) => {
-                    if let Some(t) = usize::try_from(att).ok().and_then(|a| a.checked_sub(1)).and_then(|a| q.targets.iter().filter(|t| !t.junk).nth(a)) {
+                    if let Some(t) =
+                        usize::try_from(att).ok().and_then(|a| a.checked_sub(1)).and_then(|a| q.targets.iter().filter(|t| !t.junk).nth(a))
+                    {
                         return t.origin;
                     }
                 }
@@ -63,7 +65,9 @@ fn figure(node: &Node) -> Option<(String, u8)> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "other nodes have no name")]
     match node.node.as_ref()? {
         NodeEnum::ColumnRef(c) => c.fields.iter().rev().find_map(string_of).map(|s| (s.to_owned(), 2)),
-        NodeEnum::AIndirection(i) => i.indirection.iter().rev().find_map(string_of).map(|s| (s.to_owned(), 2)).or_else(|| i.arg.as_ref().and_then(|a| figure(a))),
+        NodeEnum::AIndirection(i) => {
+            i.indirection.iter().rev().find_map(string_of).map(|s| (s.to_owned(), 2)).or_else(|| i.arg.as_ref().and_then(|a| figure(a)))
+        }
         NodeEnum::FuncCall(f) => strings_of(&f.funcname).last().map(|s| ((*s).to_owned(), 2)),
         NodeEnum::AExpr(e) if protobuf::AExprKind::try_from(e.kind) == Ok(protobuf::AExprKind::AexprNullif) => strong("nullif"),
         NodeEnum::TypeCast(c) => match c.arg.as_ref().and_then(|a| figure(a)) {
@@ -98,7 +102,9 @@ fn figure(node: &Node) -> Option<(String, u8)> {
         NodeEnum::AArrayExpr(_) => strong("array"),
         NodeEnum::RowExpr(_) => strong("row"),
         NodeEnum::CoalesceExpr(_) => strong("coalesce"),
-        NodeEnum::MinMaxExpr(m) => strong(if protobuf::MinMaxOp::try_from(m.op) == Ok(protobuf::MinMaxOp::IsGreatest) { "greatest" } else { "least" }),
+        NodeEnum::MinMaxExpr(m) => {
+            strong(if protobuf::MinMaxOp::try_from(m.op) == Ok(protobuf::MinMaxOp::IsGreatest) { "greatest" } else { "least" })
+        }
         NodeEnum::SqlvalueFunction(f) => {
             use SqlValueFunctionOp as Op;
             strong(match Op::try_from(f.op).ok()? {

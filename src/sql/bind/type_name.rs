@@ -47,16 +47,32 @@ impl Binder<'_> {
                     Some(NodeEnum::AConst(c)) => match &c.val {
                         Some(a_const::Val::Ival(i)) => values.push(i.ival),
                         None if !c.isnull => values.push(0),
-                        _ => return Err(self.error(SqlState::SYNTAX_ERROR, "type modifiers must be simple constants or identifiers", name.location)),
+                        _ => {
+                            return Err(self.error(
+                                SqlState::SYNTAX_ERROR,
+                                "type modifiers must be simple constants or identifiers",
+                                name.location,
+                            ));
+                        }
                     },
-                    _ => return Err(self.error(SqlState::SYNTAX_ERROR, "type modifiers must be simple constants or identifiers", name.location)),
+                    _ => {
+                        return Err(self.error(
+                            SqlState::SYNTAX_ERROR,
+                            "type modifiers must be simple constants or identifiers",
+                            name.location,
+                        ));
+                    }
                 }
             }
             typmod::typmod_in(oid, &values).map_err(|e| self.position(e, name.location))?
         };
         if !name.array_bounds.is_empty() && registry::element_type(oid).is_none_or(|_| type_by_oid(oid).is_none_or(|t| !t.is_array())) {
             oid = registry::array_type(oid).ok_or_else(|| {
-                self.error(SqlState::UNDEFINED_OBJECT, format!("could not find array type for data type {}", typmod::format_type(oid, -1)), name.location)
+                self.error(
+                    SqlState::UNDEFINED_OBJECT,
+                    format!("could not find array type for data type {}", typmod::format_type(oid, -1)),
+                    name.location,
+                )
             })?;
         }
         Ok((oid, modifier))

@@ -9,12 +9,12 @@ use afterimage_wal::{Fork, Oid};
 use super::builtin::{Builtin, INFORMATION_SCHEMA_NAMESPACE, Providers, views};
 use super::database;
 use super::relation::{
-    BOOTSTRAP_ROLE, DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, PG_CATALOG_NAMESPACE, PG_TOAST_NAMESPACE, PUBLIC_NAMESPACE,
-    Persistence, RelKind, Relation,
+    BOOTSTRAP_ROLE, DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, PG_CATALOG_NAMESPACE, PG_TOAST_NAMESPACE, PUBLIC_NAMESPACE, Persistence,
+    RelKind, Relation,
 };
 use super::rows::{self, ClassRow, blank};
 use super::schema::{
-    CATALOGS, Keep, pg_attribute, pg_authid, pg_auth_members, pg_class, pg_database, pg_description, pg_index, pg_namespace,
+    CATALOGS, Keep, pg_attribute, pg_auth_members, pg_authid, pg_class, pg_database, pg_description, pg_index, pg_namespace,
     pg_shdescription, pg_tablespace,
 };
 use super::tables::{CatalogWriter, heap_handle, index_handle};
@@ -276,9 +276,9 @@ fn class(relation: &Relation, file: Oid, access_method: Oid, superuser: &str) ->
 mod tests {
     use super::*;
     use crate::engine::{CreateOptions, Engine, EngineOptions, ShutdownMode};
+    use crate::sql::catalog::load::{CatalogReader, by};
     use crate::sql::catalog::{Catalog, Viewer};
     use crate::sql::types::Datum;
-    use crate::sql::catalog::load::{CatalogReader, by};
 
     fn viewer(database: Oid) -> Viewer {
         Viewer {

@@ -7,12 +7,12 @@ use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 
 use super::compiled::{self, FnTable};
-use super::statistics;
 use super::relation::{
-    BOOTSTRAP_ROLE, Column, Constraint, ConstraintKind, DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, Index, IndexColumn,
-    PG_CATALOG_NAMESPACE, Persistence, RelKind, Relation, Source,
+    BOOTSTRAP_ROLE, Column, Constraint, ConstraintKind, DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, Index, IndexColumn, PG_CATALOG_NAMESPACE,
+    Persistence, RelKind, Relation, Source,
 };
 use super::schema::{CATALOGS, CatalogDef, Keep};
+use super::statistics;
 use super::virtual_table::{VirtualCx, VirtualTable};
 use crate::sql::functions::registry::{BTREE_AM, default_opclass};
 use crate::sql::types::registry::type_by_oid;
@@ -74,11 +74,7 @@ struct Slot {
 }
 
 impl VirtualTable for Slot {
-    fn rows(
-        &self,
-        cx: &mut VirtualCx<'_>,
-        emit: &mut dyn FnMut(&[Datum]) -> Result<(), SqlError>,
-    ) -> Result<(), SqlError> {
+    fn rows(&self, cx: &mut VirtualCx<'_>, emit: &mut dyn FnMut(&[Datum]) -> Result<(), SqlError>) -> Result<(), SqlError> {
         let provider = self.provider.read().clone();
         provider.map_or(Ok(()), |p| p.rows(cx, emit))
     }
@@ -297,16 +293,17 @@ fn index_relation(table: &Relation, oid: Oid) -> Relation {
         let name = table.attribute(c.attnum).map_or_else(|| Arc::from("expr"), |c| c.name.clone());
         column(i + 1, &name, c.type_oid, -1, false, c.collation)
     });
-    let mut relation =
-        blank(oid, &index.name, table.namespace, RelKind::Index, columns.collect(), Source::File(index.file));
+    let mut relation = blank(oid, &index.name, table.namespace, RelKind::Index, columns.collect(), Source::File(index.file));
     relation.shared = table.shared;
     relation
 }
 
 fn view_relation(view: &ViewDef, providers: &Providers) -> Relation {
-    let columns = view.columns.iter().enumerate().map(|(i, &(name, type_oid, typmod))| {
-        column(i + 1, name, type_oid, typmod, false, compiled::type_collation(type_oid))
-    });
+    let columns = view
+        .columns
+        .iter()
+        .enumerate()
+        .map(|(i, &(name, type_oid, typmod))| column(i + 1, name, type_oid, typmod, false, compiled::type_collation(type_oid)));
     let source = match (&view.body, providers.slots.get(&view.oid)) {
         (Some(body), _) => Source::View(body.clone()),
         (None, Some(slot)) => Source::Virtual(slot.clone()),

@@ -2,8 +2,8 @@
 
 use super::relation::{BOOTSTRAP_ROLE, PG_CATALOG_NAMESPACE};
 use super::schema::{
-    self, pg_aggregate, pg_am, pg_amop, pg_amproc, pg_cast, pg_collation, pg_language, pg_opclass, pg_operator, pg_opfamily,
-    pg_proc, pg_range, pg_type,
+    self, pg_aggregate, pg_am, pg_amop, pg_amproc, pg_cast, pg_collation, pg_language, pg_opclass, pg_operator, pg_opfamily, pg_proc,
+    pg_range, pg_type,
 };
 use super::virtual_table::{VirtualCx, VirtualTable};
 use crate::sql::functions::registry;
@@ -130,8 +130,7 @@ fn procs(_cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
                 Datum::array(ArrayValue::one_dim(oids::OID, p.all_args.iter().map(|&o| Datum::Oid(o)).collect()));
         }
         if !p.arg_modes.is_empty() {
-            row[pg_proc::proargmodes] =
-                Datum::array(ArrayValue::one_dim(oids::CHAR, p.arg_modes.bytes().map(Datum::Char).collect()));
+            row[pg_proc::proargmodes] = Datum::array(ArrayValue::one_dim(oids::CHAR, p.arg_modes.bytes().map(Datum::Char).collect()));
         }
         if !p.arg_names.is_empty() {
             row[pg_proc::proargnames] = text_array(&p.arg_names.split(' ').collect::<Vec<_>>());
@@ -214,8 +213,7 @@ fn aggregates(_cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
 }
 
 /// Access methods: OID, name, handler, kind.
-const ACCESS_METHODS: [(Oid, &str, Oid, u8); 3] =
-    [(2, "heap", 3, b't'), (403, "btree", 330, b'i'), (405, "hash", 331, b'i')];
+const ACCESS_METHODS: [(Oid, &str, Oid, u8); 3] = [(2, "heap", 3, b't'), (403, "btree", 330, b'i'), (405, "hash", 331, b'i')];
 
 fn access_methods(_cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
     for (oid, name, handler, kind) in ACCESS_METHODS {
@@ -337,8 +335,7 @@ fn collations(_cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
 }
 
 /// Languages: OID, name, trusted, validator.
-const LANGUAGES: [(Oid, &str, bool, Oid); 3] =
-    [(12, "internal", false, 2246), (13, "c", false, 2247), (14, "sql", true, 2248)];
+const LANGUAGES: [(Oid, &str, bool, Oid); 3] = [(12, "internal", false, 2246), (13, "c", false, 2247), (14, "sql", true, 2248)];
 
 fn languages(_cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
     for (oid, name, trusted, validator) in LANGUAGES {

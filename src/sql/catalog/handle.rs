@@ -15,8 +15,8 @@ use super::shared::Catalog;
 use super::tables::StoredReader;
 use crate::sql::types::Datum;
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{CommitLevel, Proc};
 use crate::txn::snapshot::OwnXids;
+use crate::txn::{CommitLevel, Proc};
 
 /// A role, from `pg_authid`.
 #[derive(Clone, Debug)]
@@ -181,9 +181,11 @@ impl CatalogHandle {
     /// # Errors
     /// `3F000` if no schema of the search path exists.
     pub fn creation_namespace(&self) -> Result<Oid, SqlError> {
-        self.search().listed.first().copied().ok_or_else(|| {
-            SqlError::new(SqlState::INVALID_SCHEMA_NAME, "no schema has been selected to create in")
-        })
+        self.search()
+            .listed
+            .first()
+            .copied()
+            .ok_or_else(|| SqlError::new(SqlState::INVALID_SCHEMA_NAME, "no schema has been selected to create in"))
     }
 
     /// Existing schemas of the search path as written.
@@ -407,9 +409,7 @@ impl CatalogHandle {
     /// # Errors
     /// `3F000`.
     pub fn require_namespace(&self, name: &str) -> Result<Oid, SqlError> {
-        self.find_namespace(name)?.ok_or_else(|| {
-            SqlError::new(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist"))
-        })
+        self.find_namespace(name)?.ok_or_else(|| SqlError::new(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist")))
     }
 
     /// Name of a schema.
@@ -445,8 +445,7 @@ impl CatalogHandle {
     /// # Errors
     /// `42704`.
     pub fn require_role(&self, name: &str) -> Result<Arc<Role>, SqlError> {
-        self.find_role(name)?
-            .ok_or_else(|| SqlError::new(SqlState::UNDEFINED_OBJECT, format!("role \"{name}\" does not exist")))
+        self.find_role(name)?.ok_or_else(|| SqlError::new(SqlState::UNDEFINED_OBJECT, format!("role \"{name}\" does not exist")))
     }
 
     /// A role by OID.

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use afterimage_wal::{Oid, RelId};
 
 use super::relation::{
-    CheckConstraint, Column, ColumnStats, Constraint, ConstraintKind, DEFAULT_TABLESPACE, FkAction, FkMatch, ForeignKey,
-    Identity, Index, IndexColumn, Persistence, RelKind, Relation, SequenceDef, Source,
+    CheckConstraint, Column, ColumnStats, Constraint, ConstraintKind, DEFAULT_TABLESPACE, FkAction, FkMatch, ForeignKey, Identity, Index,
+    IndexColumn, Persistence, RelKind, Relation, SequenceDef, Source,
 };
 use super::schema::{
-    CatalogDef, pg_attrdef, pg_attribute, pg_class, pg_constraint, pg_depend, pg_index, pg_namespace, pg_rewrite,
-    pg_sequence, pg_statistic,
+    CatalogDef, pg_attrdef, pg_attribute, pg_class, pg_constraint, pg_depend, pg_index, pg_namespace, pg_rewrite, pg_sequence, pg_statistic,
 };
 use crate::access::Tid;
 use crate::sql::types::{ColDesc, Datum, IoSettings, Repr, TupleDesc, text_in};
@@ -236,9 +235,8 @@ pub mod by {
 /// Builds the descriptor of the relation with this OID; `None` if there is no such row.
 pub(super) fn relation(reader: &dyn CatalogReader, database: Oid, oid: Oid) -> Result<Option<Relation>, SqlError> {
     let Some(class) = reader.row(&pg_class::DEF, by::CLASS_OID, &[Datum::Oid(oid)])? else { return Ok(None) };
-    let kind = RelKind::from_letter(class.char(pg_class::relkind)?).ok_or_else(|| {
-        SqlError::new(SqlState::DATA_CORRUPTED, format!("pg_class row of {oid} has an unknown relkind"))
-    })?;
+    let kind = RelKind::from_letter(class.char(pg_class::relkind)?)
+        .ok_or_else(|| SqlError::new(SqlState::DATA_CORRUPTED, format!("pg_class row of {oid} has an unknown relkind")))?;
     let namespace = class.oid(pg_class::relnamespace)?;
     let namespace_name = reader
         .row(&pg_namespace::DEF, by::NAMESPACE_OID, &[Datum::Oid(namespace)])?
@@ -258,10 +256,8 @@ pub(super) fn relation(reader: &dyn CatalogReader, database: Oid, oid: Oid) -> R
     let mut indexes: Vec<Arc<Index>> = indexes
         .into_iter()
         .map(|mut index| {
-            index.constraint = constraints
-                .iter()
-                .find(|c| c.index == index.oid && !matches!(c.kind, ConstraintKind::Foreign(_)))
-                .map_or(0, |c| c.oid);
+            index.constraint =
+                constraints.iter().find(|c| c.index == index.oid && !matches!(c.kind, ConstraintKind::Foreign(_))).map_or(0, |c| c.oid);
             Arc::new(index)
         })
         .collect();
@@ -328,10 +324,7 @@ fn columns(reader: &dyn CatalogReader, relation: Oid) -> Result<Vec<Column>, Sql
     for (row, expected) in rows.iter().zip(1_i16..) {
         let attnum = row.int2(pg_attribute::attnum)?;
         if attnum != expected {
-            return Err(SqlError::new(
-                SqlState::DATA_CORRUPTED,
-                format!("pg_attribute lacks attribute {expected} of relation {relation}"),
-            ));
+            return Err(SqlError::new(SqlState::DATA_CORRUPTED, format!("pg_attribute lacks attribute {expected} of relation {relation}")));
         }
         let default = defaults.iter().find(|d| d.int2(pg_attrdef::adnum).is_ok_and(|n| n == attnum));
         let missing = match row.bool(pg_attribute::atthasmissing)? {
@@ -395,9 +388,7 @@ pub(super) fn tuple_desc(columns: &[Column]) -> Result<Arc<TupleDesc>, SqlError>
 
 fn view_text(reader: &dyn CatalogReader, view: Oid) -> Result<Arc<str>, SqlError> {
     let rows = reader.rows(&pg_rewrite::DEF, by::REWRITE_TABLE, &[Datum::Oid(view), Datum::text("_RETURN")])?;
-    let row = rows.first().ok_or_else(|| {
-        SqlError::new(SqlState::DATA_CORRUPTED, format!("view {view} has no rule"))
-    })?;
+    let row = rows.first().ok_or_else(|| SqlError::new(SqlState::DATA_CORRUPTED, format!("view {view} has no rule")))?;
     row.str(pg_rewrite::ev_action).map(Arc::from)
 }
 
@@ -419,9 +410,9 @@ fn indexes(reader: &dyn CatalogReader, database: Oid, table: Oid) -> Result<Vec<
         let mut expressions = expressions.as_deref().unwrap_or("").split(EXPRESSION_SEPARATOR);
         let mut columns = Vec::with_capacity(keys.len());
         for (i, &attnum) in keys.iter().enumerate() {
-            let attribute = attributes.get(i).ok_or_else(|| {
-                SqlError::new(SqlState::DATA_CORRUPTED, format!("index {oid} lacks attribute {}", i + 1))
-            })?;
+            let attribute = attributes
+                .get(i)
+                .ok_or_else(|| SqlError::new(SqlState::DATA_CORRUPTED, format!("index {oid} lacks attribute {}", i + 1)))?;
             let option = options.get(i).copied().unwrap_or(0);
             columns.push(IndexColumn {
                 attnum,
@@ -461,10 +452,7 @@ fn indexes(reader: &dyn CatalogReader, database: Oid, table: Oid) -> Result<Vec<
     Ok(out)
 }
 
-fn constraints(
-    reader: &dyn CatalogReader,
-    table: Oid,
-) -> Result<(Vec<Constraint>, Vec<CheckConstraint>), SqlError> {
+fn constraints(reader: &dyn CatalogReader, table: Oid) -> Result<(Vec<Constraint>, Vec<CheckConstraint>), SqlError> {
     let mut constraints = Vec::new();
     let mut checks = Vec::new();
     for row in reader.rows(&pg_constraint::DEF, by::CONSTRAINT_TABLE, &[Datum::Oid(table)])? {

@@ -2,12 +2,8 @@
 
 use super::compiled::{int2vector, oidvector, text_array};
 use super::load::EXPRESSION_SEPARATOR;
-use super::relation::{
-    CheckConstraint, Column, Constraint, ConstraintKind, FkMatch, Identity, Index, Persistence, RelKind,
-};
-use super::schema::{
-    CatalogDef, pg_attrdef, pg_attribute, pg_class, pg_constraint, pg_depend, pg_index, pg_shdepend,
-};
+use super::relation::{CheckConstraint, Column, Constraint, ConstraintKind, FkMatch, Identity, Index, Persistence, RelKind};
+use super::schema::{CatalogDef, pg_attrdef, pg_attribute, pg_class, pg_constraint, pg_depend, pg_index, pg_shdepend};
 use crate::sql::types::registry::type_by_oid;
 use crate::sql::types::{ArrayValue, Datum, Oid, oids};
 
@@ -143,8 +139,7 @@ pub fn default(oid: Oid, relation: Oid, attnum: i16, expression: &str) -> Vec<Da
 /// A row of `pg_index`.
 pub fn index(index: &Index) -> Vec<Datum> {
     let keys: Vec<i16> = index.columns.iter().map(|c| c.attnum).collect();
-    let options: Vec<i16> =
-        index.keys().iter().map(|c| i16::from(c.desc) | i16::from(c.nulls_first) << 1).collect();
+    let options: Vec<i16> = index.keys().iter().map(|c| i16::from(c.desc) | i16::from(c.nulls_first) << 1).collect();
     let classes: Vec<Oid> = index.keys().iter().map(|c| c.opclass).collect();
     let collations: Vec<Oid> = index.keys().iter().map(|c| c.collation).collect();
     let expressions: Vec<&str> = index.columns.iter().filter_map(|c| c.expression.as_deref()).collect();
@@ -235,8 +230,7 @@ pub fn constraint(namespace: Oid, relation: Oid, constraint: &Constraint) -> Vec
         row[pg_constraint::confrelid] = Datum::Oid(foreign.table);
         row[pg_constraint::confupdtype] = Datum::Char(foreign.on_update.letter());
         row[pg_constraint::confdeltype] = Datum::Char(foreign.on_delete.letter());
-        row[pg_constraint::confmatchtype] =
-            Datum::Char(if foreign.match_type == FkMatch::Full { b'f' } else { b's' });
+        row[pg_constraint::confmatchtype] = Datum::Char(if foreign.match_type == FkMatch::Full { b'f' } else { b's' });
         row[pg_constraint::confkey] = int2_array(&foreign.columns);
     }
     row

@@ -62,21 +62,39 @@ pub struct IndexDef {
 }
 
 macro_rules! keep {
-    (heap) => { Keep::Heap };
-    (shared) => { Keep::Shared };
-    (virtual) => { Keep::Virtual };
+    (heap) => {
+        Keep::Heap
+    };
+    (shared) => {
+        Keep::Shared
+    };
+    (virtual) => {
+        Keep::Virtual
+    };
 }
 macro_rules! required {
-    (req) => { true };
-    (opt) => { false };
+    (req) => {
+        true
+    };
+    (opt) => {
+        false
+    };
 }
 macro_rules! unique {
-    (plain) => { false };
-    ($other:ident) => { true };
+    (plain) => {
+        false
+    };
+    ($other:ident) => {
+        true
+    };
 }
 macro_rules! primary {
-    (pkey) => { true };
-    ($other:ident) => { false };
+    (pkey) => {
+        true
+    };
+    ($other:ident) => {
+        false
+    };
 }
 
 macro_rules! catalogs {

@@ -31,12 +31,7 @@ impl std::fmt::Debug for Catalog {
 impl Catalog {
     /// The catalog over an engine. Listens to commit records from now on: make it before the first session.
     pub fn new(ctx: AccessCtx) -> Arc<Self> {
-        let this = Arc::new(Self {
-            ctx,
-            providers: Providers::new(),
-            shared: Arc::default(),
-            databases: RwLock::default(),
-        });
+        let this = Arc::new(Self { ctx, providers: Providers::new(), shared: Arc::default(), databases: RwLock::default() });
         let weak: Weak<Self> = Arc::downgrade(&this);
         this.ctx.txns.on_invalidations(move |lsn, list| {
             if let Some(catalog) = weak.upgrade() {

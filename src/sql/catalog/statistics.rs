@@ -1,9 +1,7 @@
 //! The view `pg_stats`: what ANALYZE found, for people.
 
 use super::compiled::Emit;
-use super::load::{
-    CatalogReader, CatalogRow, STATISTIC_KIND_CORRELATION, STATISTIC_KIND_HISTOGRAM, STATISTIC_KIND_MCV,
-};
+use super::load::{CatalogReader, CatalogRow, STATISTIC_KIND_CORRELATION, STATISTIC_KIND_HISTOGRAM, STATISTIC_KIND_MCV};
 use super::privilege;
 use super::schema::pg_statistic;
 use super::virtual_table::VirtualCx;

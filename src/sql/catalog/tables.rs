@@ -227,13 +227,7 @@ impl<'a> CatalogWriter<'a> {
         Ok(())
     }
 
-    fn insert_keys(
-        &mut self,
-        def: &'static CatalogDef,
-        values: &[Datum],
-        old: Option<&[Datum]>,
-        tid: Tid,
-    ) -> Result<(), SqlError> {
+    fn insert_keys(&mut self, def: &'static CatalogDef, values: &[Datum], old: Option<&[Datum]>, tid: Tid) -> Result<(), SqlError> {
         let xid = self.txn.xid()?;
         let (mut key, mut old_key) = (Vec::new(), Vec::new());
         for index in def.indexes {
@@ -275,12 +269,9 @@ fn duplicate(def: &CatalogDef, index: &IndexDef, values: &[Datum]) -> SqlError {
         None => String::new(),
     };
     let shown = index.columns.iter().map(shown).collect::<Vec<_>>().join(", ");
-    SqlError::new(
-        SqlState::UNIQUE_VIOLATION,
-        format!("duplicate key value violates unique constraint \"{}\"", index.name),
-    )
-    .detail(format!("Key ({names})=({shown}) already exists."))
-    .constraint("pg_catalog", def.name, index.name)
+    SqlError::new(SqlState::UNIQUE_VIOLATION, format!("duplicate key value violates unique constraint \"{}\"", index.name))
+        .detail(format!("Key ({names})=({shown}) already exists."))
+        .constraint("pg_catalog", def.name, index.name)
 }
 
 /// Asks a heap whether a row with an equal key counts for a unique check by a transaction.

@@ -20,9 +20,5 @@ pub trait VirtualTable: Send + Sync {
     ///
     /// # Errors
     /// What `emit` returned, or the provider's own failure.
-    fn rows(
-        &self,
-        cx: &mut VirtualCx<'_>,
-        emit: &mut dyn FnMut(&[Datum]) -> Result<(), SqlError>,
-    ) -> Result<(), SqlError>;
+    fn rows(&self, cx: &mut VirtualCx<'_>, emit: &mut dyn FnMut(&[Datum]) -> Result<(), SqlError>) -> Result<(), SqlError>;
 }

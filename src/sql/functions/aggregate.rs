@@ -152,9 +152,7 @@ pub(super) fn body(proc: &ProcEntry) -> Option<NewAccumulator> {
         "regr_avgx" => |_| Box::new(Regression::new(|r| r.some(r.sx / r.float_n()))),
         "regr_avgy" => |_| Box::new(Regression::new(|r| r.some(r.sy / r.float_n()))),
         "regr_slope" => |_| Box::new(Regression::new(|r| r.unless(r.sxx == 0.0, r.sxy / r.sxx))),
-        "regr_intercept" => {
-            |_| Box::new(Regression::new(|r| r.unless(r.sxx == 0.0, (r.sy - r.sx * r.sxy / r.sxx) / r.float_n())))
-        }
+        "regr_intercept" => |_| Box::new(Regression::new(|r| r.unless(r.sxx == 0.0, (r.sy - r.sx * r.sxy / r.sxx) / r.float_n()))),
         "regr_r2" => |_| {
             Box::new(Regression::new(|r| {
                 if r.syy == 0.0 && r.sxx != 0.0 {
@@ -163,9 +161,7 @@ pub(super) fn body(proc: &ProcEntry) -> Option<NewAccumulator> {
                 r.unless(r.sxx == 0.0, r.sxy * r.sxy / (r.sxx * r.syy))
             }))
         },
-        "corr" => {
-            |_| Box::new(Regression::new(|r| r.unless(r.sxx == 0.0 || r.syy == 0.0, r.sxy / (r.sxx * r.syy).sqrt())))
-        }
+        "corr" => |_| Box::new(Regression::new(|r| r.unless(r.sxx == 0.0 || r.syy == 0.0, r.sxy / (r.sxx * r.syy).sqrt()))),
         "covar_pop" => |_| Box::new(Regression::new(|r| r.some(r.sxy / r.float_n()))),
         "covar_samp" => |_| Box::new(Regression::new(|r| r.unless(r.n < 2, r.sxy / (r.float_n() - 1.0)))),
         "json_agg" => |_| Box::new(JsonAgg { text: None, values: Vec::new(), binary: false }),
@@ -173,12 +169,8 @@ pub(super) fn body(proc: &ProcEntry) -> Option<NewAccumulator> {
         "json_object_agg" => |_| Box::new(JsonObjectAgg { text: None, members: Vec::new(), binary: false }),
         "jsonb_object_agg" => |_| Box::new(JsonObjectAgg { text: None, members: Vec::new(), binary: true }),
         "mode" => |_| Box::new(Ordered { fraction: Datum::Null, values: Vec::new(), kind: OrderedKind::Mode }),
-        "percentile_disc" => {
-            |_| Box::new(Ordered { fraction: Datum::Null, values: Vec::new(), kind: OrderedKind::Discrete })
-        }
-        "percentile_cont" => {
-            |_| Box::new(Ordered { fraction: Datum::Null, values: Vec::new(), kind: OrderedKind::Continuous })
-        }
+        "percentile_disc" => |_| Box::new(Ordered { fraction: Datum::Null, values: Vec::new(), kind: OrderedKind::Discrete }),
+        "percentile_cont" => |_| Box::new(Ordered { fraction: Datum::Null, values: Vec::new(), kind: OrderedKind::Continuous }),
         _ => return None,
     })
 }
@@ -404,9 +396,7 @@ impl Accumulator for Extreme {
             return Ok(());
         }
         let order = match (v, &self.best) {
-            (Datum::Text(a), Datum::Text(b)) if self.bpchar => {
-                a.trim_end_matches(' ').as_bytes().cmp(b.trim_end_matches(' ').as_bytes())
-            }
+            (Datum::Text(a), Datum::Text(b)) if self.bpchar => a.trim_end_matches(' ').as_bytes().cmp(b.trim_end_matches(' ').as_bytes()),
             (a, b) => compare(a, b),
         };
         if if self.max { order.is_gt() } else { order.is_lt() } {
@@ -766,11 +756,7 @@ impl Accumulator for JsonAgg {
 
     fn finish(&self, _: &mut Call<'_>) -> Out {
         if self.binary {
-            return Ok(if self.values.is_empty() {
-                Datum::Null
-            } else {
-                Datum::Jsonb(Arc::new(Json::Array(self.values.clone())))
-            });
+            return Ok(if self.values.is_empty() { Datum::Null } else { Datum::Jsonb(Arc::new(Json::Array(self.values.clone()))) });
         }
         Ok(match &self.text {
             None => Datum::Null,
@@ -809,11 +795,7 @@ impl Accumulator for JsonObjectAgg {
 
     fn finish(&self, _: &mut Call<'_>) -> Out {
         if self.binary {
-            return Ok(if self.members.is_empty() {
-                Datum::Null
-            } else {
-                Datum::Jsonb(Arc::new(Json::object(self.members.clone())))
-            });
+            return Ok(if self.members.is_empty() { Datum::Null } else { Datum::Jsonb(Arc::new(Json::object(self.members.clone()))) });
         }
         Ok(match &self.text {
             None => Datum::Null,
@@ -837,18 +819,10 @@ struct Ordered {
 }
 
 impl Ordered {
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a position among the rows"
-    )]
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a position among the rows")]
     fn percentile(&self, p: f64) -> Out {
         if !(0.0..=1.0).contains(&p) {
-            return Err(SqlError::new(
-                SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
-                format!("percentile value {p} is not between 0 and 1"),
-            ));
+            return Err(SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, format!("percentile value {p} is not between 0 and 1")));
         }
         let n = self.values.len();
         if n == 0 {

@@ -109,10 +109,7 @@ fn same(x: &Datum, y: &Datum) -> bool {
 
 fn one_dimensional(a: &ArrayValue, what: &str) -> Result<(), SqlError> {
     if a.dims.len() > 1 {
-        return Err(SqlError::new(
-            SqlState::FEATURE_NOT_SUPPORTED,
-            format!("{what} multidimensional arrays is not supported"),
-        ));
+        return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} multidimensional arrays is not supported")));
     }
     Ok(())
 }
@@ -236,24 +233,18 @@ fn from_text(_: &mut Call<'_>, a: &[Datum]) -> Out {
 fn fill(c: &mut Call<'_>, a: &[Datum]) -> Out {
     let elem = element_type(c.types.result).unwrap_or_else(|| c.arg_type(0));
     if a[1].is_null() || a.get(2).is_some_and(Datum::is_null) {
-        return Err(SqlError::new(
-            SqlState::NULL_VALUE_NOT_ALLOWED,
-            "dimension array or low bound array cannot be null",
-        ));
+        return Err(SqlError::new(SqlState::NULL_VALUE_NOT_ALLOWED, "dimension array or low bound array cannot be null"));
     }
     let lens = a[1].as_array()?;
     if lens.dims.len() > 1 {
-        return Err(
-            subscript_error("wrong number of array subscripts").detail("Dimension array must be one dimensional.")
-        );
+        return Err(subscript_error("wrong number of array subscripts").detail("Dimension array must be one dimensional."));
     }
     if lens.values.len() > MAX_DIMS {
         return Err(too_many_dims(lens.values.len()));
     }
     let lowers = a.get(2).map(Datum::as_array).transpose()?;
     if lowers.is_some_and(|l| l.values.len() != lens.values.len()) {
-        return Err(subscript_error("wrong number of array subscripts")
-            .detail("Low bound array has different size than dimensions array."));
+        return Err(subscript_error("wrong number of array subscripts").detail("Low bound array has different size than dimensions array."));
     }
     let mut dims = smallvec::SmallVec::new();
     let mut count = 1usize;
@@ -263,16 +254,11 @@ fn fill(c: &mut Call<'_>, a: &[Datum]) -> Out {
         }
         let len = len.as_i32()?;
         let lower = lowers.and_then(|l| l.values.get(i)).map_or(Ok(1), Datum::as_i32)?;
-        let too_big =
-            || SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "array size exceeds the maximum allowed (134217727)");
+        let too_big = || SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "array size exceeds the maximum allowed (134217727)");
         if len < 0 {
             return Err(too_big());
         }
-        count = usize::try_from(len)
-            .ok()
-            .and_then(|n| count.checked_mul(n))
-            .filter(|n| *n <= 134_217_727)
-            .ok_or_else(too_big)?;
+        count = usize::try_from(len).ok().and_then(|n| count.checked_mul(n)).filter(|n| *n <= 134_217_727).ok_or_else(too_big)?;
         dims.push(Dim { len, lower });
     }
     if count == 0 || lens.values.is_empty() {

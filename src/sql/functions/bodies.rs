@@ -6,8 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::registry::{ProcBody, ProcEntry};
 use super::{
-    aggregate, array, cast, comparison, datetime, float, format, hash, integer, json, misc, numeric, pattern, series, string,
-    window,
+    aggregate, array, cast, comparison, datetime, float, format, hash, integer, json, misc, numeric, pattern, series, string, window,
 };
 use crate::sql::types::oids;
 use crate::sql::types::registry::all_types;

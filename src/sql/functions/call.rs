@@ -149,12 +149,7 @@ pub trait FnCtx {
     ///
     /// # Errors
     /// `0A000` for functions nobody implements, and the function's own.
-    fn external_set(
-        &mut self,
-        func: &'static ProcEntry,
-        types: &CallTypes,
-        args: &[Datum],
-    ) -> Result<SetRows, SqlError> {
+    fn external_set(&mut self, func: &'static ProcEntry, types: &CallTypes, args: &[Datum]) -> Result<SetRows, SqlError> {
         let _ = (types, args);
         Err(not_implemented(func))
     }

@@ -100,10 +100,7 @@ fn ts_to_date(ts: i64) -> Datum {
 /// Midnight of a date.
 pub(super) fn midnight(d: i32) -> Result<i64, SqlError> {
     if d != i32::MAX && i128::from(d) * i128::from(DAY) >= i128::from(datetime::TIMESTAMP_END) {
-        return Err(SqlError::new(
-            crate::sqlstate::SqlState::DATETIME_FIELD_OVERFLOW,
-            "date out of range for timestamp",
-        ));
+        return Err(SqlError::new(crate::sqlstate::SqlState::DATETIME_FIELD_OVERFLOW, "date out of range for timestamp"));
     }
     Ok(match d {
         i32::MAX => i64::MAX,
@@ -226,9 +223,7 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
     ("timestamp_date", |_, a| Ok(ts_to_date(a[0].as_timestamp()?))),
     ("timestamptz_date", |c, a| Ok(ts_to_date(datetime::to_local(a[0].as_timestamptz()?, &c.io().time_zone)))),
     ("timestamp_timestamptz", |c, a| datetime::to_utc(a[0].as_timestamp()?, &c.io().time_zone).map(Datum::TimestampTz)),
-    ("timestamptz_timestamp", |c, a| {
-        Ok(Datum::Timestamp(datetime::to_local(a[0].as_timestamptz()?, &c.io().time_zone)))
-    }),
+    ("timestamptz_timestamp", |c, a| Ok(Datum::Timestamp(datetime::to_local(a[0].as_timestamptz()?, &c.io().time_zone)))),
     ("timestamp_time", |_, a| Ok(infinite_to_null(a[0].as_timestamp()?, |t| Datum::Time(datetime::split(t).1)))),
     ("timestamptz_time", |c, a| {
         let zone = &c.io().time_zone;

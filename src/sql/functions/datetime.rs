@@ -6,8 +6,8 @@ use super::call::{Call, ScalarFn};
 use super::integer::division_by_zero;
 use crate::sql::types::compare::interval_span;
 use crate::sql::types::datetime::{
-    self as dt, DAY, HOUR, JULIAN_2000, MINUTE, SECOND, Ymd, days_from_ymd, days_in_month, is_infinite, split,
-    to_local, to_utc, weekday, ymd_from_days,
+    self as dt, DAY, HOUR, JULIAN_2000, MINUTE, SECOND, Ymd, days_from_ymd, days_in_month, is_infinite, split, to_local, to_utc, weekday,
+    ymd_from_days,
 };
 use crate::sql::types::interval::out_of_range as interval_out_of_range;
 use crate::sql::types::{Datum, Interval, Numeric};
@@ -163,10 +163,8 @@ enum Field {
 fn field(name: &str) -> Option<Field> {
     use Field::*;
     Some(match name.to_ascii_lowercase().as_str() {
-        "us" | "usec" | "usecs" | "usecond" | "useconds" | "microsecond" | "microseconds" | "microsec"
-        | "microsecs" => Microsecond,
-        "ms" | "msec" | "msecs" | "msecond" | "mseconds" | "millisecond" | "milliseconds" | "millisec"
-        | "millisecs" => Millisecond,
+        "us" | "usec" | "usecs" | "usecond" | "useconds" | "microsecond" | "microseconds" | "microsec" | "microsecs" => Microsecond,
+        "ms" | "msec" | "msecs" | "msecond" | "mseconds" | "millisecond" | "milliseconds" | "millisec" | "millisecs" => Millisecond,
         "s" | "sec" | "secs" | "second" | "seconds" => Second,
         "m" | "min" | "mins" | "minute" | "minutes" => Minute,
         "h" | "hr" | "hrs" | "hour" | "hours" => Hour,
@@ -192,17 +190,11 @@ fn field(name: &str) -> Option<Field> {
 }
 
 fn unknown_unit(name: &str, type_name: &str) -> SqlError {
-    SqlError::new(
-        SqlState::INVALID_PARAMETER_VALUE,
-        format!("unit \"{}\" not recognized for type {type_name}", name.to_lowercase()),
-    )
+    SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("unit \"{}\" not recognized for type {type_name}", name.to_lowercase()))
 }
 
 fn unsupported_unit(name: &str, type_name: &str) -> SqlError {
-    SqlError::new(
-        SqlState::FEATURE_NOT_SUPPORTED,
-        format!("unit \"{}\" not supported for type {type_name}", name.to_lowercase()),
-    )
+    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("unit \"{}\" not supported for type {type_name}", name.to_lowercase()))
 }
 
 /// ISO week number and its year.
@@ -302,10 +294,7 @@ fn extract(c: &mut Call<'_>, a: &[Datum]) -> Out {
         Datum::Date(d) => {
             let f = f.ok_or_else(|| unknown_unit(name, "date"))?;
             use Field::*;
-            if matches!(
-                f,
-                Microsecond | Millisecond | Second | Minute | Hour | Timezone | TimezoneHour | TimezoneMinute
-            ) {
+            if matches!(f, Microsecond | Millisecond | Second | Minute | Hour | Timezone | TimezoneHour | TimezoneMinute) {
                 return Err(unsupported_unit(name, "date"));
             }
             if *d == i32::MAX || *d == i32::MIN {
@@ -342,9 +331,7 @@ fn time_field(f: Field, t: i64, east: Option<i32>) -> Option<Numeric> {
     use Field::*;
     match f {
         Epoch => Some(decimal(i128::from(t) - i128::from(east.unwrap_or(0)) * i128::from(SECOND), 6)),
-        Microsecond | Millisecond | Second | Minute | Hour | Timezone | TimezoneHour | TimezoneMinute => {
-            local_field(f, t, east, 0)
-        }
+        Microsecond | Millisecond | Second | Minute | Hour | Timezone | TimezoneHour | TimezoneMinute => local_field(f, t, east, 0),
         _ => None,
     }
 }
@@ -410,12 +397,8 @@ fn truncate_local(f: Field, local: i64) -> Option<i64> {
         Quarter => midnight(year, (d.month - 1) / 3 * 3 + 1),
         Year => midnight(year, 1),
         Decade => midnight(year.div_euclid(10) * 10, 1),
-        Century => {
-            midnight(if year > 0 { (year - 1) / 100 * 100 + 1 } else { -((99 - (year - 1)) / 100) * 100 + 1 }, 1)
-        }
-        Millennium => {
-            midnight(if year > 0 { (year - 1) / 1000 * 1000 + 1 } else { -((999 - (year - 1)) / 1000) * 1000 + 1 }, 1)
-        }
+        Century => midnight(if year > 0 { (year - 1) / 100 * 100 + 1 } else { -((99 - (year - 1)) / 100) * 100 + 1 }, 1),
+        Millennium => midnight(if year > 0 { (year - 1) / 1000 * 1000 + 1 } else { -((999 - (year - 1)) / 1000) * 1000 + 1 }, 1),
         _ => None,
     }
 }
@@ -638,10 +621,7 @@ fn add_days(d: i32, n: i32) -> Out {
     if d == i32::MAX || d == i32::MIN {
         return Ok(Datum::Date(d));
     }
-    d.checked_add(n)
-        .filter(|d| (dt::DATE_MIN..dt::DATE_END).contains(d))
-        .map(Datum::Date)
-        .ok_or_else(dt::date_out_of_range)
+    d.checked_add(n).filter(|d| (dt::DATE_MIN..dt::DATE_END).contains(d)).map(Datum::Date).ok_or_else(dt::date_out_of_range)
 }
 
 fn overlaps(_: &mut Call<'_>, a: &[Datum]) -> Out {
@@ -700,13 +680,10 @@ fn date_plus_time(a: &[Datum]) -> Out {
         (other, _) => return Err(other.mismatch("Date")),
     };
     match t {
-        _ if is_infinite(d) => {
-            Ok(if matches!(t, Datum::TimeTz(..)) { Datum::TimestampTz(d) } else { Datum::Timestamp(d) })
-        }
+        _ if is_infinite(d) => Ok(if matches!(t, Datum::TimeTz(..)) { Datum::TimestampTz(d) } else { Datum::Timestamp(d) }),
         Datum::Time(t) => dt::check_timestamp(i128::from(d) + i128::from(*t)).map(Datum::Timestamp),
         Datum::TimeTz(t, west) => {
-            dt::check_timestamp(i128::from(d) + i128::from(*t) + i128::from(*west) * i128::from(SECOND))
-                .map(Datum::TimestampTz)
+            dt::check_timestamp(i128::from(d) + i128::from(*t) + i128::from(*west) * i128::from(SECOND)).map(Datum::TimestampTz)
         }
         other => Err(other.mismatch("Time")),
     }
@@ -731,9 +708,7 @@ fn moved(c: &mut Call<'_>, v: &Datum, i: Interval) -> Out {
         Datum::TimestampTz(t) => add_interval_tz(*t, i, &c.io().time_zone).map(Datum::TimestampTz),
         Datum::Date(d) => add_interval(super::cast::midnight(*d)?, i).map(Datum::Timestamp),
         Datum::Time(t) => Ok(Datum::Time((i128::from(*t) + i128::from(i.micros)).rem_euclid(i128::from(DAY)) as i64)),
-        Datum::TimeTz(t, w) => {
-            Ok(Datum::TimeTz((i128::from(*t) + i128::from(i.micros)).rem_euclid(i128::from(DAY)) as i64, *w))
-        }
+        Datum::TimeTz(t, w) => Ok(Datum::TimeTz((i128::from(*t) + i128::from(i.micros)).rem_euclid(i128::from(DAY)) as i64, *w)),
         other => Err(other.mismatch("Timestamp")),
     }
 }
@@ -789,9 +764,7 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
     ("date_pli", |_, a| add_days(a[0].as_date()?, a[1].as_i32()?)),
     ("date_mii", |_, a| add_days(a[0].as_date()?, a[1].as_i32()?.checked_neg().ok_or_else(dt::date_out_of_range)?)),
     ("integer_pl_date@23,1082", |_, a| add_days(a[1].as_date()?, a[0].as_i32()?)),
-    ("time_mi_time", |_, a| {
-        Ok(Datum::Interval(Interval { months: 0, days: 0, micros: a[0].as_time()? - a[1].as_time()? }))
-    }),
+    ("time_mi_time", |_, a| Ok(Datum::Interval(Interval { months: 0, days: 0, micros: a[0].as_time()? - a[1].as_time()? }))),
     ("datetime_timestamp", |_, a| date_plus_time(a)),
     ("datetimetz_timestamptz", |_, a| date_plus_time(a)),
     ("timedate_pl@1083,1082", |_, a| date_plus_time(a)),
@@ -856,18 +829,12 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
     ("interval_finite", |_, _| Ok(Datum::Bool(true))),
     ("make_date", |_, a| {
         let days = make_days(a[0].as_i32()?, a[1].as_i32()?, a[2].as_i32()?)?;
-        i32::try_from(days)
-            .ok()
-            .filter(|d| (dt::DATE_MIN..dt::DATE_END).contains(d))
-            .map(Datum::Date)
-            .ok_or_else(dt::date_out_of_range)
+        i32::try_from(days).ok().filter(|d| (dt::DATE_MIN..dt::DATE_END).contains(d)).map(Datum::Date).ok_or_else(dt::date_out_of_range)
     }),
     ("make_time", |_, a| make_micros(a[0].as_i32()?, a[1].as_i32()?, a[2].as_f64()?).map(Datum::Time)),
     ("make_timestamp", |_, a| make_local(a).map(Datum::Timestamp)),
     ("make_timestamptz", |c, a| to_utc(make_local(a)?, &c.io().time_zone).map(Datum::TimestampTz)),
-    ("make_timestamptz_at_timezone", |_, a| {
-        to_utc(make_local(a)?, &dt::time_zone(a[6].as_str()?)?).map(Datum::TimestampTz)
-    }),
+    ("make_timestamptz_at_timezone", |_, a| to_utc(make_local(a)?, &dt::time_zone(a[6].as_str()?)?).map(Datum::TimestampTz)),
     ("make_interval", make_interval),
     ("float8_timestamptz", from_epoch),
     ("overlaps@1083,1083,1083,1186", |c, a| overlaps_spans(c, a, false, true)),

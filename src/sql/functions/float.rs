@@ -231,10 +231,7 @@ fn exp(_: &mut Call<'_>, a: &[Datum]) -> Out {
 fn sqrt(_: &mut Call<'_>, a: &[Datum]) -> Out {
     let x = a[0].as_f64()?;
     if x < 0.0 {
-        return Err(SqlError::new(
-            SqlState::INVALID_ARGUMENT_FOR_POWER_FUNCTION,
-            "cannot take square root of a negative number",
-        ));
+        return Err(SqlError::new(SqlState::INVALID_ARGUMENT_FOR_POWER_FUNCTION, "cannot take square root of a negative number"));
     }
     Ok(Datum::Float8(x.sqrt()))
 }

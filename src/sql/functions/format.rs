@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use super::call::{Call, ScalarFn};
 use super::datetime::{day_of_year, iso_week};
 use crate::sql::types::datetime::{
-    self as dt, DAY, DAY_NAMES, HOUR, JULIAN_2000, MINUTE, MONTH_NAMES, SECOND, days_from_ymd, days_in_month,
-    is_infinite, split, to_local, to_utc, weekday, ymd_from_days,
+    self as dt, DAY, DAY_NAMES, HOUR, JULIAN_2000, MINUTE, MONTH_NAMES, SECOND, days_from_ymd, days_in_month, is_infinite, split, to_local,
+    to_utc, weekday, ymd_from_days,
 };
 use crate::sql::types::{Datum, Numeric};
 use crate::sqlstate::{SqlError, SqlState};
@@ -20,10 +20,9 @@ type Out = Result<Datum, SqlError>;
 
 /// Patterns, longest first among those that share a beginning. Case decides the case of names only.
 const PATTERNS: &[&str] = &[
-    "A.D.", "A.M.", "AD", "AM", "B.C.", "BC", "CC", "DAY", "DDD", "DD", "DY", "D", "FF1", "FF2", "FF3", "FF4", "FF5",
-    "FF6", "HH24", "HH12", "HH", "IDDD", "ID", "IW", "IYYY", "IYY", "IY", "I", "J", "MI", "MM", "MONTH", "MON", "MS",
-    "OF", "P.M.", "PM", "Q", "RM", "SSSSS", "SSSS", "SS", "TZH", "TZM", "TZ", "US", "WW", "W", "Y,YYY", "YYYY", "YYY",
-    "YY", "Y",
+    "A.D.", "A.M.", "AD", "AM", "B.C.", "BC", "CC", "DAY", "DDD", "DD", "DY", "D", "FF1", "FF2", "FF3", "FF4", "FF5", "FF6", "HH24",
+    "HH12", "HH", "IDDD", "ID", "IW", "IYYY", "IYY", "IY", "I", "J", "MI", "MM", "MONTH", "MON", "MS", "OF", "P.M.", "PM", "Q", "RM",
+    "SSSSS", "SSSS", "SS", "TZH", "TZM", "TZ", "US", "WW", "W", "Y,YYY", "YYYY", "YYY", "YY", "Y",
 ];
 
 #[derive(Debug, Clone)]
@@ -163,11 +162,8 @@ fn write_template(nodes: &[Node], p: &Parts) -> Result<String, SqlError> {
         };
         let needs_date = |what: &str| {
             if interval {
-                Err(SqlError::new(
-                    SqlState::INVALID_DATETIME_FORMAT,
-                    "invalid format specification for an interval value",
-                )
-                .hint(format!("Intervals are not tied to specific calendar dates.{what}")))
+                Err(SqlError::new(SqlState::INVALID_DATETIME_FORMAT, "invalid format specification for an interval value")
+                    .hint(format!("Intervals are not tied to specific calendar dates.{what}")))
             } else {
                 Ok(())
             }
@@ -216,11 +212,7 @@ fn write_template(nodes: &[Node], p: &Parts) -> Result<String, SqlError> {
                     (false, true) => "A.M.",
                     (true, true) => "P.M.",
                 };
-                out.push_str(&if written.starts_with(|c: char| c.is_ascii_lowercase()) {
-                    text.to_lowercase()
-                } else {
-                    text.to_owned()
-                });
+                out.push_str(&if written.starts_with(|c: char| c.is_ascii_lowercase()) { text.to_lowercase() } else { text.to_owned() });
             }
             "AD" | "BC" | "A.D." | "B.C." => {
                 needs_date("")?;
@@ -230,11 +222,7 @@ fn write_template(nodes: &[Node], p: &Parts) -> Result<String, SqlError> {
                     (false, true) => "A.D.",
                     (true, true) => "B.C.",
                 };
-                out.push_str(&if written.starts_with(|c: char| c.is_ascii_lowercase()) {
-                    text.to_lowercase()
-                } else {
-                    text.to_owned()
-                });
+                out.push_str(&if written.starts_with(|c: char| c.is_ascii_lowercase()) { text.to_lowercase() } else { text.to_owned() });
             }
             "YYYY" => number(shown_year, 4, &mut out),
             "YYY" => number(shown_year % 1000, 3, &mut out),
@@ -363,14 +351,7 @@ fn moment_to_char(c: &mut Call<'_>, a: &[Datum]) -> Out {
     }
     let (days, micros) = split(local);
     let d = ymd_from_days(days);
-    let parts = Parts {
-        year: i64::from(d.year),
-        month: i64::from(d.month),
-        day: i64::from(d.day),
-        micros,
-        days: Some(days),
-        zone,
-    };
+    let parts = Parts { year: i64::from(d.year), month: i64::from(d.month), day: i64::from(d.day), micros, days: Some(days), zone };
     write_template(&template(text), &parts).map(Datum::from)
 }
 
@@ -451,10 +432,7 @@ fn read_template(text: &str, format: &str) -> Result<Found, SqlError> {
                         rest = match trimmed.chars().next() {
                             Some(r) if !r.is_alphanumeric() && !matches!(r, '+' | '-') => &trimmed[r.len_utf8()..],
                             Some('-') if c == '-' => &trimmed[1..],
-                            Some(r)
-                                if matches!(r, '+' | '-')
-                                    && !matches!(nodes.get(i + 1), Some(Node::Field { name: "TZH", .. })) =>
-                            {
+                            Some(r) if matches!(r, '+' | '-') && !matches!(nodes.get(i + 1), Some(Node::Field { name: "TZH", .. })) => {
                                 &trimmed[1..]
                             }
                             _ => trimmed,
@@ -480,10 +458,7 @@ fn read_template(text: &str, format: &str) -> Result<Found, SqlError> {
             }
             let token = &rest[..sign + len];
             let v: i64 = token.parse::<i32>().map(i64::from).map_err(|_| {
-                SqlError::new(
-                    SqlState::DATETIME_FIELD_OVERFLOW,
-                    format!("value for \"{written}\" in source string is out of range"),
-                )
+                SqlError::new(SqlState::DATETIME_FIELD_OVERFLOW, format!("value for \"{written}\" in source string is out of range"))
             })?;
             rest = &rest[sign + len..];
             Ok((v, len))
@@ -579,8 +554,9 @@ fn read_template(text: &str, format: &str) -> Result<Found, SqlError> {
                 });
                 let Some(i) = hit else {
                     let shown: String = rest.chars().take_while(|c| c.is_alphanumeric()).collect();
-                    return Err(bad_value(&shown, written)
-                        .detail("The given value did not match any of the allowed values for this field."));
+                    return Err(
+                        bad_value(&shown, written).detail("The given value did not match any of the allowed values for this field.")
+                    );
                 };
                 rest = &rest[if full { MONTH_NAMES[i].len() } else { 3 }..];
                 f.month = i64::try_from(i + 1).ok();
@@ -593,19 +569,17 @@ fn read_template(text: &str, format: &str) -> Result<Found, SqlError> {
                 });
                 let Some(d) = hit else {
                     let shown: String = rest.chars().take_while(|c| c.is_alphanumeric()).collect();
-                    return Err(bad_value(&shown, written)
-                        .detail("The given value did not match any of the allowed values for this field."));
+                    return Err(
+                        bad_value(&shown, written).detail("The given value did not match any of the allowed values for this field.")
+                    );
                 };
                 rest = &rest[if full { d.len() } else { 3 }..];
             }
             "RM" => {
-                let hit = (1..=12).rev().find(|&m| {
-                    rest.get(..roman_month(m).len()).is_some_and(|r| r.eq_ignore_ascii_case(roman_month(m)))
-                });
+                let hit =
+                    (1..=12).rev().find(|&m| rest.get(..roman_month(m).len()).is_some_and(|r| r.eq_ignore_ascii_case(roman_month(m))));
                 let best = (1..=12)
-                    .filter(|&m| {
-                        rest.get(..roman_month(m).len()).is_some_and(|r| r.eq_ignore_ascii_case(roman_month(m)))
-                    })
+                    .filter(|&m| rest.get(..roman_month(m).len()).is_some_and(|r| r.eq_ignore_ascii_case(roman_month(m))))
                     .max_by_key(|&m| roman_month(m).len())
                     .or(hit)
                     .ok_or_else(|| bad_value(rest, written))?;
@@ -638,8 +612,7 @@ fn read_template(text: &str, format: &str) -> Result<Found, SqlError> {
 
 /// The local time found: days from 2000-01-01, and microseconds.
 fn assemble(f: &Found, text: &str) -> Result<(i64, i64), SqlError> {
-    let out_of_range =
-        || SqlError::new(SqlState::DATETIME_FIELD_OVERFLOW, format!("date/time field value out of range: \"{text}\""));
+    let out_of_range = || SqlError::new(SqlState::DATETIME_FIELD_OVERFLOW, format!("date/time field value out of range: \"{text}\""));
     let mut year = f.year.unwrap_or(match f.century {
         Some(c) => (c - 1) * 100 + 1,
         None => 0,
@@ -669,18 +642,14 @@ fn assemble(f: &Found, text: &str) -> Result<(i64, i64), SqlError> {
         let (m, d) = (f.month.unwrap_or(1), f.day.unwrap_or(1));
         let y = f.iso_year.unwrap_or(year);
         let month = u32::try_from(m).ok().filter(|m| (1..=12).contains(m)).ok_or_else(out_of_range)?;
-        let day =
-            u32::try_from(d).ok().filter(|d| (1..=days_in_month(y, month)).contains(d)).ok_or_else(out_of_range)?;
+        let day = u32::try_from(d).ok().filter(|d| (1..=days_in_month(y, month)).contains(d)).ok_or_else(out_of_range)?;
         days_from_ymd(y, month, day)
     };
     let mut hour = f.hour.unwrap_or(0);
     if f.twelve {
         if !(1..=12).contains(&hour) && f.hour.is_some() {
-            return Err(SqlError::new(
-                SqlState::INVALID_DATETIME_FORMAT,
-                format!("hour \"{hour}\" is invalid for the 12-hour clock"),
-            )
-            .hint("Use the 24-hour clock, or give an hour between 1 and 12."));
+            return Err(SqlError::new(SqlState::INVALID_DATETIME_FORMAT, format!("hour \"{hour}\" is invalid for the 12-hour clock"))
+                .hint("Use the 24-hour clock, or give an hour between 1 and 12."));
         }
         match f.pm {
             Some(true) if hour < 12 => hour += 12,
@@ -882,11 +851,8 @@ fn number_to_char(n: &Numeric, text: &str) -> Result<String, SqlError> {
     let significant = if whole == "0" && (point.is_some() && post > 0) { "" } else { whole.as_str() };
     let overflow = significant.len() > pre && !(significant == "0" && pre == 0);
     let digits: Vec<char> = if overflow { vec!['#'; pre] } else { significant.chars().collect() };
-    let first_zero = f.tokens[..point.unwrap_or(f.tokens.len())]
-        .iter()
-        .filter(|t| is_digit(t))
-        .position(|t| *t == Num::Zero)
-        .unwrap_or(pre);
+    let first_zero =
+        f.tokens[..point.unwrap_or(f.tokens.len())].iter().filter(|t| is_digit(t)).position(|t| *t == Num::Zero).unwrap_or(pre);
     let begin = first_zero.min(pre - digits.len().min(pre));
     let has_sign = f.tokens.iter().any(|t| matches!(t, Num::Sign | Num::Minus | Num::Plus | Num::PlusMinus)) || f.angle;
     // S before the first digit floats; after the last it stays there.
@@ -1100,10 +1066,7 @@ fn to_number(_: &mut Call<'_>, a: &[Datum]) -> Out {
         negative = true;
     }
     if digits.bytes().all(|b| b == b'.') {
-        return Err(SqlError::new(
-            SqlState::INVALID_TEXT_REPRESENTATION,
-            "invalid input syntax for type numeric: \" \"",
-        ));
+        return Err(SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, "invalid input syntax for type numeric: \" \""));
     }
     let mut n = Numeric::parse(&digits)?;
     if f.shift > 0 {

@@ -179,10 +179,7 @@ fn smaller(_: &mut Call<'_>, a: &[Datum]) -> Out {
 fn in_range(_: &mut Call<'_>, a: &[Datum]) -> Out {
     let (value, base, offset) = (i128::from(wide(&a[0])?), i128::from(wide(&a[1])?), i128::from(wide(&a[2])?));
     if offset < 0 {
-        return Err(SqlError::new(
-            SqlState::INVALID_PRECEDING_OR_FOLLOWING_SIZE,
-            "invalid preceding or following size in window function",
-        ));
+        return Err(SqlError::new(SqlState::INVALID_PRECEDING_OR_FOLLOWING_SIZE, "invalid preceding or following size in window function"));
     }
     let edge = if a[3].as_bool()? { base - offset } else { base + offset };
     Ok(Datum::Bool(if a[4].as_bool()? { value <= edge } else { value >= edge }))

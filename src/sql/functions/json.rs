@@ -37,10 +37,7 @@ fn iso_text(v: &Datum, ty: Oid, settings: &IoSettings) -> Result<String, SqlErro
 }
 
 fn is_number(v: &Datum) -> bool {
-    matches!(
-        v,
-        Datum::Int2(_) | Datum::Int4(_) | Datum::Int8(_) | Datum::Float4(_) | Datum::Float8(_) | Datum::Numeric(_)
-    )
+    matches!(v, Datum::Int2(_) | Datum::Int4(_) | Datum::Int8(_) | Datum::Float4(_) | Datum::Float8(_) | Datum::Numeric(_))
 }
 
 /// Appends a value as `json` text (`to_json`).
@@ -194,10 +191,7 @@ fn step<'a>(j: &'a Json, key: &str) -> Option<&'a Json> {
 
 fn path(a: &[Datum], text: bool) -> Out {
     let doc = parsed(&a[0])?;
-    if a[1].as_array()?.values.is_empty()
-        && matches!(&a[0], Datum::Text(_))
-        && !(text && matches!(&*doc, Json::String(_) | Json::Null))
-    {
+    if a[1].as_array()?.values.is_empty() && matches!(&a[0], Datum::Text(_)) && !(text && matches!(&*doc, Json::String(_) | Json::Null)) {
         return Ok(a[0].clone());
     }
     let mut at = Some(&*doc);
@@ -369,9 +363,7 @@ fn concat(_: &mut Call<'_>, a: &[Datum]) -> Out {
 fn delete_keys(a: &[Datum], keys: &[&str]) -> Out {
     Ok(jsonb(match &*parsed(&a[0])? {
         Json::Object(o) => Json::Object(o.iter().filter(|(k, _)| !keys.contains(&&**k)).cloned().collect()),
-        Json::Array(v) => {
-            Json::Array(v.iter().filter(|j| !matches!(j, Json::String(s) if keys.contains(&&**s))).cloned().collect())
-        }
+        Json::Array(v) => Json::Array(v.iter().filter(|j| !matches!(j, Json::String(s) if keys.contains(&&**s))).cloned().collect()),
         _ => return Err(scalar_error("cannot delete from scalar")),
     }))
 }
@@ -381,13 +373,7 @@ fn delete_index(_: &mut Call<'_>, a: &[Datum]) -> Out {
     Ok(jsonb(match &*parsed(&a[0])? {
         Json::Array(v) => {
             let at = if n < 0 { n + i64::try_from(v.len()).unwrap_or(i64::MAX) } else { n };
-            Json::Array(
-                v.iter()
-                    .enumerate()
-                    .filter(|(i, _)| i64::try_from(*i).ok() != Some(at))
-                    .map(|(_, j)| j.clone())
-                    .collect(),
-            )
+            Json::Array(v.iter().enumerate().filter(|(i, _)| i64::try_from(*i).ok() != Some(at)).map(|(_, j)| j.clone()).collect())
         }
         Json::Object(_) => return Err(scalar_error("cannot delete from object using integer index")),
         _ => return Err(scalar_error("cannot delete from scalar")),
@@ -412,9 +398,7 @@ fn edit(j: &Json, path: &[Option<&str>], level: usize, what: Edit<'_>) -> Result
     if empty && !(rest.is_empty() && matches!(what, Edit::Set(_, true) | Edit::Insert(..))) {
         return Ok(j.clone());
     }
-    let key = &key.ok_or_else(|| {
-        SqlError::new(SqlState::NULL_VALUE_NOT_ALLOWED, format!("path element at position {level} is null"))
-    })?;
+    let key = &key.ok_or_else(|| SqlError::new(SqlState::NULL_VALUE_NOT_ALLOWED, format!("path element at position {level} is null")))?;
     match j {
         Json::Object(o) => {
             let mut members = o.clone();
@@ -426,8 +410,7 @@ fn edit(j: &Json, path: &[Option<&str>], level: usize, what: Edit<'_>) -> Result
                     members.remove(i);
                 }
                 (Some(_), true, Edit::Insert(..)) => {
-                    return Err(scalar_error("cannot replace existing key")
-                        .hint("Try using the function jsonb_set to replace key value."));
+                    return Err(scalar_error("cannot replace existing key").hint("Try using the function jsonb_set to replace key value."));
                 }
                 (None, true, Edit::Set(v, true) | Edit::Insert(v, _)) => members.push((Text::from(*key), v.clone())),
                 (None, _, _) => {}
@@ -483,9 +466,7 @@ fn set_lax(_: &mut Call<'_>, a: &[Datum]) -> Out {
     }
     let invalid = |m: &str| Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, m));
     let Datum::Text(treatment) = &a[4] else {
-        return invalid(
-            "null_value_treatment must be \"delete_key\", \"return_target\", \"use_json_null\", or \"raise_exception\"",
-        );
+        return invalid("null_value_treatment must be \"delete_key\", \"return_target\", \"use_json_null\", or \"raise_exception\"");
     };
     let create = a[3].is_true();
     if !a[2].is_null() {
@@ -495,23 +476,19 @@ fn set_lax(_: &mut Call<'_>, a: &[Datum]) -> Out {
     match &**treatment {
         "raise_exception" => Err(SqlError::new(SqlState::NULL_VALUE_NOT_ALLOWED, "JSON value must not be null")
             .detail("Exception was raised because null_value_treatment is \"raise_exception\".")
-            .hint(
-                "To avoid, either change the null_value_treatment argument or ensure that an SQL NULL is not passed.",
-            )),
+            .hint("To avoid, either change the null_value_treatment argument or ensure that an SQL NULL is not passed.")),
         "use_json_null" => edit_at(a, Edit::Set(&Json::Null, create), "set path in"),
         "delete_key" => edit_at(a, Edit::Delete, "delete path in"),
         "return_target" => Ok(a[0].clone()),
-        _ => invalid(
-            "null_value_treatment must be \"delete_key\", \"return_target\", \"use_json_null\", or \"raise_exception\"",
-        ),
+        _ => invalid("null_value_treatment must be \"delete_key\", \"return_target\", \"use_json_null\", or \"raise_exception\""),
     }
 }
 
 fn strip_nulls(j: &Json) -> Json {
     match j {
-        Json::Object(o) => Json::Object(
-            o.iter().filter(|(_, v)| !matches!(v, Json::Null)).map(|(k, v)| (k.clone(), strip_nulls(v))).collect(),
-        ),
+        Json::Object(o) => {
+            Json::Object(o.iter().filter(|(_, v)| !matches!(v, Json::Null)).map(|(k, v)| (k.clone(), strip_nulls(v))).collect())
+        }
         Json::Array(v) => Json::Array(v.iter().map(strip_nulls).collect()),
         other => other.clone(),
     }
@@ -538,8 +515,7 @@ fn object_from_arrays(c: &Call<'_>, a: &[Datum]) -> Out {
     };
     let mut members = Vec::new();
     for (k, v) in pairs {
-        let k =
-            k.ok_or_else(|| SqlError::new(SqlState::NULL_VALUE_NOT_ALLOWED, "null value not allowed for object key"))?;
+        let k = k.ok_or_else(|| SqlError::new(SqlState::NULL_VALUE_NOT_ALLOWED, "null value not allowed for object key"))?;
         members.push((k, v.map_or(Json::Null, Json::String)));
     }
     if binary {
@@ -560,9 +536,7 @@ fn object_from_arrays(c: &Call<'_>, a: &[Datum]) -> Out {
 
 fn scalar_cast(a: &[Datum], name: &str, want: u8) -> Out {
     let j = parsed(&a[0])?;
-    let fail = |what: &str| {
-        Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("cannot cast jsonb {what} to type {name}")))
-    };
+    let fail = |what: &str| Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("cannot cast jsonb {what} to type {name}")));
     match (&*j, want) {
         (Json::Bool(b), b'b') => Ok(Datum::Bool(*b)),
         (Json::Number(n), b'n') => Ok(Datum::Numeric(n.clone())),

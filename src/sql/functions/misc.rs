@@ -29,9 +29,7 @@ fn show(c: &mut Call<'_>, a: &[Datum], missing_ok: bool) -> Out {
     match c.ctx.setting(name)? {
         Some(v) => Ok(Datum::from(v)),
         None if missing_ok => Ok(Datum::Null),
-        None => {
-            Err(SqlError::new(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\"")))
-        }
+        None => Err(SqlError::new(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""))),
     }
 }
 
@@ -68,12 +66,7 @@ fn to_reg(c: &mut Call<'_>, a: &[Datum], type_oid: Oid) -> Out {
     }
     match names::lookup_reg(type_oid, s, c.io()) {
         Ok(found) => Ok(found.map_or(Datum::Null, Datum::Oid)),
-        Err(e)
-            if matches!(
-                e.state(),
-                SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_OBJECT | SqlState::INVALID_SCHEMA_NAME
-            ) =>
-        {
+        Err(e) if matches!(e.state(), SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_OBJECT | SqlState::INVALID_SCHEMA_NAME) => {
             Ok(Datum::Null)
         }
         Err(e) => Err(e),
@@ -151,14 +144,8 @@ fn uuid(_: &mut Call<'_>, _: &[Datum]) -> Out {
 // Sizes
 
 /// Units of `pg_size_pretty`: name, limit below which it is used (in that unit), bits to the next.
-const UNITS: [(&str, i64); 6] = [
-    ("bytes", 10 * 1024),
-    ("kB", 20 * 1024 - 1),
-    ("MB", 20 * 1024 - 1),
-    ("GB", 20 * 1024 - 1),
-    ("TB", 20 * 1024 - 1),
-    ("PB", i64::MAX),
-];
+const UNITS: [(&str, i64); 6] =
+    [("bytes", 10 * 1024), ("kB", 20 * 1024 - 1), ("MB", 20 * 1024 - 1), ("GB", 20 * 1024 - 1), ("TB", 20 * 1024 - 1), ("PB", i64::MAX)];
 
 fn half_rounded(v: i128) -> i128 {
     (v + if v < 0 { -1 } else { 1 }) / 2
@@ -372,12 +359,8 @@ fn within(inner: &Inet, outer: &Inet, strict: bool) -> bool {
 
 fn map_addr(i: &Inet, v4: impl Fn(u32, u32) -> u32, v6: impl Fn(u128, u128) -> u128) -> IpAddr {
     match i.addr {
-        IpAddr::V4(a) => {
-            v4(u32::from(a), u32::MAX.checked_shl(32 - u32::from(i.prefix)).unwrap_or(0)).to_be_bytes().into()
-        }
-        IpAddr::V6(a) => {
-            v6(u128::from(a), u128::MAX.checked_shl(128 - u32::from(i.prefix)).unwrap_or(0)).to_be_bytes().into()
-        }
+        IpAddr::V4(a) => v4(u32::from(a), u32::MAX.checked_shl(32 - u32::from(i.prefix)).unwrap_or(0)).to_be_bytes().into(),
+        IpAddr::V6(a) => v6(u128::from(a), u128::MAX.checked_shl(128 - u32::from(i.prefix)).unwrap_or(0)).to_be_bytes().into(),
     }
 }
 
@@ -407,10 +390,7 @@ fn inet_bits(a: &[Datum], what: &str, v4: fn(u32, u32) -> u32, v6: fn(u128, u128
         (IpAddr::V4(p), IpAddr::V4(q)) => v4(p.into(), q.into()).to_be_bytes().into(),
         (IpAddr::V6(p), IpAddr::V6(q)) => v6(p.into(), q.into()).to_be_bytes().into(),
         _ => {
-            return Err(SqlError::new(
-                SqlState::INVALID_PARAMETER_VALUE,
-                format!("cannot {what} inet values of different sizes"),
-            ));
+            return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("cannot {what} inet values of different sizes")));
         }
     };
     Ok(inet_datum(Inet { addr, prefix: x.prefix.max(y.prefix) }))
@@ -435,8 +415,8 @@ fn inet_minus(_: &mut Call<'_>, a: &[Datum]) -> Out {
         (IpAddr::V4(p), IpAddr::V4(q)) => Ok(Datum::Int8(i64::from(u32::from(p)) - i64::from(u32::from(q)))),
         (IpAddr::V6(p), IpAddr::V6(q)) => {
             let (p, q) = (u128::from(p), u128::from(q));
-            let size = i64::try_from(p.abs_diff(q))
-                .map_err(|_| SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "result is out of range"))?;
+            let size =
+                i64::try_from(p.abs_diff(q)).map_err(|_| SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "result is out of range"))?;
             Ok(Datum::Int8(if p < q { -size } else { size }))
         }
         _ => Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "cannot subtract inet values of different sizes")),
@@ -447,8 +427,7 @@ fn set_masklen(a: &[Datum], cidr: bool) -> Out {
     let i = inet(&a[0])?;
     let n = a[1].as_i32()?;
     let prefix = if n == -1 { Some(i.max_prefix()) } else { u8::try_from(n).ok().filter(|p| *p <= i.max_prefix()) };
-    let prefix =
-        prefix.ok_or_else(|| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid mask length: {n}")))?;
+    let prefix = prefix.ok_or_else(|| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid mask length: {n}")))?;
     let out = Inet { addr: i.addr, prefix };
     Ok(inet_datum(if cidr { out.network() } else { out }))
 }
@@ -486,9 +465,7 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
     ("PG_encoding_to_char", |_, a| Ok(Datum::text(encoding_name(a[0].as_i32()?)))),
     ("PG_char_to_encoding", |_, a| Ok(Datum::Int4(encoding_number(a[0].as_str()?)))),
     ("getdatabaseencoding", |_, _| Ok(Datum::text("UTF8"))),
-    ("pg_client_encoding", |c, _| {
-        Ok(Datum::from(c.ctx.setting("client_encoding")?.unwrap_or_else(|| "UTF8".to_owned())))
-    }),
+    ("pg_client_encoding", |c, _| Ok(Datum::from(c.ctx.setting("client_encoding")?.unwrap_or_else(|| "UTF8".to_owned())))),
     ("pg_num_nulls", |c, a| count_nulls(c, a, true)),
     ("pg_num_nonnulls", |c, a| count_nulls(c, a, false)),
     ("gen_random_uuid", uuid),
@@ -592,5 +569,9 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
 /// `version()`.
 fn version(call: &mut Call<'_>, _: &[Datum]) -> Result<Datum, SqlError> {
     let version = call.ctx.setting("server_version")?.unwrap_or_default();
-    Ok(Datum::text(format!("PostgreSQL {version} on {}-pc-{}-gnu, compiled by rustc, 64-bit", std::env::consts::ARCH, std::env::consts::OS)))
+    Ok(Datum::text(format!(
+        "PostgreSQL {version} on {}-pc-{}-gnu, compiled by rustc, 64-bit",
+        std::env::consts::ARCH,
+        std::env::consts::OS
+    )))
 }

@@ -33,9 +33,7 @@ mod tests;
 pub use aggregate::{Accumulator, AggEntry, NewAccumulator};
 pub use call::{Call, CallTypes, FnCtx, ScalarFn, SetFn, SetRows};
 pub use registry::{CastEntry, OperEntry, ProcBody, ProcEntry, oper_by_oid, proc_by_oid, procs_by_name};
-pub use resolve::{
-    Coercion, CoercionContext, ResolvedFn, ResolvedOp, coercion, resolve_function, resolve_operator, select_common_type,
-};
+pub use resolve::{Coercion, CoercionContext, ResolvedFn, ResolvedOp, coercion, resolve_function, resolve_operator, select_common_type};
 pub use window::{WindowFn, WindowFrame};
 
 /// OIDs of everything.

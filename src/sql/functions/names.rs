@@ -45,10 +45,7 @@ fn in_catalog(name: &str) -> Result<(Option<String>, String), SqlError> {
     match parts.as_slice() {
         [name] => Ok((None, name.clone())),
         [schema, name] => Ok((Some(schema.clone()), name.clone())),
-        _ => Err(SqlError::new(
-            SqlState::SYNTAX_ERROR,
-            format!("improper qualified name (too many dotted names): {name}"),
-        )),
+        _ => Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("improper qualified name (too many dotted names): {name}"))),
     }
 }
 
@@ -127,9 +124,9 @@ pub(crate) fn text(type_oid: Oid, oid: Oid, io: &IoSettings) -> Result<Option<St
         oids::REGPROC | oids::REGPROCEDURE => match proc_by_oid(oid) {
             Some(p) => Some(proc_text(p, type_oid == oids::REGPROCEDURE)),
             None => match &io.names {
-                Some(n) => n
-                    .name_of(ObjectKind::Function, oid)?
-                    .map(|(schema, name)| crate::sql::types::names::qualify(schema.as_deref(), &name)),
+                Some(n) => {
+                    n.name_of(ObjectKind::Function, oid)?.map(|(schema, name)| crate::sql::types::names::qualify(schema.as_deref(), &name))
+                }
                 None => None,
             },
         },

@@ -99,9 +99,7 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
     ("numeric_uminus", |_, a| one(a, |n| Ok(n.neg()))),
     ("numeric_uplus", |_, a| Ok(a[0].clone())),
     ("numeric_abs", |_, a| one(a, |n| Ok(n.abs()))),
-    ("numeric_sign", |_, a| {
-        one(a, |n| Ok(if n.is_nan() { Numeric::NaN } else { Numeric::from(i64::from(n.signum())) }))
-    }),
+    ("numeric_sign", |_, a| one(a, |n| Ok(if n.is_nan() { Numeric::NaN } else { Numeric::from(i64::from(n.signum())) }))),
     ("numeric_ceil", |_, a| one(a, Numeric::ceil)),
     ("numeric_floor", |_, a| one(a, Numeric::floor)),
     ("numeric_sqrt", |_, a| one(a, Numeric::sqrt)),

@@ -39,10 +39,7 @@ fn like(s: &[u8], p: &[u8], utf8: bool) -> Result<bool, SqlError> {
             }
             Some(b'\\') => {
                 let Some(c) = p.get(pi + 1) else {
-                    return Err(SqlError::new(
-                        SqlState::INVALID_ESCAPE_SEQUENCE,
-                        "LIKE pattern must not end with escape character",
-                    ));
+                    return Err(SqlError::new(SqlState::INVALID_ESCAPE_SEQUENCE, "LIKE pattern must not end with escape character"));
                 };
                 let hit = s.get(si) == Some(c);
                 if hit {
@@ -86,8 +83,7 @@ fn bytea_like(a: &[Datum], negate: bool) -> Out {
 }
 
 fn bad_escape() -> SqlError {
-    SqlError::new(SqlState::INVALID_ESCAPE_SEQUENCE, "invalid escape string")
-        .hint("Escape string must be empty or one character.")
+    SqlError::new(SqlState::INVALID_ESCAPE_SEQUENCE, "invalid escape string").hint("Escape string must be empty or one character.")
 }
 
 fn one_char(s: &str) -> Result<Option<char>, SqlError> {
@@ -213,16 +209,10 @@ fn flags(text: &str, what: &str, allow_global: bool) -> Result<Flags, SqlError> 
             'q' => f.quoted = true,
             'b' | 'e' => {}
             'g' => {
-                return Err(SqlError::new(
-                    SqlState::INVALID_PARAMETER_VALUE,
-                    format!("{what}() does not support the \"global\" option"),
-                ));
+                return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("{what}() does not support the \"global\" option")));
             }
             c => {
-                return Err(SqlError::new(
-                    SqlState::INVALID_PARAMETER_VALUE,
-                    format!("invalid regular expression option: \"{c}\""),
-                ));
+                return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid regular expression option: \"{c}\"")));
             }
         }
     }
@@ -579,11 +569,8 @@ fn regexp_replace(_: &mut Call<'_>, a: &[Datum]) -> Out {
     if let Some(first) = a.get(3).map(Datum::as_str).transpose()?.and_then(|f| f.chars().next())
         && first.is_ascii_digit()
     {
-        return Err(SqlError::new(
-            SqlState::INVALID_PARAMETER_VALUE,
-            format!("invalid regular expression option: \"{first}\""),
-        )
-        .hint("If you meant to use regexp_replace() with a start parameter, cast the fourth argument to integer explicitly."));
+        return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid regular expression option: \"{first}\""))
+            .hint("If you meant to use regexp_replace() with a start parameter, cast the fourth argument to integer explicitly."));
     }
     let f = flags_of(a, 3, "regexp_replace", true)?;
     let regex = compile(pattern, Flags { global: false, ..f })?;
@@ -593,9 +580,11 @@ fn regexp_replace(_: &mut Call<'_>, a: &[Datum]) -> Out {
 fn positive(a: &[Datum], at: usize, name: &str, zero: bool) -> Result<Option<usize>, SqlError> {
     let Some(d) = a.get(at) else { return Ok(None) };
     let n = d.as_i32()?;
-    usize::try_from(n).ok().filter(|n| zero || *n > 0).map(Some).ok_or_else(|| {
-        SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"{name}\": {n}"))
-    })
+    usize::try_from(n)
+        .ok()
+        .filter(|n| zero || *n > 0)
+        .map(Some)
+        .ok_or_else(|| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"{name}\": {n}")))
 }
 
 /// Byte offset of the `n`th character (from 1).
@@ -632,10 +621,7 @@ fn regexp_instr(_: &mut Call<'_>, a: &[Datum]) -> Out {
     let n = positive(a, 3, "n", false)?.unwrap_or(1);
     let end = positive(a, 4, "endoption", true)?.unwrap_or(0);
     if end > 1 {
-        return Err(SqlError::new(
-            SqlState::INVALID_PARAMETER_VALUE,
-            format!("invalid value for parameter \"endoption\": {end}"),
-        ));
+        return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"endoption\": {end}")));
     }
     let regex = compile(a[1].as_str()?, flags_of(a, 5, "regexp_instr", false)?)?;
     let group = positive(a, 6, "subexpr", true)?.unwrap_or(0);
@@ -726,9 +712,7 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
     ("regexp_substr_no_flags", regexp_substr),
     ("regexp_substr_no_subexpr", regexp_substr),
     ("textregexsubstr", |_, a| substring(a[0].as_str()?, a[1].as_str()?)),
-    ("substring@25,25,25", |_, a| {
-        substring(a[0].as_str()?, &similar_escape(a[1].as_str()?, one_char(a[2].as_str()?)?)?)
-    }),
+    ("substring@25,25,25", |_, a| substring(a[0].as_str()?, &similar_escape(a[1].as_str()?, one_char(a[2].as_str()?)?)?)),
 ];
 
 #[cfg(test)]

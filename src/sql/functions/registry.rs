@@ -194,10 +194,8 @@ pub const BTREE_AM: Oid = 403;
 /// OID of the hash access method.
 pub const HASH_AM: Oid = 405;
 
-static PROCS: LazyLock<Vec<ProcEntry>> =
-    LazyLock::new(|| include_str!("tables/pg_proc.tsv").lines().map(parse_proc).collect());
-static PROC_BY_OID: LazyLock<FxHashMap<Oid, &'static ProcEntry>> =
-    LazyLock::new(|| PROCS.iter().map(|p| (p.oid, p)).collect());
+static PROCS: LazyLock<Vec<ProcEntry>> = LazyLock::new(|| include_str!("tables/pg_proc.tsv").lines().map(parse_proc).collect());
+static PROC_BY_OID: LazyLock<FxHashMap<Oid, &'static ProcEntry>> = LazyLock::new(|| PROCS.iter().map(|p| (p.oid, p)).collect());
 static PROCS_BY_NAME: LazyLock<FxHashMap<&'static str, Vec<&'static ProcEntry>>> = LazyLock::new(|| {
     let mut map: FxHashMap<_, Vec<_>> = FxHashMap::default();
     for p in PROCS.iter() {
@@ -205,10 +203,8 @@ static PROCS_BY_NAME: LazyLock<FxHashMap<&'static str, Vec<&'static ProcEntry>>>
     }
     map
 });
-static OPERS: LazyLock<Vec<OperEntry>> =
-    LazyLock::new(|| include_str!("tables/pg_operator.tsv").lines().map(parse_oper).collect());
-static OPER_BY_OID: LazyLock<FxHashMap<Oid, &'static OperEntry>> =
-    LazyLock::new(|| OPERS.iter().map(|o| (o.oid, o)).collect());
+static OPERS: LazyLock<Vec<OperEntry>> = LazyLock::new(|| include_str!("tables/pg_operator.tsv").lines().map(parse_oper).collect());
+static OPER_BY_OID: LazyLock<FxHashMap<Oid, &'static OperEntry>> = LazyLock::new(|| OPERS.iter().map(|o| (o.oid, o)).collect());
 static OPERS_BY_NAME: LazyLock<FxHashMap<&'static str, Vec<&'static OperEntry>>> = LazyLock::new(|| {
     let mut map: FxHashMap<_, Vec<_>> = FxHashMap::default();
     for o in OPERS.iter() {
@@ -216,16 +212,13 @@ static OPERS_BY_NAME: LazyLock<FxHashMap<&'static str, Vec<&'static OperEntry>>>
     }
     map
 });
-static CASTS: LazyLock<Vec<CastEntry>> =
-    LazyLock::new(|| include_str!("tables/pg_cast.tsv").lines().map(parse_cast).collect());
+static CASTS: LazyLock<Vec<CastEntry>> = LazyLock::new(|| include_str!("tables/pg_cast.tsv").lines().map(parse_cast).collect());
 static CAST_BY_TYPES: LazyLock<FxHashMap<(Oid, Oid), &'static CastEntry>> =
     LazyLock::new(|| CASTS.iter().map(|c| ((c.source, c.target), c)).collect());
 static AGGREGATES: LazyLock<Vec<AggEntry>> =
     LazyLock::new(|| include_str!("tables/pg_aggregate.tsv").lines().map(parse_aggregate).collect());
-static AMOPS: LazyLock<Vec<AmopEntry>> =
-    LazyLock::new(|| include_str!("tables/pg_amop.tsv").lines().map(parse_amop).collect());
-static AMPROCS: LazyLock<Vec<AmprocEntry>> =
-    LazyLock::new(|| include_str!("tables/pg_amproc.tsv").lines().map(parse_amproc).collect());
+static AMOPS: LazyLock<Vec<AmopEntry>> = LazyLock::new(|| include_str!("tables/pg_amop.tsv").lines().map(parse_amop).collect());
+static AMPROCS: LazyLock<Vec<AmprocEntry>> = LazyLock::new(|| include_str!("tables/pg_amproc.tsv").lines().map(parse_amproc).collect());
 static OPCLASSES: LazyLock<Vec<OpclassEntry>> =
     LazyLock::new(|| include_str!("tables/pg_opclass.tsv").lines().map(parse_opclass).collect());
 static OPFAMILIES: LazyLock<Vec<OpfamilyEntry>> =
@@ -334,14 +327,7 @@ fn parse_amop(line: &'static str) -> AmopEntry {
 
 fn parse_amproc(line: &'static str) -> AmprocEntry {
     let mut f = Fields::new(line);
-    AmprocEntry {
-        method: f.number(),
-        family: f.number(),
-        left: f.number(),
-        right: f.number(),
-        number: f.number(),
-        func: f.number(),
-    }
+    AmprocEntry { method: f.number(), family: f.number(), left: f.number(), right: f.number(), number: f.number(), func: f.number() }
 }
 
 fn parse_opclass(line: &'static str) -> OpclassEntry {
@@ -462,9 +448,7 @@ pub fn default_opclass(method: Oid, type_oid: Oid) -> Option<&'static OpclassEnt
 pub fn family_member(family: Oid, left: Oid, right: Oid, strategy: i16) -> Option<&'static OperEntry> {
     AMOPS
         .iter()
-        .find(|a| {
-            a.family == family && a.left == left && a.right == right && a.strategy == strategy && a.purpose == b's'
-        })
+        .find(|a| a.family == family && a.left == left && a.right == right && a.strategy == strategy && a.purpose == b's')
         .and_then(|a| oper_by_oid(a.oper))
 }
 

@@ -152,9 +152,7 @@ pub fn coercion(source: Oid, target: Oid, context: CoercionContext) -> Option<Co
         };
     }
     let string = |t| category(t) == b'S';
-    if (context >= CoercionContext::Assignment && string(target))
-        || (context >= CoercionContext::Explicit && string(source))
-    {
+    if (context >= CoercionContext::Assignment && string(target)) || (context >= CoercionContext::Explicit && string(source)) {
         return Some(Coercion::InOut);
     }
     None
@@ -187,10 +185,7 @@ pub fn is_binary_coercible(source: Oid, target: Oid) -> bool {
 /// `42804` when the types cannot be matched.
 pub fn select_common_type(types: &[Oid], what: &str) -> Result<Oid, SqlError> {
     common_type(types).map_err(|(a, b)| {
-        SqlError::new(
-            SqlState::DATATYPE_MISMATCH,
-            format!("{what} types {} and {} cannot be matched", type_name(a), type_name(b)),
-        )
+        SqlError::new(SqlState::DATATYPE_MISMATCH, format!("{what} types {} and {} cannot be matched", type_name(a), type_name(b)))
     })
 }
 
@@ -256,36 +251,24 @@ fn bind(declared: &[Oid], actual: &[Oid]) -> Result<Bindings, SqlError> {
             }
             oids::ANYARRAY if a != oids::UNKNOWN => {
                 if a != oids::ANYARRAY && element_type(a).is_none() && type_by_oid(a).is_some() {
-                    return Err(mismatch(format!(
-                        "argument declared anyarray is not an array but type {}",
-                        type_name(a)
-                    )));
+                    return Err(mismatch(format!("argument declared anyarray is not an array but type {}", type_name(a))));
                 }
                 agree(&mut b.array, a, "anyarray")?;
             }
             oids::ANYRANGE if a != oids::UNKNOWN => {
                 if subtype(a).is_none() {
-                    return Err(mismatch(format!(
-                        "argument declared anyrange is not a range type but type {}",
-                        type_name(a)
-                    )));
+                    return Err(mismatch(format!("argument declared anyrange is not a range type but type {}", type_name(a))));
                 }
                 agree(&mut b.range, a, "anyrange")?;
             }
             oids::ANYMULTIRANGE if a != oids::UNKNOWN => {
-                return Err(mismatch(format!(
-                    "argument declared anymultirange is not a multirange type but type {}",
-                    type_name(a)
-                )));
+                return Err(mismatch(format!("argument declared anymultirange is not a multirange type but type {}", type_name(a))));
             }
             oids::ANYCOMPATIBLE | oids::ANYCOMPATIBLENONARRAY => {
                 any_compatible = true;
                 if a != oids::UNKNOWN {
                     if d == oids::ANYCOMPATIBLENONARRAY && element_type(a).is_some() {
-                        return Err(mismatch(format!(
-                            "type matched to anycompatiblenonarray is an array type: {}",
-                            type_name(a)
-                        )));
+                        return Err(mismatch(format!("type matched to anycompatiblenonarray is an array type: {}", type_name(a))));
                     }
                     compatible.push(a);
                 }
@@ -294,10 +277,7 @@ fn bind(declared: &[Oid], actual: &[Oid]) -> Result<Bindings, SqlError> {
                 any_compatible = true;
                 if a != oids::UNKNOWN {
                     let elem = element_type(a).ok_or_else(|| {
-                        mismatch(format!(
-                            "argument declared anycompatiblearray is not an array but type {}",
-                            type_name(a)
-                        ))
+                        mismatch(format!("argument declared anycompatiblearray is not an array but type {}", type_name(a)))
                     })?;
                     compatible.push(elem);
                 }
@@ -305,10 +285,7 @@ fn bind(declared: &[Oid], actual: &[Oid]) -> Result<Bindings, SqlError> {
             oids::ANYCOMPATIBLERANGE if a != oids::UNKNOWN => {
                 any_compatible = true;
                 let elem = subtype(a).ok_or_else(|| {
-                    mismatch(format!(
-                        "argument declared anycompatiblerange is not a range type but type {}",
-                        type_name(a)
-                    ))
+                    mismatch(format!("argument declared anycompatiblerange is not a range type but type {}", type_name(a)))
                 })?;
                 agree(&mut b.compatible_range, a, "anycompatiblerange")?;
                 compatible.push(elem);
@@ -323,10 +300,8 @@ fn bind(declared: &[Oid], actual: &[Oid]) -> Result<Bindings, SqlError> {
             None => b.elem = Some(elem),
             Some(e) if e == elem => {}
             Some(e) => {
-                return Err(mismatch(
-                    "argument declared anyarray is not consistent with argument declared anyelement".to_owned(),
-                )
-                .detail(format!("{} versus {}", type_name(array), type_name(e))));
+                return Err(mismatch("argument declared anyarray is not consistent with argument declared anyelement".to_owned())
+                    .detail(format!("{} versus {}", type_name(array), type_name(e))));
             }
         }
     }
@@ -337,20 +312,14 @@ fn bind(declared: &[Oid], actual: &[Oid]) -> Result<Bindings, SqlError> {
             None => b.elem = Some(elem),
             Some(e) if e == elem => {}
             Some(e) => {
-                return Err(mismatch(
-                    "argument declared anyrange is not consistent with argument declared anyelement".to_owned(),
-                )
-                .detail(format!("{} versus {}", type_name(range), type_name(e))));
+                return Err(mismatch("argument declared anyrange is not consistent with argument declared anyelement".to_owned())
+                    .detail(format!("{} versus {}", type_name(range), type_name(e))));
             }
         }
     }
     if any_compatible {
         b.compatible = Some(common_type(&compatible).map_err(|(a, c)| {
-            mismatch(format!(
-                "arguments of anycompatible family cannot be cast to a common type: {} versus {}",
-                type_name(a),
-                type_name(c)
-            ))
+            mismatch(format!("arguments of anycompatible family cannot be cast to a common type: {} versus {}", type_name(a), type_name(c)))
         })?);
     }
     Ok(b)
@@ -358,8 +327,11 @@ fn bind(declared: &[Oid], actual: &[Oid]) -> Result<Bindings, SqlError> {
 
 fn agree(slot: &mut Option<Oid>, actual: Oid, name: &str) -> Result<(), SqlError> {
     match *slot {
-        Some(old) if old != actual => Err(mismatch(format!("arguments declared \"{name}\" are not all alike"))
-            .detail(format!("{} versus {}", type_name(old), type_name(actual)))),
+        Some(old) if old != actual => Err(mismatch(format!("arguments declared \"{name}\" are not all alike")).detail(format!(
+            "{} versus {}",
+            type_name(old),
+            type_name(actual)
+        ))),
         _ => {
             *slot = Some(actual);
             Ok(())
@@ -494,9 +466,11 @@ fn select_candidate<T: Clone>(actual: &[Oid], mut candidates: Vec<Candidate<T>>)
     }
     if resolved {
         let fits = |c: &Candidate<T>| {
-            actual.iter().zip(&c.types).zip(&slots).all(|((a, t), (cat, preferred))| {
-                known(*a) || (category(*t) == *cat && (!preferred || is_preferred(*cat, *t)))
-            })
+            actual
+                .iter()
+                .zip(&c.types)
+                .zip(&slots)
+                .all(|((a, t), (cat, preferred))| known(*a) || (category(*t) == *cat && (!preferred || is_preferred(*cat, *t))))
         };
         let kept: Vec<_> = candidates.iter().filter(|c| fits(c)).cloned().collect();
         if !kept.is_empty() {
@@ -533,13 +507,7 @@ struct Way {
 }
 
 /// The ways `func` can take `count` arguments, some named.
-fn way(
-    func: &'static ProcEntry,
-    count: usize,
-    names: &[Option<&str>],
-    variadic: bool,
-    expand: bool,
-) -> Option<Candidate<Way>> {
+fn way(func: &'static ProcEntry, count: usize, names: &[Option<&str>], variadic: bool, expand: bool) -> Option<Candidate<Way>> {
     let params = func.args.len();
     if variadic && func.variadic == 0 {
         return None;
@@ -588,12 +556,7 @@ fn way(
 ///
 /// # Errors
 /// `42725` when several fit equally well, `42804` for polymorphic arguments that do not agree.
-pub fn resolve_function(
-    name: &str,
-    args: &[Oid],
-    names: &[Option<&str>],
-    variadic: bool,
-) -> Result<Option<ResolvedFn>, SqlError> {
+pub fn resolve_function(name: &str, args: &[Oid], names: &[Option<&str>], variadic: bool) -> Result<Option<ResolvedFn>, SqlError> {
     let all: Vec<&'static ProcEntry> = procs_by_name(name).to_vec();
     resolve_among(name, &all, args, names, variadic)
 }
@@ -634,11 +597,8 @@ pub fn resolve_among(
             _ => match select_candidate(args, candidates) {
                 Some(c) => c,
                 None => {
-                    return Err(SqlError::new(
-                        SqlState::AMBIGUOUS_FUNCTION,
-                        format!("function {} is not unique", call_text(name, args)),
-                    )
-                    .hint("Could not choose a best candidate function. You might need to add explicit type casts."));
+                    return Err(SqlError::new(SqlState::AMBIGUOUS_FUNCTION, format!("function {} is not unique", call_text(name, args)))
+                        .hint("Could not choose a best candidate function. You might need to add explicit type casts."));
                 }
             },
         }
@@ -740,23 +700,20 @@ pub fn resolve_operator(name: &str, left: Option<Oid>, right: Oid) -> Result<Res
             match candidates.as_slice() {
                 [] => return Err(undefined_operator(name, left, right)),
                 [one] => one.item,
-                _ => {
-                    match select_candidate(&actual, candidates) {
-                        Some(c) => c.item,
-                        None => {
-                            return Err(SqlError::new(
+                _ => match select_candidate(&actual, candidates) {
+                    Some(c) => c.item,
+                    None => {
+                        return Err(SqlError::new(
                             SqlState::AMBIGUOUS_FUNCTION,
                             format!("operator is not unique: {}", operator_text(name, left, right)),
                         )
                         .hint("Could not choose a best candidate operator. You might need to add explicit type casts."));
-                        }
                     }
-                }
+                },
             }
         }
     };
-    let func = proc_by_oid(chosen.func)
-        .ok_or_else(|| SqlError::internal(format!("operator {} has no function", chosen.oid)))?;
+    let func = proc_by_oid(chosen.func).ok_or_else(|| SqlError::internal(format!("operator {} has no function", chosen.oid)))?;
     let (types, result) = make_concrete(&types_of(chosen), &actual, chosen.result)?;
     let (left, right) = match types.as_slice() {
         [l, r] => (*l, *r),
@@ -775,15 +732,13 @@ fn operator_text(name: &str, left: Option<Oid>, right: Oid) -> String {
 
 /// `42883` for an operator, with PostgreSQL's text and hint.
 pub fn undefined_operator(name: &str, left: Option<Oid>, right: Oid) -> SqlError {
-    SqlError::new(
-        SqlState::UNDEFINED_FUNCTION,
-        format!("operator does not exist: {}", operator_text(name, left, right)),
+    SqlError::new(SqlState::UNDEFINED_FUNCTION, format!("operator does not exist: {}", operator_text(name, left, right))).hint(
+        if left.is_some() {
+            "No operator matches the given name and argument types. You might need to add explicit type casts."
+        } else {
+            "No operator matches the given name and argument type. You might need to add an explicit type cast."
+        },
     )
-    .hint(if left.is_some() {
-        "No operator matches the given name and argument types. You might need to add explicit type casts."
-    } else {
-        "No operator matches the given name and argument type. You might need to add an explicit type cast."
-    })
 }
 
 #[cfg(test)]
@@ -799,11 +754,9 @@ mod tests {
 
     fn func(name: &str, args: &[Oid]) -> String {
         match resolve_function(name, args, &[], false) {
-            Ok(Some(f)) => format!(
-                "{} -> {}",
-                f.arg_types.iter().map(|&t| type_name(t)).collect::<Vec<_>>().join(","),
-                type_name(f.result)
-            ),
+            Ok(Some(f)) => {
+                format!("{} -> {}", f.arg_types.iter().map(|&t| type_name(t)).collect::<Vec<_>>().join(","), type_name(f.result))
+            }
             Ok(None) => "none".to_owned(),
             Err(e) => e.to_string(),
         }
@@ -865,9 +818,6 @@ mod tests {
         assert_eq!(select_common_type(&[INT4, INT8, UNKNOWN], "CASE").unwrap(), INT8);
         assert_eq!(select_common_type(&[UNKNOWN, UNKNOWN], "UNION").unwrap(), TEXT);
         assert_eq!(select_common_type(&[INT4, NUMERIC, FLOAT8], "UNION").unwrap(), FLOAT8);
-        assert_eq!(
-            select_common_type(&[INT4, TEXT], "CASE").unwrap_err().to_string(),
-            "CASE types integer and text cannot be matched"
-        );
+        assert_eq!(select_common_type(&[INT4, TEXT], "CASE").unwrap_err().to_string(), "CASE types integer and text cannot be matched");
     }
 }

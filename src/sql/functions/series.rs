@@ -34,9 +34,7 @@ fn int4(v: i64) -> Datum {
 fn numerics(_: &mut Call<'_>, a: &[Datum]) -> Rows {
     let (start, stop) = (a[0].as_numeric()?.clone(), a[1].as_numeric()?.clone());
     let step = a.get(2).map_or(Ok(&Numeric::ONE), Datum::as_numeric)?.clone();
-    let bad = |what: &str, why: &str| {
-        Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("{what} value cannot be {why}")))
-    };
+    let bad = |what: &str, why: &str| Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("{what} value cannot be {why}")));
     for (what, v) in [("start", &start), ("stop", &stop)] {
         if v.is_nan() {
             return bad(what, "NaN");

@@ -402,9 +402,7 @@ fn format_text(c: &mut Call<'_>, a: &[Datum]) -> Out {
             if text.is_empty() {
                 return Ok(None);
             }
-            text.parse()
-                .map(Some)
-                .map_err(|_| SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "number is out of range"))
+            text.parse().map(Some).map_err(|_| SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "number is out of range"))
         };
         // [n$][-][width]type; a leading number is a position if `$` follows.
         let mut position = None;
@@ -445,8 +443,7 @@ fn format_text(c: &mut Call<'_>, a: &[Datum]) -> Out {
         }
         let Some(kind) = chars.next() else { return Err(unterminated()) };
         if !matches!(kind, 's' | 'I' | 'L') {
-            return Err(fail(&format!("unrecognized format() type specifier \"{kind}\""))
-                .hint("For a single \"%\" use \"%%\"."));
+            return Err(fail(&format!("unrecognized format() type specifier \"{kind}\"")).hint("For a single \"%\" use \"%%\"."));
         }
         let mut take = |explicit: Option<usize>| {
             let at = explicit.unwrap_or(next + 1);
@@ -461,10 +458,7 @@ fn format_text(c: &mut Call<'_>, a: &[Datum]) -> Out {
         let (v, t) = take(position)?;
         let text = match (kind, v.is_null()) {
             ('I', true) => {
-                return Err(SqlError::new(
-                    SqlState::NULL_VALUE_NOT_ALLOWED,
-                    "null values cannot be formatted as an SQL identifier",
-                ));
+                return Err(SqlError::new(SqlState::NULL_VALUE_NOT_ALLOWED, "null values cannot be formatted as an SQL identifier"));
             }
             ('L', true) => "NULL".to_owned(),
             (_, true) => String::new(),
@@ -537,10 +531,7 @@ fn convert_to(_: &mut Call<'_>, a: &[Datum]) -> Out {
 fn byte_index(b: &[u8], n: i64, per_byte: i64) -> Result<usize, SqlError> {
     let most = i64::try_from(b.len()).unwrap_or(i64::MAX) * per_byte;
     if n < 0 || n >= most {
-        return Err(SqlError::new(
-            SqlState::ARRAY_SUBSCRIPT_ERROR,
-            format!("index {n} out of valid range, 0..{}", most - 1),
-        ));
+        return Err(SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, format!("index {n} out of valid range, 0..{}", most - 1)));
     }
     usize::try_from(n / per_byte).map_err(|_| SqlError::internal("byte index"))
 }
@@ -548,15 +539,13 @@ fn byte_index(b: &[u8], n: i64, per_byte: i64) -> Result<usize, SqlError> {
 fn parse_ident(_: &mut Call<'_>, a: &[Datum]) -> Out {
     let s = a[0].as_str()?;
     let strict = a.get(1).is_none_or(Datum::is_true);
-    let fail =
-        || SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("string is not a valid identifier: \"{s}\""));
+    let fail = || SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("string is not a valid identifier: \"{s}\""));
     // What does not belong to an identifier ends the list; strictly, it may not be there.
     let mut end = s.len();
     let mut quoted = false;
     let mut start_of_part = true;
     for (i, c) in s.char_indices() {
-        let part =
-            c.is_alphabetic() || c == '_' || !c.is_ascii() || (!start_of_part && (c.is_ascii_digit() || c == '$'));
+        let part = c.is_alphabetic() || c == '_' || !c.is_ascii() || (!start_of_part && (c.is_ascii_digit() || c == '$'));
         if c == '"' {
             quoted = !quoted;
         }
@@ -654,8 +643,7 @@ fn bit_shift(a: &[Datum], left: bool) -> Out {
     let n = if left { n } else { -n };
     let old: Vec<bool> = b.bits().collect();
     let len = i64::try_from(old.len()).unwrap_or(0);
-    let out =
-        (0..len).map(|i| usize::try_from(i + n).ok().and_then(|j| old.get(j).copied()).unwrap_or(false)).collect();
+    let out = (0..len).map(|i| usize::try_from(i + n).ok().and_then(|j| old.get(j).copied()).unwrap_or(false)).collect();
     Ok(bit_datum(out))
 }
 
@@ -726,9 +714,8 @@ pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
         if is_latin1(name) {
             return Ok(Datum::Int4(i32::try_from(a[0].as_bytes()?.len()).unwrap_or(i32::MAX)));
         }
-        only_utf8(name, "source").map_err(|_| {
-            SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid encoding name \"{name}\""))
-        })?;
+        only_utf8(name, "source")
+            .map_err(|_| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid encoding name \"{name}\"")))?;
         io::check_text(a[0].as_bytes()?).map(|s| Datum::Int4(length(s)))
     }),
     ("lower", |_, a| Ok(Datum::from(a[0].as_str()?.to_lowercase()))),

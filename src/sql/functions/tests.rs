@@ -34,14 +34,7 @@ fn unescape(s: &str) -> String {
     out
 }
 
-fn convert(
-    ctx: &mut PlainCtx,
-    v: Datum,
-    from: Oid,
-    to: Oid,
-    typmod: i32,
-    how: CoercionContext,
-) -> Result<Datum, SqlError> {
+fn convert(ctx: &mut PlainCtx, v: Datum, from: Oid, to: Oid, typmod: i32, how: CoercionContext) -> Result<Datum, SqlError> {
     let missing = || SqlError::new(SqlState::CANNOT_COERCE, "no cast");
     if v.is_null() {
         return Ok(v);
@@ -66,11 +59,7 @@ fn convert(
         }
         Coercion::Array(_, elem) => {
             let a = Arc::clone(v.as_array()?);
-            let values = a
-                .values
-                .iter()
-                .map(|x| convert(ctx, x.clone(), a.elem, elem, typmod, how))
-                .collect::<Result<_, _>>()?;
+            let values = a.values.iter().map(|x| convert(ctx, x.clone(), a.elem, elem, typmod, how)).collect::<Result<_, _>>()?;
             Datum::array(ArrayValue { elem, dims: a.dims.clone(), values })
         }
     })
@@ -81,11 +70,7 @@ fn run(kind: &str, name: &str, args: &[(Oid, i32, Datum)], ctx: &mut PlainCtx) -
     if kind == "c" {
         let (to, typmod) = parse_type(name, &ctx.io)?;
         let (from, _, v) = &args[0];
-        let v = if *from == to {
-            v.clone()
-        } else {
-            convert(ctx, v.clone(), *from, to, typmod, CoercionContext::Explicit)?
-        };
+        let v = if *from == to { v.clone() } else { convert(ctx, v.clone(), *from, to, typmod, CoercionContext::Explicit)? };
         return Ok((coerce_typmod(v, to, typmod, true)?, to));
     }
     let (func, wanted, result, gather, defaults) = if kind == "o" {
@@ -96,8 +81,7 @@ fn run(kind: &str, name: &str, args: &[(Oid, i32, Datum)], ctx: &mut PlainCtx) -
         let wanted = if op.left == 0 { vec![op.right] } else { vec![op.left, op.right] };
         (op.func, wanted, op.result, None, Vec::new())
     } else {
-        let f = resolve_function(name, &types, &[], false)?
-            .ok_or_else(|| super::resolve::undefined_function(name, &types))?;
+        let f = resolve_function(name, &types, &[], false)?.ok_or_else(|| super::resolve::undefined_function(name, &types))?;
         (f.func, f.arg_types, f.result, f.gather, f.defaults)
     };
     let mut values = Vec::new();

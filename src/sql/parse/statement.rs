@@ -103,7 +103,10 @@ mod tests {
     #[test]
     fn statements_keep_their_text() {
         let list = parse_statements("select 1;  begin isolation level repeatable read read only;;commit and chain").unwrap();
-        assert_eq!(list.iter().map(RawStmt::text).collect::<Vec<_>>(), ["select 1", "begin isolation level repeatable read read only", "commit and chain"]);
+        assert_eq!(
+            list.iter().map(RawStmt::text).collect::<Vec<_>>(),
+            ["select 1", "begin isolation level repeatable read read only", "commit and chain"]
+        );
         assert_eq!(
             list[1].kind(),
             StmtKind::Transaction(TransactionKind::Begin(vec![
@@ -116,7 +119,11 @@ mod tests {
 
     #[test]
     fn deep_nesting_is_an_error_and_not_an_overflow() {
-        for text in [format!("select {}1", "-".repeat(1) + &" -".repeat(100_000)), format!("select {}", vec!["1"; 90_000].join("+")), format!("select {}1{}", "(".repeat(50_000), ")".repeat(50_000))] {
+        for text in [
+            format!("select {}1", "-".repeat(1) + &" -".repeat(100_000)),
+            format!("select {}", vec!["1"; 90_000].join("+")),
+            format!("select {}1{}", "(".repeat(50_000), ")".repeat(50_000)),
+        ] {
             match parse_statements(&text) {
                 Ok(_) => {}
                 Err(e) => assert!(matches!(e.state().0, "54001" | "42601"), "{e}"),

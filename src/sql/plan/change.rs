@@ -6,7 +6,9 @@ use super::join::Wanted;
 use super::path::cost;
 use super::planner::{Built, Deps, Layout, Planner};
 use crate::executor::code::Code;
-use crate::executor::plan::{Command, ConflictUpdate, IndexSource, IndexWriter, Modify, NodeText, OnConflict, PlanOp, RelationUse, TableWriter};
+use crate::executor::plan::{
+    Command, ConflictUpdate, IndexSource, IndexWriter, Modify, NodeText, OnConflict, PlanOp, RelationUse, TableWriter,
+};
 use crate::sql::bind::expr::{Expr, ExprKind};
 use crate::sql::bind::query::{self, InsertSource, Query, RteSource};
 use crate::sql::catalog::Relation;
@@ -123,7 +125,10 @@ impl Planner<'_> {
         layout.width += input.width;
         let exprs: Vec<Expr> = q.returning.iter().filter(|t| !t.junk).map(|t| t.expr.clone()).collect();
         if exprs.iter().any(Expr::returns_set) {
-            return Err(SqlError::new(crate::sqlstate::SqlState::FEATURE_NOT_SUPPORTED, "set-returning functions are not allowed in RETURNING"));
+            return Err(SqlError::new(
+                crate::sqlstate::SqlState::FEATURE_NOT_SUPPORTED,
+                "set-returning functions are not allowed in RETURNING",
+            ));
         }
         self.codes(&exprs, &layout, deps).map(Some)
     }
@@ -168,7 +173,11 @@ impl Planner<'_> {
                     node
                 } else {
                     let mut node = self.node(PlanOp::Values(lists), width, rows, (0.0, rows * cost::TUPLE), &deps);
-                    self.describe(&mut node, |_| NodeText { node_type: "Values Scan".into(), alias: Some("*VALUES*".into()), ..NodeText::default() });
+                    self.describe(&mut node, |_| NodeText {
+                        node_type: "Values Scan".into(),
+                        alias: Some("*VALUES*".into()),
+                        ..NodeText::default()
+                    });
                     node
                 }
             }
@@ -245,7 +254,8 @@ impl Planner<'_> {
         let schema = relation.namespace_name.to_string();
         let alias = q.rtable.get(q.result).map(|r| r.alias.to_string());
         self.describe(&mut node, |_| {
-            let mut text = NodeText { node_type: "Insert".into(), relation: Some(name), schema: Some(schema), alias, ..NodeText::default() };
+            let mut text =
+                NodeText { node_type: "Insert".into(), relation: Some(name), schema: Some(schema), alias, ..NodeText::default() };
             if let Some(c) = conflict {
                 text.props.push(super::planner::prop("Conflict Resolution", c.to_owned()));
             }
@@ -368,4 +378,3 @@ impl Planner<'_> {
         Ok(Built { node, layout: Layout { width: out, ..Layout::default() }, deps, order: Vec::new() })
     }
 }
-

@@ -50,10 +50,7 @@ impl Planner<'_> {
             }
             ExprKind::Grouping(args) => match &layout.grouping {
                 Some((column, sets)) => {
-                    let bits = sets
-                        .iter()
-                        .map(|set| args.iter().fold(0i32, |bits, a| bits << 1 | i32::from(!set.contains(a))))
-                        .collect();
+                    let bits = sets.iter().map(|set| args.iter().fold(0i32, |bits, a| bits << 1 | i32::from(!set.contains(a)))).collect();
                     Code::Grouping(*column, bits)
                 }
                 None => Code::Const(Datum::Int4(0)),
@@ -94,7 +91,11 @@ impl Planner<'_> {
             ExprKind::Not(x) => Code::Not(Box::new(self.compile(x, layout, deps)?)),
             ExprKind::IsNull(x, negated) => {
                 let code = Box::new(self.compile(x, layout, deps)?);
-                if x.ty == oids::RECORD || matches!(x.kind, ExprKind::Row(..)) { Code::RowIsNull(code, *negated) } else { Code::IsNull(code, *negated) }
+                if x.ty == oids::RECORD || matches!(x.kind, ExprKind::Row(..)) {
+                    Code::RowIsNull(code, *negated)
+                } else {
+                    Code::IsNull(code, *negated)
+                }
             }
             ExprKind::BoolTest(x, test) => Code::BoolTest(Box::new(self.compile(x, layout, deps)?), *test),
             ExprKind::Distinct(c, negated) => Code::Distinct(Box::new(self.call_code(c, layout, deps)?), *negated),
@@ -171,7 +172,12 @@ impl Planner<'_> {
     }
 
     #[expect(clippy::type_complexity, reason = "lower and upper of each dimension")]
-    fn subscripts(&mut self, list: &[(Option<Expr>, Option<Expr>)], layout: &Layout, deps: &mut Deps) -> Result<Box<[(Option<Code>, Option<Code>)]>, SqlError> {
+    fn subscripts(
+        &mut self,
+        list: &[(Option<Expr>, Option<Expr>)],
+        layout: &Layout,
+        deps: &mut Deps,
+    ) -> Result<Box<[(Option<Code>, Option<Code>)]>, SqlError> {
         let mut out = Vec::with_capacity(list.len());
         for (l, u) in list {
             let l = l.as_ref().map(|x| self.compile(x, layout, deps)).transpose()?;
@@ -195,7 +201,10 @@ impl Planner<'_> {
 
     fn call(&mut self, c: &CallExpr, layout: &Layout, deps: &mut Deps) -> Result<Code, SqlError> {
         if c.func.returns_set {
-            return Err(SqlError::new(crate::sqlstate::SqlState::FEATURE_NOT_SUPPORTED, "set-valued function called in context that cannot accept a set"));
+            return Err(SqlError::new(
+                crate::sqlstate::SqlState::FEATURE_NOT_SUPPORTED,
+                "set-valued function called in context that cannot accept a set",
+            ));
         }
         let call = self.call_code(c, layout, deps)?;
         let constant = call.args.iter().all(|a| matches!(a, Code::Const(_)));
@@ -231,7 +240,19 @@ impl Planner<'_> {
         if let ExprKind::Const(v) = &e.kind {
             return Some(v.clone());
         }
-        let free = e.any(&|x| matches!(x.kind, ExprKind::Var(..) | ExprKind::Param(_) | ExprKind::SubLink(_) | ExprKind::Agg(_) | ExprKind::Window(_) | ExprKind::SubColumn(_) | ExprKind::Slot(_) | ExprKind::Exec(_)));
+        let free = e.any(&|x| {
+            matches!(
+                x.kind,
+                ExprKind::Var(..)
+                    | ExprKind::Param(_)
+                    | ExprKind::SubLink(_)
+                    | ExprKind::Agg(_)
+                    | ExprKind::Window(_)
+                    | ExprKind::SubColumn(_)
+                    | ExprKind::Slot(_)
+                    | ExprKind::Exec(_)
+            )
+        });
         if free || e.returns_set() {
             return None;
         }

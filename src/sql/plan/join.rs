@@ -13,7 +13,9 @@ use super::path::{Equal, IndexPath, OrderKey, Path, PathKind, Ready, cost, rels_
 use super::planner::{Built, Deps, Layout, Nest, Planner, RelSet};
 use super::selectivity::selectivity;
 use crate::executor::code::Code;
-use crate::executor::plan::{self, FunctionScan, HashJoin, IndexBound, IndexEqual, IndexScan, JoinKind, NestLoop, PlanOp, RelationUse, Scan, ScanColumn, SortColumn};
+use crate::executor::plan::{
+    self, FunctionScan, HashJoin, IndexBound, IndexEqual, IndexScan, JoinKind, NestLoop, PlanOp, RelationUse, Scan, ScanColumn, SortColumn,
+};
 use crate::sql::bind::expr::{Expr, ExprKind};
 use crate::sql::bind::query::{self, Distinct, FromItem, Query, RteSource};
 use crate::sql::catalog::{Relation, Source};
@@ -199,7 +201,10 @@ impl Planner<'_> {
             return Ok((Built { node, layout: Layout::default(), deps, order: Vec::new() }, false));
         }
         // Conditions without columns are decided once, on top.
-        let (gates, quals): (Vec<Expr>, Vec<Expr>) = group.quals.into_iter().partition(|e| rels_of(e).is_empty() && !e.is_volatile() && !matches!(e.kind, ExprKind::Const(Datum::Bool(true))));
+        let (gates, quals): (Vec<Expr>, Vec<Expr>) = group
+            .quals
+            .into_iter()
+            .partition(|e| rels_of(e).is_empty() && !e.is_volatile() && !matches!(e.kind, ExprKind::Const(Datum::Bool(true))));
         group.quals = quals;
         let path = self.solve(q, group, want, limit, &[])?;
         // An index that answers the condition has an order of its own, which need not be the one wanted.
@@ -211,13 +216,21 @@ impl Planner<'_> {
             if matches!(code, Code::Const(Datum::Bool(false) | Datum::Null)) {
                 let op = PlanOp::Result { exprs: vec![Code::Const(Datum::Null); built.layout.width].into(), condition: Some(code) };
                 let mut node = self.node(op, built.layout.width, 1.0, (0.0, 0.0), &deps);
-                self.describe(&mut node, |_| plan::NodeText { node_type: "Result".into(), props: vec![super::planner::prop("One-Time Filter", "false".into())], ..plan::NodeText::default() });
+                self.describe(&mut node, |_| plan::NodeText {
+                    node_type: "Result".into(),
+                    props: vec![super::planner::prop("One-Time Filter", "false".into())],
+                    ..plan::NodeText::default()
+                });
                 return Ok((Built { node, layout: built.layout, deps, order: Vec::new() }, ordered));
             }
             let (rows, costs) = (built.node.rows, (built.node.startup_cost, built.node.total_cost));
             let width = built.node.width;
             let mut node = self.node(PlanOp::Gate(Arc::new(built.node), code), width, rows, costs, &deps);
-            self.describe(&mut node, |p| plan::NodeText { node_type: "Result".into(), props: vec![super::planner::prop("One-Time Filter", p.text(&e))], ..plan::NodeText::default() });
+            self.describe(&mut node, |p| plan::NodeText {
+                node_type: "Result".into(),
+                props: vec![super::planner::prop("One-Time Filter", p.text(&e))],
+                ..plan::NodeText::default()
+            });
             built.node = node;
             built.deps = deps;
         }
@@ -294,7 +307,8 @@ impl Planner<'_> {
                     for e in own {
                         if rels_of(&e).overlaps(&right_rels) || e.is_volatile() { above.push(e) } else { left.quals.push(e) }
                     }
-                    let (push, keep): (Vec<Expr>, Vec<Expr>) = on.into_iter().partition(|e| !rels_of(e).overlaps(&left_rels) && !rels_of(e).is_empty());
+                    let (push, keep): (Vec<Expr>, Vec<Expr>) =
+                        on.into_iter().partition(|e| !rels_of(e).overlaps(&left_rels) && !rels_of(e).is_empty());
                     right.quals.extend(push);
                     on = keep;
                 } else {
@@ -324,7 +338,10 @@ impl Planner<'_> {
                 if kind != JoinKind::Full {
                     candidates.push(self.nest(q, kind, &left, &right, &on));
                 }
-                let best = candidates.into_iter().min_by(|a, b| a.total.total_cmp(&b.total)).ok_or_else(|| SqlError::internal("no way to join"))?;
+                let best = candidates
+                    .into_iter()
+                    .min_by(|a, b| a.total.total_cmp(&b.total))
+                    .ok_or_else(|| SqlError::internal("no way to join"))?;
                 if above.is_empty() {
                     return Ok(vec![best]);
                 }
@@ -342,16 +359,32 @@ impl Planner<'_> {
         }
     }
 
-    fn rel_paths(&mut self, q: &Query, rt: usize, mut quals: Vec<Expr>, joins: &[Expr], want: &[OrderKey]) -> Result<Vec<Rc<Path>>, SqlError> {
+    fn rel_paths(
+        &mut self,
+        q: &Query,
+        rt: usize,
+        mut quals: Vec<Expr>,
+        joins: &[Expr],
+        want: &[OrderKey],
+    ) -> Result<Vec<Rc<Path>>, SqlError> {
         let Some(rte) = q.rtable.get(rt) else { return Err(SqlError::internal("range table")) };
         // Cheap conditions first, as they were written otherwise.
         quals.sort_by_key(|e| (e.has_sublink(), e.is_volatile()));
-        let rows_of_filter = |q: &Query, rows: f64, quals: &[Expr]| (rows * quals.iter().map(|e| selectivity(q, e, &|_| rows)).product::<f64>()).max(1.0);
+        let rows_of_filter =
+            |q: &Query, rows: f64, quals: &[Expr]| (rows * quals.iter().map(|e| selectivity(q, e, &|_| rows)).product::<f64>()).max(1.0);
         let outside = |quals: &[Expr]| quals.iter().fold(RelSet::default(), |s, e| s.union(&rels_of(e))).minus(&RelSet::one(rt));
         let mut ready = |rows: f64, startup: f64, total: f64, requires: RelSet, what: Ready, quals: Vec<Expr>| {
             let kept = rows_of_filter(q, rows, &quals);
             let requires = requires.union(&outside(&quals));
-            vec![Rc::new(Path { kind: PathKind::Ready(rt, RefCell::new(Some(what)), quals), rels: RelSet::one(rt), requires, rows: kept, startup, total: total + rows * cost::OPERATOR, order: Vec::new() })]
+            vec![Rc::new(Path {
+                kind: PathKind::Ready(rt, RefCell::new(Some(what)), quals),
+                rels: RelSet::one(rt),
+                requires,
+                rows: kept,
+                startup,
+                total: total + rows * cost::OPERATOR,
+                order: Vec::new(),
+            })]
         };
         match &rte.source {
             RteSource::Table(relation) => {
@@ -370,9 +403,13 @@ impl Planner<'_> {
             }
             RteSource::Cte(up, index) => {
                 let level = self.levels.len().checked_sub(up + 1).ok_or_else(|| SqlError::internal("WITH query"))?;
-                let Some(cte) = self.levels.get(level).and_then(|l| l.ctes.get(*index)).cloned() else { return Err(SqlError::internal("WITH query")) };
+                let Some(cte) = self.levels.get(level).and_then(|l| l.ctes.get(*index)).cloned() else {
+                    return Err(SqlError::internal("WITH query"));
+                };
                 let plain = cte.recursive.is_none() && cte.query.command == query::Command::Select && cte.query.row_marks.is_empty();
-                let inline = plain && (cte.materialized == Some(false) || (cte.materialized.is_none() && cte.references == 1)) && !has_volatile(&cte.query);
+                let inline = plain
+                    && (cte.materialized == Some(false) || (cte.materialized.is_none() && cte.references == 1))
+                    && !has_volatile(&cte.query);
                 if inline {
                     let mut inner = cte.query;
                     inner.shift_outer(1, *up);
@@ -383,7 +420,12 @@ impl Planner<'_> {
                 let width = rte.columns.len();
                 let mut node = self.node(PlanOp::CteScan(number), width, rows, (0.0, rows * cost::TUPLE * 2.0), &deps);
                 let (name, alias) = (cte.name.clone(), rte.alias.clone());
-                self.describe(&mut node, |_| plan::NodeText { node_type: "CTE Scan".into(), relation: Some(name.to_string()), alias: Some(alias.to_string()), ..plan::NodeText::default() });
+                self.describe(&mut node, |_| plan::NodeText {
+                    node_type: "CTE Scan".into(),
+                    relation: Some(name.to_string()),
+                    alias: Some(alias.to_string()),
+                    ..plan::NodeText::default()
+                });
                 let total = node.total_cost;
                 let built = Built { node, layout: Layout { width, ..Layout::default() }, deps, order: Vec::new() };
                 Ok(ready(rows, 0.0, total, RelSet::default(), Ready::Query(built, Vec::new()), quals))
@@ -402,7 +444,11 @@ impl Planner<'_> {
                 let deps = Deps::from([usize::MAX]);
                 let mut node = self.node(PlanOp::WorkingScan(number), width, 100.0, (0.0, 1.0), &deps);
                 let alias = rte.alias.clone();
-                self.describe(&mut node, |_| plan::NodeText { node_type: "WorkTable Scan".into(), relation: Some(alias.to_string()), ..plan::NodeText::default() });
+                self.describe(&mut node, |_| plan::NodeText {
+                    node_type: "WorkTable Scan".into(),
+                    relation: Some(alias.to_string()),
+                    ..plan::NodeText::default()
+                });
                 let built = Built { node, layout: Layout { width, ..Layout::default() }, deps, order: Vec::new() };
                 Ok(ready(100.0, 0.0, 1.0, RelSet::default(), Ready::Query(built, Vec::new()), quals))
             }
@@ -449,7 +495,12 @@ impl Planner<'_> {
         f64::from(c.func.rows).max(1.0)
     }
 
-    fn query_path(&mut self, inner: &Query, quals: Vec<Expr>, ready: &mut dyn FnMut(f64, f64, f64, RelSet, Ready, Vec<Expr>) -> Vec<Rc<Path>>) -> Result<Vec<Rc<Path>>, SqlError> {
+    fn query_path(
+        &mut self,
+        inner: &Query,
+        quals: Vec<Expr>,
+        ready: &mut dyn FnMut(f64, f64, f64, RelSet, Ready, Vec<Expr>) -> Vec<Rc<Path>>,
+    ) -> Result<Vec<Rc<Path>>, SqlError> {
         let before = self.level()?.requests.len();
         let built = self.query(inner, None)?;
         let requests = self.take_requests(before)?;
@@ -485,7 +536,14 @@ impl Planner<'_> {
                         if let Some(Some(left)) = best.get(sub).cloned() {
                             let right_leaf = (other.count_ones() == 1).then(|| other.trailing_zeros() as usize);
                             let right = best.get(other).cloned().flatten();
-                            let paths = self.join_paths(q, &left, right.as_ref(), right_leaf.and_then(|i| leaves.get(i)).map(Vec::as_slice), joins, connected);
+                            let paths = self.join_paths(
+                                q,
+                                &left,
+                                right.as_ref(),
+                                right_leaf.and_then(|i| leaves.get(i)).map(Vec::as_slice),
+                                joins,
+                                connected,
+                            );
                             for p in paths {
                                 if found.as_ref().is_none_or(|f| p.total < f.total) {
                                     found = Some(p);
@@ -517,7 +575,9 @@ impl Planner<'_> {
                         }
                         let (Some((Some(left), _)), Some((right, leaf))) = (parts.get(a), parts.get(b)) else { continue };
                         let (left, right, leaf) = (left.clone(), right.clone(), *leaf);
-                        for p in self.join_paths(q, &left, right.as_ref(), leaf.and_then(|i| leaves.get(i)).map(Vec::as_slice), joins, connected) {
+                        for p in
+                            self.join_paths(q, &left, right.as_ref(), leaf.and_then(|i| leaves.get(i)).map(Vec::as_slice), joins, connected)
+                        {
                             if found.as_ref().is_none_or(|(_, _, f)| (p.rows, p.total) < (f.rows, f.total)) {
                                 found = Some((a, b, p));
                             }
@@ -538,14 +598,26 @@ impl Planner<'_> {
     }
 
     /// Ways to join two parts.
-    fn join_paths(&mut self, q: &Query, left: &Rc<Path>, right: Option<&Rc<Path>>, leaf: Option<&[Rc<Path>]>, joins: &[(Expr, RelSet)], connected: bool) -> Vec<Rc<Path>> {
+    fn join_paths(
+        &mut self,
+        q: &Query,
+        left: &Rc<Path>,
+        right: Option<&Rc<Path>>,
+        leaf: Option<&[Rc<Path>]>,
+        joins: &[(Expr, RelSet)],
+        connected: bool,
+    ) -> Vec<Rc<Path>> {
         let mut out = Vec::new();
         let right_rels = match (right, leaf.and_then(<[_]>::first)) {
             (Some(r), _) | (None, Some(r)) => r.rels.clone(),
             (None, None) => return out,
         };
         let both = left.rels.union(&right_rels);
-        let quals: Vec<Expr> = joins.iter().filter(|(_, s)| s.subset(&both) && !s.subset(&left.rels) && !s.subset(&right_rels)).map(|(e, _)| e.clone()).collect();
+        let quals: Vec<Expr> = joins
+            .iter()
+            .filter(|(_, s)| s.subset(&both) && !s.subset(&left.rels) && !s.subset(&right_rels))
+            .map(|(e, _)| e.clone())
+            .collect();
         let lateral = leaf.is_some_and(|l| l.iter().all(|p| p.requires.overlaps(&left.rels)));
         if connected && quals.is_empty() && !lateral {
             return out;
@@ -668,7 +740,11 @@ impl Planner<'_> {
         let code = self.compile(&e, &layout, &mut deps)?;
         let (width, costs) = (node.width, (node.startup_cost, node.total_cost + node.rows * cost::OPERATOR));
         let mut filter = self.node(PlanOp::Filter(Arc::new(node), code), width, rows, costs, &deps);
-        self.describe(&mut filter, |p| plan::NodeText { node_type: "Filter".into(), props: vec![super::planner::prop("Filter", p.text(&e))], ..plan::NodeText::default() });
+        self.describe(&mut filter, |p| plan::NodeText {
+            node_type: "Filter".into(),
+            props: vec![super::planner::prop("Filter", p.text(&e))],
+            ..plan::NodeText::default()
+        });
         Ok(Built { node: filter, layout, deps, order })
     }
 
@@ -688,7 +764,8 @@ impl Planner<'_> {
                 -5 => ScanColumn::Cmax,
                 -6 => ScanColumn::TableOid,
                 a => {
-                    let index = usize::try_from(a).ok().and_then(|a| a.checked_sub(1)).ok_or_else(|| SqlError::internal("attribute number"))?;
+                    let index =
+                        usize::try_from(a).ok().and_then(|a| a.checked_sub(1)).ok_or_else(|| SqlError::internal("attribute number"))?;
                     need = need.max(index + 1);
                     ScanColumn::Attribute(index)
                 }
@@ -722,7 +799,9 @@ impl Planner<'_> {
         path: &Path,
         op: impl FnOnce(Scan, &mut Self, &mut Deps) -> Result<PlanOp, SqlError>,
     ) -> Result<Built, SqlError> {
-        let Some(RteSource::Table(relation)) = q.rtable.get(rt).map(|r| &r.source) else { return Err(SqlError::internal("scan of no table")) };
+        let Some(RteSource::Table(relation)) = q.rtable.get(rt).map(|r| &r.source) else {
+            return Err(SqlError::internal("scan of no table"));
+        };
         let relation = relation.clone();
         let (mut scan, layout) = self.scan(&relation, wanted, rt)?;
         let mut deps = Deps::new();
@@ -756,7 +835,9 @@ impl Planner<'_> {
     }
 
     fn build_index(&mut self, q: &Query, wanted: &Wanted, i: &IndexPath, path: &Path) -> Result<Built, SqlError> {
-        let Some(RteSource::Table(relation)) = q.rtable.get(i.rt).map(|r| &r.source) else { return Err(SqlError::internal("scan of no table")) };
+        let Some(RteSource::Table(relation)) = q.rtable.get(i.rt).map(|r| &r.source) else {
+            return Err(SqlError::internal("scan of no table"));
+        };
         let relation = relation.clone();
         let (mut scan, layout) = self.scan(&relation, wanted, i.rt)?;
         let mut deps = Deps::new();
@@ -793,7 +874,8 @@ impl Planner<'_> {
             .iter()
             .map(|o| match o {
                 ScanColumn::Attribute(a) => i.index.keys().iter().position(|k| {
-                    usize::try_from(k.attnum).ok().and_then(|n| n.checked_sub(1)) == Some(*a) && crate::sql::types::key::is_lossless(k.type_oid)
+                    usize::try_from(k.attnum).ok().and_then(|n| n.checked_sub(1)) == Some(*a)
+                        && crate::sql::types::key::is_lossless(k.type_oid)
                 }),
                 _ => None,
             })
@@ -874,7 +956,12 @@ impl Planner<'_> {
                     let width = rte.columns.len();
                     let mut node = self.node(PlanOp::Values(rows), width, path.rows, (path.startup, path.total), &deps);
                     let alias = rte.alias.to_string();
-                    self.describe(&mut node, |_| plan::NodeText { node_type: "Values Scan".into(), relation: None, alias: Some(alias), ..plan::NodeText::default() });
+                    self.describe(&mut node, |_| plan::NodeText {
+                        node_type: "Values Scan".into(),
+                        relation: None,
+                        alias: Some(alias),
+                        ..plan::NodeText::default()
+                    });
                     self.filter(Built { node, layout: full(width), deps, order: Vec::new() }, quals, path.rows)
                 }
                 RteSource::Function { calls, ordinality } => {
@@ -882,7 +969,10 @@ impl Planner<'_> {
                     let none = Layout::default();
                     let mut out = Vec::with_capacity(calls.len());
                     for (e, n) in calls {
-                        let record = *n != 1 || e.ty == oids::RECORD || matches!(&e.kind, ExprKind::Call(c) if c.func.out_columns().is_some()) || matches!(e.kind, ExprKind::Row(..));
+                        let record = *n != 1
+                            || e.ty == oids::RECORD
+                            || matches!(&e.kind, ExprKind::Call(c) if c.func.out_columns().is_some())
+                            || matches!(e.kind, ExprKind::Row(..));
                         out.push((self.set_call(e, record, &none, &mut deps)?, *n));
                     }
                     let width = rte.columns.len();
@@ -899,7 +989,12 @@ impl Planner<'_> {
                         _ => alias.clone(),
                     });
                     self.describe(&mut node, |p| {
-                        let mut text = plan::NodeText { node_type: "Function Scan".into(), relation: name, alias: Some(alias), ..plan::NodeText::default() };
+                        let mut text = plan::NodeText {
+                            node_type: "Function Scan".into(),
+                            relation: name,
+                            alias: Some(alias),
+                            ..plan::NodeText::default()
+                        };
                         if let Some(e) = Expr::and(quals.to_vec()) {
                             text.props.push(super::planner::prop("Filter", p.text(&e)));
                         }
@@ -913,7 +1008,16 @@ impl Planner<'_> {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of a path")]
-    fn build_nest(&mut self, q: &Query, wanted: &Wanted, path: &Path, kind: JoinKind, left: &Path, right: &Path, quals: &[Expr]) -> Result<Built, SqlError> {
+    fn build_nest(
+        &mut self,
+        q: &Query,
+        wanted: &Wanted,
+        path: &Path,
+        kind: JoinKind,
+        left: &Path,
+        right: &Path,
+        quals: &[Expr],
+    ) -> Result<Built, SqlError> {
         let left = self.build(q, wanted, left)?;
         self.nests.push(Nest { layout: left.layout.clone(), params: Vec::new() });
         let inner = self.build(q, wanted, right);
@@ -924,8 +1028,12 @@ impl Planner<'_> {
         deps.extend(inner.deps.iter().filter(|d| !params.iter().any(|(s, _)| s == *d)));
         let independent = inner.deps.is_empty();
         // What does not change is kept, unless it is cheap to scan again.
-        if independent && !matches!(inner.node.op, PlanOp::Materialize(_) | PlanOp::Values(_) | PlanOp::Result { .. } | PlanOp::CteScan(_)) && left.node.rows > 1.0 {
-            let (width, rows, costs) = (inner.node.width, inner.node.rows, (inner.node.startup_cost, inner.node.total_cost + inner.node.rows * cost::OPERATOR));
+        if independent
+            && !matches!(inner.node.op, PlanOp::Materialize(_) | PlanOp::Values(_) | PlanOp::Result { .. } | PlanOp::CteScan(_))
+            && left.node.rows > 1.0
+        {
+            let (width, rows, costs) =
+                (inner.node.width, inner.node.rows, (inner.node.startup_cost, inner.node.total_cost + inner.node.rows * cost::OPERATOR));
             let mut node = self.node(PlanOp::Materialize(Arc::new(inner.node)), width, rows, costs, &inner.deps);
             self.describe(&mut node, |_| plan::NodeText { node_type: "Materialize".into(), ..plan::NodeText::default() });
             inner.node = node;
@@ -942,10 +1050,21 @@ impl Planner<'_> {
         };
         let single = matches!(&right.kind, PathKind::Index(i) if i.single) && matches!(kind, JoinKind::Inner | JoinKind::Left);
         let width = layout.width;
-        let op = PlanOp::NestLoop(Box::new(NestLoop { kind, left: Arc::new(left.node), right: Arc::new(inner.node), params: params.into(), condition, single }));
+        let op = PlanOp::NestLoop(Box::new(NestLoop {
+            kind,
+            left: Arc::new(left.node),
+            right: Arc::new(inner.node),
+            params: params.into(),
+            condition,
+            single,
+        }));
         let mut node = self.node(op, width, path.rows, (path.startup, path.total), &deps);
         self.describe(&mut node, |p| {
-            let mut text = plan::NodeText { node_type: format!("Nested Loop{}", join_suffix(kind)), join_type: Some(join_word(kind)), ..plan::NodeText::default() };
+            let mut text = plan::NodeText {
+                node_type: format!("Nested Loop{}", join_suffix(kind)),
+                join_type: Some(join_word(kind)),
+                ..plan::NodeText::default()
+            };
             if let Some(e) = Expr::and(rest) {
                 text.props.push(super::planner::prop("Join Filter", p.text(&e)));
             }
@@ -955,7 +1074,17 @@ impl Planner<'_> {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of a path")]
-    fn build_hash(&mut self, q: &Query, wanted: &Wanted, path: &Path, kind: JoinKind, left: &Path, right: &Path, keys: &[(Expr, Expr)], rest: &[Expr]) -> Result<Built, SqlError> {
+    fn build_hash(
+        &mut self,
+        q: &Query,
+        wanted: &Wanted,
+        path: &Path,
+        kind: JoinKind,
+        left: &Path,
+        right: &Path,
+        keys: &[(Expr, Expr)],
+        rest: &[Expr],
+    ) -> Result<Built, SqlError> {
         let left = self.build(q, wanted, left)?;
         let right = self.build(q, wanted, right)?;
         let mut deps = left.deps.clone();
@@ -982,7 +1111,11 @@ impl Planner<'_> {
         }));
         let mut node = self.node(op, width, path.rows, (path.startup, path.total), &deps);
         self.describe(&mut node, |p| {
-            let mut text = plan::NodeText { node_type: format!("Hash{} Join", join_suffix(kind)), join_type: Some(join_word(kind)), ..plan::NodeText::default() };
+            let mut text = plan::NodeText {
+                node_type: format!("Hash{} Join", join_suffix(kind)),
+                join_type: Some(join_word(kind)),
+                ..plan::NodeText::default()
+            };
             if kind == JoinKind::Inner {
                 text.node_type = "Hash Join".into();
             }
@@ -1106,10 +1239,12 @@ fn push_down(inner: &Query, rt: usize, quals: Vec<Expr>) -> (Query, Vec<Expr>) {
             && !e.has_sublink()
             && !e.is_volatile()
             && !e.any(&|x| match x.kind {
-                ExprKind::Var(r, att, 0) if r == rt => match usize::try_from(att).ok().and_then(|a| a.checked_sub(1)).and_then(|a| visible.get(a)) {
-                    Some(t) => t.is_volatile() || t.has_sublink(),
-                    None => true,
-                },
+                ExprKind::Var(r, att, 0) if r == rt => {
+                    match usize::try_from(att).ok().and_then(|a| a.checked_sub(1)).and_then(|a| visible.get(a)) {
+                        Some(t) => t.is_volatile() || t.has_sublink(),
+                        None => true,
+                    }
+                }
                 ExprKind::Agg(_) => true,
                 _ => false,
             });
@@ -1146,4 +1281,3 @@ fn substitute(e: &mut Expr, rt: usize, visible: &[Expr]) {
         Ok(())
     });
 }
-

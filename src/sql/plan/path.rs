@@ -206,7 +206,15 @@ impl Planner<'_> {
     ///
     /// # Errors
     /// An index's expression cannot be bound.
-    pub fn table_paths(&mut self, q: &Query, rt: usize, relation: &Arc<Relation>, quals: &[Expr], joins: &[Expr], want: &[OrderKey]) -> Result<Vec<Rc<Path>>, SqlError> {
+    pub fn table_paths(
+        &mut self,
+        q: &Query,
+        rt: usize,
+        relation: &Arc<Relation>,
+        quals: &[Expr],
+        joins: &[Expr],
+        want: &[OrderKey],
+    ) -> Result<Vec<Rc<Path>>, SqlError> {
         let (pages, tuples) = self.size(relation);
         let rows_of = |_: usize| tuples;
         let kept: f64 = quals.iter().map(|e| selectivity(q, e, &rows_of)).product();
@@ -230,7 +238,14 @@ impl Planner<'_> {
                     [l, r] if matches!(r.kind, ExprKind::Var(v, -1, 0) if v == rt) && rels_of(l).is_empty() => Some(l),
                     _ => None,
                 },
-                ExprKind::ArrayCompare(c) if c.any && c.oper.name == "=" && matches!(c.left.kind, ExprKind::Var(v, -1, 0) if v == rt) && rels_of(&c.array).is_empty() => Some(&c.array),
+                ExprKind::ArrayCompare(c)
+                    if c.any
+                        && c.oper.name == "="
+                        && matches!(c.left.kind, ExprKind::Var(v, -1, 0) if v == rt)
+                        && rels_of(&c.array).is_empty() =>
+                {
+                    Some(&c.array)
+                }
                 _ => None,
             };
             if let Some(value) = value
@@ -279,7 +294,10 @@ impl Planner<'_> {
                 for e in &useful {
                     let others = rels_of(e).minus(&RelSet::one(rt));
                     if !seen.contains(&others) {
-                        let with: Vec<&Expr> = quals.iter().chain(useful.iter().copied().filter(|x| rels_of(x).minus(&RelSet::one(rt)).subset(&others))).collect();
+                        let with: Vec<&Expr> = quals
+                            .iter()
+                            .chain(useful.iter().copied().filter(|x| rels_of(x).minus(&RelSet::one(rt)).subset(&others)))
+                            .collect();
                         variants.push(with);
                         seen.push(others);
                     }
@@ -364,15 +382,18 @@ impl Planner<'_> {
         let index_pages = if path.index.rel_pages > 0 { f64::from(path.index.rel_pages) } else { (tuples / 200.0).ceil().max(1.0) };
         // Pages of the table: at most one per row, at most all; neighbours come cheaper.
         let heap_pages = matched.min(pages);
-        let heap_cost = if heap_pages <= 1.0 { cost::RANDOM_PAGE } else { cost::RANDOM_PAGE + (heap_pages - 1.0) * (cost::RANDOM_PAGE * 0.5) };
+        let heap_cost =
+            if heap_pages <= 1.0 { cost::RANDOM_PAGE } else { cost::RANDOM_PAGE + (heap_pages - 1.0) * (cost::RANDOM_PAGE * 0.5) };
         let descent = (tuples.max(2.0).log2() * cost::OPERATOR + 0.125) * lookups;
         #[expect(clippy::cast_precision_loss, reason = "a cost")]
         let filter = cost::OPERATOR * path.quals.len() as f64;
         let total = descent
-            + (fraction * index_pages).ceil() * cost::RANDOM_PAGE * if lookups > 1.0 { lookups.min(index_pages) } else { 1.0 } / if fraction > 0.5 { 4.0 } else { 1.0 }
+            + (fraction * index_pages).ceil() * cost::RANDOM_PAGE * if lookups > 1.0 { lookups.min(index_pages) } else { 1.0 }
+                / if fraction > 0.5 { 4.0 } else { 1.0 }
             + matched * (cost::INDEX_TUPLE + cost::TUPLE + filter)
             + heap_cost;
-        let requires = path.answered.iter().chain(&path.quals).fold(RelSet::default(), |s, e| s.union(&rels_of(e))).minus(&RelSet::one(path.rt));
+        let requires =
+            path.answered.iter().chain(&path.quals).fold(RelSet::default(), |s, e| s.union(&rels_of(e))).minus(&RelSet::one(path.rt));
         // The order it yields: the columns after those bound to one value, which order nothing.
         let bound = path.equal.iter().take_while(|e| !matches!(e, Equal::Any(_))).count();
         let any = path.equal.len() > bound;
@@ -385,7 +406,8 @@ impl Planner<'_> {
         let fixed: Vec<Expr> = keys.iter().take(bound).map(|k| strip(k).clone()).collect();
         let satisfied = satisfies(&order, want, &fixed);
         if !want.is_empty() && !satisfied && !any {
-            let reversed: Vec<OrderKey> = order.iter().map(|k| OrderKey { expr: k.expr.clone(), desc: !k.desc, nulls_first: !k.nulls_first }).collect();
+            let reversed: Vec<OrderKey> =
+                order.iter().map(|k| OrderKey { expr: k.expr.clone(), desc: !k.desc, nulls_first: !k.nulls_first }).collect();
             if satisfies(&reversed, want, &fixed) {
                 path.backward = true;
                 order = want.to_vec();
@@ -401,11 +423,24 @@ impl Planner<'_> {
         // Many rows: in the table's order each page is visited once, and the nearer to each other the cheaper.
         if !path.single && matched > 1.0 && (!path.equal.is_empty() || path.lower.is_some() || path.upper.is_some()) {
             let visited = (2.0 * pages * matched / (2.0 * pages + matched)).min(pages).max(1.0);
-            let per_page = if visited >= 2.0 { cost::RANDOM_PAGE - (cost::RANDOM_PAGE - cost::SEQ_PAGE) * (visited / pages.max(1.0)).sqrt() } else { cost::RANDOM_PAGE };
-            let gather = descent + (fraction * index_pages).ceil() * cost::RANDOM_PAGE + matched * (cost::INDEX_TUPLE + cost::OPERATOR * 0.1);
+            let per_page = if visited >= 2.0 {
+                cost::RANDOM_PAGE - (cost::RANDOM_PAGE - cost::SEQ_PAGE) * (visited / pages.max(1.0)).sqrt()
+            } else {
+                cost::RANDOM_PAGE
+            };
+            let gather =
+                descent + (fraction * index_pages).ceil() * cost::RANDOM_PAGE + matched * (cost::INDEX_TUPLE + cost::OPERATOR * 0.1);
             let visit = visited * per_page + matched * (cost::TUPLE + filter + cost::OPERATOR);
             let bitmap = IndexPath { bitmap: true, backward: false, ..path.clone() };
-            out.push(Rc::new(Path { kind: PathKind::Index(Box::new(bitmap)), rels: rels.clone(), requires: requires.clone(), rows, startup: gather, total: gather + visit, order: Vec::new() }));
+            out.push(Rc::new(Path {
+                kind: PathKind::Index(Box::new(bitmap)),
+                rels: rels.clone(),
+                requires: requires.clone(),
+                rows,
+                startup: gather,
+                total: gather + visit,
+                order: Vec::new(),
+            }));
         }
         out.push(Rc::new(Path { kind: PathKind::Index(Box::new(path)), rels, requires, rows, startup: descent, total, order }));
     }
@@ -477,7 +512,13 @@ fn match_index(index: &Arc<Index>, rt: usize, keys: &[Expr], clauses: &[&Expr], 
             for e in clauses {
                 match &e.kind {
                     ExprKind::IsNull(x, false) if is_key(x) => found = Some((Equal::Null, (*e).clone())),
-                    ExprKind::ArrayCompare(c) if c.any && strategy(c.oper.oid) == Some(3) && is_key(&c.left) && !rels_of(&c.array).contains(rt) && !c.array.has_sublink() => {
+                    ExprKind::ArrayCompare(c)
+                        if c.any
+                            && strategy(c.oper.oid) == Some(3)
+                            && is_key(&c.left)
+                            && !rels_of(&c.array).contains(rt)
+                            && !c.array.has_sublink() =>
+                    {
                         let elem = crate::sql::types::registry::element_type(c.array.ty).unwrap_or(0);
                         if searchable(key_ty, elem) {
                             found = Some((Equal::Any(c.array.clone()), (*e).clone()));

@@ -303,7 +303,11 @@ impl Planner<'_> {
         if self.levels.len() > 200 {
             return Err(crate::sql::parse::too_deep());
         }
-        let names = if self.explain { q.rtable.iter().map(|r| (r.alias.clone(), r.columns.iter().map(|c| c.name.clone()).collect())).collect() } else { Vec::new() };
+        let names = if self.explain {
+            q.rtable.iter().map(|r| (r.alias.clone(), r.columns.iter().map(|c| c.name.clone()).collect())).collect()
+        } else {
+            Vec::new()
+        };
         self.levels.push(Level {
             ctes: q.ctes.clone(),
             cte_numbers: vec![None; q.ctes.len()],
@@ -363,7 +367,15 @@ impl Planner<'_> {
         Ok(known)
     }
 
-    fn recursive(&mut self, cte: &query::Cte, term: &Query, all: bool, level: usize, index: usize, number: usize) -> Result<Built, SqlError> {
+    fn recursive(
+        &mut self,
+        cte: &query::Cte,
+        term: &Query,
+        all: bool,
+        level: usize,
+        index: usize,
+        number: usize,
+    ) -> Result<Built, SqlError> {
         let left = self.query(&cte.query, None)?;
         self.working.push((level, index, number));
         let right = self.query(term, None);
@@ -414,7 +426,11 @@ impl Planner<'_> {
                     let total = node.total_cost + node.rows * 0.0125;
                     let rows = node.rows;
                     let mut unique = self.node(PlanOp::HashUnique(Arc::new(node)), width, rows, (total, total), &deps);
-                    self.describe(&mut unique, |_| NodeText { node_type: "HashAggregate".into(), strategy: Some("Hashed"), ..NodeText::default() });
+                    self.describe(&mut unique, |_| NodeText {
+                        node_type: "HashAggregate".into(),
+                        strategy: Some("Hashed"),
+                        ..NodeText::default()
+                    });
                     node = unique;
                 }
                 Ok(Built { node, layout: Layout { width, ..Layout::default() }, deps, order: Vec::new() })

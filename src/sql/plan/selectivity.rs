@@ -46,7 +46,12 @@ pub fn relation_distinct(relation: &Relation, att: i16, rows: f64) -> f64 {
             return (-n * rows).max(1.0);
         }
     }
-    if att == -1 || relation.indexes.iter().any(|i| i.unique && i.n_key == 1 && i.predicate.is_none() && i.keys().first().is_some_and(|k| k.attnum == att)) {
+    if att == -1
+        || relation
+            .indexes
+            .iter()
+            .any(|i| i.unique && i.n_key == 1 && i.predicate.is_none() && i.keys().first().is_some_and(|k| k.attnum == att))
+    {
         return rows.max(1.0);
     }
     if index.and_then(|i| relation.columns.get(i)).is_some_and(|c| c.type_oid == crate::sql::types::oids::BOOL) {

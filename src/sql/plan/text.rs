@@ -13,7 +13,8 @@ impl Planner<'_> {
     }
 
     fn quoted(name: &str) -> String {
-        let plain = name.bytes().enumerate().all(|(i, b)| b.is_ascii_lowercase() || b == b'_' || (i > 0 && (b.is_ascii_digit() || b == b'$')));
+        let plain =
+            name.bytes().enumerate().all(|(i, b)| b.is_ascii_lowercase() || b == b'_' || (i > 0 && (b.is_ascii_digit() || b == b'$')));
         if plain && !name.is_empty() { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
     }
 
@@ -27,7 +28,11 @@ impl Planner<'_> {
             -4 => "xmax".to_owned(),
             -5 => "cmax".to_owned(),
             -6 => "tableoid".to_owned(),
-            _ => usize::try_from(att).ok().and_then(|a| a.checked_sub(1)).and_then(|a| columns.get(a)).map_or_else(|| "?".to_owned(), |c| Self::quoted(c)),
+            _ => usize::try_from(att)
+                .ok()
+                .and_then(|a| a.checked_sub(1))
+                .and_then(|a| columns.get(a))
+                .map_or_else(|| "?".to_owned(), |c| Self::quoted(c)),
         };
         // Alone in its query a table need not be named.
         let several = level.is_some_and(|l| l.names.len() > 1) || self.levels.len() > 1;
@@ -78,7 +83,12 @@ impl Planner<'_> {
                 _ if c.cast => match c.args.first() {
                     Some(a) => {
                         let inner = self.text_bare(a);
-                        let inner = if matches!(a.kind, ExprKind::Var(..) | ExprKind::Const(_) | ExprKind::Call(_)) && !inner.starts_with('(') { format!("({inner})") } else { inner };
+                        let inner =
+                            if matches!(a.kind, ExprKind::Var(..) | ExprKind::Const(_) | ExprKind::Call(_)) && !inner.starts_with('(') {
+                                format!("({inner})")
+                            } else {
+                                inner
+                            };
                         format!("{inner}::{}", self.type_name(e))
                     }
                     None => String::new(),
@@ -167,7 +177,13 @@ impl Planner<'_> {
                 }
                 s
             }
-            ExprKind::ArrayCompare(c) => format!("({} {} {} ({}))", self.text_bare(&c.left), c.oper.name, if c.any { "ANY" } else { "ALL" }, self.text_bare(&c.array)),
+            ExprKind::ArrayCompare(c) => format!(
+                "({} {} {} ({}))",
+                self.text_bare(&c.left),
+                c.oper.name,
+                if c.any { "ANY" } else { "ALL" },
+                self.text_bare(&c.array)
+            ),
             ExprKind::InOut(x) | ExprKind::Relabel(x) | ExprKind::Reinterpret(x) | ExprKind::ArrayCast(x, ..) => {
                 let inner = self.text_bare(x);
                 if inner.starts_with('(') { format!("{inner}::{}", self.type_name(e)) } else { format!("({inner})::{}", self.type_name(e)) }
@@ -194,14 +210,19 @@ impl Planner<'_> {
                 .to_owned()
             }
             ExprKind::Agg(a) => {
-                let args = if a.star { "*".to_owned() } else { a.args.iter().take(a.arg_count).map(|e| self.text_bare(e)).collect::<Vec<_>>().join(", ") };
+                let args = if a.star {
+                    "*".to_owned()
+                } else {
+                    a.args.iter().take(a.arg_count).map(|e| self.text_bare(e)).collect::<Vec<_>>().join(", ")
+                };
                 format!("{}({}{args})", Self::quoted(a.func.name), if a.distinct { "DISTINCT " } else { "" })
             }
-            ExprKind::Window(w) => format!("{}({}) OVER (?)", Self::quoted(w.func.name), if w.star { "*".to_owned() } else { self.list(&w.args) }),
+            ExprKind::Window(w) => {
+                format!("{}({}) OVER (?)", Self::quoted(w.func.name), if w.star { "*".to_owned() } else { self.list(&w.args) })
+            }
             ExprKind::Grouping(_) => "GROUPING(..)".to_owned(),
             ExprKind::Default => "DEFAULT".to_owned(),
             ExprKind::AssignElement(..) => "(assignment)".to_owned(),
         }
     }
 }
-

@@ -7,7 +7,10 @@ use super::path::{OrderKey, cost};
 use super::planner::{Built, Deps, Layout, Planner, prop};
 use super::selectivity::{column_of, distinct_values};
 use crate::executor::code::Code;
-use crate::executor::plan::{self, AggCall, AggStrategy, Aggregate, Limit, LockMark, NodeText, PlanOp, RelationUse, SetItem, SortColumn, TextValue, WindowAgg, WindowBody, WindowCall};
+use crate::executor::plan::{
+    self, AggCall, AggStrategy, Aggregate, Limit, LockMark, NodeText, PlanOp, RelationUse, SetItem, SortColumn, TextValue, WindowAgg,
+    WindowBody, WindowCall,
+};
 use crate::sql::bind::expr::{CallExpr, Expr, ExprKind};
 use crate::sql::bind::query::{Distinct, FrameEdge, Query, RteSource, SortKey};
 use crate::sql::functions::{CallTypes, CoercionContext, ProcBody, coercion, resolve_operator};
@@ -139,7 +142,8 @@ impl Planner<'_> {
             let costs = (node.startup_cost, node.startup_cost + (node.total_cost - node.startup_cost) * fraction);
             let width = node.width;
             let ties = q.with_ties.then(|| sort.iter().map(|s| s.column).collect());
-            let mut node = self.node(PlanOp::Limit(Box::new(Limit { child: Arc::new(node), limit: count, offset, ties })), width, rows, costs, &deps);
+            let mut node =
+                self.node(PlanOp::Limit(Box::new(Limit { child: Arc::new(node), limit: count, offset, ties })), width, rows, costs, &deps);
             self.describe(&mut node, |_| NodeText { node_type: "Limit".into(), ..NodeText::default() });
             built = Built { node, layout, deps, order };
         }
@@ -280,14 +284,25 @@ impl Planner<'_> {
         let (width, rows) = (node.width, node.rows);
         let compares = bound.map_or(rows, |b| b.min(rows)).max(2.0).log2();
         let startup = node.total_cost + rows * compares * cost::OPERATOR * 2.0;
-        let mut node = self.node(PlanOp::Sort(Arc::new(node), columns.clone().into()), width, rows, (startup, startup + rows * cost::OPERATOR), &deps);
-        self.describe(&mut node, |_| NodeText { node_type: "Sort".into(), props: vec![("Sort Key", TextValue::List(texts))], ..NodeText::default() });
+        let mut node =
+            self.node(PlanOp::Sort(Arc::new(node), columns.clone().into()), width, rows, (startup, startup + rows * cost::OPERATOR), &deps);
+        self.describe(&mut node, |_| NodeText {
+            node_type: "Sort".into(),
+            props: vec![("Sort Key", TextValue::List(texts))],
+            ..NodeText::default()
+        });
         Built { node, layout, deps, order: columns }
     }
 
     /// `SELECT min(x) FROM t WHERE ..` by index: each aggregate becomes the first value of an ordered subquery.
     fn min_max(&mut self, q: &Query) -> Result<Option<Built>, SqlError> {
-        if !q.has_aggregates || !q.group.is_empty() || q.having.is_some() || q.grouping_sets.is_some() || q.from.len() != 1 || !q.windows.is_empty() {
+        if !q.has_aggregates
+            || !q.group.is_empty()
+            || q.having.is_some()
+            || q.grouping_sets.is_some()
+            || q.from.len() != 1
+            || !q.windows.is_empty()
+        {
             return Ok(None);
         }
         let Some(crate::sql::bind::query::FromItem::Rel(rt)) = q.from.first() else { return Ok(None) };
@@ -309,7 +324,11 @@ impl Planner<'_> {
             };
             let [arg] = a.args.as_slice() else { return Ok(None) };
             let Some((v, att)) = column_of(arg) else { return Ok(None) };
-            if a.filter.is_some() || a.distinct || v != *rt || !relation.indexes.iter().any(|i| i.valid && i.predicate.is_none() && i.columns.iter().any(|c| c.attnum == att)) {
+            if a.filter.is_some()
+                || a.distinct
+                || v != *rt
+                || !relation.indexes.iter().any(|i| i.valid && i.predicate.is_none() && i.columns.iter().any(|c| c.attnum == att))
+            {
                 return Ok(None);
             }
             found.push((arg.clone(), desc));
@@ -322,7 +341,15 @@ impl Planner<'_> {
             let inner = Query {
                 rtable: q.rtable.clone(),
                 from: q.from.clone(),
-                quals: Expr::and(q.quals.clone().map(Expr::conjuncts).unwrap_or_default().into_iter().chain([Expr::new(ExprKind::IsNull(Box::new(arg.clone()), true), oids::BOOL, -1)]).collect()),
+                quals: Expr::and(
+                    q.quals
+                        .clone()
+                        .map(Expr::conjuncts)
+                        .unwrap_or_default()
+                        .into_iter()
+                        .chain([Expr::new(ExprKind::IsNull(Box::new(arg.clone()), true), oids::BOOL, -1)])
+                        .collect(),
+                ),
                 targets: vec![crate::sql::bind::query::Target { expr: arg.clone(), name: "x".into(), junk: false, origin: (0, 0) }],
                 sort: vec![SortKey { target: 0, desc, nulls_first: desc }],
                 limit: Some(Expr::constant(Datum::Int8(1), oids::INT8)),
@@ -332,7 +359,14 @@ impl Planner<'_> {
             inner.shift_outer(1, 1);
             // Only worth it if no sort is needed.
             let ty = arg.ty;
-            exprs.push(Expr::new(ExprKind::SubLink(Box::new(crate::sql::bind::expr::SubLink { kind: crate::sql::bind::expr::SubLinkKind::Scalar, query: inner })), ty, arg.typmod));
+            exprs.push(Expr::new(
+                ExprKind::SubLink(Box::new(crate::sql::bind::expr::SubLink {
+                    kind: crate::sql::bind::expr::SubLinkKind::Scalar,
+                    query: inner,
+                })),
+                ty,
+                arg.typmod,
+            ));
         }
         // An ordered index must lead: try, and look.
         let marks = (self.subplans.len(), self.nodes, self.slots, self.scans);
@@ -431,7 +465,14 @@ impl Planner<'_> {
         let total = node.total_cost + input_rows * per_row + rows * cost::TUPLE;
         let startup = if strategy == AggStrategy::Sorted { node.startup_cost } else { total - rows * cost::TUPLE };
         let width = layout.width;
-        let op = PlanOp::Aggregate(Box::new(Aggregate { child: Arc::new(node), strategy, keys: key_codes, sets, calls: agg_calls.into(), having }));
+        let op = PlanOp::Aggregate(Box::new(Aggregate {
+            child: Arc::new(node),
+            strategy,
+            keys: key_codes,
+            sets,
+            calls: agg_calls.into(),
+            having,
+        }));
         let mut node = self.node(op, width, rows, (startup, total), &deps);
         self.describe(&mut node, |p| {
             let (node_type, word) = match strategy {
@@ -459,7 +500,9 @@ impl Planner<'_> {
         // Those with more to sort by first, as PostgreSQL orders them (planner.c, `common_prefix_cmp`): the last decides the output's order.
         let mut numbers: Vec<usize> = (0..q.windows.len()).collect();
         let keys = |n: &usize| -> Vec<(usize, bool, bool)> {
-            q.windows.get(*n).map_or_else(Vec::new, |w| w.partition.iter().map(|p| (*p, false, false)).chain(w.order.iter().map(|k| (k.target, k.desc, k.nulls_first))).collect())
+            q.windows.get(*n).map_or_else(Vec::new, |w| {
+                w.partition.iter().map(|p| (*p, false, false)).chain(w.order.iter().map(|k| (k.target, k.desc, k.nulls_first))).collect()
+            })
         };
         numbers.sort_by(|a, b| {
             let (a, b) = (keys(a), keys(b));
@@ -482,8 +525,13 @@ impl Planner<'_> {
             let (with, places) = self.with_columns(built, &exprs)?;
             let (partition, order_places) = places.split_at(w.partition.len().min(places.len()));
             let partition: Vec<usize> = partition.to_vec();
-            let order: Vec<SortColumn> = order_places.iter().zip(&w.order).map(|(c, k)| SortColumn { column: *c, desc: k.desc, nulls_first: k.nulls_first }).collect();
-            let mut columns: Vec<SortColumn> = partition.iter().map(|c| SortColumn { column: *c, desc: false, nulls_first: false }).collect();
+            let order: Vec<SortColumn> = order_places
+                .iter()
+                .zip(&w.order)
+                .map(|(c, k)| SortColumn { column: *c, desc: k.desc, nulls_first: k.nulls_first })
+                .collect();
+            let mut columns: Vec<SortColumn> =
+                partition.iter().map(|c| SortColumn { column: *c, desc: false, nulls_first: false }).collect();
             for o in &order {
                 if !columns.iter().any(|c| c.column == o.column) {
                     columns.push(*o);
@@ -534,7 +582,13 @@ impl Planner<'_> {
         Ok(built)
     }
 
-    fn frame_edge(&mut self, edge: &FrameEdge, mode: plan::FrameMode, key: Option<&(bool, Option<Expr>)>, deps: &mut Deps) -> Result<plan::FrameEdge, SqlError> {
+    fn frame_edge(
+        &mut self,
+        edge: &FrameEdge,
+        mode: plan::FrameMode,
+        key: Option<&(bool, Option<Expr>)>,
+        deps: &mut Deps,
+    ) -> Result<plan::FrameEdge, SqlError> {
         let none = Layout::default();
         let (offset, preceding) = match edge {
             FrameEdge::UnboundedPreceding => return Ok(plan::FrameEdge::UnboundedPreceding),
@@ -553,8 +607,17 @@ impl Planner<'_> {
                 convert(Expr::new(ExprKind::CaseValue, key.ty, key.typmod), resolved.left)?,
                 convert(Expr::new(ExprKind::Exec(slot), offset.ty, -1), resolved.right)?,
             ];
-            let types = CallTypes { func: resolved.func.oid, args: args.iter().map(|a| a.ty).collect(), result: resolved.result, variadic_array: false };
-            let e = Expr::new(ExprKind::Call(Box::new(CallExpr { func: resolved.func, oper: Some(resolved.oper), types, args, cast: false })), resolved.result, -1);
+            let types = CallTypes {
+                func: resolved.func.oid,
+                args: args.iter().map(|a| a.ty).collect(),
+                result: resolved.result,
+                variadic_array: false,
+            };
+            let e = Expr::new(
+                ExprKind::Call(Box::new(CallExpr { func: resolved.func, oper: Some(resolved.oper), types, args, cast: false })),
+                resolved.result,
+                -1,
+            );
             let e = convert(e, key.ty)?;
             let mut own = Deps::new();
             let edge = self.compile(&e, &none, &mut own)?;

@@ -65,10 +65,7 @@ impl ArrayValue {
         }
         // So that the arithmetic on bounds below cannot overflow.
         if let Some(d) = dims.iter().find(|d| d.lower.checked_add(d.len).is_none()) {
-            return Err(SqlError::new(
-                SqlState::PROGRAM_LIMIT_EXCEEDED,
-                format!("array lower bound is too large: {}", d.lower),
-            ));
+            return Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("array lower bound is too large: {}", d.lower)));
         }
         Ok(Self { elem, dims, values })
     }
@@ -175,12 +172,7 @@ impl ArrayValue {
     ///
     /// # Errors
     /// `22P02` with PostgreSQL's detail.
-    pub fn parse(
-        text: &str,
-        elem: Oid,
-        delimiter: u8,
-        mut read: impl FnMut(&str) -> Result<Datum, SqlError>,
-    ) -> Result<Self, SqlError> {
+    pub fn parse(text: &str, elem: Oid, delimiter: u8, mut read: impl FnMut(&str) -> Result<Datum, SqlError>) -> Result<Self, SqlError> {
         let mut p = Parser { text, at: 0, delimiter };
         let explicit = p.explicit_dims()?;
         p.blanks();
@@ -230,9 +222,7 @@ impl ArrayValue {
         }
         if self.dims.iter().any(|d| d.lower != 1) {
             for d in &self.dims {
-                out.extend_from_slice(
-                    format!("[{}:{}]", d.lower, i64::from(d.lower) + i64::from(d.len) - 1).as_bytes(),
-                );
+                out.extend_from_slice(format!("[{}:{}]", d.lower, i64::from(d.lower) + i64::from(d.len) - 1).as_bytes());
             }
             out.push(b'=');
         }
@@ -276,9 +266,7 @@ fn quote_element(start: usize, delimiter: u8, out: &mut Vec<u8>) {
     let element = &out[start..];
     let needs = element.is_empty()
         || element.eq_ignore_ascii_case(b"null")
-        || element
-            .iter()
-            .any(|&c| matches!(c, b'"' | b'\\' | b'{' | b'}') || c == delimiter || is_space(char::from(c)));
+        || element.iter().any(|&c| matches!(c, b'"' | b'\\' | b'{' | b'}') || c == delimiter || is_space(char::from(c)));
     if !needs {
         return;
     }
@@ -296,10 +284,7 @@ fn quote_element(start: usize, delimiter: u8, out: &mut Vec<u8>) {
 
 /// `54000`.
 pub fn too_many_dims(n: usize) -> SqlError {
-    SqlError::new(
-        SqlState::PROGRAM_LIMIT_EXCEEDED,
-        format!("number of array dimensions ({n}) exceeds the maximum allowed ({MAX_DIMS})"),
-    )
+    SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("number of array dimensions ({n}) exceeds the maximum allowed ({MAX_DIMS})"))
 }
 
 struct Parser<'a> {
@@ -331,17 +316,13 @@ impl Parser<'_> {
                 return Err(malformed(self.text, "Missing \"]\" after array dimensions."));
             };
             let inner = &self.text[self.at + 1..self.at + close];
-            let int =
-                |s: &str| s.trim().parse::<i32>().map_err(|_| malformed(self.text, "Missing array dimension value."));
+            let int = |s: &str| s.trim().parse::<i32>().map_err(|_| malformed(self.text, "Missing array dimension value."));
             let (lower, upper) = match inner.split_once(':') {
                 Some((l, u)) => (int(l)?, int(u)?),
                 None => (1, int(inner)?),
             };
             if upper < lower {
-                return Err(SqlError::new(
-                    SqlState::ARRAY_SUBSCRIPT_ERROR,
-                    "upper bound cannot be less than lower bound",
-                ));
+                return Err(SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "upper bound cannot be less than lower bound"));
             }
             dims.push(Dim { len: upper.saturating_sub(lower).saturating_add(1), lower });
             self.at += close + 1;
@@ -524,9 +505,7 @@ mod tests {
 
     #[test]
     fn text_form_round_trips() {
-        for s in
-            ["{}", "{a,b}", "{{a,b},{c,d}}", "{NULL,\"null\",\"\"}", "[0:1]={x,y}", "{\"a b\",\"c\\\"d\",\"e\\\\f\"}"]
-        {
+        for s in ["{}", "{a,b}", "{{a,b},{c,d}}", "{NULL,\"null\",\"\"}", "[0:1]={x,y}", "{\"a b\",\"c\\\"d\",\"e\\\\f\"}"] {
             assert_eq!(round(s), s);
         }
         assert_eq!(round(" { a , b c } "), "{a,\"b c\"}");

@@ -41,9 +41,8 @@ impl BitString {
     /// # Errors
     /// `22P02`.
     pub fn parse(text: &str) -> Result<Self, SqlError> {
-        let bad = |c: char, kind: &str| {
-            SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, format!("\"{c}\" is not a valid {kind} digit"))
-        };
+        let bad =
+            |c: char, kind: &str| SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, format!("\"{c}\" is not a valid {kind} digit"));
         let (body, hex) = match text.as_bytes().first() {
             Some(b'b' | b'B') => (&text[1..], false),
             Some(b'x' | b'X') => (&text[1..], true),
@@ -89,10 +88,7 @@ pub fn fit(b: Arc<BitString>, fixed: bool, typmod: i32, explicit: bool) -> Resul
         return Err(if fixed {
             SqlError::new(SqlState("22026"), format!("bit string length {} does not match type bit({limit})", b.len))
         } else {
-            SqlError::new(
-                SqlState::STRING_DATA_RIGHT_TRUNCATION,
-                format!("bit string too long for type bit varying({limit})"),
-            )
+            SqlError::new(SqlState::STRING_DATA_RIGHT_TRUNCATION, format!("bit string too long for type bit varying({limit})"))
         });
     }
     let bits = b.bits().chain(std::iter::repeat(false)).take(limit as usize);

@@ -56,9 +56,7 @@ fn compare_rare(a: &Datum, b: &Datum) -> Ordering {
         (Datum::Array(a), Datum::Array(b)) => compare_arrays(a, b),
         (Datum::Range(a), Datum::Range(b)) => compare_ranges(a, b),
         (Datum::Jsonb(a), Datum::Jsonb(b)) => compare_json(a, b),
-        (Datum::Record(a), Datum::Record(b)) => {
-            compare_lists(&a.values, &b.values).then(a.values.len().cmp(&b.values.len()))
-        }
+        (Datum::Record(a), Datum::Record(b)) => compare_lists(&a.values, &b.values).then(a.values.len().cmp(&b.values.len())),
         _ => rank(a).cmp(&rank(b)),
     }
 }
@@ -84,14 +82,11 @@ fn compare_lists(a: &[Datum], b: &[Datum]) -> Ordering {
 }
 
 fn compare_arrays(a: &ArrayValue, b: &ArrayValue) -> Ordering {
-    compare_lists(&a.values, &b.values)
-        .then(a.values.len().cmp(&b.values.len()))
-        .then(a.dims.len().cmp(&b.dims.len()))
-        .then_with(|| {
-            let lens = |x: &ArrayValue| x.dims.iter().map(|d| d.len).collect::<Vec<_>>();
-            let lowers = |x: &ArrayValue| x.dims.iter().map(|d| d.lower).collect::<Vec<_>>();
-            lens(a).cmp(&lens(b)).then(lowers(a).cmp(&lowers(b)))
-        })
+    compare_lists(&a.values, &b.values).then(a.values.len().cmp(&b.values.len())).then(a.dims.len().cmp(&b.dims.len())).then_with(|| {
+        let lens = |x: &ArrayValue| x.dims.iter().map(|d| d.len).collect::<Vec<_>>();
+        let lowers = |x: &ArrayValue| x.dims.iter().map(|d| d.lower).collect::<Vec<_>>();
+        lens(a).cmp(&lens(b)).then(lowers(a).cmp(&lowers(b)))
+    })
 }
 
 fn compare_inet(a: &Inet, b: &Inet) -> Ordering {
@@ -173,9 +168,10 @@ pub(crate) fn compare_json(a: &Json, b: &Json) -> Ordering {
         (Json::Bool(a), Json::Bool(b)) => a.cmp(b),
         (Json::Number(a), Json::Number(b)) => a.cmp(b),
         (Json::String(a), Json::String(b)) => a.as_bytes().cmp(b.as_bytes()),
-        (Json::Array(a), Json::Array(b)) => a.len().cmp(&b.len()).then_with(|| {
-            a.iter().zip(b).map(|(x, y)| compare_json(x, y)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
-        }),
+        (Json::Array(a), Json::Array(b)) => a
+            .len()
+            .cmp(&b.len())
+            .then_with(|| a.iter().zip(b).map(|(x, y)| compare_json(x, y)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)),
         (Json::Object(a), Json::Object(b)) => a.len().cmp(&b.len()).then_with(|| {
             a.iter()
                 .zip(b)

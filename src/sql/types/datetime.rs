@@ -37,20 +37,8 @@ const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Au
 const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 
 /// Full month names.
-pub const MONTH_NAMES: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
+pub const MONTH_NAMES: [&str; 12] =
+    ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
 /// Full day names, Sunday first.
 pub const DAY_NAMES: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
@@ -273,11 +261,7 @@ pub fn round_micros(micros: i64, digits: i32) -> i64 {
     }
     let unit = 10i64.pow(6 - digits.unsigned_abs());
     let half = unit / 2;
-    if micros >= 0 {
-        (micros.saturating_add(half)) / unit * unit
-    } else {
-        -((half.saturating_sub(micros)) / unit * unit)
-    }
+    if micros >= 0 { (micros.saturating_add(half)) / unit * unit } else { -((half.saturating_sub(micros)) / unit * unit) }
 }
 
 /// Fits a date/time value to its precision.
@@ -421,20 +405,14 @@ enum Problem {
 
 fn problem(p: Problem, type_name: &str, text: &str) -> SqlError {
     match p {
-        Problem::Syntax => SqlError::new(
-            SqlState::INVALID_DATETIME_FORMAT,
-            format!("invalid input syntax for type {type_name}: \"{text}\""),
-        ),
-        Problem::Range => {
-            SqlError::new(SqlState::DATETIME_FIELD_OVERFLOW, format!("date/time field value out of range: \"{text}\""))
+        Problem::Syntax => {
+            SqlError::new(SqlState::INVALID_DATETIME_FORMAT, format!("invalid input syntax for type {type_name}: \"{text}\""))
         }
-        Problem::MonthRange => {
-            problem(Problem::Range, type_name, text).hint("Perhaps you need a different \"datestyle\" setting.")
+        Problem::Range => SqlError::new(SqlState::DATETIME_FIELD_OVERFLOW, format!("date/time field value out of range: \"{text}\"")),
+        Problem::MonthRange => problem(Problem::Range, type_name, text).hint("Perhaps you need a different \"datestyle\" setting."),
+        Problem::ZoneRange => {
+            SqlError::new(SqlState::INVALID_TIME_ZONE_DISPLACEMENT_VALUE, format!("time zone displacement out of range: \"{text}\""))
         }
-        Problem::ZoneRange => SqlError::new(
-            SqlState::INVALID_TIME_ZONE_DISPLACEMENT_VALUE,
-            format!("time zone displacement out of range: \"{text}\""),
-        ),
         Problem::UnknownZone(name) => unknown_zone(&name),
     }
 }
@@ -550,9 +528,7 @@ fn tokens(text: &str) -> Result<Vec<&str>, Problem> {
             out.push(&text[start..i]);
         } else if c.is_ascii_alphabetic() {
             while i < b.len()
-                && (b[i].is_ascii_alphanumeric()
-                    || matches!(b[i], b'_' | b'.')
-                    || (matches!(b[i], b'/' | b'-' | b'+') && i - start >= 1))
+                && (b[i].is_ascii_alphanumeric() || matches!(b[i], b'_' | b'.') || (matches!(b[i], b'/' | b'-' | b'+') && i - start >= 1))
             {
                 // A sign belongs to a zone name (`Etc/GMT+3`, `GMT-3`), not to a following offset unless digits come.
                 if b[i].is_ascii_digit() && i - start == 1 && matches!(b[start], b't' | b'T' | b'j' | b'J') {
@@ -680,9 +656,7 @@ fn parse_fields(text: &str, time_only: bool, io: &IoSettings) -> Result<Fields, 
                     return Err(Problem::Syntax);
                 }
                 f.time = Some(parse_clock(w)?);
-            } else if w.contains(['-', '/'])
-                || w.bytes().filter(|c| *c == b'.').count() == 2
-                || w.bytes().any(|c| c.is_ascii_alphabetic())
+            } else if w.contains(['-', '/']) || w.bytes().filter(|c| *c == b'.').count() == 2 || w.bytes().any(|c| c.is_ascii_alphabetic())
             {
                 if f.date.is_some() {
                     return Err(Problem::Syntax);
@@ -796,14 +770,7 @@ fn compact_clock(s: &str) -> Result<i64, Problem> {
 }
 
 /// Gives plain numbers their meaning: `Jan 31 2024`, `20240131`, `20240131 103000`.
-fn take_numbers(
-    f: &mut Fields,
-    numbers: &[&str],
-    month: Option<u32>,
-    time_only: bool,
-    bc: bool,
-    io: &IoSettings,
-) -> Result<(), Problem> {
+fn take_numbers(f: &mut Fields, numbers: &[&str], month: Option<u32>, time_only: bool, bc: bool, io: &IoSettings) -> Result<(), Problem> {
     let parse = |s: &str| s.parse::<i64>().map_err(|_| Problem::Syntax);
     if let Some(m) = month {
         if f.date.is_some() {
@@ -929,9 +896,7 @@ pub fn parse_timestamp(text: &str, io: &IoSettings) -> Result<i64, SqlError> {
             Special::NegInfinity => Ok(i64::MIN),
             Special::Epoch => Ok(UNIX_EPOCH),
             Special::Now => Ok(to_local(io.now, &io.time_zone)),
-            Special::Today | Special::Tomorrow | Special::Yesterday => {
-                Ok(special_day(special, io) * DAY + f.time.unwrap_or(0))
-            }
+            Special::Today | Special::Tomorrow | Special::Yesterday => Ok(special_day(special, io) * DAY + f.time.unwrap_or(0)),
         };
     }
     let local = local_time(&f).ok_or_else(|| fail(Problem::Syntax))?;
@@ -1023,9 +988,7 @@ pub fn parse_time(text: &str, io: &IoSettings) -> Result<i64, SqlError> {
 /// `22007`, `22008`.
 pub fn parse_timetz(text: &str, io: &IoSettings) -> Result<(i64, i32), SqlError> {
     let (t, f) = parse_time_fields(text, io, "time with time zone")?;
-    let day = f
-        .date
-        .map_or_else(|| split(to_local(io.now, &io.time_zone)).0, |d| days_from_ymd(i64::from(d.year), d.month, d.day));
+    let day = f.date.map_or_else(|| split(to_local(io.now, &io.time_zone)).0, |d| days_from_ymd(i64::from(d.year), d.month, d.day));
     let east = match &f.zone {
         Some(Zone::Fixed(s)) => *s,
         Some(Zone::Named(z)) => local_offset(z, day * DAY + t),
@@ -1167,11 +1130,7 @@ fn write_moment(local: i64, zone: Option<(i32, &str)>, io: &IoSettings, out: &mu
         DateStyle::German => write!(out, "{:02}.{:02}.{y:04} ", d.day, d.month),
         DateStyle::Postgres => {
             let day_name = DAYS[weekday(days) as usize];
-            if dmy {
-                write!(out, "{day_name} {:02} {month} ", d.day)
-            } else {
-                write!(out, "{day_name} {month} {:02} ", d.day)
-            }
+            if dmy { write!(out, "{day_name} {:02} {month} ", d.day) } else { write!(out, "{day_name} {month} {:02} ", d.day) }
         }
     };
     write_time(micros, out);

@@ -23,10 +23,7 @@ fn parse_special(s: &str) -> Option<f64> {
 }
 
 fn bad_syntax(text: &str, type_name: &str) -> SqlError {
-    SqlError::new(
-        SqlState::INVALID_TEXT_REPRESENTATION,
-        format!("invalid input syntax for type {type_name}: \"{text}\""),
-    )
+    SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, format!("invalid input syntax for type {type_name}: \"{text}\""))
 }
 
 fn out_of_range(text: &str, type_name: &str) -> SqlError {
@@ -38,8 +35,7 @@ fn trim(text: &str) -> &str {
 }
 
 fn is_number(s: &str) -> bool {
-    s.bytes().all(|c| matches!(c, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'))
-        && s.bytes().any(|c| c.is_ascii_digit())
+    s.bytes().all(|c| matches!(c, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')) && s.bytes().any(|c| c.is_ascii_digit())
 }
 
 fn is_zero_text(s: &str) -> bool {

@@ -56,11 +56,8 @@ impl Inet {
         }
         let v = Self { addr, prefix };
         if cidr && v.network().addr != addr {
-            return Err(SqlError::new(
-                SqlState::INVALID_TEXT_REPRESENTATION,
-                format!("invalid cidr value: \"{text}\""),
-            )
-            .detail("Value has bits set to right of mask."));
+            return Err(SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, format!("invalid cidr value: \"{text}\""))
+                .detail("Value has bits set to right of mask."));
         }
         Ok(v)
     }

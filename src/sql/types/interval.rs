@@ -179,10 +179,8 @@ struct Number {
 fn unit(word: &str) -> Option<Unit> {
     let w = word.to_ascii_lowercase();
     Some(match w.as_str() {
-        "us" | "usec" | "usecs" | "usecond" | "useconds" | "microsecond" | "microseconds" | "microsec"
-        | "microsecs" => Unit::Micros(1),
-        "ms" | "msec" | "msecs" | "msecond" | "mseconds" | "millisecond" | "milliseconds" | "millisec"
-        | "millisecs" => Unit::Micros(1000),
+        "us" | "usec" | "usecs" | "usecond" | "useconds" | "microsecond" | "microseconds" | "microsec" | "microsecs" => Unit::Micros(1),
+        "ms" | "msec" | "msecs" | "msecond" | "mseconds" | "millisecond" | "milliseconds" | "millisec" | "millisecs" => Unit::Micros(1000),
         "s" | "sec" | "secs" | "second" | "seconds" => Unit::Micros(SECOND),
         "m" | "min" | "mins" | "minute" | "minutes" => Unit::Micros(MINUTE),
         "h" | "hr" | "hrs" | "hour" | "hours" => Unit::Micros(HOUR),
@@ -209,8 +207,7 @@ fn number(s: &str) -> Result<Number, Problem> {
         return Err(Problem::Syntax);
     }
     let w: i64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| Problem::Range)? };
-    let f: f64 =
-        if fraction.is_empty() { 0.0 } else { format!("0.{fraction}").parse().map_err(|_| Problem::Syntax)? };
+    let f: f64 = if fraction.is_empty() { 0.0 } else { format!("0.{fraction}").parse().map_err(|_| Problem::Syntax)? };
     Ok(if negative { Number { whole: -w, fraction: -f } } else { Number { whole: w, fraction: f } })
 }
 
@@ -223,11 +220,7 @@ fn clock(s: &str, minutes_first: bool) -> Result<i128, Problem> {
     };
     let parts: Vec<&str> = body.split(':').collect();
     let int = |p: &str| -> Result<i128, Problem> {
-        if p.is_empty() || !p.bytes().all(|c| c.is_ascii_digit()) {
-            Err(Problem::Syntax)
-        } else {
-            p.parse().map_err(|_| Problem::Range)
-        }
+        if p.is_empty() || !p.bytes().all(|c| c.is_ascii_digit()) { Err(Problem::Syntax) } else { p.parse().map_err(|_| Problem::Range) }
     };
     let seconds = |p: &str| -> Result<i128, Problem> {
         let n = number(p)?;
@@ -241,9 +234,7 @@ fn clock(s: &str, minutes_first: bool) -> Result<i128, Problem> {
         [h, m, s] => (int(h)?, int(m)?, seconds(s)?),
         _ => return Err(Problem::Syntax),
     };
-    if (parts.len() == 3 && (m > 59 || s > 60 * i128::from(SECOND)))
-        || (parts.len() == 2 && (m > 59 || s > 60 * i128::from(SECOND)))
-    {
+    if (parts.len() == 3 && (m > 59 || s > 60 * i128::from(SECOND))) || (parts.len() == 2 && (m > 59 || s > 60 * i128::from(SECOND))) {
         return Err(Problem::Range);
     }
     let v = h * i128::from(HOUR) + m * i128::from(MINUTE) + s;
@@ -256,19 +247,10 @@ fn clock(s: &str, minutes_first: bool) -> Result<i128, Problem> {
 /// `22007` bad syntax, `22015` field out of range.
 pub fn parse(text: &str, typmod: i32, io: &IoSettings) -> Result<Interval, SqlError> {
     let range = if typmod >= 0 { typmod >> 16 & FULL_RANGE } else { FULL_RANGE };
-    let parsed = if text.trim_start_matches(is_space).starts_with('P') {
-        parse_iso8601(text.trim())
-    } else {
-        parse_words(text, range, io)
-    };
+    let parsed = if text.trim_start_matches(is_space).starts_with('P') { parse_iso8601(text.trim()) } else { parse_words(text, range, io) };
     let sum = parsed.map_err(|p| match p {
-        Problem::Syntax => SqlError::new(
-            SqlState::INVALID_DATETIME_FORMAT,
-            format!("invalid input syntax for type interval: \"{text}\""),
-        ),
-        Problem::Range => {
-            SqlError::new(SqlState::INTERVAL_FIELD_OVERFLOW, format!("interval field value out of range: \"{text}\""))
-        }
+        Problem::Syntax => SqlError::new(SqlState::INVALID_DATETIME_FORMAT, format!("invalid input syntax for type interval: \"{text}\"")),
+        Problem::Range => SqlError::new(SqlState::INTERVAL_FIELD_OVERFLOW, format!("interval field value out of range: \"{text}\"")),
     })?;
     let i = Interval {
         months: i32::try_from(sum.months).map_err(|_| out_of_range())?,
@@ -364,10 +346,7 @@ fn parse_words(text: &str, range: i32, io: &IoSettings) -> Result<Sum, Problem> 
                 i += 1;
                 u
             }
-            None if words
-                .get(i)
-                .is_some_and(|w| w.as_bytes()[0].is_ascii_alphabetic() && !w.eq_ignore_ascii_case("ago")) =>
-            {
+            None if words.get(i).is_some_and(|w| w.as_bytes()[0].is_ascii_alphabetic() && !w.eq_ignore_ascii_case("ago")) => {
                 return Err(Problem::Syntax);
             }
             // A number before a clock is days; a last bare number is in the smallest unit of the type's fields.
@@ -416,10 +395,7 @@ fn parse_iso8601(text: &str) -> Result<Sum, Problem> {
         let end = rest.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '-' | '+'))).unwrap_or(rest.len());
         let body = &rest[..end];
         let letter = rest[end..].chars().next();
-        if letter.is_none()
-            || (letter == Some('T') && body.matches('-').count() > 0 && !body.starts_with('-'))
-            || letter == Some(':')
-        {
+        if letter.is_none() || (letter == Some('T') && body.matches('-').count() > 0 && !body.starts_with('-')) || letter == Some(':') {
             // The alternative format: P0001-02-03T04:05:06.
             return parse_iso8601_alternative(&text[1..]);
         }
@@ -519,13 +495,8 @@ fn write_postgres(i: Interval, out: &mut String) {
 fn write_verbose(i: Interval, out: &mut String) {
     out.push('@');
     let (h, m, s, f) = clock_parts(i.micros);
-    let fields = [
-        (i64::from(i.months / 12), "year"),
-        (i64::from(i.months % 12), "mon"),
-        (i64::from(i.days), "day"),
-        (h, "hour"),
-        (m, "min"),
-    ];
+    let fields =
+        [(i64::from(i.months / 12), "year"), (i64::from(i.months % 12), "mon"), (i64::from(i.days), "day"), (h, "hour"), (m, "min")];
     // The first field decides whether the whole is "ago"; later ones are relative to that.
     let mut ago = false;
     let mut empty = true;
@@ -676,18 +647,10 @@ impl Interval {
         self.cascade(|v| v / factor)
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_precision_loss,
-        reason = "range checked; fractions intended"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "range checked; fractions intended")]
     fn cascade(self, apply: impl Fn(f64) -> f64) -> Result<Self, SqlError> {
         let fits = |v: f64| {
-            if v.is_nan() || v < f64::from(i32::MIN) || v > f64::from(i32::MAX) {
-                Err(out_of_range())
-            } else {
-                Ok(v as i32)
-            }
+            if v.is_nan() || v < f64::from(i32::MIN) || v > f64::from(i32::MAX) { Err(out_of_range()) } else { Ok(v as i32) }
         };
         let months_exact = apply(f64::from(self.months));
         let days_exact = apply(f64::from(self.days));

@@ -21,13 +21,7 @@ pub fn text_in(type_oid: Oid, typmod: i32, s: &str, io: &IoSettings) -> Result<D
     let value = match type_oid {
         oids::INT4 => Datum::Int4(scalar::parse_int(s, "integer")?),
         oids::INT8 => Datum::Int8(scalar::parse_int(s, "bigint")?),
-        oids::TEXT
-        | oids::UNKNOWN
-        | oids::CSTRING
-        | oids::REFCURSOR
-        | oids::XML
-        | oids::ACLITEM
-        | oids::PG_NODE_TREE => Datum::text(s),
+        oids::TEXT | oids::UNKNOWN | oids::CSTRING | oids::REFCURSOR | oids::XML | oids::ACLITEM | oids::PG_NODE_TREE => Datum::text(s),
         oids::VARCHAR => Datum::Text(fit_varchar(Text::from(s), typmod, false)?),
         oids::BPCHAR => Datum::Text(fit_bpchar(Text::from(s), typmod, false)?),
         oids::NAME => Datum::text(clip_name(s)),
@@ -259,9 +253,7 @@ pub fn text_out(value: &Datum, type_oid: Oid, out: &mut Vec<u8>, io: &IoSettings
 pub fn text_string(value: &Datum, type_oid: Oid, io: &IoSettings) -> Result<String, SqlError> {
     let mut out = Vec::new();
     text_out(value, type_oid, &mut out, io)?;
-    String::from_utf8(out).map_err(|_| {
-        SqlError::new(SqlState::CHARACTER_NOT_IN_REPERTOIRE, "invalid byte sequence for encoding \"UTF8\"")
-    })
+    String::from_utf8(out).map_err(|_| SqlError::new(SqlState::CHARACTER_NOT_IN_REPERTOIRE, "invalid byte sequence for encoding \"UTF8\""))
 }
 
 /// Settings under which text forms do not depend on the session: what `pg_dump`-like stored expressions use.
@@ -275,11 +267,7 @@ fn bad_length() -> SqlError {
 
 fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], SqlError> {
     <[u8; N]>::try_from(bytes).map_err(|_| {
-        if bytes.len() < N {
-            bad_length()
-        } else {
-            SqlError::new(SqlState::INVALID_BINARY_REPRESENTATION, "incorrect binary data format")
-        }
+        if bytes.len() < N { bad_length() } else { SqlError::new(SqlState::INVALID_BINARY_REPRESENTATION, "incorrect binary data format") }
     })
 }
 
@@ -363,10 +351,7 @@ pub fn binary_recv(type_oid: Oid, typmod: i32, bytes: &[u8], io: &IoSettings) ->
             if !datetime::is_infinite(t) {
                 datetime::check_timestamp(i128::from(t))?;
             }
-            datetime::fit(
-                if type_oid == oids::TIMESTAMP { Datum::Timestamp(t) } else { Datum::TimestampTz(t) },
-                typmod,
-            )?
+            datetime::fit(if type_oid == oids::TIMESTAMP { Datum::Timestamp(t) } else { Datum::TimestampTz(t) }, typmod)?
         }
         oids::INTERVAL => {
             let b = fixed::<16>(bytes)?;
@@ -452,10 +437,7 @@ fn recv_other(type_oid: Oid, typmod: i32, mut bytes: &[u8], io: &IoSettings) -> 
         }
         _ => {
             let name = typmod::type_name(type_oid);
-            return Err(SqlError::new(
-                SqlState::UNDEFINED_FUNCTION,
-                format!("no binary input function available for type {name}"),
-            ));
+            return Err(SqlError::new(SqlState::UNDEFINED_FUNCTION, format!("no binary input function available for type {name}")));
         }
     };
     let ndims = take_i32(&mut bytes)?;
@@ -482,11 +464,7 @@ fn recv_other(type_oid: Oid, typmod: i32, mut bytes: &[u8], io: &IoSettings) -> 
     let mut count = usize::from(ndims > 0);
     for _ in 0..ndims {
         let d = array::Dim { len: take_i32(&mut bytes)?, lower: take_i32(&mut bytes)? };
-        count = usize::try_from(d.len)
-            .ok()
-            .and_then(|n| count.checked_mul(n))
-            .filter(|&n| n <= bytes.len())
-            .ok_or_else(bad_length)?;
+        count = usize::try_from(d.len).ok().and_then(|n| count.checked_mul(n)).filter(|&n| n <= bytes.len()).ok_or_else(bad_length)?;
         dims.push(d);
     }
     let values = (0..count).map(|_| take_value(&mut bytes, elem, typmod, io)).collect::<Result<Vec<_>, _>>()?;
@@ -501,8 +479,8 @@ fn with_length(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(),
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
     write(out)?;
-    let len = i32::try_from(out.len() - at - 4)
-        .map_err(|_| SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "value too long for a message"))?;
+    let len =
+        i32::try_from(out.len() - at - 4).map_err(|_| SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "value too long for a message"))?;
     out[at..at + 4].copy_from_slice(&len.to_be_bytes());
     Ok(())
 }
@@ -604,9 +582,7 @@ pub fn binary_send(value: &Datum, type_oid: Oid, out: &mut Vec<u8>) -> Result<()
 
 /// A row description for columns named `f1`, `f2`, ...: what `ROW()` makes.
 pub fn anonymous_desc(types: &[Oid]) -> Arc<TupleDesc> {
-    Arc::new(TupleDesc::new(
-        types.iter().enumerate().map(|(i, &t)| ColDesc::new(&format!("f{}", i + 1), t, -1)).collect(),
-    ))
+    Arc::new(TupleDesc::new(types.iter().enumerate().map(|(i, &t)| ColDesc::new(&format!("f{}", i + 1), t, -1)).collect()))
 }
 
 #[cfg(test)]
@@ -665,8 +641,7 @@ mod tests {
         ]);
         let long = "x".repeat(5000);
         let texts = ["7", &long, "12345678901234567890.5", "{1,NULL,3}", "{\"k\": 1}"];
-        let mut values: Vec<Datum> =
-            desc.cols.iter().zip(texts).map(|(c, s)| text_in(c.type_oid, -1, s, &io).unwrap()).collect();
+        let mut values: Vec<Datum> = desc.cols.iter().zip(texts).map(|(c, s)| text_in(c.type_oid, -1, s, &io).unwrap()).collect();
         let mut bytes = Vec::new();
         super::super::row::encode(&desc, &values, &mut bytes).unwrap();
         assert!(bytes.len() < 2000);

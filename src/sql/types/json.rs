@@ -289,11 +289,7 @@ impl Parser<'_> {
         }
         loop {
             if self.peek() != Some(b'"') {
-                let wanted = if members.is_empty() {
-                    "Expected string or \"}\", but found"
-                } else {
-                    "Expected string, but found"
-                };
+                let wanted = if members.is_empty() { "Expected string or \"}\", but found" } else { "Expected string, but found" };
                 return Err(self.unexpected(wanted));
             }
             let key = self.string()?;
@@ -407,11 +403,8 @@ impl Parser<'_> {
                 let first = self.hex4()?;
                 let code = match first {
                     0 => {
-                        return Err(SqlError::new(
-                            SqlState::UNTRANSLATABLE_CHARACTER,
-                            "unsupported Unicode escape sequence",
-                        )
-                        .detail("\\u0000 cannot be converted to text."));
+                        return Err(SqlError::new(SqlState::UNTRANSLATABLE_CHARACTER, "unsupported Unicode escape sequence")
+                            .detail("\\u0000 cannot be converted to text."));
                     }
                     0xD800..=0xDBFF => {
                         if !self.text[self.at..].starts_with("\\u") {
@@ -457,10 +450,7 @@ mod tests {
 
     #[test]
     fn jsonb_sorts_keys_and_keeps_numbers() {
-        assert_eq!(
-            round(r#"{"bb":1.50,"a":[true,null,"x\n"], "bb": 2.0}"#),
-            r#"{"a": [true, null, "x\n"], "bb": 2.0}"#
-        );
+        assert_eq!(round(r#"{"bb":1.50,"a":[true,null,"x\n"], "bb": 2.0}"#), r#"{"a": [true, null, "x\n"], "bb": 2.0}"#);
         assert_eq!(round("  12345678901234567890.10 "), "12345678901234567890.10");
         assert_eq!(round(r#""\ud83d\ude00""#), "\"😀\"");
     }

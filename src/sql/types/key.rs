@@ -313,10 +313,7 @@ fn get(type_oid: Oid, r: &mut Reader<'_, '_>) -> Result<Datum, SqlError> {
             }
             let ndims = r.byte()?;
             let lens = (0..ndims).map(|_| r.i32()).collect::<Result<Vec<_>, _>>()?;
-            let dims = lens
-                .into_iter()
-                .map(|len| Ok(super::array::Dim { len, lower: r.i32()? }))
-                .collect::<Result<_, SqlError>>()?;
+            let dims = lens.into_iter().map(|len| Ok(super::array::Dim { len, lower: r.i32()? })).collect::<Result<_, SqlError>>()?;
             Datum::Array(Arc::new(ArrayValue { elem, dims, values }))
         }
         Repr::Void | Repr::Jsonb | Repr::Inet | Repr::Range | Repr::Record => {
@@ -443,15 +440,9 @@ mod tests {
             two(oids::INT8, any::<i64>(), Datum::Int8),
             two(oids::FLOAT8, any::<f64>(), Datum::Float8),
             two(oids::TEXT, "[a\u{0}-c]{0,4}", |s: String| Datum::text(s)),
-            two(oids::BYTEA, prop::collection::vec(prop_oneof![Just(0u8), Just(255), any::<u8>()], 0..5), |b| {
-                Datum::bytea(b)
-            }),
-            two(oids::NUMERIC, (any::<i64>(), 0u16..25), |(coef, scale)| {
-                Datum::Numeric(Numeric::Small { coef, scale })
-            }),
-            two(oids::NUMERIC, (-200i64..200, 0u16..3), |(coef, scale)| {
-                Datum::Numeric(Numeric::Small { coef, scale })
-            }),
+            two(oids::BYTEA, prop::collection::vec(prop_oneof![Just(0u8), Just(255), any::<u8>()], 0..5), |b| { Datum::bytea(b) }),
+            two(oids::NUMERIC, (any::<i64>(), 0u16..25), |(coef, scale)| { Datum::Numeric(Numeric::Small { coef, scale }) }),
+            two(oids::NUMERIC, (-200i64..200, 0u16..3), |(coef, scale)| { Datum::Numeric(Numeric::Small { coef, scale }) }),
             two(oids::BOOL, any::<bool>(), Datum::Bool),
             two(oids::INT4_ARRAY, prop::collection::vec(prop::option::of(-2i32..3), 0..4), |v| {
                 Datum::array(ArrayValue::one_dim(oids::INT4, v.into_iter().map(Into::into).collect()))

@@ -127,10 +127,7 @@ pub fn lookup_reg(type_oid: Oid, s: &str, io: &IoSettings) -> Result<Option<Oid>
         [schema, name] => (Some(schema.as_str()), name.as_str()),
         [_database, schema, name] => (Some(schema.as_str()), name.as_str()),
         _ => {
-            return Err(SqlError::new(
-                SqlState::SYNTAX_ERROR,
-                format!("improper relation name (too many dotted names): {s}"),
-            ));
+            return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("improper relation name (too many dotted names): {s}")));
         }
     };
     match &io.names {
@@ -168,9 +165,7 @@ pub fn write_reg(type_oid: Oid, oid: Oid, out: &mut Vec<u8>, io: &IoSettings) ->
         crate::sql::functions::names::text(type_oid, oid, io)?
     } else {
         match (kind_of(type_oid), &io.names) {
-            (Some(kind), Some(names)) => {
-                names.name_of(kind, oid)?.map(|(schema, name)| qualify(schema.as_deref(), &name))
-            }
+            (Some(kind), Some(names)) => names.name_of(kind, oid)?.map(|(schema, name)| qualify(schema.as_deref(), &name)),
             _ => None,
         }
     };

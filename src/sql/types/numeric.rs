@@ -110,11 +110,7 @@ fn div_round(a: &BigInt, b: &BigInt) -> BigInt {
 
 fn div_round_i128(a: i128, b: i128) -> i128 {
     let (q, r) = (a / b, a % b);
-    if r.unsigned_abs() >= b.unsigned_abs().div_ceil(2) && r != 0 {
-        if (a < 0) == (b < 0) { q + 1 } else { q - 1 }
-    } else {
-        q
-    }
+    if r.unsigned_abs() >= b.unsigned_abs().div_ceil(2) && r != 0 { if (a < 0) == (b < 0) { q + 1 } else { q - 1 } } else { q }
 }
 
 fn digits_u128(v: u128) -> i64 {
@@ -146,18 +142,13 @@ impl Numeric {
     /// From an unscaled value.
     #[inline]
     pub fn from_i128(coef: i128, scale: u16) -> Self {
-        i64::try_from(coef).map_or_else(
-            |_| Self::Big(Arc::new(BigNumeric { coef: BigInt::from(coef), scale })),
-            |coef| Self::Small { coef, scale },
-        )
+        i64::try_from(coef)
+            .map_or_else(|_| Self::Big(Arc::new(BigNumeric { coef: BigInt::from(coef), scale })), |coef| Self::Small { coef, scale })
     }
 
     /// From an unscaled value of any size.
     pub fn from_big(coef: BigInt, scale: u16) -> Self {
-        coef.to_i64().map_or_else(
-            || Self::Big(Arc::new(BigNumeric { coef: coef.clone(), scale })),
-            |coef| Self::Small { coef, scale },
-        )
+        coef.to_i64().map_or_else(|| Self::Big(Arc::new(BigNumeric { coef: coef.clone(), scale })), |coef| Self::Small { coef, scale })
     }
 
     /// From an unscaled value, checking the bounds of the format: digits beyond them are rounded off or refused.
@@ -271,10 +262,7 @@ impl Numeric {
         }
         let scale = i64::try_from(fraction.len()).map_err(|_| overflow())? - exponent;
         if coef.is_zero() {
-            return Ok(Self::Small {
-                coef: 0,
-                scale: u16::try_from(scale.clamp(0, i64::from(MAX_SCALE))).unwrap_or(0),
-            });
+            return Ok(Self::Small { coef: 0, scale: u16::try_from(scale.clamp(0, i64::from(MAX_SCALE))).unwrap_or(0) });
         }
         if digits_big(&coef) - scale > MAX_WHOLE_DIGITS {
             return Err(overflow());
@@ -403,10 +391,7 @@ impl Numeric {
         let (Some((a, s)), Some((b, t))) = (self.finite(), other.finite()) else {
             let other = if negate { other.neg() } else { other.clone() };
             return Ok(match (self, &other) {
-                (Self::NaN, _)
-                | (_, Self::NaN)
-                | (Self::Infinity, Self::NegInfinity)
-                | (Self::NegInfinity, Self::Infinity) => Self::NaN,
+                (Self::NaN, _) | (_, Self::NaN) | (Self::Infinity, Self::NegInfinity) | (Self::NegInfinity, Self::Infinity) => Self::NaN,
                 (Self::Infinity, _) | (_, Self::Infinity) => Self::Infinity,
                 _ => Self::NegInfinity,
             });
@@ -458,8 +443,7 @@ impl Numeric {
         let wanted = exponent.rem_euclid(4) + 1;
         let (coef, _) = self.finite().unwrap_or_default();
         let text = coef.magnitude().to_string();
-        let lead: String =
-            text.chars().chain(std::iter::repeat('0')).take(usize::try_from(wanted).unwrap_or(1)).collect();
+        let lead: String = text.chars().chain(std::iter::repeat('0')).take(usize::try_from(wanted).unwrap_or(1)).collect();
         (i32::try_from(weight).unwrap_or(0), lead.parse().unwrap_or(0))
     }
 
@@ -467,10 +451,7 @@ impl Numeric {
         let (w1, d1) = self.base_weight();
         let (w2, d2) = other.base_weight();
         let quotient = w1 - w2 - i32::from(d1 <= d2);
-        (MIN_SIG_DIGITS - quotient * 4)
-            .max(i32::from(self.scale()))
-            .max(i32::from(other.scale()))
-            .clamp(0, MAX_DISPLAY_SCALE)
+        (MIN_SIG_DIGITS - quotient * 4).max(i32::from(self.scale())).max(i32::from(other.scale())).clamp(0, MAX_DISPLAY_SCALE)
     }
 
     /// Quotient, with PostgreSQL's choice of scale.
@@ -505,11 +486,8 @@ impl Numeric {
             return Err(division_by_zero());
         }
         let shift = scale + t - s;
-        let q = if shift >= 0 {
-            div_round(&(a * pow10(shift.unsigned_abs())), &b)
-        } else {
-            div_round(&a, &(b * pow10(shift.unsigned_abs())))
-        };
+        let q =
+            if shift >= 0 { div_round(&(a * pow10(shift.unsigned_abs())), &b) } else { div_round(&a, &(b * pow10(shift.unsigned_abs()))) };
         Self::checked(q, scale)
     }
 
@@ -652,9 +630,7 @@ impl Numeric {
         }
         let precision = (typmod - 4) >> 16 & 0xFFFF;
         let scale = ((typmod - 4) & 0x7FF ^ 1024) - 1024;
-        let over = |detail: String| {
-            Err(SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "numeric field overflow").detail(detail))
-        };
+        let over = |detail: String| Err(SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "numeric field overflow").detail(detail));
         if !self.is_finite() {
             return if self.is_nan() {
                 Ok(Self::NaN)
@@ -680,10 +656,7 @@ impl Numeric {
     /// `2201F` of a negative number.
     pub fn sqrt(&self) -> Result<Self, SqlError> {
         if self.signum() < 0 {
-            return Err(SqlError::new(
-                SqlState::INVALID_ARGUMENT_FOR_POWER_FUNCTION,
-                "cannot take square root of a negative number",
-            ));
+            return Err(SqlError::new(SqlState::INVALID_ARGUMENT_FOR_POWER_FUNCTION, "cannot take square root of a negative number"));
         }
         let Some((coef, scale)) = self.finite() else { return Ok(self.clone()) };
         let (weight, _) = self.base_weight();
@@ -718,8 +691,7 @@ impl Numeric {
             Self::NegInfinity => return Ok(Self::ZERO),
             Self::Small { .. } | Self::Big(_) => {}
         }
-        let weight = (self.to_f64() * std::f64::consts::LOG10_E)
-            .clamp(f64::from(-MAX_RESULT_SCALE), f64::from(MAX_RESULT_SCALE));
+        let weight = (self.to_f64() * std::f64::consts::LOG10_E).clamp(f64::from(-MAX_RESULT_SCALE), f64::from(MAX_RESULT_SCALE));
         #[expect(clippy::cast_possible_truncation, reason = "clamped above")]
         let places = (MIN_SIG_DIGITS - weight as i32).max(i32::from(self.scale())).clamp(0, MAX_DISPLAY_SCALE);
         self.exp_to(places)
@@ -827,10 +799,7 @@ impl Numeric {
             return Ok(Self::NaN);
         }
         if base.signum() < 0 || num.signum() < 0 {
-            return Err(SqlError::new(
-                SqlState::INVALID_ARGUMENT_FOR_LOG,
-                "cannot take logarithm of a negative number",
-            ));
+            return Err(SqlError::new(SqlState::INVALID_ARGUMENT_FOR_LOG, "cannot take logarithm of a negative number"));
         }
         base.check_log()?;
         num.check_log()?;
@@ -842,8 +811,7 @@ impl Numeric {
         }
         let (bw, nw) = (base.ln_weight(), num.ln_weight());
         let rw = nw - bw;
-        let places =
-            (MIN_SIG_DIGITS - rw).max(i32::from(base.scale())).max(i32::from(num.scale())).clamp(0, MAX_DISPLAY_SCALE);
+        let places = (MIN_SIG_DIGITS - rw).max(i32::from(base.scale())).max(i32::from(num.scale())).clamp(0, MAX_DISPLAY_SCALE);
         let work = (places + rw - bw).max(places + rw - nw).max(0) + 12;
         let (b, n) = (base.ln_fixed(work), num.ln_fixed(work));
         if b.is_zero() {
@@ -919,10 +887,7 @@ impl Numeric {
         }
         #[expect(clippy::cast_possible_truncation, reason = "below 2700")]
         let weight = (approx * 0.434_294_481_903_252) as i32;
-        let places = (MIN_SIG_DIGITS - weight)
-            .max(i32::from(self.scale()))
-            .max(i32::from(exp.scale()))
-            .clamp(0, MAX_DISPLAY_SCALE);
+        let places = (MIN_SIG_DIGITS - weight).max(i32::from(self.scale())).max(i32::from(exp.scale())).clamp(0, MAX_DISPLAY_SCALE);
         let work = (places + weight).max(0) - ln_weight + 20;
         let result = Self::checked(base.ln_fixed(work.max(0)), work.max(0))?.mul(exp)?.exp_to(places)?;
         Ok(if s < 0 && exp.is_odd() { result.neg() } else { result })
@@ -1014,8 +979,7 @@ impl Numeric {
         let whole = format!("{whole:0>width$}", width = whole.len().next_multiple_of(4));
         let fraction = format!("{fraction:0<width$}", width = scale_digits.next_multiple_of(4));
         let all = [whole.as_str(), &fraction].concat();
-        let digits: Vec<u16> =
-            all.as_bytes().chunks(4).map(|c| c.iter().fold(0, |n, d| n * 10 + u16::from(d - b'0'))).collect();
+        let digits: Vec<u16> = all.as_bytes().chunks(4).map(|c| c.iter().fold(0, |n, d| n * 10 + u16::from(d - b'0'))).collect();
         let mut weight = i16::try_from(whole.len() / 4).unwrap_or(i16::MAX) - 1;
         let lead = digits.iter().take_while(|d| **d == 0).count();
         let mut digits = &digits[lead..];
@@ -1040,12 +1004,8 @@ impl Numeric {
     /// # Errors
     /// `22P03` for bytes that are no numeric.
     pub fn recv(bytes: &[u8]) -> Result<Self, SqlError> {
-        let bad = |what: &str| {
-            SqlError::new(
-                SqlState::INVALID_BINARY_REPRESENTATION,
-                format!("invalid {what} in external \"numeric\" value"),
-            )
-        };
+        let bad =
+            |what: &str| SqlError::new(SqlState::INVALID_BINARY_REPRESENTATION, format!("invalid {what} in external \"numeric\" value"));
         let mut words = bytes.chunks_exact(2).map(|c| u16::from_be_bytes([c[0], c[1]]));
         let mut next = |what: &str| words.next().ok_or_else(|| bad(what));
         let n = next("length")?;
@@ -1075,8 +1035,7 @@ impl Numeric {
         }
         let held = 4 * (i32::from(n) - i32::from(weight) - 1);
         let wanted = i32::from(scale);
-        let coef =
-            if wanted >= held { coef * pow10(wanted.abs_diff(held)) } else { coef / pow10(held.abs_diff(wanted)) };
+        let coef = if wanted >= held { coef * pow10(wanted.abs_diff(held)) } else { coef / pow10(held.abs_diff(wanted)) };
         Self::checked(coef, wanted)
     }
 }
@@ -1128,11 +1087,7 @@ impl Ord for Numeric {
             let diff = s.abs_diff(*t);
             if diff <= 18 {
                 let p = i128::from(POW10_I64[usize::from(diff)]);
-                return if s < t {
-                    (i128::from(*a) * p).cmp(&i128::from(*b))
-                } else {
-                    i128::from(*a).cmp(&(i128::from(*b) * p))
-                };
+                return if s < t { (i128::from(*a) * p).cmp(&i128::from(*b)) } else { i128::from(*a).cmp(&(i128::from(*b) * p)) };
             }
         }
         let rank = |n: &Self| match n {
@@ -1222,8 +1177,7 @@ mod tests {
 
     #[test]
     fn text_round_trips_with_display_scale() {
-        for s in ["0", "0.00", "-1.50", "123456789012345678901234567890.123", "NaN", "Infinity", "-Infinity", "0.0001"]
-        {
+        for s in ["0", "0.00", "-1.50", "123456789012345678901234567890.123", "NaN", "Infinity", "-Infinity", "0.0001"] {
             assert_eq!(n(s).to_string(), s);
         }
         assert_eq!(n("1e3").to_string(), "1000");

@@ -11,8 +11,7 @@ use crate::sqlstate::{SqlError, SqlState};
 /// Quotes the field that starts at `start` if it is empty or holds quotes, backslashes, blanks or one of `special`.
 pub(crate) fn quote_field(start: usize, special: &[u8], out: &mut Vec<u8>) {
     let field = &out[start..];
-    let needs = field.is_empty()
-        || field.iter().any(|&c| matches!(c, b'"' | b'\\') || special.contains(&c) || is_space(char::from(c)));
+    let needs = field.is_empty() || field.iter().any(|&c| matches!(c, b'"' | b'\\') || special.contains(&c) || is_space(char::from(c)));
     if !needs {
         return;
     }

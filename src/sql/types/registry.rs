@@ -132,10 +132,7 @@ impl Fields {
     }
 
     pub(crate) fn oids(&mut self) -> Box<[Oid]> {
-        self.text()
-            .split_ascii_whitespace()
-            .map(|s| s.parse().expect("the tables are compiled in and a test reads them all"))
-            .collect()
+        self.text().split_ascii_whitespace().map(|s| s.parse().expect("the tables are compiled in and a test reads them all")).collect()
     }
 }
 

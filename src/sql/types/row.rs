@@ -43,15 +43,7 @@ pub struct TupleDesc {
 impl ColDesc {
     /// A nullable column.
     pub fn new(name: &str, type_oid: Oid, typmod: i32) -> Self {
-        Self {
-            name: Arc::from(name),
-            type_oid,
-            repr: Repr::of(type_oid),
-            typmod,
-            not_null: false,
-            dropped: false,
-            missing: None,
-        }
+        Self { name: Arc::from(name), type_oid, repr: Repr::of(type_oid), typmod, not_null: false, dropped: false, missing: None }
     }
 }
 
@@ -94,8 +86,8 @@ fn encode_as(desc: &TupleDesc, values: &[Datum], compress: bool, out: &mut Vec<u
     if values.len() != desc.len() {
         return Err(SqlError::internal(format!("row of {} values for {} columns", values.len(), desc.len())));
     }
-    let natts = u16::try_from(values.len())
-        .map_err(|_| SqlError::new(SqlState::TOO_MANY_COLUMNS, "tables can have at most 1600 columns"))?;
+    let natts =
+        u16::try_from(values.len()).map_err(|_| SqlError::new(SqlState::TOO_MANY_COLUMNS, "tables can have at most 1600 columns"))?;
     let nulls = values.iter().any(Datum::is_null);
     out.extend_from_slice(&natts.to_le_bytes());
     out.extend_from_slice(&(if nulls { HAS_NULLS } else { 0 }).to_le_bytes());
@@ -125,13 +117,7 @@ pub fn decode_some(desc: &TupleDesc, bytes: &[u8], wanted: &[bool], out: &mut [D
 }
 
 #[inline]
-fn read(
-    desc: &TupleDesc,
-    bytes: &[u8],
-    upto: usize,
-    wanted: impl Fn(usize) -> bool,
-    out: &mut [Datum],
-) -> Result<(), SqlError> {
+fn read(desc: &TupleDesc, bytes: &[u8], upto: usize, wanted: impl Fn(usize) -> bool, out: &mut [Datum]) -> Result<(), SqlError> {
     let mut r = Reader(bytes);
     let natts = usize::from(u16::from_le_bytes(r.array()?));
     let flags = u16::from_le_bytes(r.array()?);

@@ -13,18 +13,12 @@ pub const NAME_BYTES: usize = 63;
 /// `22P02` in PostgreSQL's words.
 #[cold]
 pub fn bad_syntax(type_name: &str, text: &str) -> SqlError {
-    SqlError::new(
-        SqlState::INVALID_TEXT_REPRESENTATION,
-        format!("invalid input syntax for type {type_name}: \"{text}\""),
-    )
+    SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, format!("invalid input syntax for type {type_name}: \"{text}\""))
 }
 
 #[cold]
 fn out_of_range(type_name: &str, text: &str) -> SqlError {
-    SqlError::new(
-        SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
-        format!("value \"{text}\" is out of range for type {type_name}"),
-    )
+    SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, format!("value \"{text}\" is out of range for type {type_name}"))
 }
 
 /// C's `isspace`.
@@ -62,10 +56,7 @@ pub fn parse_oid(text: &str, type_name: &str) -> Result<u32, SqlError> {
         Ok(v) => v,
         Err(_) => return Err(parse_int::<i64>(text, type_name).err().unwrap_or_else(|| bad_syntax(type_name, text))),
     };
-    u32::try_from(v)
-        .ok()
-        .or_else(|| i32::try_from(v).ok().map(i32::cast_unsigned))
-        .ok_or_else(|| out_of_range(type_name, text))
+    u32::try_from(v).ok().or_else(|| i32::try_from(v).ok().map(i32::cast_unsigned)).ok_or_else(|| out_of_range(type_name, text))
 }
 
 /// Reads a `bool`.
@@ -121,10 +112,7 @@ pub fn fit_varchar(text: Text, typmod: i32, explicit: bool) -> Result<Text, SqlE
     let Some(limit) = usize::try_from(typmod - 4).ok().filter(|_| typmod >= 4) else { return Ok(text) };
     let Some(end) = nth_char(&text, limit) else { return Ok(text) };
     if !explicit && !text[end..].bytes().all(|b| b == b' ') {
-        return Err(SqlError::new(
-            SqlState::STRING_DATA_RIGHT_TRUNCATION,
-            format!("value too long for type character varying({limit})"),
-        ));
+        return Err(SqlError::new(SqlState::STRING_DATA_RIGHT_TRUNCATION, format!("value too long for type character varying({limit})")));
     }
     Ok(Text::from(&text[..end]))
 }
@@ -137,10 +125,7 @@ pub fn fit_bpchar(text: Text, typmod: i32, explicit: bool) -> Result<Text, SqlEr
     let Some(limit) = usize::try_from(typmod - 4).ok().filter(|_| typmod >= 4) else { return Ok(text) };
     if let Some(end) = nth_char(&text, limit) {
         if !explicit && !text[end..].bytes().all(|b| b == b' ') {
-            return Err(SqlError::new(
-                SqlState::STRING_DATA_RIGHT_TRUNCATION,
-                format!("value too long for type character({limit})"),
-            ));
+            return Err(SqlError::new(SqlState::STRING_DATA_RIGHT_TRUNCATION, format!("value too long for type character({limit})")));
         }
         return Ok(Text::from(&text[..end]));
     }
@@ -188,10 +173,7 @@ pub fn parse_bytea(text: &str) -> Result<Vec<u8>, SqlError> {
                 tail
             }
             [b'\\', ..] => {
-                return Err(SqlError::new(
-                    SqlState::INVALID_TEXT_REPRESENTATION,
-                    "invalid input syntax for type bytea",
-                ));
+                return Err(SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, "invalid input syntax for type bytea"));
             }
             [c, tail @ ..] => {
                 out.push(*c);
@@ -295,9 +277,7 @@ pub fn parse_lsn(text: &str) -> Result<u64, SqlError> {
         (1..=8).contains(&s.len()).then_some(()).filter(|()| s.bytes().all(|c| c.is_ascii_hexdigit()))?;
         u64::from_str_radix(s, 16).ok()
     };
-    text.split_once('/')
-        .and_then(|(hi, lo)| Some(half(hi)? << 32 | half(lo)?))
-        .ok_or_else(|| bad_syntax("pg_lsn", text))
+    text.split_once('/').and_then(|(hi, lo)| Some(half(hi)? << 32 | half(lo)?)).ok_or_else(|| bad_syntax("pg_lsn", text))
 }
 
 /// Writes a `pg_lsn`.
@@ -348,9 +328,7 @@ mod tests {
 
     #[test]
     fn booleans_read_prefixes() {
-        for (s, v) in
-            [("t", true), ("TRUE", true), ("yes", true), ("on", true), ("1", true), ("of", false), ("n", false)]
-        {
+        for (s, v) in [("t", true), ("TRUE", true), ("yes", true), ("on", true), ("1", true), ("of", false), ("n", false)] {
             assert_eq!(parse_bool(s).unwrap(), v);
         }
         assert!(parse_bool("o").is_err() && parse_bool("").is_err() && parse_bool("truex").is_err());

@@ -146,10 +146,7 @@ pub(crate) fn put_bytes(b: &[u8], out: &mut Vec<u8>) -> Result<(), SqlError> {
 fn long_header(len: usize, compressed: bool) -> Result<[u8; 4], SqlError> {
     match u32::try_from(len) {
         Ok(n) if n < 1 << 30 => Ok((n << 2 | u32::from(compressed) << 1 | 1).to_le_bytes()),
-        _ => Err(SqlError::new(
-            SqlState::PROGRAM_LIMIT_EXCEEDED,
-            format!("value of {len} bytes exceeds the maximum of 1 GB"),
-        )),
+        _ => Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("value of {len} bytes exceeds the maximum of 1 GB"))),
     }
 }
 
@@ -207,10 +204,7 @@ impl<'a> Reader<'a> {
         let [first] = self.array::<1>()?;
         if first & 1 == 0 {
             if first == 0xFE {
-                return Err(SqlError::new(
-                    SqlState::DATA_CORRUPTED,
-                    "a stored value is of a kind this version does not know",
-                ));
+                return Err(SqlError::new(SqlState::DATA_CORRUPTED, "a stored value is of a kind this version does not know"));
             }
             return Ok((usize::from(first >> 1), false));
         }
@@ -445,19 +439,14 @@ fn get_json(r: &mut Reader<'_>, depth: u32) -> Result<Json, SqlError> {
         }
         [6] => {
             let n = u32::from_le_bytes(r.array()?);
-            (0..n)
-                .map(|_| Ok((get_text(&r.bytes()?)?, get_json(r, depth + 1)?)))
-                .collect::<Result<_, SqlError>>()
-                .map(Json::Object)?
+            (0..n).map(|_| Ok((get_text(&r.bytes()?)?, get_json(r, depth + 1)?))).collect::<Result<_, SqlError>>().map(Json::Object)?
         }
         _ => return Err(corrupt()),
     })
 }
 
 fn get_text(b: &[u8]) -> Result<Text, SqlError> {
-    std::str::from_utf8(b)
-        .map(Text::from)
-        .map_err(|_| SqlError::new(SqlState::DATA_CORRUPTED, "a stored string is not valid UTF-8"))
+    std::str::from_utf8(b).map(Text::from).map_err(|_| SqlError::new(SqlState::DATA_CORRUPTED, "a stored string is not valid UTF-8"))
 }
 
 /// Reads a value that is not NULL.
@@ -571,25 +560,12 @@ pub(crate) fn skip(repr: Repr, r: &mut Reader<'_>) -> Result<(), SqlError> {
         Repr::Int2 => 2,
         Repr::Int4 | Repr::Oid | Repr::Float4 | Repr::Date => 4,
         Repr::Tid => 6,
-        Repr::Int8
-        | Repr::Xid8
-        | Repr::Float8
-        | Repr::Time
-        | Repr::Timestamp
-        | Repr::TimestampTz
-        | Repr::Lsn
-        | Repr::MacAddr => 8,
+        Repr::Int8 | Repr::Xid8 | Repr::Float8 | Repr::Time | Repr::Timestamp | Repr::TimestampTz | Repr::Lsn | Repr::MacAddr => 8,
         Repr::TimeTz => 12,
         Repr::Interval | Repr::Uuid => 16,
-        Repr::Text
-        | Repr::Bytea
-        | Repr::Numeric
-        | Repr::Jsonb
-        | Repr::Inet
-        | Repr::Bits
-        | Repr::Array
-        | Repr::Range
-        | Repr::Record => return r.skip_bytes(),
+        Repr::Text | Repr::Bytea | Repr::Numeric | Repr::Jsonb | Repr::Inet | Repr::Bits | Repr::Array | Repr::Range | Repr::Record => {
+            return r.skip_bytes();
+        }
     };
     r.take(n).map(drop)
 }

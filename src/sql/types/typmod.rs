@@ -173,11 +173,7 @@ pub fn coerce_typmod(value: Datum, type_oid: Oid, typmod: i32, explicit: bool) -
         (oids::BIT | oids::VARBIT, Datum::Bits(b)) => super::bits::fit(b, type_oid == oids::BIT, typmod, explicit)?,
         (_, Datum::Array(a)) => {
             if let Some(elem) = element_type(type_oid) {
-                let values = a
-                    .values
-                    .iter()
-                    .map(|v| coerce_typmod(v.clone(), elem, typmod, explicit))
-                    .collect::<Result<_, _>>()?;
+                let values = a.values.iter().map(|v| coerce_typmod(v.clone(), elem, typmod, explicit)).collect::<Result<_, _>>()?;
                 Datum::array(super::ArrayValue { elem: a.elem, dims: a.dims.clone(), values })
             } else {
                 Datum::Array(a)
@@ -211,9 +207,7 @@ pub fn parse_type(s: &str, io: &IoSettings) -> Result<(Oid, i32), SqlError> {
         Some(a) => Some(a),
         None => io.names.as_ref().and_then(|n| n.array_type_of(oid)),
     };
-    array
-        .map(|a| (a, typmod))
-        .ok_or_else(|| SqlError::new(SqlState::UNDEFINED_OBJECT, format!("type \"{text}\" does not exist")))
+    array.map(|a| (a, typmod)).ok_or_else(|| SqlError::new(SqlState::UNDEFINED_OBJECT, format!("type \"{text}\" does not exist")))
 }
 
 fn parse_element(body: &str, whole: &str, io: &IoSettings) -> Result<(Oid, i32), SqlError> {
@@ -248,11 +242,7 @@ fn parse_element(body: &str, whole: &str, io: &IoSettings) -> Result<(Oid, i32),
             }
             oids::BPCHAR
         }
-        "character varying"
-        | "char varying"
-        | "national character varying"
-        | "national char varying"
-        | "nchar varying" => oids::VARCHAR,
+        "character varying" | "char varying" | "national character varying" | "national char varying" | "nchar varying" => oids::VARCHAR,
         "bit" => {
             if args.is_empty() {
                 args.push(1);
