@@ -54,6 +54,8 @@ pub struct SessionContext {
     pub catalog: CatalogHandle,
     /// Sequences used so far.
     pub sequences: super::catalog_function::SequenceCache,
+    /// Temporary tables that COMMIT empties or drops.
+    pub on_commit: Vec<super::OnCommit>,
     /// Notices and warnings the session has yet to send; severity is the first word of each (`NOTICE`, `WARNING`).
     pub notices: Vec<Notice>,
     /// `now()`, microseconds from 2000-01-01 UTC.

@@ -97,6 +97,18 @@ pub trait SqlFrontEnd: Send + Sync {
         what: &'static str,
     ) -> Result<String, SqlError>;
 
+    /// Stored expression text as PostgreSQL's `pretty` shows it: names as they are now, no parentheses without need.
+    ///
+    /// # Errors
+    /// As [`Self::table_expression`].
+    fn shown_expression(&self, session: &mut SessionContext, text: &str, relation: Option<&Relation>) -> Result<String, SqlError>;
+
+    /// A view's stored query as PostgreSQL shows it, its output columns named `columns`.
+    ///
+    /// # Errors
+    /// The query cannot be bound any more.
+    fn shown_query(&self, session: &mut SessionContext, text: &str, columns: &[Arc<str>], pretty: bool) -> Result<String, SqlError>;
+
     /// SQL text of a query, as views store it.
     ///
     /// # Errors

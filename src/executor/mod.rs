@@ -37,6 +37,7 @@ mod vacuum;
 mod window;
 
 pub use context::{ExternalFunctions, Notice, SessionContext};
+pub use ddl::temp::OnCommit;
 pub use eval::{Exec, ExecState};
 pub use front_end::{SqlFrontEnd, TableExpr};
 pub use portal::{ColumnDesc, Portal, PortalStatus, Prepared};

@@ -176,9 +176,15 @@ fn set_characteristics(session: &mut SessionContext, set: &VariableSetStmt) -> R
 }
 
 /// SET ROLE. Who the session then is, is taken from the setting by [`follow_role`].
+/// A role as the value of a setting: another SQLSTATE than where a statement names one.
+fn existing_role(session: &SessionContext, name: &str) -> Result<Arc<crate::sql::catalog::Role>, SqlError> {
+    let found = session.catalog.find_role(name)?;
+    found.ok_or_else(|| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("role \"{name}\" does not exist")))
+}
+
 fn set_role(session: &mut SessionContext, name: &str, scope: SetScope) -> Result<(), SqlError> {
     if name != "none" {
-        let role = session.catalog.require_role(name)?;
+        let role = existing_role(session, name)?;
         let me = session.session_user;
         if !session.catalog.is_superuser(me)? && me != role.oid && !session.catalog.roles_of(me, false)?.contains(&role.oid) {
             return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied to set role \"{name}\"")));
@@ -189,7 +195,7 @@ fn set_role(session: &mut SessionContext, name: &str, scope: SetScope) -> Result
 }
 
 fn set_session_authorization(session: &mut SessionContext, name: &str, scope: SetScope) -> Result<(), SqlError> {
-    let role = session.catalog.require_role(name)?;
+    let role = existing_role(session, name)?;
     let login = session.login_user;
     if role.oid != login && !session.catalog.is_superuser(login)? {
         return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, "permission denied to set session authorization"));

@@ -202,6 +202,31 @@ pub(crate) fn run_node(ctx: &mut SessionContext, node: &NodeEnum, raw: &super::R
     Ok(tag.to_owned())
 }
 
+/// What a transaction still has to do before its commit record.
+///
+/// # Errors
+/// PostgreSQL's; the transaction must then roll back.
+pub fn before_commit(session: &mut SessionContext) -> Result<(), SqlError> {
+    if session.on_commit.is_empty() { Ok(()) } else { ddl::temp::before_commit(session) }
+}
+
+/// The session ends: drops its temporary relations and their schema.
+///
+/// # Errors
+/// Reading or writing catalogs failed.
+pub fn drop_temp(session: &mut SessionContext) -> Result<(), SqlError> {
+    ddl::temp::drop_own(session)
+}
+
+/// Drops what sessions that are not `alive` left behind in the database; how many had left something.
+///
+/// # Errors
+/// Reading or writing catalogs failed.
+pub fn drop_orphaned_temp(session: &mut SessionContext, alive: &dyn Fn(i32) -> bool) -> Result<usize, SqlError> {
+    session.refresh_catalog();
+    ddl::temp::drop_orphans(session, alive)
+}
+
 /// Drops the session's temporary relations.
 ///
 /// # Errors

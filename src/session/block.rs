@@ -8,6 +8,7 @@ use super::registry::now;
 use crate::config::{SetScope, Setting, Value};
 use crate::executor::TransactionKind;
 use crate::executor::context::cancelled;
+use crate::executor::utility;
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{CommitLevel, Isolation, TransactionOptions};
 use crate::wire::BlockStatus;
@@ -160,6 +161,12 @@ impl Session {
     }
 
     async fn commit(&mut self) -> Result<(), SqlError> {
+        if self.ctx.transaction.is_some()
+            && let Err(e) = utility::before_commit(&mut self.ctx)
+        {
+            self.rollback()?;
+            return Err(e);
+        }
         let Some(transaction) = self.ctx.transaction.take() else {
             self.over(true);
             return Ok(());
@@ -209,6 +216,28 @@ impl Session {
         };
         self.over(false);
         result
+    }
+
+    /// The session is over: its temporary relations go, whatever it was stopped for.
+    pub(super) fn drop_temporary(&mut self) {
+        self.refresh();
+        if self.viewer.temp_namespace.is_none() {
+            return;
+        }
+        self.ctx.cancel.forget();
+        self.ctx.statement_timestamp = now();
+        self.begin();
+        self.refresh();
+        let dropped = utility::drop_temp(&mut self.ctx);
+        let Some(transaction) = self.ctx.transaction.take() else { return };
+        // Nobody waits for this commit: a crash leaves no more than one before it would have.
+        let ended = match dropped {
+            Ok(()) => transaction.commit(CommitLevel::Off).map(|_| ()).map_err(SqlError::from),
+            Err(e) => transaction.abort().map_err(SqlError::from).and(Err(e)),
+        };
+        if let Err(e) = ended {
+            tracing::warn!("could not drop temporary relations: {e}");
+        }
     }
 
     /// After an error.

@@ -96,6 +96,7 @@ impl Session {
             io: IoSettings::default(),
             catalog: handle,
             sequences: crate::executor::catalog_function::SequenceCache::default(),
+            on_commit: Vec::new(),
             notices: Vec::new(),
             transaction_timestamp: time,
             statement_timestamp: time,
@@ -434,6 +435,7 @@ impl Session {
         {
             log::emit(Some(&self.who), &Entry::new(Level::Warning, &format!("could not record the end of a transaction: {e}")));
         }
+        self.drop_temporary();
     }
 
     async fn replication_command(&mut self, text: &str) -> Result<(), End> {

@@ -10,6 +10,7 @@ mod client;
 mod extended;
 mod functions;
 mod hba;
+mod leftovers;
 mod listener;
 mod os_user;
 mod output;

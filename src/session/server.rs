@@ -414,7 +414,7 @@ fn set_status(server: &Server, status: Status) {
 }
 
 /// Tells log, lock file and supervisor about a state sessions care about.
-fn tell_state(server: &Server, leash: &Leash, told: &mut Option<State>) -> Result<(), Failed> {
+fn tell_state(server: &Arc<Server>, leash: &Leash, told: &mut Option<State>) -> Result<(), Failed> {
     if server.services.get().is_none() || *server.stopping.borrow() > Stopping::No {
         return Ok(());
     }
@@ -439,6 +439,8 @@ fn tell_state(server: &Server, leash: &Leash, told: &mut Option<State>) -> Resul
             say(Level::Log, "database system is ready to accept connections");
             pid_file::set_status(server.config.data_dir(), Status::Ready)?;
             leash.ready();
+            let leftovers = Arc::clone(server);
+            tokio::task::spawn_blocking(move || super::leftovers::remove(&leftovers));
         }
         State::Starting
         | State::CrashRecovery

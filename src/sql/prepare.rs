@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pg_query::{NodeEnum, protobuf};
 
+use super::bind::deparse::Deparser;
 use super::bind::{Binder, ExprKind};
 use super::parse;
 use super::plan::planner::{Deps, Layout, Level};
@@ -234,6 +235,22 @@ impl SqlFrontEnd for FrontEnd {
         deparse_expression(node)
     }
 
+    fn shown_expression(&self, session: &mut SessionContext, text: &str, relation: Option<&Relation>) -> Result<String, SqlError> {
+        let node = parse::parse_expression(text)?;
+        let e = Binder::new(session, "", Vec::new(), false).table_expr(&node, relation, None, "stored expressions")?;
+        let names = relation.map(|r| (r.name.clone(), r.columns.iter().map(|c| c.name.clone()).collect()));
+        Ok(Deparser::new(session, true).expression(&e, names))
+    }
+
+    fn shown_query(&self, session: &mut SessionContext, text: &str, columns: &[Arc<str>], pretty: bool) -> Result<String, SqlError> {
+        let statements = parse::parse_statements(text)?;
+        let Some(NodeEnum::SelectStmt(select)) = statements.first().map(|s| &*s.node) else {
+            return Err(SqlError::internal("the definition of a view is no query"));
+        };
+        let query = Binder::new(session, "", Vec::new(), false).select(select)?;
+        Ok(Deparser::new(session, pretty).view(&query, columns))
+    }
+
     fn deparse_query(&self, node: &NodeEnum) -> Result<String, SqlError> {
         deparse_statement(node.clone())
     }
@@ -253,7 +270,9 @@ fn typed_text(
 ) -> Result<String, SqlError> {
     // What an assignment adds is not shown, save that a bare string becomes a value of its type.
     let bare = matches!(&node.node, Some(NodeEnum::AConst(c)) if c.isnull || matches!(c.val, Some(protobuf::a_const::Val::Sval(_))));
-    let e = Binder::new(session, "", Vec::new(), false).table_expr(node, relation, target.filter(|_| bare), what)?;
+    // The length is checked when the value is stored. Only an interval's modifier says how to read it.
+    let target = target.filter(|_| bare).map(|(ty, typmod)| (ty, if ty == oids::INTERVAL { typmod } else { -1 }));
+    let e = Binder::new(session, "", Vec::new(), false).table_expr(node, relation, target, what)?;
     let mut planner = Planner::bare(session);
     let names = relation.map(|r| (r.name.clone(), r.columns.iter().map(|c| c.name.clone()).collect()));
     planner.levels.push(Level { names: names.into_iter().collect(), ..Level::default() });

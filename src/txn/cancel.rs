@@ -99,6 +99,11 @@ impl CancelFlag {
         }
     }
 
+    /// Lowers the flag for good reasons and bad: the session is over, and what it cleans up must not be stopped.
+    pub fn forget(&self) {
+        self.reason.store(0, Ordering::SeqCst);
+    }
+
     /// Error if raised.
     ///
     /// # Errors

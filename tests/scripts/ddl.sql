@@ -315,6 +315,18 @@ drop schema sch cascade;
 ---
 NOTICE:  00000: drop cascades to table sch.t
 
+create temp table tmp (a int) on commit delete rows;
+---
+
+begin; insert into tmp values (1); select count(*) from tmp; commit; select count(*) from tmp;
+---
+count
+1
+(1 row)
+count
+0
+(1 row)
+
 comment on table t2 is 'a comment'; select obj_description('t2'::regclass);
 ---
 obj_description
@@ -334,9 +346,24 @@ ERROR:  42P01: table "missing" does not exist
 drop table t2, like_t, as_t, serials; drop sequence s;
 ---
 
+create table bad (a nosuchtype);
+---
+ERROR:  42704: type "nosuchtype" does not exist
+LINE 1: create table bad (a nosuchtype);
+                            ^
+
 create table bad (a int, a text);
 ---
 ERROR:  42701: column "a" specified more than once
+
+create table bad (a int primary key, b int primary key);
+---
+ERROR:  42P16: multiple primary keys for table "bad" are not allowed
+LINE 1: create table bad (a int primary key, b int primary key);
+                                                   ^
+
+drop table tmp;
+---
 
 \dt
 ---

@@ -12,6 +12,31 @@ public|t|table|postgres
 public|v|view|postgres
 (3 rows)
 
+\d t
+---
+Table "public.t"
+Column|Type|Collation|Nullable|Default
+id|integer||not null|
+name|character varying(20)||not null|'n'::character varying
+at|timestamp with time zone|||now()
+amount|numeric(10,2)|||
+Indexes:
+    "t_pkey" PRIMARY KEY, btree (id)
+    "t_name" btree (name, lower(name::text))
+Check constraints:
+    "t_amount_check" CHECK (amount >= 0::numeric)
+
+\d+ v
+---
+View "public.v"
+Column|Type|Collation|Nullable|Default|Storage|Description
+id|integer||||plain|
+name|character varying(20)||||extended|
+View definition:
+ SELECT t.id,
+    t.name
+   FROM t;
+
 \dt
 ---
 List of relations

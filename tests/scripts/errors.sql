@@ -206,6 +206,10 @@ execute nosuch;
 ---
 ERROR:  26000: prepared statement "nosuch" does not exist
 
+set role nosuch;
+---
+ERROR:  22023: role "nosuch" does not exist
+
 select "No Such Column" from t;
 ---
 ERROR:  42703: column "No Such Column" does not exist

@@ -23,14 +23,21 @@ pub(super) fn call(
     _types: &CallTypes,
     args: &[Datum],
 ) -> Result<Option<Datum>, SqlError> {
+    // A wrap column implies it.
+    let with_pretty = || args.len() > 1 && !matches!(args.last(), Some(Datum::Bool(false)));
     let pretty = || args.last().is_some_and(Datum::is_true);
     let text = |value: Option<String>| Ok(Some(value.map_or(Datum::Null, Datum::text)));
     match func.source {
         "pg_get_expr" | "pg_get_expr_ext" => {
             let stored = args[0].as_str()?.to_owned();
+            let pretty = func.source == "pg_get_expr_ext" && pretty();
+            let relation = match args[1].as_oid()? {
+                0 => None,
+                oid => ctx.catalog.relation(oid)?,
+            };
             let mut out = Vec::new();
             for part in stored.split(EXPRESSION_SEPARATOR) {
-                out.push(expression_text(ctx, part, pretty())?);
+                out.push(expression_text(ctx, part, relation.as_deref(), pretty)?);
             }
             text(Some(out.join(", ")))
         }
@@ -41,7 +48,7 @@ pub(super) fn call(
         "pg_get_viewdef" | "pg_get_viewdef_ext" | "pg_get_viewdef_wrap" => {
             let relation = ctx.catalog.relation(args[0].as_oid()?)?;
             match relation {
-                Some(relation) => text(view_definition(ctx, &relation)?),
+                Some(relation) => text(view_definition(ctx, &relation, with_pretty())?),
                 None => text(None),
             }
         }
@@ -53,7 +60,7 @@ pub(super) fn call(
                 _ => return Ok(Some(Datum::Null)),
             };
             let relation = ctx.catalog.open_relation(schema, name)?;
-            text(view_definition(ctx, &relation)?)
+            text(view_definition(ctx, &relation, with_pretty())?)
         }
         "pg_get_ruledef"
         | "pg_get_ruledef_ext"
@@ -75,12 +82,10 @@ pub(super) fn call(
 }
 
 /// Stored expression text as shown: relations by name; `pretty` leaves out parentheses that change nothing.
-fn expression_text(ctx: &SessionContext, stored: &str, pretty: bool) -> Result<String, SqlError> {
-    if pretty
-        && let Ok(node) = parse_text(ctx, stored)
-        && let Ok(text) = ctx.front_end.deparse(&node)
-    {
-        return show_relations(ctx, &text);
+fn expression_text(ctx: &mut SessionContext, stored: &str, relation: Option<&Relation>, pretty: bool) -> Result<String, SqlError> {
+    let front_end = ctx.front_end;
+    if pretty && let Ok(text) = front_end.shown_expression(ctx, stored, relation) {
+        return Ok(text);
     }
     show_relations(ctx, stored)
 }
@@ -123,7 +128,7 @@ fn index_definition(ctx: &mut SessionContext, oid: Oid, column: i32, pretty: boo
         let Some(found) = usize::try_from(column - 1).ok().and_then(|i| index.columns.get(i)) else { return Ok(None) };
         return match (&found.expression, table.attribute(found.attnum)) {
             (Some(text), _) => {
-                let shown = expression_text(ctx, text, pretty)?;
+                let shown = expression_text(ctx, text, Some(&table), pretty)?;
                 Ok(Some(if looks_like_function(ctx, text) || !pretty { shown } else { format!("({shown})") }))
             }
             (None, Some(c)) => Ok(Some(quote_identifier(&c.name))),
@@ -153,7 +158,7 @@ fn index_definition(ctx: &mut SessionContext, oid: Oid, column: i32, pretty: boo
         out.push_str(&format!(" WITH ({})", options_text(&index.options)));
     }
     if let Some(predicate) = &index.predicate {
-        out.push_str(&format!(" WHERE {}", expression_text(ctx, predicate, pretty)?));
+        out.push_str(&format!(" WHERE {}", expression_text(ctx, predicate, Some(&table), pretty)?));
     }
     Ok(Some(out))
 }
@@ -166,12 +171,12 @@ fn options_text(options: &[std::sync::Arc<str>]) -> String {
     options.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-fn key_columns(ctx: &SessionContext, table: &Relation, index: &Index, pretty: bool) -> Result<String, SqlError> {
+fn key_columns(ctx: &mut SessionContext, table: &Relation, index: &Index, pretty: bool) -> Result<String, SqlError> {
     let mut parts = Vec::new();
     for c in index.keys() {
         let mut part = match (&c.expression, table.attribute(c.attnum)) {
             (Some(text), _) => {
-                let shown = expression_text(ctx, text, pretty)?;
+                let shown = expression_text(ctx, text, Some(table), pretty)?;
                 if looks_like_function(ctx, text) { shown } else { format!("({shown})") }
             }
             (None, Some(column)) => quote_identifier(&column.name),
@@ -206,7 +211,7 @@ fn constraint_definition(ctx: &mut SessionContext, oid: Oid, pretty: bool) -> Re
     let Some(row) = row else { return Ok(None) };
     let Some(relation) = ctx.catalog.relation(row.oid(pg_constraint::conrelid)?)? else { return Ok(None) };
     if let Some(check) = relation.checks.iter().find(|c| c.oid == oid) {
-        let mut out = format!("CHECK ({})", expression_text(ctx, &check.expression, pretty)?);
+        let mut out = format!("CHECK ({})", expression_text(ctx, &check.expression, Some(&relation), pretty)?);
         if check.no_inherit {
             out.push_str(" NO INHERIT");
         }
@@ -286,8 +291,8 @@ fn key_definition(ctx: &SessionContext, relation: &Relation, constraint: &Constr
     Ok(out)
 }
 
-/// A view's query with relations by name; nothing for views that the server makes up.
-fn view_definition(ctx: &mut SessionContext, relation: &Relation) -> Result<Option<String>, SqlError> {
+/// A view's query as PostgreSQL shows it; nothing for views that the server makes up.
+fn view_definition(ctx: &mut SessionContext, relation: &Relation, pretty: bool) -> Result<Option<String>, SqlError> {
     let text = match (&relation.source, relation.kind) {
         (Source::View(text), _) => text.clone(),
         (_, RelKind::MatView) => match stored_text(ctx, relation)? {
@@ -296,34 +301,9 @@ fn view_definition(ctx: &mut SessionContext, relation: &Relation) -> Result<Opti
         },
         _ => return Ok(None),
     };
-    let text = show_stored_relations(ctx, &text)?;
-    Ok(Some(format!(" {};", show_relations(ctx, &text)?)))
-}
-
-/// Replaces `pg_catalog."#16384" t` by the relation's name, with the alias only if it is another.
-fn show_stored_relations(ctx: &SessionContext, stored: &str) -> Result<String, SqlError> {
-    const MARK: &str = "pg_catalog.\"#";
-    let mut out = String::new();
-    let mut rest = stored;
-    while let Some(at) = rest.find(MARK) {
-        let after = &rest[at + MARK.len()..];
-        let Some((digits, tail)) = after.split_once('"') else { break };
-        let found = digits.parse::<Oid>().ok().map(|oid| ctx.catalog.name_of(ObjectKind::Relation, oid)).transpose()?;
-        let Some((schema, name)) = found.flatten() else {
-            out.push_str(&rest[..at + MARK.len()]);
-            rest = after;
-            continue;
-        };
-        out.push_str(&rest[..at]);
-        out.push_str(&quote_qualified(schema.as_deref(), &name));
-        let alias = format!(" {}", quote_identifier(&name));
-        rest = match tail.strip_prefix(&alias) {
-            Some(next) if !next.starts_with(|c: char| c.is_alphanumeric() || c == '_') => next,
-            _ => tail,
-        };
-    }
-    out.push_str(rest);
-    Ok(out)
+    let columns: Vec<_> = relation.live_columns().map(|c| c.name.clone()).collect();
+    let front_end = ctx.front_end;
+    front_end.shown_query(ctx, &text, &columns, pretty).map(Some)
 }
 
 /// A function's arguments as `\df` shows them. PostgreSQL: `print_function_arguments`.

@@ -24,6 +24,8 @@ pub(crate) struct NewConstraint {
     pub(crate) deferrable: bool,
     pub(crate) deferred: bool,
     pub(crate) not_valid: bool,
+    /// Byte offset in the statement, -1: none.
+    pub(crate) location: i32,
     pub(crate) kind: NewKind,
 }
 
@@ -67,6 +69,7 @@ impl NewConstraint {
             deferrable: false,
             deferred: false,
             not_valid: false,
+            location: -1,
             kind: NewKind::Check { expression, no_inherit: false, column: None },
         }
     }
@@ -126,6 +129,7 @@ pub(crate) fn parse(c: &protobuf::Constraint, column: Option<&str>, source: &str
         deferrable: c.deferrable,
         deferred: c.initdeferred,
         not_valid: c.skip_validation,
+        location: c.location,
         kind,
     }))
 }
@@ -153,17 +157,20 @@ pub(crate) fn set_attribute(last: Option<&mut NewConstraint>, kind: ConstrType) 
 }
 
 /// Sets NOT NULL on the columns of a new table's primary key, of which there may be one.
-pub(crate) fn mark_primary_columns(table: &str, columns: &mut [NewColumn], constraints: &[NewConstraint]) -> Result<(), SqlError> {
+pub(crate) fn mark_primary_columns(
+    table: &str,
+    columns: &mut [NewColumn],
+    constraints: &[NewConstraint],
+    source: &str,
+) -> Result<(), SqlError> {
     let mut primary = constraints.iter().filter_map(|c| match &c.kind {
-        NewKind::Key(key) if key.primary => Some(key),
+        NewKind::Key(key) if key.primary => Some((key, c.location)),
         NewKind::Key(_) | NewKind::Check { .. } | NewKind::Foreign(_) => None,
     });
-    let Some(key) = primary.next() else { return Ok(()) };
-    if primary.next().is_some() {
-        return Err(SqlError::new(
-            SqlState::INVALID_TABLE_DEFINITION,
-            format!("multiple primary keys for table \"{table}\" are not allowed"),
-        ));
+    let Some((key, _)) = primary.next() else { return Ok(()) };
+    if let Some((_, location)) = primary.next() {
+        let message = format!("multiple primary keys for table \"{table}\" are not allowed");
+        return Err(nodes::located(SqlError::new(SqlState::INVALID_TABLE_DEFINITION, message), source, location));
     }
     for name in &key.columns {
         if let Some(new) = columns.iter_mut().find(|c| *c.column.name == **name) {
@@ -192,7 +199,7 @@ pub(crate) fn keys_like(relation: &Relation) -> Vec<NewConstraint> {
             options: Vec::new(),
         };
         let (deferrable, deferred) = (c.deferrable, c.deferred);
-        out.push(NewConstraint { name: None, deferrable, deferred, not_valid: false, kind: NewKind::Key(key) });
+        out.push(NewConstraint { name: None, deferrable, deferred, not_valid: false, location: -1, kind: NewKind::Key(key) });
     }
     out
 }

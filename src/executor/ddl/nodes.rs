@@ -52,6 +52,14 @@ pub(crate) fn position(source: &str, location: i32) -> Option<u32> {
     u32::try_from(before.chars().count() + 1).ok()
 }
 
+/// The error with a place in the statement, unless it has one.
+pub(crate) fn located(e: SqlError, source: &str, location: i32) -> SqlError {
+    match position(source, location) {
+        Some(place) if e.fields().position.is_none() => e.at(place),
+        _ => e,
+    }
+}
+
 /// The options of a statement.
 pub(crate) fn options(nodes: &[Node]) -> impl Iterator<Item = &protobuf::DefElem> {
     nodes.iter().filter_map(|node| match &node.node {

@@ -97,14 +97,18 @@ pub(crate) fn temp_namespace(ctx: &mut SessionContext) -> Result<Oid, SqlError> 
         let message = format!("permission denied to create temporary tables in database \"{database}\"");
         return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message));
     }
-    let name = format!("pg_temp_{}", ctx.backend_pid);
-    let oid = match ctx.catalog.find_namespace(&name)? {
-        Some(oid) => {
-            // Left by a session with our number that did not end cleanly.
+    let name = super::temp::schema_name(ctx.backend_pid);
+    let oid = loop {
+        let Some(oid) = ctx.catalog.find_namespace(&name)? else {
+            break insert(ctx, &name, crate::sql::catalog::relation::BOOTSTRAP_ROLE)?;
+        };
+        // Left by a session with our number that did not end cleanly. Whoever removes such schemas may be at this one.
+        ctx.lock_object(false, pg_namespace::ID, oid, crate::txn::LockMode::AccessShare)?;
+        ctx.refresh_catalog();
+        if ctx.catalog.find_namespace(&name)? == Some(oid) {
             super::drop::empty_namespace(ctx, oid)?;
-            oid
+            break oid;
         }
-        None => insert(ctx, &name, crate::sql::catalog::relation::BOOTSTRAP_ROLE)?,
     };
     ctx.set_temp_namespace(Some(oid));
     Ok(oid)

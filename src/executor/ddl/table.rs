@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{self, ColumnDef, ConstrType, CreateStmt, Node, OnCommitAction, RangeVar};
+use pg_query::protobuf::{self, ColumnDef, ConstrType, CreateStmt, Node, RangeVar};
 
 use super::constraint::{self, NewConstraint};
 use super::sequence::{self, SequenceSpec};
@@ -113,7 +113,6 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateStmt, source: &str) 
         (!stmt.inh_relations.is_empty() || stmt.partbound.is_some(), "table inheritance"),
         (stmt.partspec.is_some(), "table partitioning"),
         (stmt.of_typename.is_some(), "CREATE TABLE OF"),
-        (matches!(stmt.oncommit(), OnCommitAction::OncommitDeleteRows | OnCommitAction::OncommitDrop), "ON COMMIT DELETE ROWS or DROP"),
     ] {
         if given {
             return Err(SqlError::unsupported(what));
@@ -124,6 +123,7 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateStmt, source: &str) 
         return Err(SqlError::new(SqlState::UNDEFINED_OBJECT, message));
     }
     let (namespace, persistence) = target_namespace(ctx, range)?;
+    super::temp::check(stmt.oncommit(), persistence)?;
     if !check_name_free(ctx, namespace, &name, stmt.if_not_exists)? {
         return Ok(None);
     }
@@ -148,9 +148,10 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateStmt, source: &str) 
             .flatten(),
     );
     finish_columns(&mut columns)?;
-    constraint::mark_primary_columns(&name, &mut columns, &constraints)?;
+    constraint::mark_primary_columns(&name, &mut columns, &constraints, source)?;
     let options = nodes::rel_options(&stmt.options);
     let oid = create_with(ctx, &name, namespace, persistence, columns, constraints, &options, source)?;
+    super::temp::register(ctx, oid, stmt.oncommit());
     Ok(Some(oid))
 }
 
@@ -340,7 +341,7 @@ pub(crate) fn column(
         (Some(oid), _) => (oid, -1),
         (None, Some(type_name)) => {
             let front_end = ctx.front_end;
-            front_end.resolve_type(ctx, type_name)?
+            front_end.resolve_type(ctx, type_name).map_err(|e| nodes::located(e, source, type_name.location))?
         }
         (None, None) => return Err(SqlError::internal("column without type")),
     };

@@ -49,6 +49,7 @@ fn run(
     let noun = if materialized { "CREATE MATERIALIZED VIEW" } else { "CREATE TABLE AS" };
     let range = nodes::relation(into.rel.as_ref())?;
     let (namespace, persistence) = target_namespace(ctx, range)?;
+    super::temp::check(into.on_commit(), persistence)?;
     let name = truncate(&range.relname).to_owned();
     if !check_name_free(ctx, namespace, &name, if_not_exists)? {
         return Ok(noun.to_owned());
@@ -72,6 +73,7 @@ fn run(
     let kind = if materialized { RelKind::MatView } else { RelKind::Table };
     let new = NewRelation { name: &name, namespace, kind, persistence, columns: &columns, options: &options };
     let oid = insert_relation(ctx, &new)?;
+    super::temp::register(ctx, oid, into.on_commit());
     if let Some(stored) = stored {
         view::insert_rule(ctx, oid, &stored)?;
     }

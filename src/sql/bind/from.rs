@@ -150,7 +150,7 @@ impl Binder<'_> {
     }
 
     /// A view's query, bound apart from the statement's names.
-    fn view(&mut self, relation: &Relation, text: &str, at: i32) -> Result<Query, SqlError> {
+    fn view(&mut self, relation: &Arc<Relation>, text: &str, at: i32) -> Result<Query, SqlError> {
         if self.views.contains(&relation.oid) {
             return Err(self.error(
                 SqlState::INVALID_OBJECT_DEFINITION,
@@ -168,6 +168,7 @@ impl Binder<'_> {
         self.scopes = scopes;
         self.views.pop();
         let mut query = query?;
+        query.view = Some(Arc::clone(relation));
         // Columns added to a table since do not count; types are as they were.
         let mut columns = relation.columns.iter().filter(|c| !c.dropped);
         for target in query.targets.iter_mut().filter(|t| !t.junk) {
@@ -336,7 +337,8 @@ impl Binder<'_> {
             let e = result?;
             quals = Some(self.coerce_bool(e, "JOIN/ON")?);
         }
-        let item = FromItem::Join(Box::new(Join { kind, left, right, quals }));
+        let item =
+            FromItem::Join(Box::new(Join { kind, left, right, quals, using: using.iter().map(|u| Arc::from(u.as_str())).collect() }));
         let join_columns = |merged: Vec<NameColumn>| -> Vec<NameColumn> {
             let mut columns = merged;
             columns.extend(left_columns.iter().chain(&right_columns).filter(|c| !using.iter().any(|u| **u == *c.name)).cloned());

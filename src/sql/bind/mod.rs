@@ -4,6 +4,7 @@
 //! the result is a [`query::Query`] over [`expr::Expr`]s.
 
 pub mod coerce;
+pub mod deparse;
 pub mod expr;
 mod expression;
 mod from;

@@ -53,6 +53,8 @@ pub struct Query {
     pub assignments: Vec<(i16, Expr)>,
     /// RETURNING.
     pub returning: Vec<Target>,
+    /// The view it is the query of.
+    pub view: Option<Arc<Relation>>,
     /// Contains a data-modifying CTE.
     pub has_modifying_cte: bool,
 }
@@ -177,6 +179,8 @@ pub struct Join {
     pub right: FromItem,
     /// ON.
     pub quals: Option<Expr>,
+    /// Columns of USING or NATURAL, which `quals` compares.
+    pub using: Vec<Arc<str>>,
 }
 
 pub use crate::executor::plan::JoinKind;
