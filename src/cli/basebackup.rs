@@ -215,7 +215,9 @@ impl Backup<'_> {
                 Event::Row(row) => sets.last_mut().context("row before columns")?.rows.push(row),
                 Event::Complete(_) | Event::Notice(_) => {}
                 Event::CopyOut => break,
-                other => bail!("unexpected message from server: {other:?}"),
+                other @ Event::CopyBoth | other @ Event::Data(_) | other @ Event::CopyDone | other @ Event::Ready => {
+                    bail!("unexpected message from server: {other:?}")
+                }
             }
         }
         let (start, tli) = first_position(sets.first())?;
@@ -243,7 +245,9 @@ impl Backup<'_> {
                 Event::Row(row) => sets.last_mut().context("row before columns")?.rows.push(row),
                 Event::Ready => break,
                 Event::Complete(_) | Event::Notice(_) => {}
-                other => bail!("unexpected message from server: {other:?}"),
+                other @ Event::CopyOut | other @ Event::CopyBoth | other @ Event::Data(_) | other @ Event::CopyDone => {
+                    bail!("unexpected message from server: {other:?}")
+                }
             }
         }
         let (end, _) = first_position(sets.first())?;
@@ -299,6 +303,7 @@ impl Backup<'_> {
     }
 
     /// Unpacks the archive on a thread of its own as its bytes arrive. Returns its size and the manifest.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     async fn receive_archive(&self, client: &mut Client, total_kb: u64) -> anyhow::Result<(u64, Option<Vec<u8>>)> {
         let bar = if self.options.progress {
             let style = indicatif::ProgressStyle::with_template("{bytes}/{total_bytes} ({percent}%) {bar:30} {bytes_per_sec} eta {eta}")?;
@@ -351,10 +356,10 @@ impl Backup<'_> {
         let dir = &self.options.pgdata;
         let mut info = self.info.clone();
         info.set("user", self.info.user())?;
-        if info.get("password").is_none() {
-            if let Some(password) = info.get_or_env("password", "PGPASSWORD") {
-                info.set("password", password)?;
-            }
+        if info.get("password").is_none()
+            && let Some(password) = info.get_or_env("password", "PGPASSWORD")
+        {
+            info.set("password", password)?;
         }
         for (key, variable) in [("host", "PGHOST"), ("port", "PGPORT")] {
             if let Some(value) = info.get_or_env(key, variable) {
@@ -406,6 +411,7 @@ impl Read for ChannelReader {
 }
 
 /// Unpacks below `target`; a member that would land elsewhere is refused.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
 fn unpack(reader: impl Read, target: &Path) -> anyhow::Result<()> {
     let mut archive = tar::Archive::new(reader);
     for entry in archive.entries()? {
@@ -480,6 +486,7 @@ impl WalFiles {
 }
 
 /// Streams from the segment that holds `start` until the end position is known and reached.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
 async fn stream_wal(
     mut client: Client,
     slot: Option<String>,
@@ -521,7 +528,7 @@ async fn stream_wal(
                     }
                 }
                 Event::CopyDone | Event::Complete(_) => bail!("replication stream was terminated before stop point"),
-                _ => {}
+                Event::Columns(_) | Event::Row(_) | Event::CopyOut | Event::CopyBoth | Event::Notice(_) | Event::Ready => {}
             },
             _ = status_due.tick() => status(&mut client, at).await?,
             changed = end.changed() => changed.context("backup ended")?,

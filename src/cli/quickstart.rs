@@ -27,7 +27,7 @@ const LAG_SAMPLES: i32 = 50;
 /// Options.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "afterimage quickstart", about = "Runs a primary and a hot standby until Ctrl-C.", disable_version_flag = true)]
-pub struct Options {
+pub(super) struct Options {
     /// Unattended: kills the primary, promotes the standby, verifies every row, prints what each step took.
     #[arg(long)]
     check: bool,
@@ -46,7 +46,7 @@ pub struct Options {
 }
 
 /// Runs the command; the result is its exit code.
-pub fn run(args: &[String]) -> u8 {
+pub(super) fn run(args: &[String]) -> u8 {
     let options = match Options::try_parse_from(std::iter::once("afterimage quickstart").chain(args.iter().map(String::as_str))) {
         Ok(options) => options,
         Err(error) => {

@@ -1,4 +1,4 @@
-//! The text log: `LEVEL:  message` lines in PostgreSQL's form, to stderr, or to files ([`super::log_files`]).
+//! The text log: `LEVEL:  message` lines in PostgreSQL's form, to stderr, or to files (`log_files.rs`).
 //!
 //! Any layer logs by `tracing`: `info!` is LOG, `warn!` WARNING, `error!` ERROR, `debug!` DEBUG1, `trace!` DEBUG2. The fields `severity`
 //! (another level name), `detail`, `hint`, `context`, `statement` and `sqlstate` are understood. Sessions log through [`emit`], which also

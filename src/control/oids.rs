@@ -1,6 +1,6 @@
 //! The counter of OIDs, also used as relfilenodes.
 //!
-//! A record every [`PREFETCH`] OIDs says which may be in use, so that a crash never hands one out twice. Wraps at 2^32 to the first
+//! A record every `PREFETCH` OIDs says which may be in use, so that a crash never hands one out twice. Wraps at 2^32 to the first
 //! that is not reserved, as PostgreSQL's; whoever needs uniqueness looks before using one.
 
 use afterimage_wal::{Oid, RecordBuilder, Wal, WalError, Xid, rmgr};

@@ -54,7 +54,7 @@ pub(super) fn run(ctx: &mut SessionContext, relation: &Relation, columns: &[Stri
         }
     }
     let pages = ctx.engine.pool().n_blocks(handle.file, Fork::Main)?.get();
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "an estimate")]
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let tuples = total as f32;
     store_counts(ctx, relation.oid, pages, tuples, None)?;
     for index in &relation.indexes {
@@ -137,7 +137,7 @@ fn column_row(relation: &Relation, column: &Column, values: &[&Datum], total: u6
         present.push((i, value));
     }
     let count = n - nulls;
-    let avg_width = if count == 0 { 0 } else { i32::try_from(width / count).unwrap_or(i32::MAX) };
+    let avg_width = width.checked_div(count).map_or(0, |w| i32::try_from(w).unwrap_or(i32::MAX));
     let mut row = blank(&pg_statistic::DEF);
     row[pg_statistic::starelid] = Datum::Oid(relation.oid);
     row[pg_statistic::staattnum] = Datum::Int2(column.attnum);

@@ -39,7 +39,7 @@ pub enum Code {
     IsNull(Box<Code>, bool),
     /// The same of a row: each column is asked.
     RowIsNull(Box<Code>, bool),
-    /// IS [NOT] TRUE, FALSE, UNKNOWN.
+    /// `IS [NOT] TRUE`, `FALSE`, `UNKNOWN`.
     BoolTest(Box<Code>, BoolTest),
     /// IS DISTINCT FROM (false), IS NOT DISTINCT FROM (true); the last is `=` over Exec-free `CaseValue` pairs.
     Distinct(Box<CallCode>, bool),
@@ -294,6 +294,7 @@ impl Code {
     ///
     /// # Errors
     /// What the expression's functions fail with.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
     pub fn eval(&self, x: &mut Exec<'_>, row: &[Datum]) -> Result<Datum, SqlError> {
         match self {
             Self::Const(v) => Ok(v.clone()),
@@ -511,6 +512,7 @@ impl Code {
     /// # Errors
     /// As [`Self::eval`].
     #[inline]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     pub fn holds(&self, x: &mut Exec<'_>, row: &[Datum]) -> Result<bool, SqlError> {
         match self {
             Self::And(items) => {
@@ -634,7 +636,6 @@ fn make_array(x: &mut Exec<'_>, row: &[Datum], items: &[Code], elem: Oid, nested
 
 /// `int4` to `oid` and the like: PostgreSQL's same bits, another variant here.
 fn reinterpret(v: Datum, to: Oid) -> Result<Datum, SqlError> {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "other values stay as they are")]
     Ok(match (v, to) {
         (Datum::Int4(v), oids::INT4) => Datum::Int4(v),
         (
@@ -659,6 +660,7 @@ fn reinterpret(v: Datum, to: Oid) -> Result<Datum, SqlError> {
     })
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn subscript_value(code: &Option<Code>, x: &mut Exec<'_>, row: &[Datum]) -> Result<Option<Option<i32>>, SqlError> {
     match code {
         None => Ok(Some(None)),
@@ -738,6 +740,7 @@ fn slice(array: &ArrayValue, bounds: &[(Option<i32>, Option<i32>)]) -> Datum {
 }
 
 impl AssignCode {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
     fn eval(&self, x: &mut Exec<'_>, row: &[Datum]) -> Result<Datum, SqlError> {
         let old = self.target.eval(x, row)?;
         let value = self.value.eval(x, row)?;
@@ -833,6 +836,7 @@ impl AssignCode {
 }
 
 impl ArrayCompareCode {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     fn eval(&self, x: &mut Exec<'_>, row: &[Datum]) -> Result<Datum, SqlError> {
         let left = self.left.eval(x, row)?;
         let array;

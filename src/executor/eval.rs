@@ -49,6 +49,7 @@ pub struct ExecState {
     /// Rows changed so far, for the command tag.
     pub processed: u64,
     /// In a re-check: the rows scans return instead of scanning, by scan number.
+    #[expect(clippy::type_complexity, reason = "one use")]
     pub replaced: Option<FxHashMap<usize, Option<(Tid, Vec<u8>)>>>,
     /// EXPLAIN ANALYZE: per node.
     pub stats: Option<Vec<NodeStats>>,

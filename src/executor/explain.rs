@@ -1,7 +1,5 @@
 //! EXPLAIN: a plan as PostgreSQL prints it.
 
-use std::fmt::Write as _;
-
 use serde_json::{Map, Value, json};
 
 use super::eval::{ExecState, NodeStats};
@@ -49,18 +47,19 @@ struct Shown<'p> {
 }
 
 /// Nodes that only compute or filter are part of the node below, as in PostgreSQL.
-fn shown<'p>(stmt: &'p PlannedStmt, node: &'p PlanNode) -> Shown<'p> {
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these nodes matter here")]
+fn shown(node: &PlanNode) -> Shown<'_> {
     let text = node.explain.as_deref().cloned().unwrap_or_default();
     match &node.op {
         PlanOp::Project(child, _) => {
-            let mut below = shown(stmt, child);
+            let mut below = shown(child);
             if !text.output.is_empty() {
                 below.text.output = text.output;
             }
             return below;
         }
         PlanOp::Filter(child, _) => {
-            let mut below = shown(stmt, child);
+            let mut below = shown(child);
             for p in text.props {
                 match below.text.props.iter_mut().find(|q| q.0 == p.0) {
                     Some((_, TextValue::Text(old))) => {
@@ -82,7 +81,7 @@ fn shown<'p>(stmt: &'p PlannedStmt, node: &'p PlanNode) -> Shown<'p> {
         out.children.push((None, Shown { text, node, children: Vec::new() }));
     }
     for c in children(node) {
-        let mut child = shown(stmt, c);
+        let mut child = shown(c);
         // A hash join's build side stands under a Hash node.
         if let PlanOp::HashJoin(j) = &node.op
             && std::ptr::eq(c, &*j.right)
@@ -123,17 +122,17 @@ fn head(s: &Shown<'_>) -> String {
         line.push_str(" Backward");
     }
     if let Some(i) = &t.index {
-        let _ = write!(line, " using {i}");
+        line.push_str(&format!(" using {i}"));
     }
     match (&t.relation, &t.alias) {
         (Some(r), Some(a)) if a != r => {
-            let _ = write!(line, " on {r} {a}");
+            line.push_str(&format!(" on {r} {a}"));
         }
         (Some(r), _) => {
-            let _ = write!(line, " on {r}");
+            line.push_str(&format!(" on {r}"));
         }
         (None, Some(a)) => {
-            let _ = write!(line, " on \"{a}\"");
+            line.push_str(&format!(" on \"{a}\""));
         }
         (None, None) => {}
     }
@@ -147,11 +146,10 @@ fn text_node(e: &Explain, state: Option<&ExecState>, s: &Shown<'_>, indent: usiz
     }
     line.push_str(&head(s));
     if e.costs {
-        let _ = write!(
-            line,
+        line.push_str(&format!(
             "  (cost={:.2}..{:.2} rows={:.0} width={})",
             s.node.startup_cost, s.node.total_cost, s.node.rows, s.node.row_bytes
-        );
+        ));
     }
     let stats = stats_of(state, s.node.id);
     if let Some(st) = &stats {
@@ -187,10 +185,10 @@ fn text_node(e: &Explain, state: Option<&ExecState>, s: &Shown<'_>, indent: usiz
 }
 
 fn whole(stmt: &PlannedStmt) -> Shown<'_> {
-    let mut root = shown(stmt, &stmt.root);
+    let mut root = shown(&stmt.root);
     let mut extra = Vec::new();
     for cte in &stmt.ctes {
-        extra.push((Some(format!("CTE {}", cte.name)), shown(stmt, &cte.plan)));
+        extra.push((Some(format!("CTE {}", cte.name)), shown(&cte.plan)));
     }
     for (i, s) in stmt.subplans.iter().enumerate() {
         let word = if s.args.is_empty() && s.cacheable && !matches!(s.kind, super::plan::SubplanKind::Quantified(_)) {
@@ -198,7 +196,7 @@ fn whole(stmt: &PlannedStmt) -> Shown<'_> {
         } else {
             "SubPlan"
         };
-        extra.push((Some(format!("{word} {}", i + 1)), shown(stmt, &s.plan)));
+        extra.push((Some(format!("{word} {}", i + 1)), shown(&s.plan)));
     }
     extra.append(&mut root.children);
     // Initialisation first, then the inputs, then subplans, as PostgreSQL lists them.

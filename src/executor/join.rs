@@ -85,7 +85,7 @@ impl Node for NestLoopNode {
                             out.truncate(self.row.len());
                             return Ok(true);
                         }
-                        _ => return Ok(true),
+                        JoinKind::Inner | JoinKind::Left | JoinKind::Right | JoinKind::Full => return Ok(true),
                     }
                 }
                 continue;
@@ -104,7 +104,7 @@ impl Node for NestLoopNode {
                     out.extend_from_slice(&self.row);
                     return Ok(true);
                 }
-                _ => {}
+                JoinKind::Inner | JoinKind::Left | JoinKind::Right | JoinKind::Full | JoinKind::Semi | JoinKind::Anti => {}
             }
         }
     }
@@ -296,7 +296,7 @@ impl Node for HashJoinNode {
                     JoinKind::Anti => {
                         self.at = NONE;
                     }
-                    _ => return Ok(true),
+                    JoinKind::Inner | JoinKind::Left | JoinKind::Right | JoinKind::Full => return Ok(true),
                 }
             }
             self.have = false;
@@ -313,7 +313,7 @@ impl Node for HashJoinNode {
                         out.extend_from_slice(&self.row);
                         return Ok(true);
                     }
-                    _ => {}
+                    JoinKind::Inner | JoinKind::Right | JoinKind::Semi => {}
                 }
             }
         }

@@ -486,6 +486,7 @@ fn inserted_by_this_command(
 }
 
 /// The file of a scan somewhere in a plan.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these nodes matter here")]
 fn find_scan(node: &PlanNode, scan_id: usize) -> Option<RelHandle> {
     let own = match &node.op {
         PlanOp::SeqScan(s) | PlanOp::TidScan(s, _) => Some(s),

@@ -30,6 +30,7 @@ pub(super) fn tid_datum(tid: Tid) -> Datum {
 }
 
 /// A value as a tid.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 pub(super) fn datum_tid(v: &Datum) -> Option<Tid> {
     match v {
         Datum::Tid(t) => Some(Tid::new(afterimage_wal::ids::BlockNo::new(t.block), t.offset)),
@@ -185,6 +186,7 @@ enum Fit {
     Null,
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn fit(value: Datum, column: Oid) -> Fit {
     let wide = match value {
         Datum::Null => return Fit::Null,
@@ -434,6 +436,7 @@ impl TidScanNode {
 }
 
 impl Node for TidScanNode {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
     fn next(&mut self, x: &mut Exec<'_>, out: &mut Row) -> Result<bool, SqlError> {
         let PlanOp::TidScan(scan, code) = &self.plan.op else { return Err(wrong_plan()) };
         if x.state.replaced.is_some()
@@ -507,7 +510,7 @@ impl Node for VirtualScanNode {
                             .map(|o| match o {
                                 ScanColumn::Attribute(i) => values.get(*i).cloned().unwrap_or_default(),
                                 ScanColumn::TableOid => Datum::Oid(scan.relation.oid),
-                                _ => Datum::Null,
+                                ScanColumn::Tid | ScanColumn::Xmin | ScanColumn::Xmax | ScanColumn::Cmin | ScanColumn::Cmax => Datum::Null,
                             })
                             .collect(),
                     );
@@ -578,6 +581,7 @@ impl FunctionNode {
 }
 
 impl Node for FunctionNode {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
     fn next(&mut self, x: &mut Exec<'_>, out: &mut Row) -> Result<bool, SqlError> {
         let PlanOp::Function(f) = &self.plan.op else { return Err(wrong_plan()) };
         let sets = match &mut self.sets {

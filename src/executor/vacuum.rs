@@ -242,7 +242,7 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<(
             Some(stats) => stats.pages,
             None => ctx.engine.pool().n_blocks(index.file, Fork::Main)?.get(),
         };
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "an estimate")]
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let tuples = stats.map_or(tuples, |s| s.entries as f32);
         store_counts(ctx, index.oid, pages, tuples, None)?;
     }
@@ -251,7 +251,7 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<(
 
 /// Rows in all, from those on the blocks looked at. PostgreSQL: `vac_estimate_reltuples`.
 fn estimate(old_pages: u32, old_tuples: f32, pages: u32, scanned: u32, found: u64) -> f32 {
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "an estimate")]
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let (found, rest) = (found as f32, pages.saturating_sub(scanned) as f32);
     if scanned >= pages || old_pages == 0 || old_tuples < 0.0 {
         if scanned == 0 || scanned >= pages {

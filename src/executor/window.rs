@@ -108,6 +108,7 @@ impl WindowNode {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn offset_value(x: &mut Exec<'_>, edge: &FrameEdge, which: &str, mode: FrameMode) -> Result<Datum, SqlError> {
     let (FrameEdge::Preceding(code, _) | FrameEdge::Following(code, _)) = edge else { return Ok(Datum::Null) };
     let v = code.eval(x, &[])?;
@@ -135,6 +136,7 @@ fn offset_value(x: &mut Exec<'_>, edge: &FrameEdge, which: &str, mode: FrameMode
     Ok(v)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn count(v: &Datum) -> usize {
     match v {
         Datum::Int8(n) => usize::try_from(*n).unwrap_or(usize::MAX),

@@ -59,6 +59,7 @@ pub enum ClientError {
 
 impl ClientError {
     /// SQLSTATE, if the server sent one.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Server { code, .. } => Some(code),
@@ -302,6 +303,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Server`] for an ErrorResponse (a Ready follows unless it was FATAL), [`ClientError::Closed`] at the end.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     pub async fn event(&mut self) -> Result<Event, ClientError> {
         loop {
             let message = match self.message().await? {

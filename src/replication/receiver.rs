@@ -170,10 +170,10 @@ impl Receiver {
             }
             let settings = self.node.config.current();
             let restore = settings.str(Setting::RestoreCommand).to_owned();
-            if !restore.is_empty() {
-                if let Err(error) = archive::feed(&self.node, &restore).await {
-                    tracing::warn!("{error}");
-                }
+            if !restore.is_empty()
+                && let Err(error) = archive::feed(&self.node, &restore).await
+            {
+                tracing::warn!("{error}");
             }
             let conninfo = settings.str(Setting::PrimaryConninfo).to_owned();
             let mut wait = settings.duration(Setting::WalRetrieveRetryInterval).unwrap_or(Duration::from_secs(5));
@@ -215,6 +215,7 @@ impl Receiver {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     async fn stream(&mut self, conninfo: &str) -> Result<StreamEnd, StreamError> {
         let node = Arc::clone(&self.node);
         let settings = node.config.current();
@@ -375,7 +376,9 @@ impl Receiver {
                 }
                 Event::Ready => break,
                 Event::Columns(_) | Event::Complete(_) | Event::Notice(_) => {}
-                other => return Err(StreamError::Protocol(format!("{other:?}"))),
+                other @ Event::CopyOut | other @ Event::CopyBoth | other @ Event::Data(_) | other @ Event::CopyDone => {
+                    return Err(StreamError::Protocol(format!("{other:?}")));
+                }
             }
         }
         Ok(next.map(|(tli, at)| End::Next { tli, at }))

@@ -172,10 +172,10 @@ impl WalBytes {
     /// Fills `buf` from `lsn` on; the caller has clamped it to what may be sent.
     fn read(&mut self, tli: TimelineId, history: &History, lsn: Lsn, buf: &mut [u8]) -> Result<usize, SqlError> {
         let wal = self.node.engine.wal();
-        if tli == wal.tli() {
-            if let Ok(n @ 1..) = wal.read_at(lsn, buf) {
-                return Ok(n);
-            }
+        if tli == wal.tli()
+            && let Ok(n @ 1..) = wal.read_at(lsn, buf)
+        {
+            return Ok(n);
         }
         let segment_bytes = u64::from(wal.segment_bytes());
         let segno = lsn.as_u64() / segment_bytes;

@@ -345,11 +345,11 @@ impl SlotGuard {
 
     /// The standby has `flushed` safely: WAL before it is no longer kept for it.
     pub fn confirm(&self, flushed: Lsn) {
-        if let Some(slot) = self.slots.slots.lock().get_mut(&self.name) {
-            if slot.info.restart_lsn.is_none_or(|at| at < flushed) {
-                slot.info.restart_lsn = Some(flushed);
-                slot.dirty = true;
-            }
+        if let Some(slot) = self.slots.slots.lock().get_mut(&self.name)
+            && slot.info.restart_lsn.is_none_or(|at| at < flushed)
+        {
+            slot.info.restart_lsn = Some(flushed);
+            slot.dirty = true;
         }
     }
 

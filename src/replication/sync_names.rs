@@ -59,7 +59,7 @@ impl SyncNames {
             Token::Name(w, false) if w.eq_ignore_ascii_case("any") && tokens.len() > 1 && matches!(tokens[1], Token::Name(..)) => {
                 (SyncMethod::Any, &tokens[1..])
             }
-            _ => (SyncMethod::First, &tokens[..]),
+            Token::Name(..) | Token::Open | Token::Close | Token::Comma => (SyncMethod::First, &tokens[..]),
         };
         let explicit = rest.len() != tokens.len();
         let (count, list) = match (rest.first(), rest.get(1)) {

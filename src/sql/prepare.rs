@@ -27,6 +27,7 @@ pub struct FrontEnd;
 ///
 /// # Errors
 /// PostgreSQL's.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
 pub fn prepare(session: &mut SessionContext, statement: RawStmt, param_types: &[Oid]) -> Result<Arc<Prepared>, SqlError> {
     match statement.kind() {
         StmtKind::Select | StmtKind::Modify => {
@@ -128,7 +129,6 @@ fn explain(session: &mut SessionContext, statement: RawStmt, param_types: &[Oid]
     options.summary = summary.unwrap_or(options.analyze);
     let begin = std::time::Instant::now();
     let mut types = param_types.to_vec();
-    #[expect(clippy::wildcard_enum_match_arm, reason = "other statements have no plan")]
     match e.query.as_ref().and_then(|q| q.node.as_ref()) {
         Some(query @ (NodeEnum::SelectStmt(_) | NodeEnum::InsertStmt(_) | NodeEnum::UpdateStmt(_) | NodeEnum::DeleteStmt(_))) => {
             let (plan, params, _) = plan_statement(session, &statement, query, param_types, true)?;

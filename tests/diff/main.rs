@@ -54,7 +54,7 @@ async fn run(client: &Client, sql: &str, ordered: bool) -> Outcome {
                 match message {
                     SimpleQueryMessage::Row(row) => rows.push((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect::<Vec<_>>()),
                     SimpleQueryMessage::CommandComplete(n) => count = n,
-                    _ => {}
+                    SimpleQueryMessage::RowDescription(_) | _ => {}
                 }
             }
             if !ordered {

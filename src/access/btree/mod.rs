@@ -1,6 +1,6 @@
 //! B-tree (Lehman and Yao, "Efficient Locking for Concurrent Operations on B-Trees") over byte-comparable keys with the tid as tie-break.
 //!
-//! Here: [`create`], [`build`], [`insert`](fn@insert), [`Scan`], [`vacuum`](fn@vacuum), [`verify`](fn@verify), [`redo`](fn@redo). Keys are opaque bytes; `sql::types::key` makes
+//! Here: [`create`], [`build`](fn@build), [`insert`](fn@insert), [`Scan`], [`vacuum`](fn@vacuum), [`verify`](fn@verify), [`redo`](fn@redo). Keys are opaque bytes; `sql::types::key` makes
 //! them. Each node has a right link and both its fences, so a search finds out by itself that a node was split, merged or
 //! reused meanwhile; no lock is held on the tree, and a search holds one latch at a time. `node` draws a page, `descend` says
 //! why links may be out of date, `insert` gives the order of latches, `record` lists the WAL records.

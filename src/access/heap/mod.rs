@@ -1,6 +1,6 @@
 //! Heap: row versions in place, HOT chains, pruning, vacuum.
 //!
-//! A row version is 28 bytes of header ([`tuple`]) and the row, opaque here. An update writes a new version and links the old one to it; if
+//! A row version is 28 bytes of header ([`mod@tuple`]) and the row, opaque here. An update writes a new version and links the old one to it; if
 //! the new one fits on the same page and no indexed column changed it is heap-only: index entries keep pointing to the chain's root.
 //! Row bytes are looked at, or copied, under the page latch; nobody keeps a place inside a page without it, so pruning needs the
 //! exclusive latch and nothing more.

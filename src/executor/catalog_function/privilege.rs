@@ -10,6 +10,7 @@ use crate::sql::types::registry::type_by_oid;
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 pub(super) fn call(
     ctx: &mut SessionContext,
     func: &'static ProcEntry,
@@ -74,6 +75,7 @@ enum What {
 }
 
 /// `None`: the object does not exist (given by OID).
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn has(
     ctx: &mut SessionContext,
     what: What,

@@ -82,6 +82,7 @@ fn definition(relation: &Relation) -> Result<&SequenceDef, SqlError> {
     relation.sequence.as_ref().ok_or_else(|| SqlError::internal("sequence without definition"))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
 fn next_value(ctx: &mut SessionContext, oid: Oid) -> Result<i64, SqlError> {
     let relation = open(ctx, oid, b"Uw")?;
     let def = definition(&relation)?;

@@ -13,6 +13,7 @@ use crate::sqlstate::{SqlError, SqlState};
 
 const FORKS: [Fork; 4] = [Fork::Main, Fork::Fsm, Fork::Vm, Fork::Init];
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 pub(super) fn call(
     ctx: &mut SessionContext,
     func: &'static ProcEntry,

@@ -8,6 +8,7 @@ use crate::sql::types::{Datum, oids};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::XidStatus;
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 pub(super) fn call(
     ctx: &mut SessionContext,
     func: &'static ProcEntry,

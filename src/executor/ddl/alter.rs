@@ -24,6 +24,7 @@ use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{LockMode, WaitPolicy};
 
 /// ALTER TABLE, and the forms of ALTER INDEX, VIEW and SEQUENCE that share its commands.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these kinds of objects come here")]
 pub(crate) fn run(ctx: &mut SessionContext, stmt: &AlterTableStmt, source: &str) -> Result<(), SqlError> {
     let range = nodes::relation(stmt.relation.as_ref())?;
     let (schema, name) = nodes::names(range);

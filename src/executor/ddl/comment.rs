@@ -14,6 +14,7 @@ use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{LockMode, WaitPolicy};
 
 /// COMMENT ON.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these kinds of objects come here")]
 pub(crate) fn run(ctx: &mut SessionContext, stmt: &CommentStmt) -> Result<(), SqlError> {
     let Some(object) = stmt.object.as_deref() else { return Ok(()) };
     let text = (!stmt.comment.is_empty()).then_some(stmt.comment.as_str());

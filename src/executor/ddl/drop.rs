@@ -19,6 +19,7 @@ use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{LockMode, WaitPolicy};
 
 /// DROP TABLE, INDEX, SEQUENCE, VIEW, SCHEMA.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these kinds of objects come here")]
 pub(crate) fn run(ctx: &mut SessionContext, stmt: &DropStmt) -> Result<(), SqlError> {
     let cascade = stmt.behavior() == DropBehavior::DropCascade;
     if stmt.concurrent {
@@ -42,6 +43,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &DropStmt) -> Result<(), SqlEr
     delete(ctx, &targets, cascade)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these kinds of objects come here")]
 fn relation_target(ctx: &mut SessionContext, object: &Node, kind: ObjectType, missing_ok: bool) -> Result<Option<ObjectAddress>, SqlError> {
     let (schema, name) = nodes::qualified(nodes::items(object))?;
     let (wanted, noun): (&[RelKind], &str) = match kind {
@@ -195,12 +197,13 @@ fn collect(
     }
     for (dependent, kind) in dependents {
         // A part goes with its whole, and takes the whole along: a view's rule, its view.
-        if dependent.class == pg_rewrite::ID && kind != b'i' {
-            if let Some(view) = view_of_rule(ctx, dependent.object)? {
-                let implied = targets.contains(&view);
-                collect(ctx, view, implied, Some(object), targets, doomed)?;
-                continue;
-            }
+        if dependent.class == pg_rewrite::ID
+            && kind != b'i'
+            && let Some(view) = view_of_rule(ctx, dependent.object)?
+        {
+            let implied = targets.contains(&view);
+            collect(ctx, view, implied, Some(object), targets, doomed)?;
+            continue;
         }
         let implied = kind != b'n' || targets.contains(&dependent);
         collect(ctx, dependent, implied, Some(object), targets, doomed)?;
@@ -370,11 +373,11 @@ fn remove_relation(ctx: &mut SessionContext, oid: Oid) -> Result<(), SqlError> {
     let file = crate::sql::catalog::load::file_of(&class, ctx.database)?;
     let key = [Datum::Oid(oid)];
     let mut table = None;
-    if kind == Some(RelKind::Index) {
-        if let Some(row) = ctx.catalog_reader()?.row(&pg_index::DEF, by::INDEX_OID, &key)? {
-            table = Some(row.oid(pg_index::indrelid)?);
-            ctx.writer()?.delete(&pg_index::DEF, &row)?;
-        }
+    if kind == Some(RelKind::Index)
+        && let Some(row) = ctx.catalog_reader()?.row(&pg_index::DEF, by::INDEX_OID, &key)?
+    {
+        table = Some(row.oid(pg_index::indrelid)?);
+        ctx.writer()?.delete(&pg_index::DEF, &row)?;
     }
     if kind == Some(RelKind::Sequence) {
         remove_rows(ctx, &pg_sequence::DEF, by::SEQUENCE, &key)?;

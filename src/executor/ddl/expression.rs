@@ -1,7 +1,7 @@
 //! Expressions that catalogs keep: bound once to check them, stored as text.
 //!
 //! Relations named by a `regclass` constant are stored by OID, so that the text survives a rename and does not depend on the
-//! search path; [`crate::sql::catalog::definition`] shows them by name again.
+//! search path; `executor::catalog_function` shows them by name again.
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{self, Node, a_const};

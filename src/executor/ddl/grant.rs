@@ -38,6 +38,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &GrantStmt) -> Result<(), SqlE
     Ok(())
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these kinds of objects come here")]
 fn targets(ctx: &mut SessionContext, stmt: &GrantStmt) -> Result<Vec<Target>, SqlError> {
     let mut out = Vec::new();
     if stmt.targtype() == GrantTargetType::AclTargetAllInSchema {

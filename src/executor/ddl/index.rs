@@ -192,7 +192,6 @@ fn column(ctx: &mut SessionContext, relation: &Arc<Relation>, element: &IndexEle
 
 /// The attribute name of an expression. PostgreSQL: `FigureIndexColname`.
 fn expression_name(node: &pg_query::protobuf::Node) -> &str {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "all else has no name")]
     match &node.node {
         Some(NodeEnum::FuncCall(call)) => nodes::strings(&call.funcname).last().copied().unwrap_or("expr"),
         Some(NodeEnum::TypeCast(cast)) => match cast.arg.as_deref().map(expression_name) {
@@ -348,7 +347,7 @@ fn unique_name(name: &str, attributes: &[Column]) -> String {
 
 fn set_counts(ctx: &mut SessionContext, index: Oid, file: RelId, entries: u64) -> Result<(), SqlError> {
     let pages = ctx.engine.pool().n_blocks(file, afterimage_wal::Fork::Main)?;
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "an estimate")]
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let tuples = entries as f32;
     let pages = i32::try_from(pages.get()).unwrap_or(i32::MAX);
     table::update_class(ctx, index, &[(pg_class::relpages, Datum::Int4(pages)), (pg_class::reltuples, Datum::Float4(tuples))])

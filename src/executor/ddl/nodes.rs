@@ -74,6 +74,7 @@ pub(crate) fn option_text(element: &protobuf::DefElem) -> Option<String> {
 }
 
 /// A constant, name or type name as text.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
 pub(crate) fn value_text(node: &Node) -> Option<String> {
     match node.node.as_ref()? {
         NodeEnum::String(s) => Some(s.sval.clone()),

@@ -19,6 +19,7 @@ use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{LockMode, WaitPolicy};
 
 /// ALTER ... RENAME TO.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these kinds of objects come here")]
 pub(crate) fn run(ctx: &mut SessionContext, stmt: &RenameStmt, source: &str) -> Result<(), SqlError> {
     let new = truncate(&stmt.newname);
     match stmt.rename_type() {
@@ -183,7 +184,6 @@ fn renamed(
 
 fn rename_in(node: &mut Node, old: &str, new: &str) {
     let each = |list: &mut [Node]| list.iter_mut().for_each(|n| rename_in(n, old, new));
-    #[expect(clippy::wildcard_enum_match_arm, reason = "leaves, and nodes such expressions do not have")]
     match &mut node.node {
         Some(NodeEnum::ColumnRef(column)) => {
             if let Some(NodeEnum::String(s)) = column.fields.last_mut().and_then(|f| f.node.as_mut())
@@ -322,6 +322,7 @@ pub(crate) fn set_schema(ctx: &mut SessionContext, stmt: &AlterObjectSchemaStmt,
 }
 
 /// ALTER ... OWNER TO of objects that are no relations.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these kinds of objects come here")]
 pub(crate) fn set_owner(ctx: &mut SessionContext, stmt: &AlterOwnerStmt) -> Result<(), SqlError> {
     let Some(spec) = &stmt.newowner else { return Ok(()) };
     let owner = ctx.role_oid(spec)?;

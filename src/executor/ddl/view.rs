@@ -188,17 +188,15 @@ fn expand_stars(ctx: &mut SessionContext, select: &mut SelectStmt, raw: &RawStmt
             }
         }
     }
-    for side in [&mut select.larg, &mut select.rarg] {
-        if let Some(side) = side {
-            // Arms see the WITH queries of the whole.
-            let own = side.with_clause.is_some();
-            if !own {
-                side.with_clause.clone_from(&select.with_clause);
-            }
-            expand_stars(ctx, side, raw)?;
-            if !own {
-                side.with_clause = None;
-            }
+    for side in [&mut select.larg, &mut select.rarg].into_iter().flatten() {
+        // Arms see the WITH queries of the whole.
+        let own = side.with_clause.is_some();
+        if !own {
+            side.with_clause.clone_from(&select.with_clause);
+        }
+        expand_stars(ctx, side, raw)?;
+        if !own {
+            side.with_clause = None;
         }
     }
     for item in &mut select.from_clause {
@@ -244,10 +242,8 @@ fn expand_in_from(ctx: &mut SessionContext, item: &mut Node, raw: &RawStmt) -> R
             _ => Ok(()),
         },
         Some(NodeEnum::JoinExpr(join)) => {
-            for side in [&mut join.larg, &mut join.rarg] {
-                if let Some(side) = side {
-                    expand_in_from(ctx, side, raw)?;
-                }
+            for side in [&mut join.larg, &mut join.rarg].into_iter().flatten() {
+                expand_in_from(ctx, side, raw)?;
             }
             Ok(())
         }
@@ -324,10 +320,8 @@ impl Pass {
                 }
             }
         }
-        for side in [&mut select.larg, &mut select.rarg] {
-            if let Some(side) = side {
-                self.select(ctx, side)?;
-            }
+        for side in [&mut select.larg, &mut select.rarg].into_iter().flatten() {
+            self.select(ctx, side)?;
         }
         let lists = [
             &mut select.from_clause,
@@ -343,10 +337,10 @@ impl Pass {
                 self.node(ctx, node)?;
             }
         }
-        for node in [&mut select.where_clause, &mut select.having_clause, &mut select.limit_count, &mut select.limit_offset] {
-            if let Some(node) = node {
-                self.node(ctx, node)?;
-            }
+        for node in
+            [&mut select.where_clause, &mut select.having_clause, &mut select.limit_count, &mut select.limit_offset].into_iter().flatten()
+        {
+            self.node(ctx, node)?;
         }
         self.ctes.truncate(outer);
         Ok(())

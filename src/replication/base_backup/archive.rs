@@ -19,6 +19,7 @@ use crate::storage::{BufferPool, PAGE_SIZE, Page};
 /// Pages read at a time.
 const CHUNK_PAGES: usize = 32;
 /// Blocks in one segment file of a relation (1 GB).
+#[expect(clippy::cast_possible_truncation, reason = "8192")]
 const SEGMENT_BLOCKS: u32 = (1 << 30) / PAGE_SIZE as u32;
 /// Directories sent empty: their contents mean nothing on another node, or are sent separately.
 const EMPTY_DIRS: &[&str] = &[

@@ -11,6 +11,7 @@ impl Binder<'_> {
     ///
     /// # Errors
     /// A literal is no value of the type.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
     pub fn try_coerce(&mut self, expr: Expr, ty: Oid, modifier: i32, context: CoercionContext) -> Result<Option<Expr>, SqlError> {
         let explicit = context == CoercionContext::Explicit;
         let at = expr.at;
@@ -77,6 +78,7 @@ impl Binder<'_> {
         if done { Ok(Some(converted)) } else { self.with_typmod(converted, modifier, explicit).map(Some) }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
     fn apply(&mut self, expr: Expr, how: &Coercion, ty: Oid, modifier: i32, explicit: bool) -> Result<Expr, SqlError> {
         let at = expr.at;
         let source = expr.ty;

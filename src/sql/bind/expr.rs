@@ -227,6 +227,7 @@ impl Expr {
     }
 
     /// AND of conditions, flattened.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
     pub fn and(items: Vec<Self>) -> Option<Self> {
         let mut flat = Vec::with_capacity(items.len());
         for item in items {
@@ -243,6 +244,7 @@ impl Expr {
     }
 
     /// The conditions of an AND.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
     pub fn conjuncts(self) -> Vec<Self> {
         match self.kind {
             ExprKind::And(items) => items.into_iter().flat_map(Self::conjuncts).collect(),
@@ -460,6 +462,7 @@ impl Expr {
     }
 
     /// Raises the levels of outer references (those `from` or more levels up) by `by`.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
     pub fn shift_levels(&mut self, from: usize, by: usize) {
         match &mut self.kind {
             ExprKind::Var(_, _, up) if *up >= from => *up += by,
@@ -554,6 +557,7 @@ impl Expr {
     }
 
     /// Its value can change between executions or rows: anything but immutable functions of constants.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
     pub fn calls(&self, f: &dyn Fn(&ProcEntry) -> bool) -> bool {
         self.any(&|e| match &e.kind {
             ExprKind::Call(c) | ExprKind::Distinct(c, _) | ExprKind::NullIf(c) => f(c.func),
@@ -688,6 +692,7 @@ impl Query {
 
     /// Raises the levels of its outer references (those `from` or more levels up from its own expressions) by `by`.
     pub fn shift_outer(&mut self, from: usize, by: usize) {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "only these range table entries matter here")]
         fn ctes(q: &mut Query, from: usize, by: usize) {
             use super::query::{InsertSource, RteSource};
             for rte in &mut q.rtable {
@@ -718,6 +723,7 @@ impl Query {
         let mut found = false;
         self.visit_exprs(
             &mut |e, depth| {
+                #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
                 fn outer(e: &Expr, depth: usize) -> bool {
                     e.any(&|e| match &e.kind {
                         ExprKind::Var(_, _, up) => *up > depth,

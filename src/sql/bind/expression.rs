@@ -333,6 +333,7 @@ impl Binder<'_> {
     }
 
     /// A whole row as a value.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     pub(super) fn whole_row(&mut self, item: &NameItem, up: usize, at: i32) -> Result<Expr, SqlError> {
         // A function's single column stands for itself.
         if let Some(rt) = item.rt
@@ -393,6 +394,7 @@ impl Binder<'_> {
     }
 
     /// The type as resolution sees it: a parameter's may have been settled since.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
     pub(super) fn known_type(&self, e: &Expr) -> Oid {
         match e.kind {
             ExprKind::Param(n) if e.ty == oids::UNKNOWN => self.params.get(n).copied().filter(|t| *t != 0).unwrap_or(oids::UNKNOWN),
@@ -836,6 +838,7 @@ impl Binder<'_> {
         Ok(Expr::new(ExprKind::Array(items, elem, nested), array_ty, -1).located(at))
     }
 
+    #[expect(clippy::type_complexity, reason = "lower and upper bounds")]
     pub(super) fn subscripts(&mut self, indices: &[&protobuf::AIndices]) -> Result<(Vec<(Option<Expr>, Option<Expr>)>, bool), SqlError> {
         let slice = indices.iter().any(|i| i.is_slice);
         let mut out = Vec::with_capacity(indices.len());
@@ -918,6 +921,7 @@ impl Binder<'_> {
     }
 
     /// Shape of a record-valued expression.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     pub(super) fn record_shape(&mut self, e: &Expr) -> Result<Option<Arc<TupleDesc>>, SqlError> {
         Ok(match &e.kind {
             ExprKind::Row(_, desc) => Some(desc.clone()),
@@ -928,7 +932,7 @@ impl Binder<'_> {
                     None => None,
                 },
                 SubLinkKind::Row(desc) => Some(desc.clone()),
-                _ => None,
+                SubLinkKind::Exists | SubLinkKind::Array(_) | SubLinkKind::Quantified(..) => None,
             },
             ExprKind::Var(rt, att, up) => {
                 let inner = self.scopes.iter().rev().nth(*up).and_then(|s| s.rtable.get(*rt)).and_then(|r| match &r.source {
@@ -1040,6 +1044,7 @@ impl Binder<'_> {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
     fn sub_link(&mut self, s: &protobuf::SubLink) -> Result<Expr, SqlError> {
         let at = s.location;
         let kind = SubLinkType::try_from(s.sub_link_type).unwrap_or(SubLinkType::Undefined);
@@ -1112,6 +1117,8 @@ impl Binder<'_> {
     }
 
     /// The expansion of `t.*` or `*`, if the node is one: names and values.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
+    #[expect(clippy::type_complexity, reason = "names and expressions")]
     pub(super) fn star(&mut self, node: &Node) -> Result<Option<Vec<(Arc<str>, Expr)>>, SqlError> {
         match &node.node {
             Some(NodeEnum::ColumnRef(c)) if matches!(c.fields.last().map(|f| &f.node), Some(Some(NodeEnum::AStar(_)))) => {
@@ -1173,6 +1180,7 @@ impl Binder<'_> {
 }
 
 /// Left sides of plain equalities with `SubColumn(0)`, `SubColumn(1)`, ..., if that is all there is and both sides have the same type.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
 fn hash_lefts(test: &Expr) -> Option<Vec<Expr>> {
     let one = |e: &Expr, n: usize| match &e.kind {
         ExprKind::Call(c) if c.oper.is_some_and(|o| o.can_hash) => match c.args.as_slice() {

@@ -15,6 +15,7 @@ use crate::sqlstate::{SqlError, SqlState};
 
 impl Binder<'_> {
     /// Binds FROM's list; its names become visible.
+    #[expect(clippy::wrong_self_convention, reason = "FROM is the clause")]
     pub(super) fn from_list(&mut self, nodes: &[Node]) -> Result<Vec<FromItem>, SqlError> {
         let mut items = Vec::with_capacity(nodes.len());
         for node in nodes {
@@ -36,6 +37,7 @@ impl Binder<'_> {
         Ok(())
     }
 
+    #[expect(clippy::wrong_self_convention, reason = "FROM is the clause")]
     fn from_item(&mut self, node: &Node) -> Result<(FromItem, Vec<NameItem>), SqlError> {
         self.deeper(|b| match &node.node {
             Some(NodeEnum::RangeVar(r)) => {

@@ -32,6 +32,7 @@ mod frame_bits {
 }
 
 impl Binder<'_> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     pub(super) fn func_call(&mut self, f: &protobuf::FuncCall) -> Result<Expr, SqlError> {
         let names = strings_of(&f.funcname);
         let at = f.location;
@@ -246,6 +247,7 @@ impl Binder<'_> {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     fn aggregate_call(
         &mut self,
         f: &protobuf::FuncCall,
@@ -355,6 +357,7 @@ impl Binder<'_> {
         .located(at))
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     fn window_call(
         &mut self,
         f: &protobuf::FuncCall,

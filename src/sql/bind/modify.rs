@@ -191,16 +191,14 @@ impl Binder<'_> {
                 }
                 columns.truncate(output.len());
                 // Literals take the column's type in place.
-                let mut visible = 0usize;
                 let in_place = inner.set_op.is_none() && matches!(inner.distinct, super::query::Distinct::No);
-                for t in inner.targets.iter_mut().filter(|t| !t.junk) {
+                for (visible, t) in inner.targets.iter_mut().filter(|t| !t.junk).enumerate() {
                     if let Some(c) = columns.get(visible)
                         && t.expr.ty == oids::UNKNOWN
                     {
                         let e = std::mem::replace(&mut t.expr, Expr::null(oids::UNKNOWN));
                         t.expr = if in_place { self.coerce_column(e, &c.name, c.type_oid, c.typmod)? } else { self.settle_unknown(e)? };
                     }
-                    visible += 1;
                 }
                 let output = output_columns(&inner);
                 let mut coercions = Vec::with_capacity(columns.len());
@@ -282,6 +280,7 @@ impl Binder<'_> {
         self.coerce_column(e, &c.name, c.type_oid, c.typmod)
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
     fn on_conflict(&mut self, c: &protobuf::OnConflictClause, relation: &Arc<Relation>) -> Result<OnConflict, SqlError> {
         let update = OnConflictAction::try_from(c.action) == Ok(OnConflictAction::OnconflictUpdate);
         let mut arbiters = Vec::new();
@@ -377,6 +376,7 @@ impl Binder<'_> {
     }
 
     /// SET.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
     fn set_clause(&mut self, nodes: &[Node], relation: &Arc<Relation>, rt: usize) -> Result<Vec<(i16, Expr)>, SqlError> {
         let mut out: Vec<(i16, Expr)> = Vec::with_capacity(nodes.len());
         // The source of (a, b) = .. is bound once, at its first column.

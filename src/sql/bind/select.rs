@@ -699,7 +699,6 @@ impl Binder<'_> {
         Ok(query)
     }
 
-    #[expect(clippy::type_complexity, reason = "tree and column types")]
     fn set_op_tree(&mut self, s: &SelectStmt, top: bool, names: &mut Vec<Arc<str>>) -> Result<(SetOpTree, Vec<(Oid, i32)>), SqlError> {
         let op = SetOperation::try_from(s.op).unwrap_or(SetOperation::SetopNone);
         let nested = !s.sort_clause.is_empty()
@@ -756,6 +755,7 @@ impl Binder<'_> {
         })
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these range table entries matter here")]
     fn arm_location(&self, tree: &SetOpTree, column: usize) -> Option<i32> {
         match tree {
             SetOpTree::Arm(rt) => match &self.scopes.last()?.rtable.get(*rt)?.source {
@@ -874,6 +874,7 @@ impl Binder<'_> {
     }
 
     /// WITH.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     pub(super) fn with_clause(&mut self, with: &protobuf::WithClause) -> Result<(), SqlError> {
         for node in &with.ctes {
             let Some(NodeEnum::CommonTableExpr(c)) = &node.node else { continue };
@@ -1071,6 +1072,7 @@ fn renumber_grouping(e: &mut Expr, places: &[usize]) {
 }
 
 /// Finds variables of the grouped level that are neither grouped nor aggregated. `depth`: levels below it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
 fn ungrouped(e: &Expr, keys: &[Expr], free: &[usize], dependent: &mut Vec<Expr>, bad: &mut Option<(Expr, bool)>, depth: usize) {
     if bad.is_some() {
         return;

@@ -34,6 +34,7 @@ impl Binder<'_> {
     }
 
     /// The table column an expression is.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these range table entries matter here")]
     pub(super) fn origin(&self, e: &Expr) -> (Oid, i16) {
         if let ExprKind::Var(rt, att, up) = e.kind
             && let Some(rte) = self.scopes.iter().rev().nth(up).and_then(|s| s.rtable.get(rt))

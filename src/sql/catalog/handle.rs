@@ -356,6 +356,7 @@ impl CatalogHandle {
     ///
     /// # Errors
     /// Reading catalogs failed.
+    #[expect(clippy::type_complexity, reason = "the table and its index")]
     pub fn index(&self, oid: Oid) -> Result<Option<(Arc<Relation>, Arc<Index>)>, SqlError> {
         let db = &self.inner.database;
         let table = match db.builtin.index_table(oid) {

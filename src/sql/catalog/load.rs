@@ -96,6 +96,7 @@ impl CatalogRow {
     ///
     /// # Errors
     /// XX001.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
     pub fn opt_str(&self, position: usize) -> Result<Option<Arc<str>>, SqlError> {
         match self.values.get(position).ok_or_else(short)? {
             Datum::Null => Ok(None),
@@ -107,6 +108,7 @@ impl CatalogRow {
     ///
     /// # Errors
     /// XX001.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
     pub fn list(&self, position: usize) -> Result<&[Datum], SqlError> {
         match self.values.get(position).ok_or_else(short)? {
             Datum::Null => Ok(&[]),

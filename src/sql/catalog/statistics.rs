@@ -8,6 +8,7 @@ use super::virtual_table::VirtualCx;
 use crate::sql::types::Datum;
 use crate::sqlstate::SqlError;
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 pub(super) fn stats(cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
     for row in cx.catalog.reader()?.rows(&pg_statistic::DEF, 0, &[])? {
         let Some(relation) = cx.catalog.relation(row.oid(pg_statistic::starelid)?)? else { continue };

@@ -171,6 +171,7 @@ impl<'a> CatalogWriter<'a> {
     ///
     /// # Errors
     /// XX000 `tuple concurrently updated`; 23505; I/O.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     pub fn update(&mut self, def: &'static CatalogDef, old: &CatalogRow, values: &[Datum]) -> Result<Tid, SqlError> {
         let mut bytes = Vec::new();
         row::encode(&desc_of(def), values, &mut bytes)?;
@@ -215,6 +216,7 @@ impl<'a> CatalogWriter<'a> {
     ///
     /// # Errors
     /// XX000 `tuple concurrently deleted`; I/O.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     pub fn delete(&mut self, def: &'static CatalogDef, old: &CatalogRow) -> Result<(), SqlError> {
         let snapshot = self.txn.latest_snapshot()?;
         let options = ChangeOptions { wait: WaitPolicy::Block };

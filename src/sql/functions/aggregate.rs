@@ -440,6 +440,7 @@ struct BitInt {
 
 impl Accumulator for BitInt {
     #[expect(clippy::cast_possible_truncation, reason = "bit operations stay within the width of their operands")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
     fn add(&mut self, _: &mut Call<'_>, args: &[Datum]) -> Result<(), SqlError> {
         let Some(v) = value(args) else { return Ok(()) };
         if self.value.is_null() {
@@ -467,6 +468,7 @@ struct StringAgg {
 
 impl Accumulator for StringAgg {
     fn add(&mut self, _: &mut Call<'_>, args: &[Datum]) -> Result<(), SqlError> {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
         fn bytes(d: &Datum) -> Result<(&[u8], bool), SqlError> {
             match d {
                 Datum::Text(t) => Ok((t.as_bytes(), true)),
@@ -634,6 +636,7 @@ impl NumericMoments {
 }
 
 impl Accumulator for NumericMoments {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
     fn add(&mut self, _: &mut Call<'_>, args: &[Datum]) -> Result<(), SqlError> {
         let Some(v) = value(args) else { return Ok(()) };
         let v = match v {
@@ -859,6 +862,7 @@ impl Accumulator for Ordered {
         Ok(())
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
     fn finish(&self, call: &mut Call<'_>) -> Out {
         if matches!(self.kind, OrderedKind::Mode) {
             let (mut best, mut best_run, mut run) = (&Datum::Null, 0, 0);

@@ -149,6 +149,7 @@ fn int_to_bits(v: i64, width: u32, typmod: i32) -> Datum {
 }
 
 /// By `prosrc`.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
     // Also the cast to oid and kin, as the same 32 bits.
     ("i2toi4", |c, a| Ok(reinterpret(Datum::Int4(i32::from(a[0].as_i16()?)), c.types.result))),

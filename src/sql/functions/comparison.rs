@@ -129,6 +129,7 @@ impl Order for XidInt {
 /// Dates, local and absolute times among each other: dates are midnights, local times are the session zone's.
 struct Moments;
 impl Order for Moments {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
     fn order(call: &Call<'_>, a: &Datum, b: &Datum) -> Result<Ordering, SqlError> {
         let absolute = matches!(a, Datum::TimestampTz(_)) || matches!(b, Datum::TimestampTz(_));
         let micros = |d: &Datum| -> Result<i128, SqlError> {

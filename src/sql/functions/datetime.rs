@@ -59,6 +59,7 @@ fn neg(i: Interval) -> Result<Interval, SqlError> {
     i.checked_neg()
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn ts(a: &Datum) -> Result<i64, SqlError> {
     match a {
         Datum::Timestamp(v) | Datum::TimestampTz(v) => Ok(*v),
@@ -107,6 +108,7 @@ fn age_between(x: i64, y: i64) -> Interval {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn age(c: &mut Call<'_>, a: &[Datum]) -> Out {
     let zone = c.io().time_zone.clone();
     let local = |d: &Datum| match d {
@@ -121,6 +123,7 @@ fn age(c: &mut Call<'_>, a: &[Datum]) -> Out {
 }
 
 /// `age(x)`: from today's midnight.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn age_today(c: &mut Call<'_>, a: &[Datum]) -> Out {
     let (today, _) = split(to_local(c.ctx.transaction_timestamp(), &c.io().time_zone));
     let zone = c.io().time_zone.clone();
@@ -260,6 +263,7 @@ fn local_field(f: Field, local: i64, east: Option<i32>, utc: i64) -> Option<Nume
 }
 
 /// What a field of an infinite value is: infinite if it grows with time, else NULL.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
 fn infinite_field(f: Field, positive: bool) -> Datum {
     use Field::*;
     match f {
@@ -270,6 +274,7 @@ fn infinite_field(f: Field, positive: bool) -> Datum {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
 fn extract(c: &mut Call<'_>, a: &[Datum]) -> Out {
     let name = a[0].as_str()?;
     let f = field(name);
@@ -332,7 +337,7 @@ fn time_field(f: Field, t: i64, east: Option<i32>) -> Option<Numeric> {
     match f {
         Epoch => Some(decimal(i128::from(t) - i128::from(east.unwrap_or(0)) * i128::from(SECOND), 6)),
         Microsecond | Millisecond | Second | Minute | Hour | Timezone | TimezoneHour | TimezoneMinute => local_field(f, t, east, 0),
-        _ => None,
+        Day | Week | Month | Quarter | Year | Decade | Century | Millennium | Dow | IsoDow | Doy | IsoYear | Julian => None,
     }
 }
 
@@ -359,11 +364,12 @@ fn interval_field(f: Field, i: Interval) -> Option<Numeric> {
             let seconds = i128::from(years) * 31_557_600 + i128::from(months) * 2_592_000 + i128::from(i.days) * 86_400;
             Some(decimal(seconds * i128::from(SECOND) + i128::from(i.micros), 6))
         }
-        _ => None,
+        Week | Dow | IsoDow | Doy | IsoYear | Julian | Timezone | TimezoneHour | TimezoneMinute => None,
     }
 }
 
 /// `date_part`: the same as a float.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn date_part(c: &mut Call<'_>, a: &[Datum]) -> Out {
     // Of a date: as if it were a timestamp.
     let midnight = match &a[1] {
@@ -399,7 +405,7 @@ fn truncate_local(f: Field, local: i64) -> Option<i64> {
         Decade => midnight(year.div_euclid(10) * 10, 1),
         Century => midnight(if year > 0 { (year - 1) / 100 * 100 + 1 } else { -((99 - (year - 1)) / 100) * 100 + 1 }, 1),
         Millennium => midnight(if year > 0 { (year - 1) / 1000 * 1000 + 1 } else { -((999 - (year - 1)) / 1000) * 1000 + 1 }, 1),
-        _ => None,
+        Dow | IsoDow | Doy | IsoYear | Epoch | Julian | Timezone | TimezoneHour | TimezoneMinute => None,
     }
 }
 
@@ -418,6 +424,7 @@ fn truncate_tz(name: &str, utc: i64, zone: &TimeZone) -> Out {
     to_utc(local, zone).map(Datum::TimestampTz)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn date_trunc(c: &mut Call<'_>, a: &[Datum]) -> Out {
     let name = a[0].as_str()?;
     match &a[1] {
@@ -456,7 +463,9 @@ fn date_trunc(c: &mut Call<'_>, a: &[Datum]) -> Out {
                 Second => micros(SECOND),
                 Millisecond => micros(1000),
                 Microsecond => *i,
-                _ => return Err(unsupported_unit(name, "interval")),
+                Week | Dow | IsoDow | Doy | IsoYear | Epoch | Julian | Timezone | TimezoneHour | TimezoneMinute => {
+                    return Err(unsupported_unit(name, "interval"));
+                }
             }))
         }
         other => Err(other.mismatch("Timestamp")),
@@ -502,6 +511,7 @@ fn fixed_zone(c: &Call<'_>, i: Interval) -> Result<i64, SqlError> {
 }
 
 /// `AT TIME ZONE` with a zone's name.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn at_zone(_: &mut Call<'_>, a: &[Datum]) -> Out {
     let zone = dt::time_zone(a[0].as_str()?)?;
     match &a[1] {
@@ -512,6 +522,7 @@ fn at_zone(_: &mut Call<'_>, a: &[Datum]) -> Out {
 }
 
 /// `AT TIME ZONE` with an offset.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn at_offset(c: &mut Call<'_>, a: &[Datum]) -> Out {
     match &a[1] {
         Datum::Timestamp(t) if is_infinite(*t) => return Ok(Datum::TimestampTz(*t)),
@@ -531,6 +542,7 @@ fn timetz_at(t: i64, west: i32, new_west: i32) -> Datum {
     Datum::TimeTz((utc - i64::from(new_west) * SECOND).rem_euclid(DAY), new_west)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn timetz_parts(d: &Datum) -> Result<(i64, i32), SqlError> {
     match d {
         Datum::TimeTz(t, w) => Ok((*t, *w)),
@@ -674,6 +686,7 @@ fn overlaps_spans(c: &mut Call<'_>, a: &[Datum], first: bool, second: bool) -> O
     overlaps(c, &[a[0].clone(), e1, a[2].clone(), e2])
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn date_plus_time(a: &[Datum]) -> Out {
     let (d, t) = match (&a[0], &a[1]) {
         (Datum::Date(d), t) | (t, Datum::Date(d)) => (super::cast::midnight(*d)?, t),
@@ -702,13 +715,14 @@ fn less(c: &mut Call<'_>, a: &[Datum]) -> Out {
 }
 
 /// A date/time value moved by an interval.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn moved(c: &mut Call<'_>, v: &Datum, i: Interval) -> Out {
     match v {
         Datum::Timestamp(t) => add_interval(*t, i).map(Datum::Timestamp),
         Datum::TimestampTz(t) => add_interval_tz(*t, i, &c.io().time_zone).map(Datum::TimestampTz),
         Datum::Date(d) => add_interval(super::cast::midnight(*d)?, i).map(Datum::Timestamp),
-        Datum::Time(t) => Ok(Datum::Time((i128::from(*t) + i128::from(i.micros)).rem_euclid(i128::from(DAY)) as i64)),
-        Datum::TimeTz(t, w) => Ok(Datum::TimeTz((i128::from(*t) + i128::from(i.micros)).rem_euclid(i128::from(DAY)) as i64, *w)),
+        Datum::Time(t) => Ok(Datum::Time((*t + i.micros.rem_euclid(DAY)).rem_euclid(DAY))),
+        Datum::TimeTz(t, w) => Ok(Datum::TimeTz((*t + i.micros.rem_euclid(DAY)).rem_euclid(DAY), *w)),
         other => Err(other.mismatch("Timestamp")),
     }
 }

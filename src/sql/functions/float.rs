@@ -10,6 +10,7 @@ type Out = Result<Datum, SqlError>;
 
 /// Either float type, widened.
 #[inline]
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 pub(super) fn wide(d: &Datum) -> Result<f64, SqlError> {
     match d {
         Datum::Float8(v) => Ok(*v),

@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use super::call::{Call, ScalarFn};
 use super::datetime::{day_of_year, iso_week};
 use crate::sql::types::datetime::{
-    self as dt, DAY, DAY_NAMES, HOUR, JULIAN_2000, MINUTE, MONTH_NAMES, SECOND, days_from_ymd, days_in_month, is_infinite, split, to_local,
-    to_utc, weekday, ymd_from_days,
+    self as dt, DAY, DAY_NAMES, HOUR, JULIAN_2000, MINUTE, MONTH_NAMES, SECOND, days_from_ymd, days_in_month, is_infinite, split, to_utc,
+    weekday, ymd_from_days,
 };
 use crate::sql::types::{Datum, Numeric};
 use crate::sqlstate::{SqlError, SqlState};
@@ -276,10 +276,8 @@ fn write_template(nodes: &[Node], p: &Parts) -> Result<String, SqlError> {
             "W" => number((p.day - 1) / 7 + 1, 1, &mut out),
             "WW" => number((day_of_year(days) - 1) / 7 + 1, 2, &mut out),
             "IW" => number(iso_week(days).0, 2, &mut out),
-            "Q" => {
-                if p.month > 0 {
-                    number((p.month - 1) / 3 + 1, 1, &mut out);
-                }
+            "Q" if p.month > 0 => {
+                number((p.month - 1) / 3 + 1, 1, &mut out);
             }
             "CC" => {
                 let c = if interval {
@@ -292,16 +290,14 @@ fn write_template(nodes: &[Node], p: &Parts) -> Result<String, SqlError> {
                 number(c, if c < 0 { 3 } else { 2 }, &mut out);
             }
             "J" => number(days + i64::from(JULIAN_2000), 0, &mut out),
-            "RM" => {
-                if p.month != 0 {
-                    let m = usize::try_from(p.month.rem_euclid(12)).unwrap_or(0);
-                    let text = roman_month(if m == 0 { 12 } else { m });
-                    let text = if written.starts_with('r') { text.to_lowercase() } else { text.to_owned() };
-                    if fill {
-                        let _infallible = write!(out, "{text:<4}");
-                    } else {
-                        out.push_str(&text);
-                    }
+            "RM" if p.month != 0 => {
+                let m = usize::try_from(p.month.rem_euclid(12)).unwrap_or(0);
+                let text = roman_month(if m == 0 { 12 } else { m });
+                let text = if written.starts_with('r') { text.to_lowercase() } else { text.to_owned() };
+                if fill {
+                    let _infallible = write!(out, "{text:<4}");
+                } else {
+                    out.push_str(&text);
                 }
             }
             "TZ" | "TZH" | "TZM" | "OF" => {
@@ -332,6 +328,7 @@ fn write_template(nodes: &[Node], p: &Parts) -> Result<String, SqlError> {
     Ok(out)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn moment_to_char(c: &mut Call<'_>, a: &[Datum]) -> Out {
     let text = a[1].as_str()?;
     if text.is_empty() {
@@ -956,10 +953,12 @@ fn number_to_char(n: &Numeric, text: &str) -> Result<String, SqlError> {
         }
     }
     // Without a sign column of its own a minus stands before PL too.
-    if f.tokens.contains(&Num::Plus) && negative && !f.tokens.contains(&Num::Minus) {
-        if let Some(i) = out.find(|c: char| c.is_ascii_digit() || c == '.') {
-            out.insert(i, '-');
-        }
+    if f.tokens.contains(&Num::Plus)
+        && negative
+        && !f.tokens.contains(&Num::Minus)
+        && let Some(i) = out.find(|c: char| c.is_ascii_digit() || c == '.')
+    {
+        out.insert(i, '-');
     }
     if f.angle {
         if negative {
@@ -1013,6 +1012,7 @@ fn exponent_form(n: &Numeric, post: usize, f: &NumFormat) -> Result<String, SqlE
     Ok(format!("{sign}{digits}e{e}{:02}", exponent.abs()))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn numeric_to_char(_: &mut Call<'_>, a: &[Datum]) -> Out {
     let n = match &a[0] {
         Datum::Numeric(n) => n.clone(),

@@ -43,7 +43,7 @@ fn finish(mut a: u32, mut b: u32, mut c: u32) -> u32 {
 }
 
 /// Hash of bytes, PostgreSQL's `hash_bytes`.
-pub fn hash_bytes(bytes: &[u8]) -> u32 {
+pub(super) fn hash_bytes(bytes: &[u8]) -> u32 {
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let seed = 0x9e37_79b9_u32.wrapping_add(length).wrapping_add(3_923_095);
     let (mut a, mut b, mut c) = (seed, seed, seed);
@@ -65,7 +65,7 @@ pub fn hash_bytes(bytes: &[u8]) -> u32 {
 }
 
 /// Hash of a word, PostgreSQL's `hash_bytes_uint32`.
-pub fn hash_word(word: u32) -> u32 {
+pub(super) fn hash_word(word: u32) -> u32 {
     let seed = 0x9e37_79b9_u32.wrapping_add(4).wrapping_add(3_923_095);
     finish(seed.wrapping_add(word), seed, seed)
 }

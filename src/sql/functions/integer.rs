@@ -6,6 +6,7 @@ use crate::sqlstate::{SqlError, SqlState};
 
 /// Any integer, widened.
 #[inline]
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 pub(super) fn wide(d: &Datum) -> Result<i64, SqlError> {
     match d {
         Datum::Int4(v) => Ok(i64::from(*v)),
@@ -124,6 +125,7 @@ fn not<T: Int>(_: &mut Call<'_>, a: &[Datum]) -> Out {
 
 /// Shifts wrap the count at the width of C's `int` or `int64`, as the hardware does there.
 #[expect(clippy::cast_possible_truncation, reason = "shifting drops bits by definition")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn shift(_: &mut Call<'_>, a: &[Datum], left: bool) -> Out {
     let by = a[1].as_i32()?.cast_unsigned();
     Ok(match &a[0] {

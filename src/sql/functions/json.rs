@@ -11,6 +11,7 @@ use crate::sqlstate::{SqlError, SqlState};
 type Out = Result<Datum, SqlError>;
 
 /// Text of a value as JSON shows it: date/time values in ISO 8601 with a `T`.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn iso_text(v: &Datum, ty: Oid, settings: &IoSettings) -> Result<String, SqlError> {
     let iso = || IoSettings { date_style: crate::sql::types::DateStyle::Iso, ..settings.clone() };
     let mut out = String::new();
@@ -44,6 +45,7 @@ fn is_number(v: &Datum) -> bool {
 ///
 /// # Errors
 /// The type's output errors.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 pub(super) fn write_json(v: &Datum, ty: Oid, settings: &IoSettings, out: &mut String) -> Result<(), SqlError> {
     match v {
         Datum::Null => out.push_str("null"),
@@ -103,6 +105,7 @@ fn write_array<'a>(
 ///
 /// # Errors
 /// The type's output errors.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 pub(super) fn to_jsonb(v: &Datum, ty: Oid, settings: &IoSettings) -> Result<Json, SqlError> {
     match v {
         Datum::Jsonb(j) => Ok((**j).clone()),
@@ -119,6 +122,7 @@ fn jsonb(v: Json) -> Datum {
 }
 
 /// The parsed form of a `json` or `jsonb` argument.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn parsed(d: &Datum) -> Result<Arc<Json>, SqlError> {
     match d {
         Datum::Jsonb(j) => Ok(Arc::clone(j)),
@@ -128,6 +132,7 @@ fn parsed(d: &Datum) -> Result<Arc<Json>, SqlError> {
 }
 
 /// A part of a document, in the document's own type: `jsonb`, or the compact text of `json`.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn part(like: &Datum, j: &Json) -> Datum {
     match like {
         Datum::Jsonb(_) => jsonb(j.clone()),
@@ -144,7 +149,7 @@ fn part_text(j: &Json, compact: bool) -> Datum {
     match j {
         Json::Null => Datum::Null,
         Json::String(s) => Datum::Text(s.clone()),
-        j => {
+        j @ Json::Bool(_) | j @ Json::Number(_) | j @ Json::Array(_) | j @ Json::Object(_) => {
             let mut out = String::new();
             if compact {
                 j.write_compact(&mut out)
@@ -185,7 +190,7 @@ fn step<'a>(j: &'a Json, key: &str) -> Option<&'a Json> {
     match j {
         Json::Object(_) => j.get(key),
         Json::Array(_) => j.at(key.trim().parse().ok()?),
-        _ => None,
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => None,
     }
 }
 
@@ -210,7 +215,7 @@ fn array_length(a: &[Datum]) -> Out {
     match &*parsed(&a[0])? {
         Json::Array(v) => Ok(Datum::Int4(i32::try_from(v.len()).unwrap_or(i32::MAX))),
         Json::Object(_) => Err(scalar_error("cannot get array length of a non-array")),
-        _ => Err(scalar_error("cannot get array length of a scalar")),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => Err(scalar_error("cannot get array length of a scalar")),
     }
 }
 
@@ -218,7 +223,7 @@ fn elements(a: &[Datum], text: bool) -> Result<SetRows, SqlError> {
     match &*parsed(&a[0])? {
         Json::Array(v) => Ok(super::series::rows(v.iter().map(|j| show(&a[0], Some(j), text)).collect())),
         Json::Object(_) => Err(scalar_error("cannot extract elements from an object")),
-        _ => Err(scalar_error("cannot extract elements from a scalar")),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => Err(scalar_error("cannot extract elements from a scalar")),
     }
 }
 
@@ -227,7 +232,7 @@ fn object_keys(c: &Call<'_>, a: &[Datum]) -> Result<SetRows, SqlError> {
     match &*parsed(&a[0])? {
         Json::Object(o) => Ok(super::series::rows(o.iter().map(|(k, _)| Datum::Text(k.clone())).collect())),
         Json::Array(_) => Err(scalar_error(&format!("cannot call {name} on an array"))),
-        _ => Err(scalar_error(&format!("cannot call {name} on a scalar"))),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => Err(scalar_error(&format!("cannot call {name} on a scalar"))),
     }
 }
 
@@ -286,7 +291,7 @@ fn build_array(c: &mut Call<'_>, a: &[Datum]) -> Out {
 fn build_object(c: &mut Call<'_>, a: &[Datum]) -> Out {
     let binary = c.types.result == oids::JSONB;
     let args = any_args(c, a);
-    if args.len() % 2 != 0 {
+    if !args.len().is_multiple_of(2) {
         return Err(scalar_error("argument list must have even number of elements").hint(format!(
             "The arguments of {} must consist of alternating keys and values.",
             if binary { "jsonb_build_object()" } else { "json_build_object()" }
@@ -339,7 +344,7 @@ fn exists(j: &Json, key: &str) -> bool {
         Json::Object(_) => j.get(key).is_some(),
         Json::Array(a) => a.iter().any(|v| matches!(v, Json::String(s) if &**s == key)),
         Json::String(s) => &**s == key,
-        _ => false,
+        Json::Null | Json::Bool(_) | Json::Number(_) => false,
     }
 }
 
@@ -364,7 +369,7 @@ fn delete_keys(a: &[Datum], keys: &[&str]) -> Out {
     Ok(jsonb(match &*parsed(&a[0])? {
         Json::Object(o) => Json::Object(o.iter().filter(|(k, _)| !keys.contains(&&**k)).cloned().collect()),
         Json::Array(v) => Json::Array(v.iter().filter(|j| !matches!(j, Json::String(s) if keys.contains(&&**s))).cloned().collect()),
-        _ => return Err(scalar_error("cannot delete from scalar")),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => return Err(scalar_error("cannot delete from scalar")),
     }))
 }
 
@@ -376,7 +381,7 @@ fn delete_index(_: &mut Call<'_>, a: &[Datum]) -> Out {
             Json::Array(v.iter().enumerate().filter(|(i, _)| i64::try_from(*i).ok() != Some(at)).map(|(_, j)| j.clone()).collect())
         }
         Json::Object(_) => return Err(scalar_error("cannot delete from object using integer index")),
-        _ => return Err(scalar_error("cannot delete from scalar")),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => return Err(scalar_error("cannot delete from scalar")),
     }))
 }
 
@@ -393,7 +398,7 @@ fn edit(j: &Json, path: &[Option<&str>], level: usize, what: Edit<'_>) -> Result
     let empty = match j {
         Json::Object(o) => o.is_empty(),
         Json::Array(v) => v.is_empty(),
-        _ => return Ok(j.clone()),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => return Ok(j.clone()),
     };
     if empty && !(rest.is_empty() && matches!(what, Edit::Set(_, true) | Edit::Insert(..))) {
         return Ok(j.clone());
@@ -446,7 +451,7 @@ fn edit(j: &Json, path: &[Option<&str>], level: usize, what: Edit<'_>) -> Result
             }
             Ok(Json::Array(values))
         }
-        other => Ok(other.clone()),
+        other @ Json::Null | other @ Json::Bool(_) | other @ Json::Number(_) | other @ Json::String(_) => Ok(other.clone()),
     }
 }
 
@@ -490,10 +495,11 @@ fn strip_nulls(j: &Json) -> Json {
             Json::Object(o.iter().filter(|(_, v)| !matches!(v, Json::Null)).map(|(k, v)| (k.clone(), strip_nulls(v))).collect())
         }
         Json::Array(v) => Json::Array(v.iter().map(strip_nulls).collect()),
-        other => other.clone(),
+        other @ Json::Null | other @ Json::Bool(_) | other @ Json::Number(_) | other @ Json::String(_) => other.clone(),
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn object_from_arrays(c: &Call<'_>, a: &[Datum]) -> Out {
     let binary = c.types.result == oids::JSONB;
     let text = |d: &Datum| match d {
@@ -549,6 +555,7 @@ fn scalar_cast(a: &[Datum], name: &str, want: u8) -> Out {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn numeric_cast(a: &[Datum], name: &str, to: impl Fn(&crate::sql::types::Numeric) -> Out) -> Out {
     match scalar_cast(a, name, b'n')? {
         Datum::Numeric(n) => to(&n),
@@ -560,6 +567,7 @@ fn typeof_json(_: &mut Call<'_>, a: &[Datum]) -> Out {
     Ok(Datum::text(parsed(&a[0])?.kind()))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn pretty_row(c: &Call<'_>, a: &[Datum], pretty: bool) -> Out {
     let mut out = String::new();
     match &a[0] {

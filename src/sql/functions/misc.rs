@@ -33,6 +33,7 @@ fn show(c: &mut Call<'_>, a: &[Datum], missing_ok: bool) -> Out {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn set_config(c: &mut Call<'_>, a: &[Datum]) -> Out {
     let Datum::Text(name) = &a[0] else {
         return Err(SqlError::new(SqlState::NULL_VALUE_NOT_ALLOWED, "SET requires parameter name"));
@@ -49,6 +50,7 @@ fn typeof_any(c: &mut Call<'_>, _: &[Datum]) -> Out {
     Ok(Datum::Oid(c.arg_type(0)))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn format_type(c: &mut Call<'_>, a: &[Datum]) -> Out {
     let Datum::Oid(oid) = a[0] else { return Ok(Datum::Null) };
     let modifier = match a[1] {
@@ -164,6 +166,7 @@ fn size_pretty(mut size: i128) -> String {
     String::new()
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn size_pretty_any(_: &mut Call<'_>, a: &[Datum]) -> Out {
     let size = match &a[0] {
         Datum::Int8(v) => i128::from(*v),
@@ -228,6 +231,7 @@ fn lsn_plus(a: &[Datum], by: &Numeric, minus: bool) -> Out {
 // ---------------------------------------------------------------------------------------------------------------------
 // Ranges
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn as_range(d: &Datum) -> Result<&Arc<RangeValue>, SqlError> {
     match d {
         Datum::Range(r) => Ok(r),
@@ -340,6 +344,7 @@ fn bound_of(a: &[Datum], f: impl Fn(&RangeBounds) -> Datum, empty: Datum) -> Out
 // ---------------------------------------------------------------------------------------------------------------------
 // Network addresses
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn inet(d: &Datum) -> Result<&Arc<Inet>, SqlError> {
     match d {
         Datum::Inet(i) => Ok(i),

@@ -246,7 +246,7 @@ fn hex_of(bytes: &[u8]) -> Datum {
 }
 
 /// Lower-case hexadecimal MD5 of some bytes.
-pub fn md5_hex(bytes: &[u8]) -> String {
+pub(super) fn md5_hex(bytes: &[u8]) -> String {
     let mut out = Vec::new();
     write_hex(&<Md5 as md5::Digest>::digest(bytes), &mut out);
     String::from_utf8_lossy(&out).into_owned()
@@ -321,6 +321,7 @@ fn quote_literal(s: &str) -> String {
 }
 
 /// The arguments of a variadic `"any"` function from `skip` on.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn rest<'a>(c: &Call<'_>, a: &'a [Datum], skip: usize) -> Result<Vec<(std::borrow::Cow<'a, Datum>, Oid)>, SqlError> {
     use std::borrow::Cow;
     if c.types.variadic_array
@@ -618,6 +619,7 @@ fn unistr(_: &mut Call<'_>, a: &[Datum]) -> Out {
     Ok(Datum::from(out))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn bits(d: &Datum) -> Result<&std::sync::Arc<crate::sql::types::bits::BitString>, SqlError> {
     match d {
         Datum::Bits(b) => Ok(b),
@@ -697,6 +699,7 @@ fn text(s: &str) -> Out {
 }
 
 /// By `prosrc`.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 pub(super) const SCALARS: &[(&str, ScalarFn)] = &[
     ("textcat", |_, a| Ok(Datum::from([a[0].as_str()?, a[1].as_str()?].concat()))),
     ("byteacat", |_, a| Ok(Datum::bytea([a[0].as_bytes()?, a[1].as_bytes()?].concat()))),

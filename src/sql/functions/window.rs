@@ -67,6 +67,7 @@ fn ntile(_: &mut Call<'_>, w: &mut dyn WindowFrame) -> Result<Datum, SqlError> {
     Ok(Datum::Int4(i32::try_from(bucket + 1).unwrap_or(i32::MAX)))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 fn shifted(w: &mut dyn WindowFrame, sign: i64, offset: bool, default: bool) -> Result<Datum, SqlError> {
     let at = w.current();
     let by = if offset {

@@ -270,7 +270,7 @@ impl Planner<'_> {
         let limit = match &s.kind {
             SubLinkKind::Exists => Some(1.0),
             SubLinkKind::Scalar | SubLinkKind::Row(_) => Some(2.0),
-            _ => None,
+            SubLinkKind::Array(_) | SubLinkKind::Quantified(..) => None,
         };
         let built = self.query(&s.query, limit)?;
         let requests = self.take_requests(before)?;
@@ -336,6 +336,7 @@ fn fixed_elem(ty: u32) -> bool {
 }
 
 /// Lowers outer references by `by` levels: what a subquery calls level `by` is the level itself.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
 fn lower_levels(e: &mut Expr, by: usize) {
     match &mut e.kind {
         ExprKind::Var(_, _, up) => *up = up.saturating_sub(by),

@@ -1,7 +1,7 @@
 //! FROM and WHERE: which order to join in, and how.
 //!
 //! Inner joins are flattened into a list of items and a list of conditions and ordered by cost (dynamic programming up to
-//! [`EXHAUSTIVE`] items, then greedily). An outer join is an item whose two sides are ordered on their own.
+//! `EXHAUSTIVE` items, then greedily). An outer join is an item whose two sides are ordered on their own.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -111,7 +111,9 @@ fn flatten(item: &FromItem, group: &mut Group) {
 }
 
 /// Does the condition hold only if some column of `rels` is not NULL?
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
 fn strict_in(e: &Expr, rels: &RelSet) -> bool {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
     fn strict_value(e: &Expr, rels: &RelSet) -> bool {
         match &e.kind {
             ExprKind::Var(rt, _, 0) => rels.contains(*rt),
@@ -330,10 +332,8 @@ impl Planner<'_> {
                     }
                 }
                 let right = self.solve(q, right, &[], None, &[])?;
-                if right.requires.minus(&left_rels) == right.requires {
-                    if !keys.is_empty() || kind == JoinKind::Full {
-                        candidates.push(self.hash(q, kind, &left, &right, &keys, &rest));
-                    }
+                if right.requires.minus(&left_rels) == right.requires && (!keys.is_empty() || kind == JoinKind::Full) {
+                    candidates.push(self.hash(q, kind, &left, &right, &keys, &rest));
                 }
                 if kind != JoinKind::Full {
                     candidates.push(self.nest(q, kind, &left, &right, &on));
@@ -637,6 +637,7 @@ impl Planner<'_> {
         out
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     fn join_rows(&self, q: &Query, kind: JoinKind, left: &Path, right: &Path, quals: &[Expr]) -> f64 {
         // A side that was looked up by a condition has it in its rows already.
         let answered: &[Expr] = match &right.kind {
@@ -790,6 +791,7 @@ impl Planner<'_> {
         Ok((Scan { relation: relation.clone(), desc, scan_id, outputs: outputs.into(), wanted: bits.into(), filter: None }, layout))
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these nodes matter here")]
     fn build_scan(
         &mut self,
         q: &Query,
@@ -834,6 +836,7 @@ impl Planner<'_> {
         Ok(Built { node, layout, deps, order: Vec::new() })
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     fn build_index(&mut self, q: &Query, wanted: &Wanted, i: &IndexPath, path: &Path) -> Result<Built, SqlError> {
         let Some(RteSource::Table(relation)) = q.rtable.get(i.rt).map(|r| &r.source) else {
             return Err(SqlError::internal("scan of no table"));
@@ -920,6 +923,7 @@ impl Planner<'_> {
         Ok(Built { node, layout, deps, order: Vec::new() })
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
     fn build_ready(&mut self, q: &Query, wanted: &Wanted, rt: usize, ready: Ready, quals: &[Expr], path: &Path) -> Result<Built, SqlError> {
         let Some(rte) = q.rtable.get(rt) else { return Err(SqlError::internal("range table")) };
         let full = |width: usize| {
@@ -1002,12 +1006,15 @@ impl Planner<'_> {
                     });
                     Ok(Built { node, layout, deps, order: Vec::new() })
                 }
-                _ => Err(SqlError::internal("source")),
+                RteSource::Subquery(_) | RteSource::Cte(..) | RteSource::Working(..) | RteSource::Excluded | RteSource::None => {
+                    Err(SqlError::internal("source"))
+                }
             },
         }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of a path")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     fn build_nest(
         &mut self,
         q: &Query,
@@ -1131,6 +1138,7 @@ impl Planner<'_> {
     }
 
     /// Columns of an order, if all are plain columns of the layout.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
     pub fn order_columns(layout: &Layout, want: &[OrderKey]) -> Option<Vec<SortColumn>> {
         want.iter()
             .map(|k| {
@@ -1216,6 +1224,7 @@ fn has_volatile(q: &Query) -> bool {
 }
 
 /// Moves conditions on a subquery's output into it where that changes nothing but the work. The rest stays.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
 fn push_down(inner: &Query, rt: usize, quals: Vec<Expr>) -> (Query, Vec<Expr>) {
     let mut inner = inner.clone();
     let simple = inner.set_op.is_none()

@@ -61,6 +61,7 @@ pub struct OrderKey {
 }
 
 /// Kinds of paths.
+#[expect(clippy::large_enum_variant, reason = "few live at a time, and only while planning")]
 pub enum PathKind {
     /// All rows of a table, filtered.
     Seq(usize, Vec<Expr>),
@@ -79,6 +80,7 @@ pub enum PathKind {
 }
 
 /// A planned source.
+#[expect(clippy::large_enum_variant, reason = "few live at a time, and only while planning")]
 pub enum Ready {
     /// A subquery or WITH query, with what it asks of this level.
     Query(Built, Vec<(Expr, usize)>),
@@ -206,6 +208,7 @@ impl Planner<'_> {
     ///
     /// # Errors
     /// An index's expression cannot be bound.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
     pub fn table_paths(
         &mut self,
         q: &Query,
@@ -335,6 +338,7 @@ impl Planner<'_> {
     }
 
     #[expect(clippy::too_many_arguments, reason = "one caller")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
     fn push_index(
         &mut self,
         q: &Query,
@@ -446,6 +450,9 @@ impl Planner<'_> {
     }
 
     /// An index's expression or predicate over range table entry `rt`.
+    ///
+    /// # Errors
+    /// The stored text does not bind.
     pub fn index_expr(&mut self, text: &str, relation: &Relation, rt: usize) -> Result<Expr, SqlError> {
         let node = crate::sql::parse::parse_expression(text)?;
         let mut b = crate::sql::bind::Binder::new(self.session, text, Vec::new(), false);
@@ -481,6 +488,7 @@ pub fn satisfies(order: &[OrderKey], want: &[OrderKey], fixed: &[Expr]) -> bool 
     })
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
 fn match_index(index: &Arc<Index>, rt: usize, keys: &[Expr], clauses: &[&Expr], quals: &[Expr]) -> Option<IndexPath> {
     let mut path = IndexPath {
         rt,

@@ -196,6 +196,7 @@ pub fn plan(session: &mut SessionContext, query: &Query, explain: bool, privileg
     })
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these nodes matter here")]
 fn is_short(node: &PlanNode) -> bool {
     match &node.op {
         PlanOp::Result { .. } => true,
@@ -213,7 +214,7 @@ pub fn result_columns(query: &Query) -> Option<Vec<crate::executor::ColumnDesc>>
     let targets = match query.command {
         query::Command::Select => &query.targets,
         _ if query.returning.is_empty() => return None,
-        _ => &query.returning,
+        query::Command::Insert | query::Command::Update | query::Command::Delete => &query.returning,
     };
     Some(
         targets
@@ -283,6 +284,9 @@ impl Planner<'_> {
     }
 
     /// The innermost level.
+    ///
+    /// # Errors
+    /// None is open: a defect of the planner.
     pub fn level(&mut self) -> Result<&mut Level, SqlError> {
         self.levels.last_mut().ok_or_else(|| SqlError::internal("no query level"))
     }
@@ -298,7 +302,7 @@ impl Planner<'_> {
     /// Plans a query at a new level. `limit`: only so many rows will be wanted.
     ///
     /// # Errors
-    /// As [`plan`].
+    /// As [`plan`](fn@plan).
     pub fn query(&mut self, q: &Query, limit: Option<f64>) -> Result<Built, SqlError> {
         if self.levels.len() > 200 {
             return Err(crate::sql::parse::too_deep());
@@ -335,6 +339,9 @@ impl Planner<'_> {
     }
 
     /// Number of a materialised WITH query, planned on first use.
+    ///
+    /// # Errors
+    /// Planning the query failed.
     pub fn cte_number(&mut self, level: usize, index: usize) -> Result<(usize, Deps, f64), SqlError> {
         if let Some(Some(known)) = self.levels.get(level).and_then(|l| l.cte_numbers.get(index)) {
             return Ok(known.clone());
@@ -395,7 +402,7 @@ impl Planner<'_> {
     /// Plans a set operation tree.
     ///
     /// # Errors
-    /// As [`plan`].
+    /// As [`plan`](fn@plan).
     pub fn set_op(&mut self, q: &Query, tree: &SetOpTree) -> Result<Built, SqlError> {
         match tree {
             SetOpTree::Arm(rt) => match q.rtable.get(*rt).map(|r| &r.source) {
@@ -464,7 +471,7 @@ impl Planner<'_> {
                 self.union_arms(q, left, all, out)?;
                 self.union_arms(q, right, all, out)
             }
-            other => {
+            other @ SetOpTree::Arm(_) | other @ SetOpTree::Op { .. } => {
                 let built = self.set_op(q, other)?;
                 out.push(built);
                 Ok(())
@@ -473,6 +480,9 @@ impl Planner<'_> {
     }
 
     /// Takes the requests subqueries made to the innermost level since `from`.
+    ///
+    /// # Errors
+    /// No level is open: a defect of the planner.
     pub fn take_requests(&mut self, from: usize) -> Result<Vec<(Expr, usize)>, SqlError> {
         let level = self.level()?;
         let at = from.min(level.requests.len());
@@ -480,6 +490,9 @@ impl Planner<'_> {
     }
 
     /// The slot for an outer reference `up` levels above.
+    ///
+    /// # Errors
+    /// The reference leads beyond the statement.
     pub fn request(&mut self, up: usize, e: Expr) -> Result<usize, SqlError> {
         let target = self.levels.len().checked_sub(up + 1).ok_or_else(|| SqlError::internal("outer reference beyond the statement"))?;
         if let Some(slot) = self.levels.get(target).and_then(|l| l.requests.iter().find(|(x, _)| x.same(&e))).map(|(_, s)| *s) {
@@ -511,6 +524,9 @@ impl Planner<'_> {
     }
 
     /// Lets a nested loop around set the slot of a request for one of its columns.
+    ///
+    /// # Errors
+    /// 0A000: the reference is no column.
     pub fn bind_request(&mut self, e: &Expr, slot: usize) -> Result<(), SqlError> {
         let ExprKind::Var(rt, att, _) = e.kind else {
             return Err(SqlError::unsupported("LATERAL reference to something that is no column"));

@@ -546,7 +546,9 @@ impl Planner<'_> {
                 let body = match x.func.body {
                     ProcBody::Window(f) => WindowBody::Function(f),
                     ProcBody::Aggregate(new) => WindowBody::Aggregate(new),
-                    _ => return Err(SqlError::unsupported(format_args!("window function {}", x.func.signature()))),
+                    ProcBody::Scalar(_) | ProcBody::Set(_) | ProcBody::External => {
+                        return Err(SqlError::unsupported(format_args!("window function {}", x.func.signature())));
+                    }
                 };
                 let args = self.codes(&x.args, &layout, &mut deps)?;
                 let filter = match &x.filter {
@@ -713,6 +715,7 @@ fn collect(e: &Expr, depth: usize, f: &mut dyn FnMut(&Expr) -> bool, out: &mut V
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
 fn lower(e: &mut Expr, by: usize) {
     match &mut e.kind {
         ExprKind::Var(_, _, up) => *up = up.saturating_sub(by),
@@ -749,6 +752,7 @@ fn collect_sets(e: &Expr, layout: &Layout, out: &mut Vec<Expr>) {
     e.children(&mut |c| collect_sets(c, layout, out));
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these nodes matter here")]
 fn has_sort(node: &plan::PlanNode) -> bool {
     match &node.op {
         PlanOp::Sort(..) => true,

@@ -20,7 +20,7 @@ impl BitString {
         let mut bytes = Vec::new();
         let mut len = 0u32;
         for bit in bits {
-            if len % 8 == 0 {
+            if len.is_multiple_of(8) {
                 bytes.push(0);
             }
             if let Some(last) = bytes.last_mut().filter(|_| bit) {

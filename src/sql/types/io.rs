@@ -122,7 +122,7 @@ fn write_money(v: i64, out: &mut Vec<u8>) {
     }
     out.push(b'$');
     for (i, c) in digits.bytes().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(b',');
         }
         out.push(c);
@@ -155,7 +155,6 @@ fn put_int(v: i64, out: &mut Vec<u8>) {
     let mut rest = v.unsigned_abs();
     loop {
         at -= 1;
-        #[expect(clippy::cast_possible_truncation, reason = "a digit")]
         let digit = (rest % 10) as u8;
         buffer[at] = b'0' + digit;
         rest /= 10;

@@ -60,7 +60,7 @@ impl Json {
     pub fn get(&self, key: &str) -> Option<&Json> {
         match self {
             Self::Object(o) => o.iter().rev().find(|(k, _)| &**k == key).map(|(_, v)| v),
-            _ => None,
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::String(_) | Self::Array(_) => None,
         }
     }
 
@@ -71,7 +71,7 @@ impl Json {
                 let i = if index < 0 { i64::try_from(a.len()).ok()? + index } else { index };
                 usize::try_from(i).ok().and_then(|i| a.get(i))
             }
-            _ => None,
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::String(_) | Self::Object(_) => None,
         }
     }
 

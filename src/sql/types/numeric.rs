@@ -886,7 +886,7 @@ impl Numeric {
             return Self::checked(BigInt::zero(), MAX_DISPLAY_SCALE);
         }
         #[expect(clippy::cast_possible_truncation, reason = "below 2700")]
-        let weight = (approx * 0.434_294_481_903_252) as i32;
+        let weight = (approx * std::f64::consts::LOG10_E) as i32;
         let places = (MIN_SIG_DIGITS - weight).max(i32::from(self.scale())).max(i32::from(exp.scale())).clamp(0, MAX_DISPLAY_SCALE);
         let work = (places + weight).max(0) - ln_weight + 20;
         let result = Self::checked(base.ln_fixed(work.max(0)), work.max(0))?.mul(exp)?.exp_to(places)?;
