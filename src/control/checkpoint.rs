@@ -30,7 +30,10 @@ use afterimage_wal::{
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::{control_store::ControlStore, error::ControlError, oids::OidCounter};
-use crate::{access::AccessCtx, storage::critical::stop_node};
+use crate::{
+    access::AccessCtx,
+    storage::{critical::stop_node, files::PendingDrop},
+};
 
 /// When and how checkpoints are made. Reloadable.
 #[derive(Clone, Debug)]
@@ -683,7 +686,7 @@ impl Shared {
 }
 
 /// After a start: the relations that were dropped before it and not unlinked. No snapshot is older than any commit now.
-pub fn read_pending_drops(files: &crate::storage::Files) -> Vec<RelId> {
+pub fn read_pending_drops(files: &crate::storage::Files) -> Vec<PendingDrop> {
     let path = files.root().join(PENDING_DROPS_FILE);
     let Ok(bytes) = read_all(files.disk().as_ref(), &path) else { return Vec::new() };
     let Some((body, crc)) = bytes.split_last_chunk::<4>() else { return Vec::new() };
@@ -693,7 +696,11 @@ pub fn read_pending_drops(files: &crate::storage::Files) -> Vec<RelId> {
     }
     let entries = body.get(16..).unwrap_or(&[]);
     let (entries, _) = entries.as_chunks::<20>();
-    entries.iter().filter_map(|e| e.last_chunk::<12>()).map(|rel| RelId::from_le_bytes(*rel)).collect()
+    let entry = |e: &[u8; 20]| {
+        let (lsn, rel) = e.split_first_chunk::<8>()?;
+        Some(PendingDrop { commit_lsn: Lsn::from_le_bytes(*lsn), rel: RelId::from_le_bytes(rel.try_into().ok()?) })
+    };
+    entries.iter().filter_map(entry).collect()
 }
 
 fn is_fatal(error: &ControlError) -> bool {

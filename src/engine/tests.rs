@@ -323,6 +323,62 @@ fn standby_follows_and_is_promoted() {
     assert!(matches!(again.promote(), Err(EngineError::WrongState { .. })));
 }
 
+/// A standby whose redo begins before changes to blocks that are gone from its disk.
+fn standby_at_a_restartpoint() -> (tempfile::TempDir, tempfile::TempDir, Arc<Engine>, Arc<Engine>) {
+    let (p, s) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    create(p.path());
+    let primary = open(p.path());
+    insert(&primary, 0, 100, 400);
+    clone_of(&primary, s.path());
+    let standby = open(s.path());
+    let now = CheckpointRequest { immediate: true, force: true, ..CheckpointRequest::default() };
+    primary.checkpoint(now).unwrap();
+    ship(&primary, &standby);
+    standby.checkpoint(now).unwrap();
+    insert(&primary, 100, 103, 400);
+    ship(&primary, &standby);
+    standby.pool().flush_all().unwrap();
+    (p, s, primary, standby)
+}
+
+#[test]
+fn standby_killed_after_replaying_a_truncation_starts_again() {
+    let (_p, s, primary, standby) = standby_at_a_restartpoint();
+    primary.pool().truncate(REL, Fork::Main, BlockNo::new(0), Lsn::INVALID).unwrap();
+    ship(&primary, &standby);
+    assert_eq!(standby.pool().n_blocks(REL, Fork::Main).unwrap(), BlockNo::new(0));
+    drop(standby);
+    let standby = open(s.path());
+    insert(&primary, 0, 10, 400);
+    ship(&primary, &standby);
+    assert_eq!(standby.node().get(), State::HotStandby);
+    assert_eq!(rows(&standby), expect(10));
+}
+
+#[test]
+fn standby_killed_with_a_drop_pending_starts_again() {
+    let (_p, s, primary, standby) = standby_at_a_restartpoint();
+    // Holds the file back, so that the restartpoint finds it pending.
+    let reader = session(&standby);
+    let mut reading = standby.txns().begin(&reader, TransactionOptions::default());
+    let snapshot = reading.snapshot().unwrap();
+    let proc = session(&primary);
+    let mut txn = primary.txns().begin(&proc, TransactionOptions::default());
+    txn.xid().unwrap();
+    txn.drop_on_commit(REL);
+    txn.commit(CommitLevel::On).unwrap().wait().unwrap();
+    ship(&primary, &standby);
+    standby.checkpoint(CheckpointRequest { immediate: true, force: true, ..CheckpointRequest::default() }).unwrap();
+    assert!(s.path().join("base/5/16384").exists());
+    drop((snapshot, reading));
+    drop(standby);
+    let standby = open(s.path());
+    ship(&primary, &standby);
+    assert_eq!(standby.node().get(), State::HotStandby);
+    standby.checkpoint(CheckpointRequest { immediate: true, force: true, ..CheckpointRequest::default() }).unwrap();
+    assert!(!s.path().join("base/5/16384").exists());
+}
+
 fn delete_all_and_vacuum(engine: &Engine) {
     let proc = session(engine);
     let mut txn = engine.txns().begin(&proc, TransactionOptions::default());

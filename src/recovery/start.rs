@@ -189,11 +189,6 @@ pub fn prepare(disk: &Arc<dyn Disk>, dir: &Path, control: &ControlStore, options
     if !clean {
         heal(disk, dir, &known, &files, label.is_some())?;
     }
-    // Whatever these relations are needed for in redo is explained by the commit that dropped them, at or behind the redo point.
-    for rel in read_pending_drops(&files) {
-        files.unlink(rel)?;
-    }
-
     let (checkpoint_at, tli) = match &label {
         Some(label) => (label.checkpoint_lsn, label.tli),
         None => (known.checkpoint, known.checkpoint_copy.tli),
@@ -216,6 +211,7 @@ pub fn prepare(disk: &Arc<dyn Disk>, dir: &Path, control: &ControlStore, options
 
     let open = |from| WalReader::open(Arc::clone(disk), &wal_dir, known.system_id, known.segment_bytes, history.clone(), from);
     let (checkpoint, checkpoint_end) = read_checkpoint(open(checkpoint_at), checkpoint_at)?;
+    let known = unlink_dropped(control, &files, &history, &checkpoint, mode)?;
     let consistency = consistency_of(&known, label.as_ref(), &checkpoint);
 
     // To the end, verifying; redo comes after, over WAL that is then known to be durable.
@@ -289,6 +285,33 @@ fn heal(disk: &Arc<dyn Disk>, dir: &Path, known: &ControlFile, files: &Files, ba
     Ok(())
 }
 
+/// Unlinks what was dropped before the stop. Redo may still meet records of these relations; the commits that dropped them explain the
+/// missing blocks, so a standby is not consistent before the last of those: the control file says so before any file goes.
+fn unlink_dropped(
+    control: &ControlStore,
+    files: &Files,
+    history: &History,
+    checkpoint: &Checkpoint,
+    mode: Mode,
+) -> Result<ControlFile, RecoveryError> {
+    let drops = read_pending_drops(files);
+    let last = drops.iter().map(|d| d.commit_lsn).max().filter(|lsn| *lsn > checkpoint.redo);
+    if let Some(upto) = last
+        && matches!(mode, Mode::Standby | Mode::Archive)
+    {
+        control.update(|c| {
+            if c.min_recovery_point < upto {
+                c.min_recovery_point = upto;
+                c.min_recovery_tli = history.tli_of_end(upto);
+            }
+        })?;
+    }
+    for drop in drops {
+        files.unlink(drop.rel)?;
+    }
+    Ok(control.get())
+}
+
 /// The history that leads to `target`; a timeline without a file has no ancestors that matter.
 fn history_of(disk: &dyn Disk, wal_dir: &Path, target: TimelineId, own: TimelineId) -> Result<History, RecoveryError> {
     if target == TimelineId::FIRST {
@@ -320,7 +343,7 @@ fn consistency_of(known: &ControlFile, label: Option<&BackupLabel>, checkpoint: 
             if label.from_standby {
                 consistency.min_recovery = known.min_recovery_point.max(checkpoint.redo);
             } else {
-                consistency.min_recovery = checkpoint.redo;
+                consistency.min_recovery = known.min_recovery_point.max(checkpoint.redo);
                 consistency.backup_start = label.needs_end.then_some(checkpoint.redo);
             }
         }

@@ -157,7 +157,10 @@ pub fn redo(pool: &BufferPool, record: &Record<'_>) -> Result<(), StorageError> 
     let oids: Vec<Oid> = oids.iter().map(|b| u32::from_le_bytes(*b)).collect();
     match (record.kind(), oids.as_slice()) {
         (CREATE, [db, spc]) => pool.make_database_dir(*db, *spc),
-        (DROP, [db, spcs @ ..]) => pool.remove_database_dirs(*db, spcs),
+        (DROP, [db, spcs @ ..]) => {
+            pool.pass_write_gate(record.end())?;
+            pool.remove_database_dirs(*db, spcs)
+        }
         _ => Err(bad()),
     }
 }

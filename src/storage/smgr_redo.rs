@@ -114,10 +114,16 @@ pub fn redo(pool: &BufferPool, record: &Record<'_>) -> Result<(), StorageError> 
         SmgrRecord::Extend(rel, fork, first, n) => pool.redo_extend(rel, fork, first, n, record.end()),
         SmgrRecord::Truncate(rel, fork, n, _horizon) => {
             pool.files().create(rel, fork)?;
+            // A standby's consistent point must cover the record before the file shrinks: redo from an older checkpoint meets records of
+            // the blocks that are gone.
+            pool.pass_write_gate(record.end())?;
             pool.truncate_local(rel, fork, n)?;
             pool.missing().forget_from(rel, fork, n);
             Ok(())
         }
-        SmgrRecord::Unlink(rel) => pool.drop_relation(rel),
+        SmgrRecord::Unlink(rel) => {
+            pool.pass_write_gate(record.end())?;
+            pool.drop_relation(rel)
+        }
     }
 }
