@@ -253,6 +253,13 @@ impl SqlError {
         self
     }
 
+    /// With another message, made of the one it has.
+    #[must_use]
+    pub fn with_message(mut self, f: impl FnOnce(&str) -> String) -> Self {
+        self.0.message = f(&self.0.message);
+        self
+    }
+
     /// Adds HINT.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

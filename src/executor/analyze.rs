@@ -100,6 +100,12 @@ fn sample(
     for (_, bytes) in kept {
         let mut values = vec![Datum::Null; n];
         row::decode(&relation.desc, &bytes, n, &mut values)?;
+        for value in &mut values {
+            // What is too wide to be looked at stays where it is.
+            if matches!(value, Datum::Packed(p) if p.raw_len() <= WIDE_VALUE) {
+                super::large::unpack_in_place(ctx.engine.ctx(), value)?;
+            }
+        }
         rows.push(values);
     }
     Ok((rows, total))
@@ -126,6 +132,9 @@ fn column_row(relation: &Relation, column: &Column, values: &[&Datum], total: u6
     for (i, value) in values.iter().filter(|v| !v.is_null()).enumerate() {
         if column.len > 0 {
             width += usize::try_from(column.len).unwrap_or(0);
+        } else if let Datum::Packed(packed) = value {
+            width += packed.stored_len();
+            continue;
         } else {
             text.clear();
             text_out(value, column.type_oid, &mut text, &IoSettings::default())?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::eval::Exec;
+use super::large;
 use crate::sql::functions::{Call, CallTypes, ProcEntry};
 use crate::sql::types::{self, ArrayValue, ColDesc, Datum, Oid, RecordValue, TupleDesc, array::Dim, oids};
 use crate::sqlstate::{SqlError, SqlState};
@@ -298,7 +299,11 @@ impl Code {
     pub fn eval(&self, x: &mut Exec<'_>, row: &[Datum]) -> Result<Datum, SqlError> {
         match self {
             Self::Const(v) => Ok(v.clone()),
-            Self::Column(i) => Ok(row.get(*i).cloned().unwrap_or_default()),
+            Self::Column(i) => match row.get(*i) {
+                Some(Datum::Packed(p)) => large::unpack(x.session.engine.ctx(), p),
+                Some(v) => Ok(v.clone()),
+                None => Ok(Datum::Null),
+            },
             Self::Param(i) => Ok(x.state.params.get(*i).cloned().unwrap_or_default()),
             Self::Exec(i) => Ok(x.state.exec.get(*i).cloned().unwrap_or_default()),
             Self::CaseValue => Ok(x.state.case_values.last().cloned().unwrap_or_default()),
@@ -308,16 +313,14 @@ impl Code {
                     Some(order) => Datum::Bool(c.op.holds(order)),
                     None => Datum::Null,
                 };
-                // Columns and constants are looked at where they are.
+                // Columns and constants are looked at where they are, unless they are packed.
+                let plain = |i: &usize| row.get(*i).filter(|v| !matches!(v, Datum::Packed(_)));
                 match (&c.left, &c.right) {
-                    (Self::Column(l), Self::Const(r)) => Ok(row.get(*l).map_or(Datum::Null, |l| compare(l, r))),
-                    (Self::Column(l), Self::Column(r)) => Ok(match (row.get(*l), row.get(*r)) {
-                        (Some(l), Some(r)) => compare(l, r),
-                        _ => Datum::Null,
-                    }),
-                    (Self::Column(l), r) => {
+                    (Self::Column(l), Self::Const(r)) if let Some(l) = plain(l) => Ok(compare(l, r)),
+                    (Self::Column(l), Self::Column(r)) if let (Some(l), Some(r)) = (plain(l), plain(r)) => Ok(compare(l, r)),
+                    (Self::Column(l), r) if let Some(l) = plain(l) => {
                         let r = r.eval(x, row)?;
-                        Ok(row.get(*l).map_or(Datum::Null, |l| compare(l, &r)))
+                        Ok(compare(l, &r))
                     }
                     (l, r) => {
                         let l = l.eval(x, row)?;
@@ -352,7 +355,13 @@ impl Code {
                 Datum::Bool(b) => Datum::Bool(!b),
                 other => other,
             }),
-            Self::IsNull(item, negated) => Ok(Datum::Bool(item.eval(x, row)?.is_null() != *negated)),
+            Self::IsNull(item, negated) => {
+                let null = match &**item {
+                    Self::Column(i) => row.get(*i).is_none_or(Datum::is_null),
+                    item => item.eval(x, row)?.is_null(),
+                };
+                Ok(Datum::Bool(null != *negated))
+            }
             Self::RowIsNull(item, negated) => Ok(Datum::Bool(match item.eval(x, row)? {
                 Datum::Null => !*negated,
                 Datum::Record(r) => r.values.iter().all(|v| v.is_null() != *negated),
@@ -532,7 +541,13 @@ impl CallCode {
     fn args(&self, x: &mut Exec<'_>, row: &[Datum]) -> Result<SmallVec<[Datum; 4]>, SqlError> {
         let mut args = SmallVec::new();
         for arg in &self.args {
-            args.push(arg.eval(x, row)?);
+            args.push(match arg {
+                // Some functions can do with a part.
+                Code::Column(i) if args.is_empty() && matches!(row.get(*i), Some(Datum::Packed(_))) && large::takes_packed(self.func) => {
+                    row.get(*i).cloned().unwrap_or_default()
+                }
+                arg => arg.eval(x, row)?,
+            });
         }
         Ok(args)
     }
@@ -543,7 +558,10 @@ impl CallCode {
 
     fn eval(&self, x: &mut Exec<'_>, row: &[Datum]) -> Result<Datum, SqlError> {
         let args = self.args(x, row)?;
-        self.invoke(x, &args)
+        match args.first() {
+            Some(Datum::Packed(packed)) => large::call(x, self, packed, &args),
+            _ => self.invoke(x, &args),
+        }
     }
 }
 

@@ -152,6 +152,8 @@ impl Exec<'_> {
     ///
     /// # Errors
     /// What the plan fails with.
+    ///
+    /// Its values may be packed.
     pub fn recheck(&mut self, plan: &Arc<PlanNode>, replaced: FxHashMap<usize, Option<(Tid, Vec<u8>)>>) -> Result<Option<Row>, SqlError> {
         let stmt = self.state.plan()?.clone();
         let engine = self.state.engine()?.clone();
@@ -167,7 +169,7 @@ impl Exec<'_> {
         }
         state.replaced = Some(replaced);
         let mut x = Exec { session: self.session, state: &mut state };
-        let mut node = super::node::build(plan, &mut x)?;
+        let mut node = super::node::build_as(plan, &mut x, true)?;
         let mut row = Row::new();
         Ok(if node.next(&mut x, &mut row)? { Some(row) } else { None })
     }

@@ -78,6 +78,7 @@ pub(super) fn row_bytes(row: &[Datum]) -> usize {
                 Datum::Record(r) => 48 + r.values.len() * 32,
                 Datum::Numeric(_) => 16,
                 Datum::Jsonb(_) => 128,
+                Datum::Packed(_) => 96,
                 _ => 0,
             }
         })

@@ -41,7 +41,8 @@ impl NestLoopNode {
         self.have = true;
         self.matched = false;
         for (slot, column) in &j.params {
-            let v = self.row.get(*column).cloned().unwrap_or_default();
+            let mut v = self.row.get(*column).cloned().unwrap_or_default();
+            super::large::unpack_in_place(x.session.engine.ctx(), &mut v)?;
             if let Some(s) = x.state.exec.get_mut(*slot) {
                 *s = v;
             }

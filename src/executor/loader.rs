@@ -7,12 +7,14 @@ use afterimage_wal::Xid;
 use super::ddl::index::{bind_expressions, key_text};
 use super::eval::{Exec, ExecState};
 use super::front_end::TableExpr;
+use super::large::RowWriter;
+use super::modify::index_error;
 use crate::access::btree::{self, Inserted, UniqueProbe};
 use crate::access::{RelHandle, Tid, heap};
 use crate::executor::SessionContext;
 use crate::sql::catalog::relation::{Index, Relation};
 use crate::sql::catalog::tables::HeapProbe;
-use crate::sql::types::{Datum, oids, row, text_out};
+use crate::sql::types::{Datum, oids, text_out};
 use crate::sqlstate::{SqlError, SqlState};
 
 /// Rows kept before they are written.
@@ -102,7 +104,10 @@ impl Loader {
         }
         self.check(ctx, &values)?;
         let mut bytes = Vec::new();
-        row::encode(&self.relation.desc, &values, &mut bytes)?;
+        let engine = ctx.engine.clone();
+        let writer = RowWriter::new(&engine, &ctx.settings, &self.relation);
+        let txn = ctx.transaction.as_mut().ok_or_else(|| SqlError::internal("no transaction"))?;
+        writer.write(txn, &values, &[], &mut bytes)?;
         self.bytes += bytes.len();
         self.rows.push(bytes);
         if !self.indexes.is_empty() {
@@ -197,7 +202,7 @@ fn insert_entries(
         let inserted = {
             let mut probe = HeapProbe::new(&access, *heap, ctx.transaction()?);
             let probe = unique.then_some((&mut probe as &mut dyn UniqueProbe, key.len()));
-            btree::insert(&access, xid, &load.handle, key, tid, probe)?
+            btree::insert(&access, xid, &load.handle, key, tid, probe).map_err(|e| index_error(e, &load.index))?
         };
         if let Inserted::Duplicate(_) = inserted {
             let name = &load.index.name;

@@ -83,7 +83,10 @@ impl Node for LockRowsNode {
                                 moved.insert(other.scan_id, entry);
                             }
                             match x.recheck(child, moved.clone())? {
-                                Some(row) => *out = row,
+                                Some(mut row) => {
+                                    super::large::unpack_row(engine.ctx(), &mut row)?;
+                                    *out = row;
+                                }
                                 None => continue 'rows,
                             }
                             continue 'again;

@@ -16,6 +16,7 @@ pub mod explain;
 pub mod front_end;
 mod hash;
 mod join;
+pub(crate) mod large;
 pub(crate) mod loader;
 mod lock_rows;
 pub mod modify;

@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::eval::{Exec, Row};
 use super::hash::same_value;
+use super::large::{self, RowWriter};
 use super::node::Node;
 use super::plan::{Command, IndexSource, IndexWriter, Modify, OnConflict, PlanNode, PlanOp, TableWriter};
 use super::scan::{datum_tid, tid_datum};
@@ -13,7 +14,7 @@ use crate::access::btree::{self, Inserted, UniqueProbe};
 use crate::access::heap::{self, ChangeOptions, ChangeResult, UpdateOptions};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
 use crate::engine::Engine;
-use crate::sql::catalog::Relation;
+use crate::sql::catalog::{Index, Relation};
 use crate::sql::types::{self, Datum, IoSettings, row};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{Isolation, RowLockMode, Transaction, WaitPolicy};
@@ -75,7 +76,7 @@ pub fn check_row(x: &mut Exec<'_>, table: &TableWriter, values: &mut Row) -> Res
                 SqlState::NOT_NULL_VIOLATION,
                 format!("null value in column \"{name}\" of relation \"{}\" violates not-null constraint", table.relation.name),
             )
-            .detail(failing_row(&table.relation, values, x.session.io()))
+            .detail(failing_row(x, &table.relation, values)?)
             .column(&table.relation.namespace_name, &table.relation.name, name));
         }
     }
@@ -85,7 +86,7 @@ pub fn check_row(x: &mut Exec<'_>, table: &TableWriter, values: &mut Row) -> Res
                 SqlState::CHECK_VIOLATION,
                 format!("new row for relation \"{}\" violates check constraint \"{name}\"", table.relation.name),
             )
-            .detail(failing_row(&table.relation, values, x.session.io()))
+            .detail(failing_row(x, &table.relation, values)?)
             .constraint(&table.relation.namespace_name, &table.relation.name, name));
         }
     }
@@ -108,10 +109,13 @@ fn value_text(v: &Datum, ty: types::Oid, io: &IoSettings, max: usize) -> String 
     format!("{}...", text.get(..cut).unwrap_or(""))
 }
 
-fn failing_row(relation: &Relation, values: &[Datum], io: &IoSettings) -> String {
+fn failing_row(x: &Exec<'_>, relation: &Relation, values: &[Datum]) -> Result<String, SqlError> {
+    let mut values = values.to_vec();
+    large::unpack_row(x.session.engine.ctx(), &mut values)?;
+    let io = x.session.io();
     let texts: Vec<String> =
-        relation.columns.iter().zip(values).filter(|(c, _)| !c.dropped).map(|(c, v)| value_text(v, c.type_oid, io, 64)).collect();
-    format!("Failing row contains ({}).", texts.join(", "))
+        relation.columns.iter().zip(&values).filter(|(c, _)| !c.dropped).map(|(c, v)| value_text(v, c.type_oid, io, 64)).collect();
+    Ok(format!("Failing row contains ({}).", texts.join(", ")))
 }
 
 /// The key values of a row in an index; `None` if the index does not cover the row.
@@ -128,6 +132,7 @@ fn key_values(x: &mut Exec<'_>, w: &IndexWriter, values: &[Datum]) -> Result<Opt
             IndexSource::Expression(code) => code.eval(x, values)?,
         });
     }
+    large::unpack_row(x.session.engine.ctx(), &mut key)?;
     Ok(Some(key))
 }
 
@@ -180,19 +185,17 @@ fn insert_entry(
     let xid = t.xid()?;
     let mut probe = Probe { ctx, txn: t, rel: *rel };
     let probe: Option<(&mut dyn UniqueProbe, usize)> = if unique { Some((&mut probe, bytes.len())) } else { None };
-    match btree::insert(ctx, xid, &index, &bytes, tid, probe).map_err(|e| too_big(e, w))? {
+    match btree::insert(ctx, xid, &index, &bytes, tid, probe).map_err(|e| index_error(e, &w.index))? {
         Inserted::Yes => Ok(None),
         Inserted::Duplicate(_) => Ok(Some(key)),
     }
 }
 
-fn too_big(e: AccessError, w: &IndexWriter) -> SqlError {
+/// An index's failure; a key that is too long names its index.
+pub(super) fn index_error(e: AccessError, index: &Index) -> SqlError {
+    let too_big = matches!(e, AccessError::KeyTooBig { .. });
     let e = SqlError::from(e);
-    if e.state() == SqlState::PROGRAM_LIMIT_EXCEEDED && !e.fields().message.contains(&*w.index.name) {
-        let message = format!("{} for index \"{}\"", e.fields().message, w.index.name);
-        return SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message);
-    }
-    e
+    if too_big { e.with_message(|m| format!("{m} for index \"{}\"", index.name)) } else { e }
 }
 
 /// INSERT, UPDATE, DELETE.
@@ -215,8 +218,7 @@ impl ModifyNode {
         check_row(x, &m.table, &mut self.values)?;
         let engine = x.state.engine()?.clone();
         let Some(conflict) = &m.on_conflict else {
-            self.bytes.clear();
-            row::encode(&m.table.desc, &self.values, &mut self.bytes)?;
+            self.encode(x, m)?;
             let tid = heap::insert(engine.ctx(), x.session.transaction()?, rel, &self.bytes)?;
             insert_index_entries(x, &m.table, rel, &self.values, tid)?;
             return Ok(Some(tid));
@@ -230,8 +232,7 @@ impl ModifyNode {
                     Conflict::Again => continue,
                 }
             }
-            self.bytes.clear();
-            row::encode(&m.table.desc, &self.values, &mut self.bytes)?;
+            self.encode(x, m)?;
             let tid = heap::insert(engine.ctx(), x.session.transaction()?, rel, &self.bytes)?;
             // Arbiters first: if one was taken meanwhile the row goes away again and the search starts over.
             let arbiter =
@@ -247,6 +248,10 @@ impl ModifyNode {
             if lost {
                 let snapshot = x.session.transaction()?.latest_snapshot()?;
                 heap::delete(engine.ctx(), x.session.transaction()?, rel, &snapshot, tid, ChangeOptions::default())?;
+                if let Some(toast) = &m.table.desc.toast {
+                    let pointers = row::pointers(&m.table.desc, &self.bytes)?;
+                    large::delete_values(engine.ctx(), x.session.transaction()?, toast, &pointers)?;
+                }
                 continue;
             }
             for (_, w) in m.table.indexes.iter().enumerate().filter(|(i, w)| !arbiter(*i, w)) {
@@ -256,6 +261,14 @@ impl ModifyNode {
             }
             return Ok(Some(tid));
         }
+    }
+
+    /// `self.values` as they will lie in the table, large ones stored.
+    fn encode(&mut self, x: &mut Exec<'_>, m: &Modify) -> Result<(), SqlError> {
+        self.bytes.clear();
+        let engine = x.session.engine.clone();
+        let writer = RowWriter::new(&engine, &x.session.settings, &m.table.relation);
+        writer.write(x.session.transaction()?, &self.values, &[], &mut self.bytes)
     }
 
     /// A row that conflicts with `self.values` in an arbiter index.
@@ -342,7 +355,13 @@ impl ModifyNode {
         let old_values: Row = wide.into_iter().take(count).collect();
         check_row(x, &m.table, &mut new)?;
         self.bytes.clear();
-        row::encode(&m.table.desc, &new, &mut self.bytes)?;
+        // The row is locked already: what is stored out of line will be pointed to.
+        RowWriter::new(&engine, &x.session.settings, &m.table.relation).write(
+            x.session.transaction.as_mut().ok_or_else(|| SqlError::internal("no transaction"))?,
+            &new,
+            &old_values,
+            &mut self.bytes,
+        )?;
         let options = update_options(&m.table, &old_values, &new);
         let result = heap::update(engine.ctx(), x.session.transaction()?, rel, &latest, existing, &self.bytes, options)?;
         match result {
@@ -350,6 +369,7 @@ impl ModifyNode {
                 if !hot {
                     insert_index_entries(x, &m.table, rel, &new, tid)?;
                 }
+                drop_values(x, m, &old, Some(&self.bytes))?;
                 self.values = new;
                 Ok(Conflict::Done(Some(tid)))
             }
@@ -376,14 +396,36 @@ impl ModifyNode {
                 }
                 check_row(x, &m.table, &mut self.values)?;
                 self.bytes.clear();
-                row::encode(&m.table.desc, &self.values, &mut self.bytes)?;
-                let options = update_options(&m.table, self.row.get(..count).unwrap_or_default(), &self.values);
-                heap::update(engine.ctx(), x.session.transaction()?, rel, &snapshot, tid, &self.bytes, options)?
+                let old = self.row.get(..count).unwrap_or_default();
+                let options = update_options(&m.table, old, &self.values);
+                let writer = RowWriter::new(&engine, &x.session.settings, &m.table.relation);
+                let t = x.session.transaction.as_mut().ok_or_else(|| SqlError::internal("no transaction"))?;
+                let mut locked = ChangeResult::Done { tid, hot: false };
+                if let Some(wide) = writer.start(&self.values, old, &mut self.bytes)? {
+                    // Nothing is stored out of line for an update that does not come to be: nobody would find it again.
+                    let mode = if options.key_changed { RowLockMode::Update } else { RowLockMode::NoKeyUpdate };
+                    locked = heap::lock_row(engine.ctx(), t, rel, &snapshot, tid, mode, options.wait)?;
+                    if matches!(locked, ChangeResult::Done { .. }) {
+                        writer.finish(t, wide, &mut self.bytes)?;
+                    }
+                }
+                match locked {
+                    ChangeResult::Done { .. } => heap::update(engine.ctx(), t, rel, &snapshot, tid, &self.bytes, options)?,
+                    ChangeResult::Updated { .. }
+                    | ChangeResult::Deleted { .. }
+                    | ChangeResult::SelfModified { .. }
+                    | ChangeResult::Skipped => locked,
+                }
             } else {
                 heap::delete(engine.ctx(), x.session.transaction()?, rel, &snapshot, tid, ChangeOptions::default())?
             };
             match result {
                 ChangeResult::Done { tid: new, hot } => {
+                    if m.table.desc.toast.is_some()
+                        && let Some(old) = heap::row_bytes(engine.ctx(), rel, tid)?
+                    {
+                        drop_values(x, m, &old, (m.command == Command::Update).then_some(&self.bytes))?;
+                    }
                     if m.command == Command::Update {
                         if !hot {
                             insert_index_entries(x, &m.table, rel, &self.values, new)?;
@@ -460,6 +502,21 @@ impl ModifyNode {
         self.values = wide;
         Ok(())
     }
+}
+
+/// Deletes the large values of a row's old version that its new one, if there is one, does not have.
+fn drop_values(x: &mut Exec<'_>, m: &Modify, old: &[u8], new: Option<&Vec<u8>>) -> Result<(), SqlError> {
+    let Some(toast) = &m.table.desc.toast else { return Ok(()) };
+    let mut pointers = row::pointers(&m.table.desc, old)?;
+    if pointers.is_empty() {
+        return Ok(());
+    }
+    if let Some(new) = new {
+        let kept = row::pointers(&m.table.desc, new)?;
+        pointers.retain(|p| !kept.contains(p));
+    }
+    let engine = x.session.engine.clone();
+    large::delete_values(engine.ctx(), x.session.transaction()?, toast, &pointers)
 }
 
 enum Conflict {

@@ -34,32 +34,41 @@ pub trait Node: Send {
     fn bound(&mut self, _rows: u64) {}
 }
 
-/// Makes a plan's nodes. Nothing is read yet.
+/// Makes a plan's nodes. Nothing is read yet. Its rows have no packed values.
 ///
 /// # Errors
 /// A relation has no file.
 pub fn build(plan: &Arc<PlanNode>, x: &mut Exec<'_>) -> Result<Box<dyn Node>, SqlError> {
+    build_as(plan, x, false)
+}
+
+/// As [`build`]; with `packed` its rows may hold values as they lie in tables ([`crate::sql::types::Packed`]), for parents that only hand
+/// them on or look at them through expressions.
+///
+/// # Errors
+/// A relation has no file.
+pub fn build_as(plan: &Arc<PlanNode>, x: &mut Exec<'_>, packed: bool) -> Result<Box<dyn Node>, SqlError> {
     let p = plan.clone();
     let node: Box<dyn Node> = match &plan.op {
         PlanOp::Result { .. } => Box::new(ResultNode::new(p)),
-        PlanOp::Gate(child, _) => Box::new(GateNode::new(p.clone(), build(child, x)?)),
-        PlanOp::Append(children) => Box::new(AppendNode::new(children.iter().map(|c| build(c, x)).collect::<Result<_, _>>()?)),
-        PlanOp::SeqScan(_) => Box::new(SeqScanNode::new(p)?),
-        PlanOp::IndexScan(_) => Box::new(IndexScanNode::new(p)?),
+        PlanOp::Gate(child, _) => Box::new(GateNode::new(p.clone(), build_as(child, x, packed)?)),
+        PlanOp::Append(children) => Box::new(AppendNode::new(children.iter().map(|c| build_as(c, x, packed)).collect::<Result<_, _>>()?)),
+        PlanOp::SeqScan(_) => Box::new(SeqScanNode::new(p, packed)?),
+        PlanOp::IndexScan(_) => Box::new(IndexScanNode::new(p, packed)?),
         PlanOp::VirtualScan(_) => Box::new(VirtualScanNode::new(p)),
-        PlanOp::TidScan(..) => Box::new(TidScanNode::new(p)),
+        PlanOp::TidScan(..) => Box::new(TidScanNode::new(p, packed)),
         PlanOp::Values(_) => Box::new(ValuesNode::new(p)),
         PlanOp::Function(_) => Box::new(FunctionNode::new(p)),
         PlanOp::ProjectSet(child, _) => Box::new(ProjectSetNode::new(p.clone(), build(child, x)?)),
-        PlanOp::Filter(child, _) => Box::new(FilterNode::new(p.clone(), build(child, x)?)),
-        PlanOp::Project(child, _) => Box::new(ProjectNode::new(p.clone(), build(child, x)?)),
-        PlanOp::NestLoop(j) => Box::new(NestLoopNode::new(p.clone(), build(&j.left, x)?, build(&j.right, x)?)),
-        PlanOp::HashJoin(j) => Box::new(HashJoinNode::new(p.clone(), build(&j.left, x)?, build(&j.right, x)?)),
-        PlanOp::Materialize(child) => Box::new(MaterializeNode::new(p.clone(), build(child, x)?)),
-        PlanOp::Sort(child, _) => Box::new(SortNode::new(p.clone(), build(child, x)?)),
+        PlanOp::Filter(child, _) => Box::new(FilterNode::new(p.clone(), build_as(child, x, packed)?)),
+        PlanOp::Project(child, _) => Box::new(ProjectNode::new(p.clone(), build_as(child, x, true)?, packed)),
+        PlanOp::NestLoop(j) => Box::new(NestLoopNode::new(p.clone(), build_as(&j.left, x, packed)?, build_as(&j.right, x, packed)?)),
+        PlanOp::HashJoin(j) => Box::new(HashJoinNode::new(p.clone(), build_as(&j.left, x, packed)?, build_as(&j.right, x, packed)?)),
+        PlanOp::Materialize(child) => Box::new(MaterializeNode::new(p.clone(), build_as(child, x, packed)?)),
+        PlanOp::Sort(child, _) => Box::new(SortNode::new(p.clone(), build_as(child, x, packed)?)),
         PlanOp::Unique(child, _) => Box::new(UniqueNode::new(p.clone(), build(child, x)?)),
-        PlanOp::Limit(l) => Box::new(LimitNode::new(p.clone(), build(&l.child, x)?)),
-        PlanOp::Aggregate(a) => Box::new(AggregateNode::new(p.clone(), build(&a.child, x)?)),
+        PlanOp::Limit(l) => Box::new(LimitNode::new(p.clone(), build_as(&l.child, x, packed && l.ties.is_none())?)),
+        PlanOp::Aggregate(a) => Box::new(AggregateNode::new(p.clone(), build_as(&a.child, x, true)?)),
         PlanOp::Window(w) => Box::new(WindowNode::new(p.clone(), build(&w.child, x)?)),
         PlanOp::SetOp(s) => Box::new(SetOpNode::new(p.clone(), build(&s.left, x)?, build(&s.right, x)?)),
         PlanOp::HashUnique(child) => Box::new(HashUniqueNode::new(p.clone(), build(child, x)?)),
@@ -67,7 +76,7 @@ pub fn build(plan: &Arc<PlanNode>, x: &mut Exec<'_>) -> Result<Box<dyn Node>, Sq
         PlanOp::WorkingScan(n) => Box::new(WorkingScanNode::new(*n)),
         PlanOp::CteScan(n) => Box::new(CteScanNode::new(*n)),
         PlanOp::LockRows(child, _) => Box::new(LockRowsNode::new(p.clone(), build(child, x)?)),
-        PlanOp::Modify(m) => Box::new(ModifyNode::new(p.clone(), build(&m.child, x)?)),
+        PlanOp::Modify(m) => Box::new(ModifyNode::new(p.clone(), build_as(&m.child, x, true)?)),
     };
     Ok(match &x.state.stats {
         Some(_) => Box::new(Measured { node, id: plan.id, started: false }),

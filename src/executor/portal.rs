@@ -307,7 +307,7 @@ fn start(session: &mut SessionContext, plan: &Arc<PlannedStmt>, params: Arc<[Dat
     if measure {
         state.stats = Some(vec![NodeStats::default(); plan.nodes]);
     }
-    let node = node::build(&plan.root, &mut Exec { session, state: &mut state })?;
+    let node = node::build_as(&plan.root, &mut Exec { session, state: &mut state }, true)?;
     Ok(Running { state, node, sent: 0 })
 }
 
@@ -331,6 +331,7 @@ impl Running {
                 }
                 return Ok(true);
             }
+            super::large::unpack_row(x.session.engine.ctx(), &mut row)?;
             sink.row(&row)?;
             sent += 1;
             self.sent += 1;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::eval::{Exec, Row};
+use super::large;
 use super::node::Node;
 use super::plan::{IndexBound, IndexEqual, IndexScan, PlanNode, PlanOp, Scan, ScanColumn};
 use super::simple::{call_set, removed};
@@ -80,6 +81,15 @@ fn system_columns(x: &Exec<'_>, scan: &Scan, tid: Tid, out: &mut Row) -> Result<
     Ok(())
 }
 
+/// A row that passed its filter: unpacked, unless the parent takes it as it is.
+#[inline]
+fn pass(x: &Exec<'_>, packed: bool, out: &mut Row) -> Result<bool, SqlError> {
+    if !packed {
+        large::unpack_row(x.session.engine.ctx(), out)?;
+    }
+    Ok(true)
+}
+
 /// In a re-check: the row that stands for this scan's; `None` if the scan runs as usual.
 fn replaced(
     x: &mut Exec<'_>,
@@ -113,13 +123,14 @@ pub(super) struct SeqScanNode {
     scratch: Vec<Datum>,
     count: u32,
     replaced: bool,
+    packed: bool,
 }
 
 impl SeqScanNode {
-    pub(super) fn new(plan: Arc<PlanNode>) -> Result<Self, SqlError> {
+    pub(super) fn new(plan: Arc<PlanNode>, packed: bool) -> Result<Self, SqlError> {
         let PlanOp::SeqScan(scan) = &plan.op else { return Err(wrong_plan()) };
         let rel = handle(scan)?;
-        Ok(Self { plan, rel, scan: None, scratch: Vec::new(), count: 0, replaced: false })
+        Ok(Self { plan, rel, scan: None, scratch: Vec::new(), count: 0, replaced: false, packed })
     }
 }
 
@@ -129,7 +140,7 @@ impl Node for SeqScanNode {
         if x.state.replaced.is_some()
             && let Some(found) = replaced(x, scan, &mut self.replaced, &mut self.scratch, out, None)?
         {
-            return Ok(found);
+            return if found { pass(x, self.packed, out) } else { Ok(false) };
         }
         let heap = match &mut self.scan {
             Some(heap) => heap,
@@ -145,7 +156,7 @@ impl Node for SeqScanNode {
             system_columns(x, scan, tid, out)?;
             match &scan.filter {
                 Some(f) if !f.holds(x, out)? => removed(x, self.plan.id),
-                _ => return Ok(true),
+                _ => return pass(x, self.packed, out),
             }
         }
     }
@@ -174,6 +185,7 @@ pub(super) struct IndexScanNode {
     count: u32,
     /// A bitmap scan's tids.
     tids: Option<std::vec::IntoIter<Tid>>,
+    packed: bool,
 }
 
 /// A value as an index column of type `column` holds it.
@@ -208,7 +220,7 @@ fn fit(value: Datum, column: Oid) -> Fit {
 }
 
 impl IndexScanNode {
-    pub(super) fn new(plan: Arc<PlanNode>) -> Result<Self, SqlError> {
+    pub(super) fn new(plan: Arc<PlanNode>, packed: bool) -> Result<Self, SqlError> {
         let PlanOp::IndexScan(s) = &plan.op else { return Err(wrong_plan()) };
         let rel = handle(&s.scan)?;
         let index = s.scan.relation.index_handle(&s.index);
@@ -224,6 +236,7 @@ impl IndexScanNode {
             replaced: false,
             count: 0,
             tids: None,
+            packed,
         })
     }
 
@@ -344,7 +357,7 @@ impl IndexScanNode {
             system_columns(x, &s.scan, at, out)?;
             match &s.scan.filter {
                 Some(f) if !f.holds(x, out)? => removed(x, id),
-                _ => return Ok(true),
+                _ => return pass(x, self.packed, out),
             }
         }
     }
@@ -357,7 +370,7 @@ impl Node for IndexScanNode {
         if x.state.replaced.is_some()
             && let Some(found) = replaced(x, &s.scan, &mut self.replaced, &mut self.scratch, out, s.recheck.as_ref())?
         {
-            return Ok(found);
+            return if found { pass(x, self.packed, out) } else { Ok(false) };
         }
         if !self.started {
             Self::ranges(s, x, &mut self.ranges)?;
@@ -408,7 +421,7 @@ impl Node for IndexScanNode {
             system_columns(x, &s.scan, at, out)?;
             match &s.scan.filter {
                 Some(f) if !f.holds(x, out)? => removed(x, plan.id),
-                _ => return Ok(true),
+                _ => return pass(x, self.packed, out),
             }
         }
     }
@@ -427,11 +440,12 @@ pub(super) struct TidScanNode {
     tids: Option<std::vec::IntoIter<Tid>>,
     scratch: Vec<Datum>,
     replaced: bool,
+    packed: bool,
 }
 
 impl TidScanNode {
-    pub(super) fn new(plan: Arc<PlanNode>) -> Self {
-        Self { plan, tids: None, scratch: Vec::new(), replaced: false }
+    pub(super) fn new(plan: Arc<PlanNode>, packed: bool) -> Self {
+        Self { plan, tids: None, scratch: Vec::new(), replaced: false, packed }
     }
 }
 
@@ -442,7 +456,7 @@ impl Node for TidScanNode {
         if x.state.replaced.is_some()
             && let Some(found) = replaced(x, scan, &mut self.replaced, &mut self.scratch, out, None)?
         {
-            return Ok(found);
+            return if found { pass(x, self.packed, out) } else { Ok(false) };
         }
         let tids = match &mut self.tids {
             Some(t) => t,
@@ -466,7 +480,7 @@ impl Node for TidScanNode {
             system_columns(x, scan, tid, out)?;
             match &scan.filter {
                 Some(f) if !f.holds(x, out)? => removed(x, self.plan.id),
-                _ => return Ok(true),
+                _ => return pass(x, self.packed, out),
             }
         }
     }

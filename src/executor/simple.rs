@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::code::Code;
 use super::eval::{Exec, Row};
 use super::node::Node;
 use super::plan::{PlanNode, PlanOp, SetCall, SetItem};
@@ -129,11 +130,13 @@ pub(super) struct ProjectNode {
     plan: Arc<PlanNode>,
     child: Box<dyn Node>,
     row: Row,
+    /// Columns handed on may be packed.
+    packed: bool,
 }
 
 impl ProjectNode {
-    pub(super) fn new(plan: Arc<PlanNode>, child: Box<dyn Node>) -> Self {
-        Self { plan, child, row: Row::new() }
+    pub(super) fn new(plan: Arc<PlanNode>, child: Box<dyn Node>, packed: bool) -> Self {
+        Self { plan, child, row: Row::new(), packed }
     }
 }
 
@@ -145,8 +148,10 @@ impl Node for ProjectNode {
             return Ok(false);
         }
         for e in exprs {
-            let v = e.eval(x, &self.row)?;
-            out.push(v);
+            out.push(match e {
+                Code::Column(i) if self.packed => self.row.get(*i).cloned().unwrap_or_default(),
+                e => e.eval(x, &self.row)?,
+            });
         }
         Ok(true)
     }

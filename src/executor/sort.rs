@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::eval::{Exec, Row};
 use super::hash::row_bytes;
+use super::large;
 use super::node::Node;
 use super::plan::{PlanNode, PlanOp, SortColumn};
 use super::spill;
@@ -141,10 +142,20 @@ impl SortNode {
         let memory = usize::try_from(x.session.settings.bytes(Setting::WorkMem).unwrap_or(4 << 20)).unwrap_or(usize::MAX);
         let mut row = Row::new();
         let mut count = 0u64;
+        // Rows may be packed, what they are sorted by may not.
+        let unpack = |x: &Exec<'_>, row: &mut Row| -> Result<(), SqlError> {
+            for c in columns.iter() {
+                if let Some(v) = row.get_mut(c.column) {
+                    large::unpack_in_place(x.session.engine.ctx(), v)?;
+                }
+            }
+            Ok(())
+        };
         // Only the first so many: keep them in a heap, the worst on top.
         if let Some(bound) = self.bound.and_then(|b| usize::try_from(b).ok()).filter(|b| *b <= 10_000) {
             let mut heap: BinaryHeap<Keyed> = BinaryHeap::new();
             while self.child.next(x, &mut row)? {
+                unpack(x, &mut row)?;
                 count += 1;
                 if count & 1023 == 0 {
                     x.session.check_cancel()?;
@@ -167,6 +178,7 @@ impl SortNode {
         let mut used = 0usize;
         let mut runs: Vec<File> = Vec::new();
         while self.child.next(x, &mut row)? {
+            unpack(x, &mut row)?;
             count += 1;
             if count & 1023 == 0 {
                 x.session.check_cancel()?;

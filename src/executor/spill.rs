@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::eval::Row;
-use crate::sql::types::{Datum, Interval, Tid};
+use crate::access::{Persistence, RelHandle};
+use crate::sql::types::{Compression, Datum, Held, Interval, Packed, Pointer, Repr, Tid, ToastTable};
 use crate::sqlstate::{SqlError, SqlState};
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -57,11 +58,15 @@ fn tag(v: &Datum) -> Option<u8> {
         Datum::Uuid(_) => 20,
         Datum::Numeric(_) => 21,
         Datum::Void => 22,
-        Datum::Jsonb(_) | Datum::Inet(_) | Datum::MacAddr(_) | Datum::Bits(_) | Datum::Array(_) | Datum::Range(_) | Datum::Record(_) => {
-            return None;
-        }
-        #[expect(unreachable_patterns, reason = "representations to come stay in memory")]
-        _ => return None,
+        Datum::Packed(p) if packed_repr(p.repr).is_some() => 23,
+        Datum::Jsonb(_)
+        | Datum::Inet(_)
+        | Datum::MacAddr(_)
+        | Datum::Bits(_)
+        | Datum::Array(_)
+        | Datum::Range(_)
+        | Datum::Record(_)
+        | Datum::Packed(_) => return None,
     })
 }
 
@@ -98,6 +103,7 @@ pub(super) fn write_row(w: &mut impl Write, row: &[Datum]) -> Result<(), SqlErro
             }
             Datum::Uuid(u) => buf.extend(u),
             Datum::Numeric(n) => bytes(&mut buf, n.to_string().as_bytes()),
+            Datum::Packed(p) => write_packed(p, &mut buf),
             _ => {}
         }
     }
@@ -106,6 +112,65 @@ pub(super) fn write_row(w: &mut impl Write, row: &[Datum]) -> Result<(), SqlErro
     w.write_all(&len.to_le_bytes()).map_err(io_error)?;
     w.write_all(&count.to_le_bytes()).map_err(io_error)?;
     w.write_all(&buf).map_err(io_error)
+}
+
+/// Representations of packed values, by number.
+const PACKED: [Repr; 9] =
+    [Repr::Text, Repr::Bytea, Repr::Numeric, Repr::Jsonb, Repr::Inet, Repr::Bits, Repr::Array, Repr::Range, Repr::Record];
+
+fn packed_repr(repr: Repr) -> Option<u8> {
+    PACKED.iter().position(|r| *r == repr).and_then(|n| u8::try_from(n).ok())
+}
+
+fn write_packed(p: &Packed, buf: &mut Vec<u8>) {
+    buf.push(packed_repr(p.repr).unwrap_or(0));
+    match &p.held {
+        Held::Inline { bytes: block, raw_len, method } => {
+            buf.push(if *method == Compression::Lz4 { 1 } else { 0 });
+            buf.extend(raw_len.to_le_bytes());
+            bytes(buf, block);
+        }
+        Held::OutOfLine(pointer, toast) => {
+            buf.push(2);
+            buf.extend(pointer.encode());
+            for rel in [toast.table, toast.index] {
+                buf.extend(rel.oid.to_le_bytes());
+                buf.extend(rel.file.to_le_bytes());
+                buf.push(match rel.persistence {
+                    Persistence::Permanent => 0,
+                    Persistence::Unlogged => 1,
+                    Persistence::Temporary => 2,
+                });
+            }
+        }
+    }
+}
+
+fn read_packed(c: &mut Cursor<'_>) -> Result<Packed, SqlError> {
+    let bad = || SqlError::internal("temporary file");
+    let [repr, kind] = c.array()?;
+    let repr = *PACKED.get(usize::from(repr)).ok_or_else(bad)?;
+    let held = match kind {
+        0 | 1 => {
+            let raw_len = u32::from_le_bytes(c.array()?);
+            let method = if kind == 1 { Compression::Lz4 } else { Compression::Pglz };
+            Held::Inline { bytes: c.sized()?.into(), raw_len, method }
+        }
+        _ => {
+            let pointer = Pointer::decode(&c.array()?).ok_or_else(bad)?;
+            let mut handle = || -> Result<RelHandle, SqlError> {
+                let (oid, file) = (u32::from_le_bytes(c.array()?), afterimage_wal::RelId::from_le_bytes(c.array()?));
+                let persistence = match c.array()? {
+                    [0] => Persistence::Permanent,
+                    [1] => Persistence::Unlogged,
+                    _ => Persistence::Temporary,
+                };
+                Ok(RelHandle { oid, file, persistence })
+            };
+            Held::OutOfLine(pointer, ToastTable { table: handle()?, index: handle()? })
+        }
+    };
+    Ok(Packed { repr, held })
 }
 
 fn bytes(buf: &mut Vec<u8>, b: &[u8]) {
@@ -181,6 +246,7 @@ pub(super) fn read_row(r: &mut impl Read) -> Result<Option<Row>, SqlError> {
                 crate::sql::types::text_in(crate::sql::types::oids::NUMERIC, -1, text, &crate::sql::types::IoSettings::default())?
             }
             22 => Datum::Void,
+            23 => Datum::Packed(std::sync::Arc::new(read_packed(&mut c)?)),
             _ => return Err(SqlError::internal("temporary file")),
         });
     }

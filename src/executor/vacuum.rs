@@ -30,11 +30,12 @@ struct Request {
     skip_locked: bool,
     all_pages: bool,
     truncate: Option<bool>,
+    process_toast: bool,
 }
 
 impl Request {
     fn parse(stmt: &VacuumStmt) -> Result<Self, SqlError> {
-        let mut this = Self { vacuum: stmt.is_vacuumcmd, analyze: !stmt.is_vacuumcmd, ..Self::default() };
+        let mut this = Self { vacuum: stmt.is_vacuumcmd, analyze: !stmt.is_vacuumcmd, process_toast: true, ..Self::default() };
         for option in nodes::options(&stmt.options) {
             match option.defname.as_str() {
                 "verbose" => this.verbose = nodes::option_bool(option)?,
@@ -44,13 +45,8 @@ impl Request {
                 "freeze" => this.freeze = nodes::option_bool(option)?,
                 "disable_page_skipping" => this.all_pages = nodes::option_bool(option)?,
                 "truncate" => this.truncate = Some(nodes::option_bool(option)?),
-                "index_cleanup"
-                | "process_toast"
-                | "parallel"
-                | "process_main"
-                | "skip_database_stats"
-                | "only_database_stats"
-                | "buffer_usage_limit" => {}
+                "process_toast" => this.process_toast = nodes::option_bool(option)?,
+                "index_cleanup" | "parallel" | "process_main" | "skip_database_stats" | "only_database_stats" | "buffer_usage_limit" => {}
                 other => {
                     let command = if stmt.is_vacuumcmd { "VACUUM" } else { "ANALYZE" };
                     let message = format!("unrecognized {command} option \"{other}\"");
@@ -83,7 +79,11 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &VacuumStmt) -> Result<&'stati
             next_transaction(ctx)?;
         }
         if request.vacuum {
-            vacuum_one(ctx, oid, &request)?;
+            let toast = vacuum_one(ctx, oid, &request)?;
+            if let Some(toast) = toast.filter(|_| request.process_toast && !request.full) {
+                next_transaction(ctx)?;
+                vacuum_one(ctx, toast, &request)?;
+            }
         }
         if request.analyze {
             if request.vacuum {
@@ -187,17 +187,20 @@ fn open(ctx: &mut SessionContext, oid: Oid, mode: LockMode, request: &Request) -
     ctx.catalog.relation(oid)
 }
 
-fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<(), SqlError> {
+/// Vacuums one table. Returns the table of its large values.
+fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<Option<Oid>, SqlError> {
     let mode = if request.full { LockMode::AccessExclusive } else { LockMode::ShareUpdateExclusive };
-    let Some(relation) = open(ctx, oid, mode, request)? else { return Ok(()) };
-    let Some(handle) = relation.rel_handle() else { return Ok(()) };
+    let Some(relation) = open(ctx, oid, mode, request)? else { return Ok(None) };
+    let Some(handle) = relation.rel_handle() else { return Ok(None) };
+    let toast = relation.toast.map(|t| t.table.oid);
     if request.verbose {
         let message = format!("vacuuming \"{}.{}.{}\"", ctx.database_name, relation.namespace_name, relation.name);
         ctx.notices.push(super::context::Notice { severity: "INFO", fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message) });
     }
     if request.full && !relation.is_system() {
         let desc = relation.desc.clone();
-        return alter::rewrite_table(ctx, &relation, &desc, |_, _| Ok(()));
+        alter::rewrite_table(ctx, &relation, &desc, |_, _| Ok(()))?;
+        return Ok(toast);
     }
     let indexes: Vec<_> = relation.indexes.iter().map(|i| relation.index_handle(i)).collect();
     let memory = ctx.settings.bytes(Setting::MaintenanceWorkMem).unwrap_or(64 << 20);
@@ -232,7 +235,7 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<(
     }
     if relation.is_system() {
         // Catalogs are described by compiled-in descriptors; nobody plans by their counts.
-        return Ok(());
+        return Ok(toast);
     }
     let tuples = estimate(relation.rel_pages, relation.rel_tuples, done.heap.pages, done.heap.scanned, done.heap.live_rows);
     store_counts(ctx, oid, done.heap.pages, tuples, Some(done.heap.all_visible))?;
@@ -246,7 +249,8 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<(
         let tuples = stats.map_or(tuples, |s| s.entries as f32);
         store_counts(ctx, index.oid, pages, tuples, None)?;
     }
-    ctx.relation_changed(oid)
+    ctx.relation_changed(oid)?;
+    Ok(toast)
 }
 
 /// Rows in all, from those on the blocks looked at. PostgreSQL: `vac_estimate_reltuples`.

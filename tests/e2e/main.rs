@@ -5,6 +5,7 @@ mod support;
 
 mod client;
 mod concurrency;
+mod large_values;
 mod operations;
 mod pgbench;
 mod protocol;

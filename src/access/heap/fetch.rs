@@ -101,6 +101,16 @@ pub fn fetch_exact<R>(
     if Lookup::new(&ctx.txns).visible(&h, snapshot)? { Ok(Some(f(tid, &item[HEADER..]))) } else { Ok(None) }
 }
 
+/// The bytes of the version at exactly `tid`, visible or not: one this transaction just ended.
+///
+/// # Errors
+/// As [`fetch`].
+pub fn row_bytes(ctx: &AccessCtx, rel: &RelHandle, tid: Tid) -> Result<Option<Vec<u8>>, AccessError> {
+    let Some(buffer) = page(ctx, rel, tid)? else { return Ok(None) };
+    let page = buffer.read();
+    Ok(page.item(tid.offset).and_then(|item| item.get(HEADER..)).map(<[u8]>::to_vec))
+}
+
 /// Gives `f` the newest committed (or own) version of the row whose version `tid` is, for the re-check in READ COMMITTED and for what
 /// this transaction just changed. `None`: the row is gone.
 ///

@@ -83,10 +83,12 @@ pub(super) fn call(
                 _types.args.first().copied().unwrap_or(25),
                 -1,
             )]);
-            crate::sql::types::row::encode(&desc, std::slice::from_ref(value), &mut out)?;
+            crate::sql::types::row::encode_as(&desc, std::slice::from_ref(value), false, &mut out)?;
             // The row header is not part of the value.
             Ok(Some(Datum::Int4(i32::try_from(out.len().saturating_sub(4)).unwrap_or(i32::MAX))))
         }
+        // What is not as it lies in a table is not compressed.
+        ("pg_column_compression", [_]) => Ok(Some(Datum::Null)),
         _ => Ok(None),
     }
 }
@@ -114,7 +116,9 @@ fn all_forks(ctx: &SessionContext, file: RelId) -> Result<u64, SqlError> {
 
 fn table_size(ctx: &SessionContext, oid: Oid) -> Result<Option<u64>, SqlError> {
     let Some(relation) = relation(ctx, oid)? else { return Ok(None) };
-    relation.file().map_or(Ok(Some(0)), |file| all_forks(ctx, file).map(Some))
+    let own = relation.file().map_or(Ok(0), |file| all_forks(ctx, file))?;
+    let toast = relation.toast.map_or(Ok(0), |t| Ok::<u64, SqlError>(all_forks(ctx, t.table.file)? + all_forks(ctx, t.index.file)?))?;
+    Ok(Some(own + toast))
 }
 
 fn indexes_size(ctx: &SessionContext, oid: Oid) -> Result<Option<u64>, SqlError> {

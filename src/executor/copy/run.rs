@@ -199,6 +199,7 @@ fn scan(ctx: &mut SessionContext, relation: &Arc<Relation>, columns: &[usize], w
         for (place, &i) in out.iter_mut().zip(columns) {
             *place = std::mem::take(&mut values[i]);
         }
+        crate::executor::large::unpack_row(&access, &mut out)?;
         writer.row(&out)?;
         count = count.wrapping_add(1);
         if count.is_multiple_of(1024) {

@@ -7,11 +7,12 @@ use pg_query::protobuf::{AlterTableCmd, AlterTableStmt, AlterTableType, ColumnDe
 
 use super::constraint::{self, NewConstraint};
 use super::sequence::SequenceSpec;
-use super::{drop, expression, index, nodes, sequence, step, table};
+use super::{drop, expression, index, nodes, sequence, step, table, toast};
 use crate::access::heap;
 use crate::executor::SessionContext;
 use crate::executor::eval::{Exec, ExecState};
 use crate::executor::front_end::TableExpr;
+use crate::executor::large::RowWriter;
 use crate::sql::catalog::load::{CatalogReader, by};
 use crate::sql::catalog::names::truncate;
 use crate::sql::catalog::relation::{Column, Identity, RelKind, Relation};
@@ -140,7 +141,28 @@ fn run_command(ctx: &mut SessionContext, oid: Oid, command: &AlterTableCmd, sour
                     return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message));
                 }
             };
-            table::update_attribute(ctx, oid, attnum, &[(pg_attribute::attstorage, Datum::Char(letter))])
+            let column = relation.attribute(attnum).ok_or_else(|| SqlError::internal("no such column"))?;
+            if letter != b'p' && crate::sql::types::type_by_oid(column.type_oid).is_none_or(|t| t.storage == b'p') {
+                let shown = crate::sql::types::format_type(column.type_oid, -1);
+                return Err(SqlError::new(
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    format!("column data type {shown} can only have storage PLAIN"),
+                ));
+            }
+            table::update_attribute(ctx, oid, attnum, &[(pg_attribute::attstorage, Datum::Char(letter))])?;
+            for index in &relation.indexes {
+                for (_, position) in index.columns.iter().zip(1_i16..).filter(|(c, _)| c.attnum == attnum) {
+                    table::update_attribute(ctx, index.oid, position, &[(pg_attribute::attstorage, Datum::Char(letter))])?;
+                }
+            }
+            toast::ensure_for(ctx, oid)
+        }
+        AlterTableType::AtSetCompression => {
+            let attnum = attnum_of(&relation, &command.name)?;
+            let name = command.def.as_deref().and_then(nodes::value_text).unwrap_or_default();
+            let type_oid = relation.attribute(attnum).map_or(0, |c| c.type_oid);
+            let letter = table::compression(&name, type_oid)?;
+            table::update_attribute(ctx, oid, attnum, &[(pg_attribute::attcompression, Datum::Char(letter))])
         }
         AlterTableType::AtSetRelOptions | AlterTableType::AtResetRelOptions => rel_options(ctx, &relation, command),
         AlterTableType::AtAddIdentity => add_identity(ctx, &relation, command),
@@ -240,6 +262,7 @@ fn add_column(ctx: &mut SessionContext, relation: &Arc<Relation>, command: &Alte
     let oid = relation.oid;
     ctx.writer()?.insert(&pg_attribute::DEF, &rows::attribute(oid, &new.column))?;
     table::update_class(ctx, oid, &[(pg_class::relnatts, Datum::Int2(attnum))])?;
+    toast::ensure_for(ctx, oid)?;
     if let Some((text, relations, _)) = &default
         && stores_default
     {
@@ -302,6 +325,9 @@ pub(crate) fn rewrite_table(
     let old = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
     let file = ctx.new_file()?;
     let new = crate::access::RelHandle { file, ..old };
+    // Values out of line move too, so that none is left behind that no row points to.
+    let toast = toast::new_files(ctx, relation)?;
+    let engine = ctx.engine.clone();
     let access = ctx.access();
     let snapshot = ctx.transaction()?.latest_snapshot()?;
     let mut scan = heap::HeapScan::new(&access, &old, &snapshot)?;
@@ -327,7 +353,9 @@ pub(crate) fn rewrite_table(
                 }
             }
             let mut bytes = Vec::new();
-            row::encode(&relation.desc, &values, &mut bytes)?;
+            let writer = RowWriter::new(&engine, &ctx.settings, relation).into_toast(toast);
+            let txn = ctx.transaction.as_mut().ok_or_else(|| SqlError::internal("no transaction"))?;
+            writer.write(txn, &values, &[], &mut bytes)?;
             batch.push(bytes);
         }
         if batch.len() >= BATCH || done {
@@ -342,6 +370,7 @@ pub(crate) fn rewrite_table(
             break;
         }
     }
+    toast::put_files(ctx, relation, toast)?;
     drop_old_file(ctx, relation, file.rel)
 }
 
@@ -566,6 +595,7 @@ fn alter_type(ctx: &mut SessionContext, relation: &Arc<Relation>, command: &Alte
             }
         })?;
     }
+    toast::ensure_for(ctx, oid)?;
     let now = ctx.reopen(oid)?;
     rewrite_table(ctx, &now, &relation.desc, |ctx, values| {
         let value = evaluate(ctx, &convert, values)?;

@@ -15,6 +15,7 @@ use crate::config::Setting;
 use crate::executor::SessionContext;
 use crate::executor::eval::{Exec, ExecState};
 use crate::executor::front_end::TableExpr;
+use crate::executor::modify::index_error;
 use crate::sql::catalog::load::{CatalogReader, by};
 use crate::sql::catalog::names::truncate;
 use crate::sql::catalog::relation::{Column, Index, IndexColumn, RelKind, Relation};
@@ -375,7 +376,7 @@ pub(crate) fn fill(
     let scanned = heap::build_scan(&access, &txn, &handle, |found: BuildRow<'_>| -> Result<(), SqlError> {
         key.clear();
         if keys.make(ctx, found.row, &mut key)?.is_some() {
-            sorter.push(&key, found.root, found.live)?;
+            sorter.push(&key, found.root, found.live).map_err(|e| index_error(e, index))?;
         }
         count = count.wrapping_add(1);
         if count.is_multiple_of(1024) { ctx.check_cancel() } else { Ok(()) }
@@ -389,7 +390,7 @@ pub(crate) fn fill(
     let options = BuildOptions { fill, unique: index.unique.then_some(&unique) };
     let cancel = ctx.cancel.clone();
     let mut check = || Ok::<(), AccessError>(cancel.check()?);
-    match btree::build(&access, &index_handle, &mut sorted, &options, &mut check)? {
+    match btree::build(&access, &index_handle, &mut sorted, &options, &mut check).map_err(|e| index_error(e, index))? {
         Built::Entries(n) => Ok(n),
         Built::Duplicate { first, .. } => {
             let snapshot = ctx.transaction()?.latest_snapshot()?;
@@ -464,6 +465,7 @@ impl KeyMaker<'_> {
             };
             self.key_values.push(value);
         }
+        crate::executor::large::unpack_row(ctx.engine.ctx(), &mut self.key_values)?;
         self.index.encode_key(&self.key_values, out).map(Some)
     }
 }

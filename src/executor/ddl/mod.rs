@@ -24,5 +24,6 @@ pub(crate) mod step;
 pub(crate) mod table;
 pub(crate) mod table_as;
 pub(crate) mod temp;
+pub(crate) mod toast;
 pub(crate) mod truncate;
 pub(crate) mod view;

@@ -222,6 +222,8 @@ fn sequence_columns() -> Vec<Column> {
             collation: 0,
             len,
             stats_target: -1,
+            storage: b'p',
+            compression: 0,
         })
         .collect()
 }

@@ -101,6 +101,9 @@ pub(crate) fn insert_relation(ctx: &mut SessionContext, new: &NewRelation<'_>) -
     let address = ObjectAddress::relation(oid);
     ctx.depend(address, ObjectAddress::new(pg_namespace::ID, new.namespace), DependKind::Normal)?;
     ctx.depend_on_owner(address, owner, false)?;
+    if stored {
+        super::toast::ensure(ctx, oid, owner, new.persistence, new.columns)?;
+    }
     ctx.relation_names_changed()?;
     Ok(oid)
 }
@@ -354,6 +357,13 @@ pub(crate) fn column(
         new.column.collation = collation(&nodes::strings(&clause.collname), type_oid)?;
     }
     new.column.not_null |= def.is_not_null;
+    if !def.storage.is_empty() {
+        // PostgreSQL: a letter, of columns copied from another table.
+        new.column.storage = def.storage.bytes().next().unwrap_or(new.column.storage);
+    }
+    if !def.compression.is_empty() {
+        new.column.compression = compression(&def.compression, type_oid)?;
+    }
     let (mut saw_null, mut saw_not_null) = (false, false);
     for node in &def.constraints {
         let Some(NodeEnum::Constraint(c)) = &node.node else { continue };
@@ -425,7 +435,25 @@ pub(crate) fn plain_column(name: &str, type_oid: Oid, typmod: i32) -> Result<Col
         collation: type_collation(type_oid),
         len: entry.map_or(-1, |t| t.len),
         stats_target: -1,
+        storage: entry.map_or(b'p', |t| t.storage),
+        compression: 0,
     })
+}
+
+/// `attcompression` for `COMPRESSION name`.
+pub(crate) fn compression(name: &str, type_oid: Oid) -> Result<u8, SqlError> {
+    if name == "default" {
+        return Ok(0);
+    }
+    if type_by_oid(type_oid).is_some_and(|t| t.storage == b'p') {
+        let message = format!("column data type {} does not support compression", format_type(type_oid, -1));
+        return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message));
+    }
+    match name {
+        "pglz" => Ok(b'p'),
+        "lz4" => Ok(b'l'),
+        _ => Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid compression method \"{name}\""))),
+    }
 }
 
 /// The collation of a COLLATE clause.
@@ -455,6 +483,8 @@ fn like_columns(
     const GENERATED: u32 = 1 << 4;
     const IDENTITY: u32 = 1 << 5;
     const INDEXES: u32 = 1 << 6;
+    const COMPRESSION: u32 = 1 << 1;
+    const STORAGE: u32 = 1 << 8;
     let range = nodes::relation(like.relation.as_ref())?;
     let (schema, name) = nodes::names(range);
     let Some(relation) = ctx.find_locked(schema, name, LockMode::AccessShare, crate::txn::WaitPolicy::Block)? else {
@@ -462,6 +492,12 @@ fn like_columns(
     };
     for c in relation.live_columns() {
         let mut column = Column { default: None, missing: None, identity: None, generated: false, ..c.clone() };
+        if like.options & STORAGE == 0 {
+            column.storage = type_by_oid(c.type_oid).map_or(b'p', |t| t.storage);
+        }
+        if like.options & COMPRESSION == 0 {
+            column.compression = 0;
+        }
         let mut new = NewColumn { column: column.clone(), default: None, sequence: None };
         let wanted = if c.generated { GENERATED } else { DEFAULTS };
         if c.identity.is_some() {

@@ -78,6 +78,8 @@ fn check(ctx: &SessionContext, relation: &Relation) -> Result<(), SqlError> {
 
 /// Gives a table and its indexes new empty files.
 pub(crate) fn empty(ctx: &mut SessionContext, relation: &Relation) -> Result<(), SqlError> {
+    let toast = super::toast::new_files(ctx, relation)?;
+    super::toast::put_files(ctx, relation, toast)?;
     let file = ctx.new_file()?;
     let access = ctx.access();
     for index in &relation.indexes {

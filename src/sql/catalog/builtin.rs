@@ -179,6 +179,8 @@ fn column(attnum: usize, name: &str, type_oid: Oid, typmod: i32, not_null: bool,
         collation,
         len: type_by_oid(type_oid).map_or(-1, |t| t.len),
         stats_target: -1,
+        storage: type_by_oid(type_oid).map_or(b'p', |t| t.storage),
+        compression: 0,
     }
 }
 
@@ -212,6 +214,7 @@ fn blank(oid: Oid, name: &str, namespace: Oid, kind: RelKind, columns: Vec<Colum
         acl: None,
         options: Vec::new(),
         row_type: 0,
+        toast: None,
         stats: Vec::new(),
     }
 }

@@ -11,8 +11,8 @@ use super::relation::{
 use super::schema::{
     CatalogDef, pg_attrdef, pg_attribute, pg_class, pg_constraint, pg_depend, pg_index, pg_namespace, pg_rewrite, pg_sequence, pg_statistic,
 };
-use crate::access::Tid;
-use crate::sql::types::{ColDesc, Datum, IoSettings, Repr, TupleDesc, text_in};
+use crate::access::{RelHandle, Tid};
+use crate::sql::types::{ColDesc, Datum, IoSettings, Repr, ToastTable, TupleDesc, text_in};
 use crate::sqlstate::{SqlError, SqlState};
 
 /// Separates the expressions of one index in `pg_index.indexprs`.
@@ -244,8 +244,14 @@ pub(super) fn relation(reader: &dyn CatalogReader, database: Oid, oid: Oid) -> R
         .row(&pg_namespace::DEF, by::NAMESPACE_OID, &[Datum::Oid(namespace)])?
         .map_or_else(|| Ok(Arc::from("")), |row| row.str(pg_namespace::nspname).map(Arc::from))?;
     let columns = columns(reader, oid)?;
-    let desc = tuple_desc(&columns)?;
     let file = file_of(&class, database)?;
+    let persistence = match class.char(pg_class::relpersistence)? {
+        b'u' => Persistence::Unlogged,
+        b't' => Persistence::Temporary,
+        _ => Persistence::Permanent,
+    };
+    let toast = toast_table(reader, database, class.oid(pg_class::reltoastrelid)?, persistence)?;
+    let desc = Arc::new(TupleDesc { packed: true, toast, ..tuple_desc(&columns)? });
     let source = match kind {
         RelKind::Table | RelKind::Index | RelKind::Sequence | RelKind::MatView | RelKind::Toast => Source::File(file),
         RelKind::View => Source::View(view_text(reader, oid)?),
@@ -271,11 +277,8 @@ pub(super) fn relation(reader: &dyn CatalogReader, database: Oid, oid: Oid) -> R
         namespace_name,
         owner: class.oid(pg_class::relowner)?,
         kind,
-        persistence: match class.char(pg_class::relpersistence)? {
-            b'u' => Persistence::Unlogged,
-            b't' => Persistence::Temporary,
-            _ => Persistence::Permanent,
-        },
+        persistence,
+        toast,
         shared: class.bool(pg_class::relisshared)?,
         source,
         indexes,
@@ -356,6 +359,8 @@ fn columns(reader: &dyn CatalogReader, relation: Oid) -> Result<Vec<Column>, Sql
             collation: row.oid(pg_attribute::attcollation)?,
             len: row.int2(pg_attribute::attlen)?,
             stats_target: row.int4(pg_attribute::attstattarget)?,
+            storage: row.char(pg_attribute::attstorage)?,
+            compression: row.char(pg_attribute::attcompression)?,
         });
     }
     Ok(columns)
@@ -373,7 +378,7 @@ fn identity_default(reader: &dyn CatalogReader, relation: Oid, attnum: i16) -> R
 }
 
 /// The tuple descriptor of a relation's columns, dropped ones included.
-pub(super) fn tuple_desc(columns: &[Column]) -> Result<Arc<TupleDesc>, SqlError> {
+pub(super) fn tuple_desc(columns: &[Column]) -> Result<TupleDesc, SqlError> {
     // Missing values were written with default settings.
     let io = IoSettings::default();
     let mut cols = Vec::with_capacity(columns.len());
@@ -385,7 +390,21 @@ pub(super) fn tuple_desc(columns: &[Column]) -> Result<Arc<TupleDesc>, SqlError>
         }
         cols.push(desc);
     }
-    Ok(Arc::new(TupleDesc::new(cols)))
+    Ok(TupleDesc::new(cols))
+}
+
+/// The table of large values with this OID, and its index; none for OID 0.
+fn toast_table(reader: &dyn CatalogReader, database: Oid, oid: Oid, persistence: Persistence) -> Result<Option<ToastTable>, SqlError> {
+    if oid == 0 {
+        return Ok(None);
+    }
+    let missing = || SqlError::new(SqlState::DATA_CORRUPTED, format!("large-value table {oid} or its index has no pg_class row"));
+    let handle = |oid: Oid| -> Result<RelHandle, SqlError> {
+        let class = reader.row(&pg_class::DEF, by::CLASS_OID, &[Datum::Oid(oid)])?.ok_or_else(missing)?;
+        Ok(RelHandle { oid, file: file_of(&class, database)?, persistence: persistence.access() })
+    };
+    let index = reader.row(&pg_index::DEF, by::INDEX_TABLE, &[Datum::Oid(oid)])?.ok_or_else(missing)?;
+    Ok(Some(ToastTable { table: handle(oid)?, index: handle(index.oid(pg_index::indexrelid)?)? }))
 }
 
 fn view_text(reader: &dyn CatalogReader, view: Oid) -> Result<Arc<str>, SqlError> {

@@ -10,7 +10,7 @@ use afterimage_wal::{Oid, RelId};
 
 use super::virtual_table::VirtualTable;
 use crate::access::{self, RelHandle};
-use crate::sql::types::TupleDesc;
+use crate::sql::types::{ToastTable, TupleDesc};
 use crate::txn::LockTag;
 
 /// First OID given to user objects; everything below is compiled in or made by bootstrap.
@@ -203,6 +203,8 @@ pub struct Relation {
     pub options: Vec<Arc<str>>,
     /// Row type, or 0.
     pub row_type: Oid,
+    /// Where its large values are; `pg_class.reltoastrelid`.
+    pub toast: Option<ToastTable>,
     /// Per column (index = attnum - 1), from `pg_statistic`; empty if never analyzed.
     pub stats: Vec<Option<Arc<ColumnStats>>>,
 }
@@ -300,6 +302,10 @@ pub struct Column {
     pub len: i16,
     /// Statistics target, -1 for the default.
     pub stats_target: i32,
+    /// `attstorage`: `p`, `e`, `m` or `x`.
+    pub storage: u8,
+    /// `attcompression`: `p`, `l`, or 0 for `default_toast_compression`.
+    pub compression: u8,
 }
 
 /// What ANALYZE found out about a column.

@@ -105,8 +105,8 @@ pub fn attribute(relation: Oid, column: &Column) -> Vec<Datum> {
     row[pg_attribute::atttypmod] = Datum::Int4(column.typmod);
     row[pg_attribute::attbyval] = Datum::Bool(entry.is_some_and(|t| t.by_value));
     row[pg_attribute::attalign] = Datum::Char(entry.map_or(b'i', |t| t.align));
-    row[pg_attribute::attstorage] = Datum::Char(entry.map_or(b'p', |t| t.storage));
-    row[pg_attribute::attcompression] = Datum::Char(0);
+    row[pg_attribute::attstorage] = Datum::Char(column.storage);
+    row[pg_attribute::attcompression] = Datum::Char(column.compression);
     row[pg_attribute::attnotnull] = Datum::Bool(column.not_null);
     row[pg_attribute::atthasdef] = Datum::Bool(column.default.is_some());
     row[pg_attribute::atthasmissing] = Datum::Bool(column.missing.is_some());

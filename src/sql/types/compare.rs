@@ -57,6 +57,7 @@ fn compare_rare(a: &Datum, b: &Datum) -> Ordering {
         (Datum::Range(a), Datum::Range(b)) => compare_ranges(a, b),
         (Datum::Jsonb(a), Datum::Jsonb(b)) => compare_json(a, b),
         (Datum::Record(a), Datum::Record(b)) => compare_lists(&a.values, &b.values).then(a.values.len().cmp(&b.values.len())),
+        (Datum::Packed(a), Datum::Packed(b)) if a.is_same(b) => Ordering::Equal,
         _ => rank(a).cmp(&rank(b)),
     }
 }
@@ -223,6 +224,8 @@ pub fn hash<H: Hasher>(value: &Datum, state: &mut H) {
             }
         }
         Datum::Jsonb(j) => hash_json(j, state),
+        // Never asked for: keys are unpacked.
+        Datum::Packed(p) => p.pointer().hash(state),
     }
 }
 

@@ -72,6 +72,8 @@ pub enum Datum {
     Record(Arc<RecordValue>),
     /// `void`: a function that returns nothing.
     Void,
+    /// A value of a row that is still compressed or out of line. Expressions and output never see one.
+    Packed(Arc<super::packed::Packed>),
 }
 
 /// An immutable string, cheap to clone. Its bytes are valid UTF-8 without NUL.

@@ -241,6 +241,7 @@ pub fn text_out(value: &Datum, type_oid: Oid, out: &mut Vec<u8>, io: &IoSettings
         }
         Datum::Range(r) => r.write(out, io)?,
         Datum::Record(r) => r.write(out, io)?,
+        Datum::Packed(_) => return Err(value.mismatch("unpacked")),
     }
     Ok(())
 }
@@ -575,6 +576,7 @@ pub fn binary_send(value: &Datum, type_oid: Oid, out: &mut Vec<u8>) -> Result<()
                 send_nullable(v, c.type_oid, out)?;
             }
         }
+        Datum::Packed(_) => return Err(value.mismatch("unpacked")),
     }
     Ok(())
 }

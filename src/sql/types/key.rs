@@ -159,6 +159,7 @@ fn put(value: &Datum, out: &mut Vec<u8>) -> Result<(), SqlError> {
             }
             out.push(0);
         }
+        Datum::Packed(_) => return Err(value.mismatch("unpacked")),
         Datum::Null | Datum::Void | Datum::Inet(_) | Datum::Range(_) | Datum::Jsonb(_) => {
             return Err(unordered(value));
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0   natts u16       attributes present; later ones read as their missing value, or NULL
-//! 2   flags u16       bit 0: a NULL bitmap follows
+//! 2   flags u16       bit 0: a NULL bitmap follows; bit 1: some values are out of line
 //! 4   bitmap          (natts + 7) / 8 bytes when bit 0 is set; bit set = value present
 //!     values          fixed-length ones little-endian, unaligned; others with a length header
 //! ```
@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use super::packed::{Pointer, ToastTable};
 use super::stored::{self, Reader, Repr};
 use super::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
@@ -38,6 +39,10 @@ pub struct ColDesc {
 pub struct TupleDesc {
     /// Columns.
     pub cols: Vec<ColDesc>,
+    /// Values that are compressed or out of line are read as [`Datum::Packed`]: rows of tables. Others (catalogs) are unpacked at once.
+    pub packed: bool,
+    /// Where values out of line are.
+    pub toast: Option<ToastTable>,
 }
 
 impl ColDesc {
@@ -50,7 +55,7 @@ impl ColDesc {
 impl TupleDesc {
     /// From columns.
     pub fn new(cols: Vec<ColDesc>) -> Self {
-        Self { cols }
+        Self { cols, packed: false, toast: None }
     }
 
     /// Number of columns.
@@ -67,6 +72,7 @@ impl TupleDesc {
 /// Rows longer than this have their long values compressed, so that several fit a page (PostgreSQL's `TOAST_TUPLE_THRESHOLD`).
 const COMPRESS_ABOVE: usize = 2032;
 const HAS_NULLS: u16 = 1;
+const HAS_POINTERS: u16 = 2;
 
 /// Appends the bytes of a row to `out`. `values` has one value per column.
 ///
@@ -82,7 +88,14 @@ pub fn encode(desc: &TupleDesc, values: &[Datum], out: &mut Vec<u8>) -> Result<(
     Ok(())
 }
 
-fn encode_as(desc: &TupleDesc, values: &[Datum], compress: bool, out: &mut Vec<u8>) -> Result<(), SqlError> {
+pub(crate) fn encode_as(desc: &TupleDesc, values: &[Datum], compress: bool, out: &mut Vec<u8>) -> Result<(), SqlError> {
+    let pointers = values.iter().any(|v| matches!(v, Datum::Packed(p) if p.pointer().is_some()));
+    put_header(desc, values, pointers, out)?;
+    values.iter().filter(|v| !v.is_null()).try_for_each(|v| stored::put(v, compress, out))
+}
+
+/// Appends what is before the values. `pointers`: some of them are out of line.
+pub(crate) fn put_header(desc: &TupleDesc, values: &[Datum], pointers: bool, out: &mut Vec<u8>) -> Result<(), SqlError> {
     if values.len() != desc.len() {
         return Err(SqlError::internal(format!("row of {} values for {} columns", values.len(), desc.len())));
     }
@@ -90,13 +103,29 @@ fn encode_as(desc: &TupleDesc, values: &[Datum], compress: bool, out: &mut Vec<u
         u16::try_from(values.len()).map_err(|_| SqlError::new(SqlState::TOO_MANY_COLUMNS, "tables can have at most 1600 columns"))?;
     let nulls = values.iter().any(Datum::is_null);
     out.extend_from_slice(&natts.to_le_bytes());
-    out.extend_from_slice(&(if nulls { HAS_NULLS } else { 0 }).to_le_bytes());
+    let flags = if nulls { HAS_NULLS } else { 0 } | if pointers { HAS_POINTERS } else { 0 };
+    out.extend_from_slice(&flags.to_le_bytes());
     if nulls {
         for eight in values.chunks(8) {
             out.push(eight.iter().enumerate().fold(0, |bits, (i, v)| bits | u8::from(!v.is_null()) << i));
         }
     }
-    values.iter().filter(|v| !v.is_null()).try_for_each(|v| stored::put(v, compress, out))
+    Ok(())
+}
+
+/// The values of a row that are out of line.
+///
+/// # Errors
+/// `XX001` when the bytes are not a row of this shape.
+pub fn pointers(desc: &TupleDesc, bytes: &[u8]) -> Result<Vec<Pointer>, SqlError> {
+    let mut found = Vec::new();
+    let flags = Reader(bytes.get(2..).unwrap_or_default()).array().map_or(0, u16::from_le_bytes);
+    if flags & HAS_POINTERS != 0 {
+        let mut values = vec![Datum::Null; desc.len()];
+        read(desc, bytes, desc.len(), |i| desc.cols.get(i).is_some_and(|c| c.repr.has_header()), &mut values)?;
+        found.extend(values.iter().filter_map(|v| if let Datum::Packed(p) = v { p.pointer() } else { None }));
+    }
+    Ok(found)
 }
 
 /// Reads the first `upto` columns of a row into `out[..upto]`.
@@ -132,7 +161,7 @@ fn read(desc: &TupleDesc, bytes: &[u8], upto: usize, wanted: impl Fn(usize) -> b
                 *slot = Datum::Null;
             }
         } else if wanted(i) {
-            *slot = stored::get(col.repr, &mut r)?;
+            *slot = if desc.packed { stored::get_packed(col.repr, &mut r, desc.toast.as_ref())? } else { stored::get(col.repr, &mut r)? };
         } else {
             stored::skip(col.repr, &mut r)?;
         }

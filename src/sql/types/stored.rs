@@ -1,7 +1,8 @@
 //! How one value lies inside a row: fixed-length ones little-endian and unaligned, others with a length header.
 //!
-//! Length header: one byte `len << 1` for lengths up to 126, `0xFE` reserved for values stored elsewhere, else four bytes
-//! little-endian `len << 2 | compressed << 1 | 1`. Compressed bytes are the raw length (u32) and an LZ4 block.
+//! Length header: one byte `len << 1` for lengths up to 126, `0xFE` for values out of line ([`super::packed`]), else four bytes
+//! little-endian `len << 2 | compressed << 1 | 1`. Compressed bytes are the raw length (u32, the method's name in its two top bits: 0 and 2
+//! are `lz4`, 1 is `pglz`) and an LZ4 block.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use super::bits::BitString;
 use super::datum::{Inet, Interval, RangeBounds, RangeValue, RecordValue, Text, Tid};
 use super::json::Json;
 use super::numeric::Numeric;
+use super::packed::{Compression, Held, POINTER_BYTES, POINTER_TAG, Packed, Pointer, ToastTable};
 use super::registry::type_by_oid;
 use super::row::{ColDesc, TupleDesc};
 use super::{Datum, Oid, oids};
@@ -70,6 +72,15 @@ impl Repr {
             // Anything of varying length, taken for mere bytes; a name, of length 64, is kept so too.
             _ => Self::Bytea,
         }
+    }
+
+    /// Whether its values have a length header, so that they can be compressed and moved out of line.
+    #[inline]
+    pub fn has_header(self) -> bool {
+        matches!(
+            self,
+            Self::Text | Self::Bytea | Self::Numeric | Self::Jsonb | Self::Inet | Self::Bits | Self::Array | Self::Range | Self::Record
+        )
     }
 
     /// The representation of a built-in type. Types made by users are rows unless the catalog says otherwise.
@@ -143,27 +154,53 @@ pub(crate) fn put_bytes(b: &[u8], out: &mut Vec<u8>) -> Result<(), SqlError> {
     Ok(())
 }
 
-fn long_header(len: usize, compressed: bool) -> Result<[u8; 4], SqlError> {
+pub(super) fn long_header(len: usize, compressed: bool) -> Result<[u8; 4], SqlError> {
     match u32::try_from(len) {
         Ok(n) if n < 1 << 30 => Ok((n << 2 | u32::from(compressed) << 1 | 1).to_le_bytes()),
         _ => Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("value of {len} bytes exceeds the maximum of 1 GB"))),
     }
 }
 
+/// The LZ4 block of these bytes, if it is smaller.
+pub(crate) fn compress(b: &[u8]) -> Option<Vec<u8>> {
+    let packed = lz4_flex::block::compress(b);
+    (packed.len() + 4 < b.len()).then_some(packed)
+}
+
+/// The bytes an LZ4 block was made of.
+///
+/// # Errors
+/// XX001.
+pub(crate) fn decompress(block: &[u8], raw_len: usize) -> Result<Vec<u8>, SqlError> {
+    // No LZ4 block grows more than 255 times: a damaged length does not make us ask for a gigabyte.
+    if raw_len > block.len().saturating_mul(256).saturating_add(64) {
+        return Err(corrupt());
+    }
+    lz4_flex::block::decompress(block, raw_len)
+        .map_err(|e| SqlError::new(SqlState::DATA_CORRUPTED, format!("a stored value does not decompress: {e}")))
+}
+
+/// Appends a compressed value: its length header, raw length and method, and the block.
+pub(crate) fn put_block(block: &[u8], raw_len: u32, method: Compression, out: &mut Vec<u8>) -> Result<(), SqlError> {
+    out.extend_from_slice(&long_header(block.len() + 4, true)?);
+    out.extend_from_slice(&(raw_len | Compression::bits(Some(method))).to_le_bytes());
+    out.extend_from_slice(block);
+    Ok(())
+}
+
 /// As [`put_bytes`], compressed if that helps.
 fn put_compressed(b: &[u8], out: &mut Vec<u8>) -> Result<(), SqlError> {
-    if b.len() > 126 {
-        let packed = lz4_flex::block::compress(b);
-        if packed.len() + 4 < b.len() {
-            let raw = u32::try_from(b.len()).map_err(|_| corrupt())?;
-            out.extend_from_slice(&long_header(packed.len() + 4, true)?);
-            out.extend_from_slice(&raw.to_le_bytes());
-            out.extend_from_slice(&packed);
-            return Ok(());
-        }
+    if b.len() > 126
+        && let Some(block) = compress(b)
+    {
+        let raw = u32::try_from(b.len()).map_err(|_| corrupt())?;
+        return put_block(&block, raw, Compression::Lz4, out);
     }
     put_bytes(b, out)
 }
+
+/// The length among the bits before a compressed value.
+const RAW_LENGTH: u32 = (1 << 30) - 1;
 
 /// Reads forward over stored bytes.
 #[derive(Clone, Copy)]
@@ -203,7 +240,7 @@ impl<'a> Reader<'a> {
     fn header(&mut self) -> Result<(usize, bool), SqlError> {
         let [first] = self.array::<1>()?;
         if first & 1 == 0 {
-            if first == 0xFE {
+            if first == POINTER_TAG {
                 return Err(SqlError::new(SqlState::DATA_CORRUPTED, "a stored value is of a kind this version does not know"));
             }
             return Ok((usize::from(first >> 1), false));
@@ -221,13 +258,36 @@ impl<'a> Reader<'a> {
             return Ok(Bytes::Lent(b));
         }
         let mut r = Reader(b);
-        let raw = u32::from_le_bytes(r.array()?) as usize;
-        lz4_flex::block::decompress(r.0, raw)
-            .map(Bytes::Unpacked)
-            .map_err(|e| SqlError::new(SqlState::DATA_CORRUPTED, format!("a stored value does not decompress: {e}")))
+        let raw = u32::from_le_bytes(r.array()?) & RAW_LENGTH;
+        decompress(r.0, raw as usize).map(Bytes::Unpacked)
+    }
+
+    /// A value that is compressed or out of line, as it is; `None`, and nothing is read, for others.
+    #[inline]
+    fn packed(&mut self, repr: Repr, toast: Option<&ToastTable>) -> Result<Option<Packed>, SqlError> {
+        match self.0.first() {
+            Some(&POINTER_TAG) => {
+                let pointer = Pointer::decode(&self.array()?).ok_or_else(corrupt)?;
+                let toast = toast.filter(|t| t.table.oid == pointer.toast).ok_or_else(|| {
+                    SqlError::new(SqlState::DATA_CORRUPTED, format!("a stored value points to relation {}", pointer.toast))
+                })?;
+                Ok(Some(Packed { repr, held: Held::OutOfLine(pointer, *toast) }))
+            }
+            Some(first) if first & 3 == 3 => {
+                let (len, _) = self.header()?;
+                let mut r = Reader(self.take(len)?);
+                let word = u32::from_le_bytes(r.array()?);
+                let method = Compression::of_bits(word).unwrap_or(Compression::Lz4);
+                Ok(Some(Packed { repr, held: Held::Inline { bytes: r.0.into(), raw_len: word & RAW_LENGTH, method } }))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn skip_bytes(&mut self) -> Result<(), SqlError> {
+        if self.0.first() == Some(&POINTER_TAG) {
+            return self.take(POINTER_BYTES).map(drop);
+        }
         let (len, _) = self.header()?;
         self.take(len).map(drop)
     }
@@ -238,6 +298,10 @@ pub(crate) fn put(value: &Datum, compress: bool, out: &mut Vec<u8>) -> Result<()
     let var = if compress { put_compressed } else { put_bytes };
     match value {
         Datum::Null => return Err(SqlError::internal("NULL has no stored form")),
+        Datum::Packed(p) => match &p.held {
+            Held::Inline { bytes, raw_len, method } => put_block(bytes, *raw_len, *method, out)?,
+            Held::OutOfLine(pointer, _) => out.extend_from_slice(&pointer.encode()),
+        },
         Datum::Void => {}
         Datum::Bool(v) => out.push(u8::from(*v)),
         Datum::Char(v) => out.push(*v),
@@ -480,14 +544,48 @@ pub(crate) fn get(repr: Repr, r: &mut Reader<'_>) -> Result<Datum, SqlError> {
         Repr::Text => Datum::Text(get_text(&r.bytes()?)?),
         Repr::Bytea => Datum::Bytea(Arc::from(&*r.bytes()?)),
         Repr::Numeric => Datum::Numeric(get_numeric(&r.bytes()?)?),
-        Repr::Jsonb | Repr::Inet | Repr::Bits | Repr::Array | Repr::Range | Repr::Record => get_composed(repr, r)?,
+        Repr::Jsonb | Repr::Inet | Repr::Bits | Repr::Array | Repr::Range | Repr::Record => get_composed(repr, &r.bytes()?)?,
     })
 }
 
+/// As [`get`], leaving packed what is packed.
+#[inline]
+pub(crate) fn get_packed(repr: Repr, r: &mut Reader<'_>, toast: Option<&ToastTable>) -> Result<Datum, SqlError> {
+    if repr.has_header()
+        && let Some(packed) = r.packed(repr, toast)?
+    {
+        return Ok(Datum::Packed(Arc::new(packed)));
+    }
+    get(repr, r)
+}
+
+/// The value whose bytes, without a length header, are these.
+///
+/// # Errors
+/// XX001.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the rest have parts, or no header")]
+pub(crate) fn from_bytes(repr: Repr, held: &[u8]) -> Result<Datum, SqlError> {
+    match repr {
+        Repr::Text => get_text(held).map(Datum::Text),
+        Repr::Bytea => Ok(Datum::Bytea(Arc::from(held))),
+        Repr::Numeric => get_numeric(held).map(Datum::Numeric),
+        _ if repr.has_header() => get_composed(repr, held),
+        _ => Err(corrupt()),
+    }
+}
+
+/// Length of the header in front of a value just written, and whether the value is plain: not compressed, not out of line.
+pub(crate) fn header_of(b: &[u8]) -> (usize, bool) {
+    match b.first() {
+        Some(&POINTER_TAG) | None => (0, false),
+        Some(first) if first & 1 == 0 => (1, true),
+        Some(first) => (4, first & 2 == 0),
+    }
+}
+
 #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
-fn get_composed(repr: Repr, r: &mut Reader<'_>) -> Result<Datum, SqlError> {
-    let held = r.bytes()?;
-    let mut b = Reader(&held);
+fn get_composed(repr: Repr, held: &[u8]) -> Result<Datum, SqlError> {
+    let mut b = Reader(held);
     Ok(match repr {
         Repr::Jsonb => Datum::Jsonb(Arc::new(get_json(&mut b, 0)?)),
         Repr::Inet => {

@@ -1,0 +1,148 @@
+//! Values that do not fit a page: stored out of line, read in part, kept, replaced, deleted, through a crash and on a standby.
+
+use crate::client::{block_on, connect, error, text};
+use crate::support::node::{Node, until};
+
+/// 8 bytes per number: a value of which any place is known.
+const NUMBERS: &str = "(select string_agg(lpad(g::text, 8, '0'), '') from generate_series(0, 19999) g)";
+
+fn numbers() -> String {
+    (0..20_000).map(|g| format!("{g:08}")).collect()
+}
+
+/// Chunks that `table`'s large-value table has, as seen now, and the ids they belong to.
+fn chunks(node: &Node, table: &str) -> (String, String) {
+    let toast = node.sql(&format!("select reltoastrelid::regclass from pg_class where oid = '{table}'::regclass"));
+    assert!(toast.starts_with("pg_toast.pg_toast_"), "{toast}");
+    (node.sql(&format!("select count(*) from {toast}")), node.sql(&format!("select distinct chunk_id from {toast} order by 1")))
+}
+
+#[test]
+fn large_values_are_kept_replaced_and_deleted_with_their_rows() {
+    let node = Node::start_new("large", "");
+    node.sql("create table t (id int primary key, v text, n int default 0)");
+    node.sql(&format!("insert into t values (1, {NUMBERS}), (2, 'small'), (3, repeat('abc', 40000)), (4, null)"));
+    let expected = numbers();
+    block_on(async {
+        let c = connect(&node).await;
+        assert!(text(&c, "select v from t where id = 1").await == expected);
+        assert_eq!(text(&c, "select v from t where id = 3").await, "abc".repeat(40_000));
+        assert_eq!(
+            text(&c, "select id, octet_length(v), pg_column_compression(v) from t order by id").await,
+            "1|160000|pglz\n2|5|\n3|120000|pglz\n4||"
+        );
+        assert_eq!(text(&c, "select id from t where v is not null and v >= '00000000' order by v").await, "1\n3\n2");
+    });
+
+    // An update of another column leaves the value where it is; one of the value replaces it; a rollback leaves nothing to be seen.
+    let before = chunks(&node, "t");
+    node.sql("update t set n = n + 1; update t set v = v where id = 1");
+    assert_eq!(chunks(&node, "t"), before);
+    node.sql(&format!("begin; update t set v = v || 'x'; insert into t values (5, {NUMBERS}); rollback"));
+    assert_eq!(chunks(&node, "t"), before);
+    node.sql("update t set v = v || 'x' where id = 1");
+    let after = chunks(&node, "t");
+    assert_ne!(after.1, before.1);
+    assert_eq!(node.sql("select length(v), right(v, 4), n from t where id = 1"), "160001|999x|1");
+    assert_eq!(
+        node.sql("insert into t values (1, 'c') on conflict (id) do update set v = t.v || excluded.v returning length(v)"),
+        "160002"
+    );
+
+    // Both rows' values through a crash.
+    node.kill();
+    node.start();
+    assert_eq!(node.sql("select md5(v) from t where id = 1"), node.sql(&format!("select md5({NUMBERS} || 'xc')")));
+    node.sql("delete from t where id <> 2");
+    assert_eq!(chunks(&node, "t").0, "0");
+    node.sql("vacuum t");
+    assert_eq!(node.sql("select pg_relation_size(reltoastrelid) from pg_class where oid = 't'::regclass"), "0");
+
+    // Rewritten, copied, emptied, dropped.
+    let file = node.home.path().join("t.copy");
+    node.sql(&format!("insert into t values (1, {NUMBERS}); copy t to '{0}'; truncate t; copy t from '{0}'", file.display()));
+    for sql in ["alter table t alter n type bigint", "vacuum full t", "create table t2 as select * from t"] {
+        node.sql(sql);
+    }
+    for table in ["t", "t2"] {
+        assert_eq!(node.sql(&format!("select length(v), substr(v, 80001, 8) from {table} where id = 1")), "160000|00010000");
+        assert_ne!(chunks(&node, table).0, "0");
+    }
+    node.sql("drop table t, t2");
+    assert_eq!(node.sql("select count(*) from pg_class where relnamespace = 'pg_toast'::regnamespace"), "0");
+}
+
+#[test]
+fn storage_and_limits() {
+    let node = Node::start_new("storage", "");
+    block_on(async {
+        let c = connect(&node).await;
+        text(&c, "create table t (id int primary key, v text, b bytea, n int)").await;
+        text(&c, "alter table t alter v set storage external; alter table t alter b set storage external").await;
+        text(&c, &format!("insert into t select 1, v, convert_to(v, 'UTF8') from {NUMBERS} x(v)")).await;
+        // Not compressed; parts of it are read where they are.
+        assert_eq!(text(&c, "select pg_column_size(v), pg_column_compression(v) from t").await, "160000|");
+        assert_eq!(
+            text(
+                &c,
+                "select substr(v, 80001, 8), substring(v from 159993 for 99), left(v, 9), substr(v, 170000, 5), substr(v, -1, 4) from t"
+            )
+            .await,
+            "00010000|00019999|000000000||00"
+        );
+        assert_eq!(text(&c, "select encode(substr(b, 80001, 8), 'escape'), length(b) from t").await, "00010000|160000");
+        text(&c, "insert into t values (2, repeat('äöü', 10000))").await;
+        assert_eq!(text(&c, "select substr(v, 29999, 2), length(v), octet_length(v) from t where id = 2").await, "öü|30000|60000");
+        assert_eq!(error(&c, "select substr(v, 5, -1) from t").await, "22011 negative substring length not allowed");
+
+        text(&c, "alter table t alter v set storage main, alter v set compression lz4; truncate t").await;
+        text(&c, "insert into t values (1, repeat('x', 100000))").await;
+        assert_eq!(text(&c, "select pg_column_size(v) < 1000, pg_column_compression(v) from t").await, "t|lz4");
+        assert_eq!(
+            text(&c, "select attstorage, attcompression from pg_attribute where attrelid = 't'::regclass and attname = 'v'").await,
+            "m|l"
+        );
+        text(&c, "alter table t alter v set storage plain").await;
+        let too_big = error(&c, "insert into t values (9, repeat('x', 9000))").await;
+        assert!(too_big.starts_with("54000 row is too big: size 90"), "{too_big}");
+        assert_eq!(
+            error(&c, "alter table t alter n set storage external").await,
+            "0A000 column data type integer can only have storage PLAIN"
+        );
+        assert_eq!(error(&c, "alter table t alter v set compression zstd").await, "22023 invalid compression method \"zstd\"");
+
+        text(&c, "alter table t alter v set storage extended; truncate t; create index i on t (id, v)").await;
+        let wide = format!("insert into t select 1, v from {NUMBERS} x(v)");
+        let e = error(&c, &wide).await;
+        assert!(e.starts_with("54000 index row size ") && e.ends_with(" exceeds btree version 4 maximum 2704 for index \"i\""), "{e}");
+        text(&c, &format!("drop index i; {wide}")).await;
+        let e = error(&c, "create index i on t (v)").await;
+        assert!(e.starts_with("54000 index row size ") && e.ends_with(" for index \"i\""), "{e}");
+    });
+}
+
+#[test]
+fn large_values_are_read_on_a_standby_while_they_change() {
+    let a = Node::start_new("a", "max_standby_streaming_delay = -1");
+    a.sql("create table t (id int primary key, v text)");
+    let b = a.standby("b");
+    a.sql(&format!("insert into t select i, i || {NUMBERS} from generate_series(1, 3) i"));
+    a.wait_for_catchup(&b);
+    assert_eq!(a.table_hashes(), b.table_hashes());
+    block_on(async {
+        let reader = connect(&b).await;
+        text(&reader, "begin isolation level repeatable read; declare c cursor for select v from t order by id; fetch 1 from c").await;
+        a.sql("update t set v = id || 'new'");
+        a.sql("vacuum t");
+        // The old values are there for the old snapshot; replay waits.
+        assert!(text(&reader, "fetch 1 from c").await == format!("2{}", numbers()));
+        text(&reader, "commit").await;
+    });
+    a.wait_for_catchup(&b);
+    assert_eq!(b.sql("select v from t order by id"), "1new\n2new\n3new");
+    b.kill();
+    b.start();
+    b.promote();
+    b.sql(&format!("update t set v = {NUMBERS} where id = 1"));
+    until("the promoted standby to have the value", || b.sql("select length(v) from t where id = 1") == "160000");
+}
