@@ -158,9 +158,9 @@ pub struct BackupStart {
 }
 
 /// Version of the system catalogs' layout; a directory with another one is refused.
-pub const CATALOG_VERSION: u32 = 202_601_011;
+pub const CATALOG_VERSION: u32 = 202_601_012;
 /// Directories of a data directory, PostgreSQL's.
-const DIRECTORIES: [&str; 21] = [
+const DIRECTORIES: [&str; 22] = [
     "global",
     "base",
     "pg_wal",
@@ -182,6 +182,7 @@ const DIRECTORIES: [&str; 21] = [
     "pg_notify",
     "pg_serial",
     "pg_snapshots",
+    "pg_subtrans",
 ];
 
 /// The running engine.

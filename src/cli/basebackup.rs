@@ -354,18 +354,7 @@ impl Backup<'_> {
 
     fn write_recovery_conf(&self) -> anyhow::Result<()> {
         let dir = &self.options.pgdata;
-        let mut info = self.info.clone();
-        info.set("user", self.info.user())?;
-        if info.get("password").is_none()
-            && let Some(password) = info.get_or_env("password", "PGPASSWORD")
-        {
-            info.set("password", password)?;
-        }
-        for (key, variable) in [("host", "PGHOST"), ("port", "PGPORT")] {
-            if let Some(value) = info.get_or_env(key, variable) {
-                info.set(key, value)?;
-            }
-        }
+        let info = self.info.for_standby();
         let mut lines = format!("primary_conninfo = '{}'\n", info.to_text().replace('\'', "''"));
         if let Some(slot) = &self.options.slot {
             lines.push_str(&format!("primary_slot_name = '{slot}'\n"));

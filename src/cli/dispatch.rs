@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::links::{self, TOOLS};
-use super::{controldata, initdb, pg_ctl, postgres, waldump};
+use super::{controldata, initdb, pg_ctl, postgres, rewind, waldump};
 
 const HELP: &str = "\
 afterimage is a PostgreSQL-compatible database server built around physical replication.
@@ -98,6 +98,7 @@ fn run_command(command: &str, name: &str, args: &[String]) -> u8 {
         "waldump" => waldump::run(name, args),
         "install-links" => links::install(args),
         "basebackup" => base_backup(args),
+        "rewind" => rewind::run("pg_rewind", args),
         "quickstart" => super::quickstart::run(args),
         _ => {
             eprintln!("afterimage: unknown command \"{command}\"");

@@ -18,7 +18,7 @@ pub(super) const TOOLS: &[(&str, &str)] = &[
 ];
 
 /// Tools that `install-links` leaves out until the command behind them exists.
-const NOT_YET: &[&str] = &["pg_rewind", "pg_resetwal"];
+const NOT_YET: &[&str] = &["pg_resetwal"];
 
 /// `install-links DIR`: makes a link per tool in `dir`. Returns the exit code.
 pub(super) fn install(args: &[String]) -> u8 {

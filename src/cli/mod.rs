@@ -9,6 +9,7 @@ mod links;
 mod pg_ctl;
 mod postgres;
 mod quickstart;
+mod rewind;
 mod wait;
 mod waldump;
 

@@ -27,6 +27,8 @@ use crate::config::{Config, ConfigError, Setting};
 pub const DETACH_VARIABLE: &str = "AFTERIMAGE_DETACH";
 /// Set by the supervisor for the server process: the supervisor's process id.
 const CHILD_VARIABLE: &str = "AFTERIMAGE_SERVER_OF";
+/// In the data directory while a rewind of it has begun and not ended: what lies there is of two histories.
+pub const REWIND_MARKER: &str = "rewind_incomplete";
 /// What the server process writes once it accepts connections.
 const READY: u8 = b'R';
 /// How long a server process that was told to stop at once may take before it is killed.
@@ -135,6 +137,12 @@ pub fn check_data_dir(dir: &Path) -> Result<u32, (String, Option<String>)> {
         return Err((
             format!("data directory \"{shown}\" has invalid permissions"),
             Some("Permissions should be u=rwx (0700) or u=rwx,g=rx (0750).".into()),
+        ));
+    }
+    if dir.join(REWIND_MARKER).exists() {
+        return Err((
+            format!("data directory \"{shown}\" was being rewound, and that has not finished"),
+            Some(format!("Run pg_rewind on it again. File \"{}\" marks the beginning.", dir.join(REWIND_MARKER).display())),
         ));
     }
     let group = meta.mode() & 0o040 != 0;

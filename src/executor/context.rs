@@ -264,6 +264,7 @@ impl FnCtx for SessionContext {
     }
 
     fn external(&mut self, func: &'static ProcEntry, types: &CallTypes, args: &[Datum]) -> Result<Datum, SqlError> {
+        super::privileges::check_function(self, func)?;
         if let Some(value) = super::catalog_function::call(self, func, types, args)? {
             return Ok(value);
         }
@@ -276,6 +277,7 @@ impl FnCtx for SessionContext {
     }
 
     fn external_set(&mut self, func: &'static ProcEntry, types: &CallTypes, args: &[Datum]) -> Result<SetRows, SqlError> {
+        super::privileges::check_function(self, func)?;
         for other in self.externals.clone() {
             if let Some(rows) = other.call_set(self, func, types, args)? {
                 return Ok(rows);

@@ -2,6 +2,8 @@
 
 use super::context::SessionContext;
 use super::plan::PlannedStmt;
+use crate::sql::catalog::privilege;
+use crate::sql::functions::ProcEntry;
 use crate::sqlstate::{SqlError, SqlState};
 
 /// Checks a plan's privileges.
@@ -43,4 +45,16 @@ pub fn check(session: &SessionContext, plan: &PlannedStmt) -> Result<(), SqlErro
         }
     }
     Ok(())
+}
+
+/// Checks that the user may execute a function that PUBLIC may not. All of these need a server around them, so
+/// they are asked for here, where such functions are called, and not of every call of every plan.
+///
+/// # Errors
+/// 42501.
+pub fn check_function(session: &SessionContext, func: &'static ProcEntry) -> Result<(), SqlError> {
+    if !privilege::is_restricted(func) || privilege::on_function(&session.catalog, session.user, func)? {
+        return Ok(());
+    }
+    Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied for function {}", func.name)))
 }

@@ -238,7 +238,8 @@ pub fn prepare(disk: &Arc<dyn Disk>, dir: &Path, control: &ControlStore, options
         tracing::debug!("local WAL ends at {}: {}", end.end, stop.reason);
     }
     if let Some(label) = &label {
-        adopt_label(control, label, &checkpoint, consistency.min_recovery, checkpoint_at)?;
+        let min_recovery = (consistency.min_recovery, history.tli_of_end(consistency.min_recovery));
+        adopt_label(control, label, &checkpoint, min_recovery, checkpoint_at)?;
         let rename = |source| RecoveryError::File { path: backup_label::FILE.to_owned(), source };
         // The control file says all that the label said: from here a restart needs only that.
         durable_rename(disk.as_ref(), &dir.join(backup_label::FILE), &dir.join(backup_label::OLD_FILE)).map_err(rename)?;
@@ -357,13 +358,19 @@ fn consistency_of(known: &ControlFile, label: Option<&BackupLabel>, checkpoint: 
     consistency
 }
 
-fn adopt_label(control: &ControlStore, label: &BackupLabel, checkpoint: &Checkpoint, min_recovery: Lsn, at: Lsn) -> Result<(), WalError> {
+fn adopt_label(
+    control: &ControlStore,
+    label: &BackupLabel,
+    checkpoint: &Checkpoint,
+    (min_recovery, min_recovery_tli): (Lsn, TimelineId),
+    at: Lsn,
+) -> Result<(), WalError> {
     control.update(|c| {
         c.state = ClusterState::InArchiveRecovery;
         c.checkpoint = at;
         c.checkpoint_copy = *checkpoint;
         c.min_recovery_point = min_recovery;
-        c.min_recovery_tli = checkpoint.tli;
+        c.min_recovery_tli = min_recovery_tli;
         c.own_starts = Default::default();
         if label.from_standby {
             c.backup_end = min_recovery;

@@ -260,6 +260,16 @@ async fn shell(data_dir: &Path, command: &str) -> Result<i32, ArchiveCommandErro
     Ok(status.code().unwrap_or_else(|| 128 + std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or(0)))
 }
 
+/// One file from the archive, into a server that is down; `None` if the command does not find it.
+pub async fn fetch_one(data_dir: &Path, command: &str, name: &str) -> Option<Vec<u8>> {
+    let target = data_dir.join("pg_wal/RECOVERYHISTORY");
+    drop(fs::remove_file(&target));
+    let status = shell(data_dir, &fill(command, "pg_wal/RECOVERYHISTORY", name, "")).await;
+    let bytes = status.is_ok_and(|code| code == 0).then(|| fs::read(&target).ok()).flatten();
+    drop(fs::remove_file(&target));
+    bytes
+}
+
 /// Feeds the standby's WAL from the archive as far as `restore_command` finds segments.
 ///
 /// # Errors

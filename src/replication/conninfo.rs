@@ -265,6 +265,22 @@ impl ConnInfo {
             .join(" ")
     }
 
+    /// As `primary_conninfo` of a standby of this server: what the environment adds is written down, the database left out.
+    #[must_use]
+    pub fn for_standby(&self) -> Self {
+        let mut info = self.clone();
+        for key in ["dbname", "replication", "fallback_application_name"] {
+            info.values.remove(key);
+        }
+        info.values.insert("user".to_owned(), self.user());
+        for (key, variable) in [("host", "PGHOST"), ("port", "PGPORT"), ("password", "PGPASSWORD"), ("passfile", "PGPASSFILE")] {
+            if let Some(value) = self.get_or_env(key, variable) {
+                info.values.insert(key.to_owned(), value);
+            }
+        }
+        info
+    }
+
     /// The string with the password hidden, for views and the log.
     pub fn to_display(&self) -> String {
         let mut shown = self.clone();

@@ -188,6 +188,19 @@ impl ExternalFunctions for Functions {
             }
             "pg_last_wal_replay_lsn" => lsn(engine.replayed_lsn()),
             "pg_last_xact_replay_timestamp" => engine.last_replayed_commit_time().map_or(Datum::Null, Datum::TimestampTz),
+            // Where the WAL that a reader of our files needs ends: durable, beyond every LSN written to a file so far.
+            "afterimage_wal_position" => {
+                let (end, tli) = if engine.is_in_recovery() {
+                    let control = engine.control_file();
+                    let end = engine.replayed_lsn().max(control.min_recovery_point);
+                    (end, engine.history().tli_of_end(end))
+                } else {
+                    let end = wal.published();
+                    wal.flush(end)?;
+                    (end, wal.tli())
+                };
+                record(func, vec![Datum::Lsn(end.as_u64()), Datum::Int8(i64::from(tli.get()))])?
+            }
             "pg_switch_wal" => {
                 self.primary_only("WAL control functions")?;
                 lsn(wal.switch_segment()?)

@@ -4,6 +4,7 @@
 //! - [`senders`]: who streams from us and how far they are; `pg_stat_replication`.
 //! - [`sync_names`], [`sync_wait`]: `synchronous_standby_names`, and the position commits wait for.
 //! - [`base_backup`], [`manifest`]: a copy of a running node.
+//! - [`rewind`]: makes a node that went its own way follow again.
 //! - [`archive`]: `archive_command` and `restore_command`.
 //! - [`services`]: what one node has of all this, put together.
 
@@ -17,6 +18,7 @@ pub mod functions;
 pub mod manifest;
 pub mod message;
 pub mod receiver;
+pub mod rewind;
 pub mod sender;
 pub mod senders;
 pub mod services;

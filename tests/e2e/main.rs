@@ -11,3 +11,4 @@ mod pgbench;
 mod protocol;
 mod quickstart;
 mod replication;
+mod rewind;

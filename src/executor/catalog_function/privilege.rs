@@ -142,10 +142,16 @@ fn has(
             }
             privilege::on_database(&catalog, user, oid, letter(base).ok_or_else(unknown)?).map(Some)
         }
-        What::Function => match object {
-            Datum::Oid(oid) => Ok(proc_by_oid(*oid).map(|_| true)),
-            _ => Ok(Some(true)),
-        },
+        What::Function => {
+            if !matches!(base, "EXECUTE") {
+                return Err(unknown());
+            }
+            let oid = match object {
+                Datum::Oid(oid) => *oid,
+                other => crate::sql::types::names::parse_reg(crate::sql::types::oids::REGPROCEDURE, other.as_str()?, &ctx.io)?,
+            };
+            proc_by_oid(oid).map(|function| privilege::on_function(&catalog, user, function)).transpose()
+        }
         What::Type => match object {
             Datum::Oid(oid) => Ok(type_by_oid(*oid).map(|_| true)),
             _ => Ok(Some(true)),

@@ -1,18 +1,21 @@
-//! GRANT and REVOKE on tables, sequences, schemas and databases.
+//! GRANT and REVOKE on tables, sequences, schemas, databases and built-in functions.
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{DropBehavior, GrantStmt, GrantTargetType, ObjectType, RoleSpec};
+use pg_query::protobuf::{DropBehavior, GrantStmt, GrantTargetType, ObjectType, ObjectWithArgs, RoleSpec};
 
 use super::nodes::{self, RoleName};
 use crate::executor::SessionContext;
 use crate::sql::catalog::bootstrap::acl as acl_value;
 use crate::sql::catalog::load::{self, CatalogReader, CatalogRow, by};
 use crate::sql::catalog::privilege::{
-    self, ALL_DATABASE, ALL_NAMESPACE, ALL_SEQUENCE, ALL_TABLE, AclItem, CONNECT, TEMPORARY, default_acl,
+    self, ALL_DATABASE, ALL_FUNCTION, ALL_NAMESPACE, ALL_SEQUENCE, ALL_TABLE, AclItem, CONNECT, TEMPORARY, default_acl,
 };
-use crate::sql::catalog::relation::{FIRST_NORMAL_OID, RelKind};
+use crate::sql::catalog::relation::{BOOTSTRAP_ROLE, FIRST_NORMAL_OID, RelKind};
 use crate::sql::catalog::rows::{self, ObjectAddress};
-use crate::sql::catalog::schema::{CatalogDef, pg_authid, pg_class, pg_database, pg_namespace, pg_shdepend};
+use crate::sql::catalog::schema::{
+    CatalogDef, afterimage_function_acl, pg_authid, pg_class, pg_database, pg_namespace, pg_proc, pg_shdepend,
+};
+use crate::sql::functions::{ProcEntry, procs_by_name};
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
 
@@ -111,6 +114,10 @@ fn targets(ctx: &mut SessionContext, stmt: &GrantStmt) -> Result<Vec<Target>, Sq
                     row,
                 });
             }
+            ObjectType::ObjectFunction | ObjectType::ObjectProcedure | ObjectType::ObjectRoutine => {
+                let Some(NodeEnum::ObjectWithArgs(named)) = &object.node else { continue };
+                out.push(function_target(ctx, stmt, named)?);
+            }
             other => {
                 let what = other.as_str_name().trim_start_matches("OBJECT_").to_lowercase();
                 return Err(SqlError::unsupported(format_args!("GRANT on a {what}")));
@@ -132,6 +139,57 @@ fn relation_target(row: CatalogRow) -> Result<Target, SqlError> {
         noun: if sequence { "sequence" } else { "table" },
         name: row.str(pg_class::relname)?.to_owned(),
         row,
+    })
+}
+
+/// The built-in function meant by a name and argument types.
+fn function_named(ctx: &mut SessionContext, named: &ObjectWithArgs) -> Result<&'static ProcEntry, SqlError> {
+    let (schema, name) = nodes::qualified(&named.objname)?;
+    let mut types = Vec::new();
+    for node in &named.objargs {
+        if let Some(NodeEnum::TypeName(type_name)) = &node.node {
+            let front_end = ctx.front_end;
+            types.push(front_end.resolve_type(ctx, type_name)?.0);
+        }
+    }
+    let built_in = schema.is_none_or(|s| s == "pg_catalog");
+    let mut found = procs_by_name(name).iter().filter(|p| built_in && (named.args_unspecified || p.args[..] == types[..]));
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(one),
+        (Some(_), Some(_)) => Err(SqlError::new(SqlState::AMBIGUOUS_FUNCTION, format!("function name \"{name}\" is not unique"))
+            .hint("Specify the argument list to select the function unambiguously.")),
+        (None, _) => {
+            let types: Vec<String> = types.iter().map(|t| crate::sql::types::typmod::type_name(*t)).collect();
+            let shown = if named.args_unspecified { name.to_owned() } else { format!("{name}({})", types.join(", ")) };
+            Err(SqlError::new(SqlState::UNDEFINED_FUNCTION, format!("function {shown} does not exist")))
+        }
+    }
+}
+
+/// Built-in functions have no row of their own to keep a list in: it lies in `afterimage_function_acl`, once it was changed.
+fn function_target(ctx: &mut SessionContext, stmt: &GrantStmt, named: &ObjectWithArgs) -> Result<Target, SqlError> {
+    let function = function_named(ctx, named)?;
+    if !stmt.is_grant && !privilege::is_restricted(function) {
+        return Err(SqlError::unsupported(format_args!("REVOKE on function {}", function.name)));
+    }
+    let def = &afterimage_function_acl::DEF;
+    let key = [Datum::Oid(function.oid)];
+    if ctx.catalog_reader()?.row(def, by::FUNCTION_ACL, &key)?.is_none() {
+        let owner = ctx.catalog.role(BOOTSTRAP_ROLE)?.map(|r| r.name.to_string()).unwrap_or_default();
+        let texts: Vec<String> = privilege::default_function_acl(&owner, function).iter().map(AclItem::text).collect();
+        ctx.writer()?.insert(def, &[Datum::Oid(function.oid), acl_value(&texts)])?;
+    }
+    let row = ctx.catalog_reader()?.row(def, by::FUNCTION_ACL, &key)?;
+    Ok(Target {
+        def,
+        row: row.ok_or_else(|| SqlError::internal("list of a function vanished"))?,
+        address: ObjectAddress::new(pg_proc::ID, function.oid),
+        owner: BOOTSTRAP_ROLE,
+        acl: afterimage_function_acl::funcacl,
+        all: ALL_FUNCTION,
+        public: b"",
+        noun: "function",
+        name: function.name.to_owned(),
     })
 }
 
@@ -213,6 +271,7 @@ fn change(ctx: &mut SessionContext, stmt: &GrantStmt, target: Target) -> Result<
     match target.def.oid {
         pg_class::ID => ctx.relation_changed(target.address.object),
         pg_namespace::ID => ctx.namespaces_changed(),
+        afterimage_function_acl::ID => Ok(()),
         _ => ctx.databases_changed(),
     }
 }

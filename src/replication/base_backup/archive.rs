@@ -14,6 +14,7 @@ use std::sync::Arc;
 use afterimage_wal::ids::{BlockNo, Fork, RelId};
 
 use super::super::manifest::{ChecksumKind, FileChecksum, Manifest};
+use crate::storage::double_write::AREA_FILE;
 use crate::storage::{BufferPool, PAGE_SIZE, Page};
 
 /// Pages read at a time.
@@ -22,20 +23,10 @@ const CHUNK_PAGES: usize = 32;
 #[expect(clippy::cast_possible_truncation, reason = "8192")]
 const SEGMENT_BLOCKS: u32 = (1 << 30) / PAGE_SIZE as u32;
 /// Directories sent empty: their contents mean nothing on another node, or are sent separately.
-const EMPTY_DIRS: &[&str] = &[
-    "pg_wal",
-    "pg_replslot",
-    "pg_dynshmem",
-    "pg_notify",
-    "pg_serial",
-    "pg_snapshots",
-    "pg_subtrans",
-    "pg_stat_tmp",
-    "pg_dblwr",
-    "pgsql_tmp",
-];
+pub const EMPTY_DIRS: &[&str] =
+    &["pg_wal", "pg_replslot", "pg_dynshmem", "pg_notify", "pg_serial", "pg_snapshots", "pg_subtrans", "pg_stat_tmp", "pgsql_tmp"];
 /// Files that belong to this node's run, not to its data.
-const SKIPPED_FILES: &[&str] = &[
+pub const SKIPPED_FILES: &[&str] = &[
     "postgresql.auto.conf.tmp",
     "current_logfiles.tmp",
     "backup_label",
@@ -43,6 +34,7 @@ const SKIPPED_FILES: &[&str] = &[
     "backup_manifest",
     "postmaster.pid",
     "postmaster.opts",
+    AREA_FILE,
 ];
 
 /// Failures while an archive is made.
@@ -108,6 +100,8 @@ pub fn estimate_bytes(data_dir: &Path) -> u64 {
                 let meta = entry.metadata().ok()?;
                 Some(if meta.is_dir() {
                     if EMPTY_DIRS.contains(&name.as_str()) { 0 } else { walk(&entry.path(), &path) }
+                } else if SKIPPED_FILES.contains(&name.as_str()) {
+                    0
                 } else {
                     meta.len()
                 })
@@ -319,7 +313,7 @@ fn open_if_there(path: &Path) -> Result<Option<File>, ArchiveError> {
 }
 
 /// The relation, fork and segment a file below `base/<database>` or `global` holds.
-fn relation_file(dir: &str, name: &str) -> Option<(RelId, Fork, u32)> {
+pub fn relation_file(dir: &str, name: &str) -> Option<(RelId, Fork, u32)> {
     let (spc, db) = match dir.strip_prefix("base/") {
         Some(db) => (1663, db.parse().ok()?),
         None if dir == "global" => (1664, 0),

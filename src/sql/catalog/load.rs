@@ -166,6 +166,8 @@ pub trait CatalogReader {
 pub mod by {
     use afterimage_wal::Oid;
 
+    /// afterimage_function_acl (funcoid).
+    pub const FUNCTION_ACL: Oid = 9101;
     /// pg_class (oid).
     pub const CLASS_OID: Oid = 2662;
     /// pg_class (relname, relnamespace).

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::handle::CatalogHandle;
 use super::load::{self, CatalogReader, by};
 use super::names::quote_identifier;
-use super::relation::{RelKind, Relation};
-use super::schema::{pg_database, pg_namespace};
+use super::relation::{BOOTSTRAP_ROLE, RelKind, Relation};
+use super::schema::{afterimage_function_acl, pg_database, pg_namespace};
+use crate::sql::functions::ProcEntry;
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::SqlError;
 
@@ -45,6 +46,52 @@ pub const ALL_SEQUENCE: &[u8] = b"rwU";
 pub const ALL_NAMESPACE: &[u8] = b"UC";
 /// All rights on databases.
 pub const ALL_DATABASE: &[u8] = b"CTc";
+/// All rights on functions.
+pub const ALL_FUNCTION: &[u8] = &[EXECUTE];
+
+/// Built-in functions that PUBLIC may not execute, sorted, and whether members of `pg_monitor` may.
+///
+/// PostgreSQL: catalog/system_functions.sql.
+const RESTRICTED: &[(&str, bool)] = &[
+    ("afterimage_page_lsns", false),
+    ("lo_export", false),
+    ("lo_import", false),
+    ("pg_backup_start", false),
+    ("pg_backup_stop", false),
+    ("pg_create_restore_point", false),
+    ("pg_current_logfile", true),
+    ("pg_log_backend_memory_contexts", false),
+    ("pg_ls_archive_statusdir", true),
+    ("pg_ls_dir", false),
+    ("pg_ls_logdir", true),
+    ("pg_ls_logicalmapdir", true),
+    ("pg_ls_logicalsnapdir", true),
+    ("pg_ls_replslotdir", true),
+    ("pg_ls_tmpdir", true),
+    ("pg_ls_waldir", true),
+    ("pg_promote", false),
+    ("pg_read_binary_file", false),
+    ("pg_read_file", false),
+    ("pg_reload_conf", false),
+    ("pg_rotate_logfile", false),
+    ("pg_show_replication_origin_status", false),
+    ("pg_stat_file", false),
+    ("pg_stat_have_stats", false),
+    ("pg_stat_reset", false),
+    ("pg_stat_reset_replication_slot", false),
+    ("pg_stat_reset_shared", false),
+    ("pg_stat_reset_single_function_counters", false),
+    ("pg_stat_reset_single_table_counters", false),
+    ("pg_stat_reset_slru", false),
+    ("pg_stat_reset_subscription_stats", false),
+    ("pg_switch_wal", false),
+    ("pg_wal_replay_pause", false),
+    ("pg_wal_replay_resume", false),
+];
+/// `pg_read_binary_file(text, bigint, bigint, boolean)`: whoever may execute it may ask for less of the same file too.
+const READ_BINARY_FILE: Oid = 3295;
+/// Role `pg_monitor`.
+const PG_MONITOR: &str = "pg_monitor";
 
 /// Letter of a privilege's name.
 pub fn letter(name: &str) -> Option<u8> {
@@ -221,6 +268,47 @@ pub fn on_namespace(catalog: &CatalogHandle, user: Oid, namespace: Oid, letter: 
     allows(catalog, user, owner, load::acl(&row, pg_namespace::nspacl)?.as_deref(), b"", letter)
 }
 
+/// Whether PUBLIC may not execute this built-in function unless granted.
+pub fn is_restricted(function: &ProcEntry) -> bool {
+    RESTRICTED.binary_search_by_key(&function.name, |(name, _)| name).is_ok()
+}
+
+/// The list of a built-in function nobody has changed.
+pub fn default_function_acl(owner: &str, function: &ProcEntry) -> Vec<AclItem> {
+    match RESTRICTED.binary_search_by_key(&function.name, |(name, _)| name) {
+        Err(_) => default_acl(owner, ALL_FUNCTION, ALL_FUNCTION),
+        Ok(at) => {
+            let mut items = default_acl(owner, ALL_FUNCTION, b"");
+            if RESTRICTED[at].1 {
+                let grantor = owner.to_owned();
+                items.push(AclItem { grantee: PG_MONITOR.to_owned(), rights: vec![(EXECUTE, false)], grantor });
+            }
+            items
+        }
+    }
+}
+
+/// Whether `user` may execute a built-in function.
+///
+/// # Errors
+/// Reading catalogs failed.
+pub fn on_function(catalog: &CatalogHandle, user: Oid, function: &ProcEntry) -> Result<bool, SqlError> {
+    if catalog.is_superuser(user)? {
+        return Ok(true);
+    }
+    let oid = if function.name == "afterimage_page_lsns" { READ_BINARY_FILE } else { function.oid };
+    let reader = catalog.reader()?;
+    let row = reader.row(&afterimage_function_acl::DEF, by::FUNCTION_ACL, &[Datum::Oid(oid)])?;
+    let acl = match row {
+        Some(row) => load::acl(&row, afterimage_function_acl::funcacl)?,
+        None => {
+            let owner = catalog.role(BOOTSTRAP_ROLE)?.map(|r| r.name.to_string()).unwrap_or_default();
+            Some(default_function_acl(&owner, function).iter().map(|item| Arc::from(item.text())).collect())
+        }
+    };
+    allows(catalog, user, BOOTSTRAP_ROLE, acl.as_deref(), b"", EXECUTE)
+}
+
 /// Role `pg_database_owner`.
 const DATABASE_OWNER_ROLE: Oid = 6171;
 
@@ -238,6 +326,14 @@ pub fn on_database(catalog: &CatalogHandle, user: Oid, database: Oid, letter: u8
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn restricted_functions_exist_and_are_sorted() {
+        assert!(RESTRICTED.is_sorted());
+        for (name, _) in RESTRICTED {
+            assert!(!crate::sql::functions::procs_by_name(name).is_empty(), "{name}");
+        }
+    }
 
     #[test]
     fn items_read_and_write() {

@@ -409,6 +409,11 @@ catalogs! {
         pkey pg_policy_oid_index 3257 (oid),
         unique pg_policy_polrelid_polname_index 3258 (polrelid polname),
     ]
+    heap afterimage_function_acl 9100 {
+        funcoid: OID req, funcacl: ACLITEM_ARRAY req,
+    } [
+        pkey afterimage_function_acl_funcoid_index 9101 (funcoid),
+    ]
     virtual pg_proc 1255 {
         oid: OID req, proname: NAME req, pronamespace: OID req, proowner: OID req, prolang: OID req,
         procost: FLOAT4 req, prorows: FLOAT4 req, provariadic: OID req, prosupport: REGPROC req, prokind: CHAR req,
