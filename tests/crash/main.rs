@@ -1,12 +1,13 @@
 //! SIGKILL under load, again and again, on one data directory: nothing acknowledged is lost, nothing half done shows, indexes and
 //! heap agree.
 //!
-//! `AFTERIMAGE_CRASH_ROUNDS` (6) and `AFTERIMAGE_SEED` (printed) choose the run.
+//! `AFTERIMAGE_CRASH_ROUNDS` (6), `AFTERIMAGE_FAILOVER_ROUNDS` (2), `AFTERIMAGE_PGBENCH_SCALE` (1) and `AFTERIMAGE_SEED` (printed) choose the run.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod bank;
+mod pgbench;
 
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use support::journal::{self, Journal};
 use support::node::{Node, holds_within, until};
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
+use support::number;
 
 fn seed() -> u64 {
     let seed = number("AFTERIMAGE_SEED", 1);
@@ -106,46 +104,6 @@ fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
         node.sql("truncate journal, counter");
     }
     println!("{acknowledged} commits and {moved} transfers acknowledged, none lost; slowest start {slowest:?}");
-}
-
-#[test]
-fn pgbench_adds_up_after_a_kill() {
-    let mut rng = StdRng::seed_from_u64(seed());
-    let node = Node::start_new("tpcb", "");
-    node.pgbench(&["-i", "-s", "1", "-q"]);
-    let mut least = 0_u64;
-    for _ in 0..rounds().div_ceil(3) {
-        let load = node
-            .pgbench_command(&["-c", "8", "-j", "2", "-M", "prepared", "-n", "-T", "600"])
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .expect("pgbench");
-        let start: u64 = node.sql("select count(*) from pgbench_history").parse().expect("a count");
-        let more = rng.random_range(50..600);
-        until("pgbench to get going", || node.sql("select count(*) from pgbench_history").parse::<u64>().is_ok_and(|n| n >= start + more));
-        node.kill();
-        let output = load.wait_with_output().expect("pgbench ends");
-        let text = String::from_utf8_lossy(&output.stdout);
-        let processed: u64 = text
-            .lines()
-            .find_map(|l| l.strip_prefix("number of transactions actually processed: "))
-            .and_then(|n| n.split('/').next()?.trim().parse().ok())
-            .expect("pgbench says how many it did");
-        node.start();
-        least += processed;
-        let history: u64 = node.sql("select count(*) from pgbench_history").parse().expect("a count");
-        assert!(history >= least, "pgbench was told of {least} commits, {history} are there");
-        // What was committed without the client hearing of it counts as well.
-        least = history;
-        let sums = node.sql(
-            "select (select sum(abalance) from pgbench_accounts) = (select sum(delta) from pgbench_history), \
-                    (select sum(tbalance) from pgbench_tellers) = (select sum(delta) from pgbench_history), \
-                    (select sum(bbalance) from pgbench_branches) = (select sum(delta) from pgbench_history)",
-        );
-        assert_eq!(sums, "t|t|t");
-        indexes_agree(&node, "pgbench_accounts", "aid");
-    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 
 use generate::Generator;
 use support::node::Node;
+use support::number;
 use support::oracle::Oracle;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
@@ -67,10 +68,6 @@ async fn run(client: &Client, sql: &str, ordered: bool) -> Outcome {
             None => Outcome::Error("connection".to_owned(), error.to_string()),
         },
     }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
 /// Runs the same statements on two servers; the report of what differs, empty if nothing does.

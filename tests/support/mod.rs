@@ -4,3 +4,8 @@
 pub mod journal;
 pub mod node;
 pub mod oracle;
+
+/// A number from the environment, which makes a run longer or another one.
+pub fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}

@@ -257,6 +257,16 @@ impl Node {
         command
     }
 
+    /// pgbench's invariant: every transaction changed one account, one teller, one branch and the history by the same amount.
+    pub fn assert_pgbench_adds_up(&self) {
+        let sums = self.sql(
+            "select (select coalesce(sum(abalance), 0) from pgbench_accounts), (select coalesce(sum(tbalance), 0) from pgbench_tellers), \
+                    (select coalesce(sum(bbalance), 0) from pgbench_branches), (select coalesce(sum(delta), 0) from pgbench_history)",
+        );
+        let fields: Vec<&str> = sums.split('|').collect();
+        assert!(fields.iter().all(|f| *f == fields[0]), "{}: {sums}", self.name);
+    }
+
     /// Row count and order-independent hash of every ordinary table in `public`.
     pub fn table_hashes(&self) -> Vec<(String, String)> {
         let tables = self.sql("select relname from pg_class where relnamespace = 2200 and relkind = 'r' order by relname");
