@@ -22,6 +22,8 @@ pub struct Connection<'a> {
     pub incoming: &'a mut BytesMut,
     /// Messages not yet written.
     pub out: &'a mut Writer,
+    /// Whether the role may make files on the server.
+    pub may_write_files: bool,
     /// Session number.
     pub pid: i32,
     /// Role.

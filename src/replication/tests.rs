@@ -95,6 +95,7 @@ async fn session(node: Arc<Replication>, mut socket: tokio::net::TcpStream, pid:
         let command = super::command::parse(&text).unwrap();
         let mut connection = Connection {
             socket: &mut socket,
+            may_write_files: false,
             incoming: &mut incoming,
             out: &mut out,
             pid,

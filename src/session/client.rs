@@ -455,7 +455,9 @@ impl Session {
             (entry.pid, entry.client, entry.backend_start)
         };
         let application = self.who.application.clone();
+        let may_write_files = self.ctx.catalog.has_privileges_of(self.ctx.user, PG_WRITE_SERVER_FILES).unwrap_or(false);
         let mut connection = connection::Connection {
+            may_write_files,
             socket: &mut self.conn.stream,
             incoming: &mut self.conn.input,
             out: &mut self.conn.out,
@@ -487,6 +489,9 @@ impl Session {
         }
     }
 }
+
+/// Role `pg_write_server_files`.
+const PG_WRITE_SERVER_FILES: u32 = 4570;
 
 /// Passwords in statements do not belong into the log.
 pub(super) fn redact(text: &str) -> std::borrow::Cow<'_, str> {

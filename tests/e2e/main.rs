@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod basebackup;
 mod client;
 mod concurrency;
 mod large_values;

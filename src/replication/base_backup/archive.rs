@@ -2,7 +2,8 @@
 //!
 //! Relation files are read straight from the disk, so that a backup does not push the working set out of the buffer pool;
 //! a page whose checksum does not verify may have been caught while it was written, and is taken through the pool, where
-//! no page is torn. A page that does not verify there either is damage. Pages older than the backup's redo point, or
+//! no page is torn. A page that does not verify there either is damage: it is sent as it is, told of in a warning, and counted;
+//! the backup then fails at its end, as PostgreSQL's does. Pages older than the backup's redo point, or
 //! missing at the end of a file, are brought up by the WAL.
 
 use std::fs::{self, File};
@@ -10,11 +11,13 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use afterimage_wal::ids::{BlockNo, Fork, RelId};
 
 use super::super::manifest::{ChecksumKind, FileChecksum, Manifest};
 use crate::storage::double_write::AREA_FILE;
+use crate::storage::files::TABLESPACE_VERSION_DIR;
 use crate::storage::{BufferPool, PAGE_SIZE, Page};
 
 /// Pages read at a time.
@@ -34,6 +37,7 @@ pub const SKIPPED_FILES: &[&str] = &[
     "backup_manifest",
     "postmaster.pid",
     "postmaster.opts",
+    ".DS_Store",
     AREA_FILE,
 ];
 
@@ -49,17 +53,17 @@ pub enum ArchiveError {
         #[source]
         source: io::Error,
     },
-    /// A page is damaged on disk and not in the pool.
-    #[error("checksum verification failed in file \"{}\", block {block}", path.display())]
-    Checksum {
-        /// File.
-        path: PathBuf,
-        /// Block in the relation.
-        block: u32,
-    },
     /// A name that tar cannot hold.
     #[error("file name too long for tar format: \"{0}\"")]
     NameTooLong(String),
+    /// The target of a link that tar cannot hold.
+    #[error("symbolic link target too long for tar format: file name \"{name}\", target \"{target}\"")]
+    LinkTooLong {
+        /// The link.
+        name: String,
+        /// Where it leads.
+        target: String,
+    },
     /// Nobody takes the bytes any more.
     #[error("the client has gone")]
     Gone,
@@ -78,48 +82,75 @@ pub struct Source {
     pub verify: bool,
     /// Checksum per file in the manifest.
     pub checksums: ChecksumKind,
+    /// Put the links below `pg_tblspc` into the archive; a `tablespace_map` says the same.
+    pub links: bool,
+    /// Bytes of file contents written so far, over all archives.
+    pub done_bytes: Arc<AtomicU64>,
+    /// Damaged pages found so far, over all archives.
+    pub damaged: Arc<AtomicU64>,
 }
 
 /// Writes tar members and their manifest entries.
 pub struct Archive<'a> {
     source: &'a Source,
     sink: &'a mut Sink<'a>,
+    warn: &'a mut dyn FnMut(String),
     manifest: Option<&'a mut Manifest>,
-    done_bytes: u64,
+    /// What the manifest puts before a member's name: `pg_tblspc/<oid>/`, or nothing.
+    prefix: String,
 }
 
-/// Bytes the data directory's files hold, for progress reports.
-pub fn estimate_bytes(data_dir: &Path) -> u64 {
-    fn walk(dir: &Path, relative: &str) -> u64 {
-        let Ok(entries) = fs::read_dir(dir) else { return 0 };
-        entries
-            .flatten()
-            .filter_map(|entry| {
-                let name = entry.file_name().into_string().ok()?;
-                let path = if relative.is_empty() { name.clone() } else { format!("{relative}/{name}") };
-                let meta = entry.metadata().ok()?;
-                Some(if meta.is_dir() {
-                    if EMPTY_DIRS.contains(&name.as_str()) { 0 } else { walk(&entry.path(), &path) }
-                } else if SKIPPED_FILES.contains(&name.as_str()) {
-                    0
-                } else {
-                    meta.len()
-                })
+/// A tablespace that lies elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tablespace {
+    /// Its OID.
+    pub oid: u32,
+    /// Where the link below `pg_tblspc` leads.
+    pub location: String,
+}
+
+/// The tablespaces that lie outside the data directory; those made in place are part of it.
+pub fn tablespaces(data_dir: &Path) -> Vec<Tablespace> {
+    let entries = fs::read_dir(data_dir.join("pg_tblspc")).into_iter().flatten().flatten();
+    let mut found: Vec<Tablespace> = entries
+        .filter_map(|entry| {
+            let oid = entry.file_name().to_str()?.parse().ok()?;
+            let location = fs::read_link(entry.path()).ok()?.into_os_string().into_string().ok()?;
+            Some(Tablespace { oid, location })
+        })
+        .collect();
+    found.sort_by_key(|t| t.oid);
+    found
+}
+
+/// Bytes the files below a directory hold, for progress reports; tablespaces that lie elsewhere are left out.
+pub fn estimate_bytes(dir: &Path) -> u64 {
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let in_tablespaces = dir.file_name().is_some_and(|d| d == "pg_tblspc");
+            if in_tablespaces && entry.file_type().ok()?.is_symlink() {
+                return None;
+            }
+            let meta = fs::metadata(entry.path()).ok()?;
+            Some(if meta.is_dir() {
+                if EMPTY_DIRS.contains(&name.as_str()) { 0 } else { estimate_bytes(&entry.path()) }
+            } else if SKIPPED_FILES.contains(&name.as_str()) {
+                0
+            } else {
+                meta.len()
             })
-            .sum()
-    }
-    walk(data_dir, "")
+        })
+        .sum()
 }
 
 impl<'a> Archive<'a> {
     /// Starts one.
-    pub fn new(source: &'a Source, sink: &'a mut Sink<'a>, manifest: Option<&'a mut Manifest>) -> Self {
-        Self { source, sink, manifest, done_bytes: 0 }
-    }
-
-    /// Bytes of file contents written so far.
-    pub fn done_bytes(&self) -> u64 {
-        self.done_bytes
+    pub fn new(source: &'a Source, sink: &'a mut Sink<'a>, warn: &'a mut dyn FnMut(String), manifest: Option<&'a mut Manifest>) -> Self {
+        Self { source, sink, warn, manifest, prefix: String::new() }
     }
 
     /// Adds a file made up here, such as `backup_label`.
@@ -144,6 +175,21 @@ impl<'a> Archive<'a> {
     pub fn data_directory(&mut self) -> Result<(), ArchiveError> {
         let dir = self.source.data_dir.clone();
         self.directory(&dir, "")
+    }
+
+    /// Adds a tablespace: its directory of this version, named from its location.
+    ///
+    /// # Errors
+    /// [`ArchiveError`].
+    pub fn tablespace(&mut self, oid: u32) -> Result<(), ArchiveError> {
+        let relative = format!("pg_tblspc/{oid}/{TABLESPACE_VERSION_DIR}");
+        let dir = self.source.data_dir.join(&relative);
+        let Ok(meta) = fs::metadata(&dir) else { return Ok(()) };
+        self.prefix = format!("pg_tblspc/{oid}/");
+        self.header(&format!("{TABLESPACE_VERSION_DIR}/"), 0, mode(&meta), meta.mtime(), tar::EntryType::Directory)?;
+        self.directory(&dir, TABLESPACE_VERSION_DIR)?;
+        self.prefix.clear();
+        Ok(())
     }
 
     /// Adds a file as it is on disk.
@@ -178,6 +224,12 @@ impl<'a> Archive<'a> {
             let Ok(name) = entry.file_name().into_string() else { continue };
             let path = entry.path();
             let member = if relative.is_empty() { name.clone() } else { format!("{relative}/{name}") };
+            if relative == "pg_tblspc" && self.prefix.is_empty() && entry.file_type().is_ok_and(|t| t.is_symlink()) {
+                if self.source.links {
+                    self.link(&member, &path)?;
+                }
+                continue;
+            }
             let Ok(meta) = fs::metadata(&path) else { continue };
             if meta.is_dir() {
                 if name.starts_with("pgsql_tmp") {
@@ -197,10 +249,11 @@ impl<'a> Archive<'a> {
                 || SKIPPED_FILES.contains(&name.as_str())
                 || name.starts_with("pgsql_tmp")
                 || name.starts_with("pg_internal.init")
+                || is_temporary_relation(&name)
             {
                 continue;
             }
-            let relation = relation_file(relative, &name);
+            let relation = relation_file(&format!("{}{relative}", self.prefix), &name);
             if let Some((rel, fork, _)) = relation {
                 // An unlogged relation: only its init fork means anything elsewhere.
                 if fork != Fork::Init && names.contains(&format!("{}_init", rel.rel)) {
@@ -226,6 +279,7 @@ impl<'a> Archive<'a> {
         let size = meta.len();
         self.header(name, size, mode(meta), meta.mtime(), tar::EntryType::Regular)?;
         let mut checksum = FileChecksum::new(self.source.checksums);
+        let mut failures = 0;
         let mut buffer = vec![0_u8; CHUNK_PAGES * PAGE_SIZE];
         let mut at = 0_u64;
         while at < size {
@@ -240,38 +294,74 @@ impl<'a> Archive<'a> {
                 }
             }
             buffer[got..want].fill(0);
-            if let Some((rel, fork, segment)) = relation.filter(|_| self.source.verify) {
+            if let Some((rel, fork, segment)) = relation {
                 let first = u32::try_from(at / PAGE_SIZE as u64).unwrap_or(u32::MAX);
                 for (i, bytes) in buffer[..got].chunks_exact_mut(PAGE_SIZE).enumerate() {
                     let block = segment * SEGMENT_BLOCKS + first + u32::try_from(i).unwrap_or(u32::MAX);
-                    self.settle_page(bytes, path, rel, fork, block)?;
+                    if !self.settle_page(bytes, rel, fork, block) && self.source.verify {
+                        failures += 1;
+                        self.tell_damage(path, bytes, (rel, fork, block), failures);
+                    }
                 }
             }
             checksum.update(&buffer[..want]);
             self.put(&buffer[..want])?;
             at += want as u64;
+            self.source.done_bytes.fetch_add(want as u64, Ordering::Relaxed);
         }
-        self.done_bytes += size;
+        if failures > 1 {
+            (self.warn)(format!("file \"{}\" has a total of {failures} checksum verification failures", path.display()));
+        }
+        self.source.damaged.fetch_add(failures, Ordering::Relaxed);
         self.pad(size)?;
         self.record(name, size, meta.mtime(), checksum);
         Ok(())
     }
 
-    fn settle_page(&self, bytes: &mut [u8], path: &Path, rel: RelId, fork: Fork, block: u32) -> Result<(), ArchiveError> {
+    /// Makes the bytes a page that verifies, if there is one; false: it is damaged on disk and not in the pool.
+    fn settle_page(&self, bytes: &mut [u8], rel: RelId, fork: Fork, block: u32) -> bool {
         let mut page = Page::zeroed();
         page.bytes_mut().copy_from_slice(bytes);
         if page.is_zero() || page.stored_checksum() == page.checksum(rel, fork, BlockNo::new(block)) {
-            return Ok(());
+            return true;
         }
-        let damaged = |_| ArchiveError::Checksum { path: path.to_owned(), block };
-        let buffer = self.source.pool.read(rel, fork, BlockNo::new(block)).map_err(damaged)?;
+        let Ok(buffer) = self.source.pool.read(rel, fork, BlockNo::new(block)) else { return false };
         page.bytes_mut().copy_from_slice(buffer.read().bytes());
         page.stamp(rel, fork, BlockNo::new(block));
         bytes.copy_from_slice(page.bytes());
-        Ok(())
+        true
     }
 
-    fn header(&mut self, name: &str, size: u64, mode: u32, modified: i64, kind: tar::EntryType) -> Result<(), ArchiveError> {
+    /// The first few of a file are told one by one.
+    fn tell_damage(&mut self, path: &Path, bytes: &[u8], (rel, fork, block): (RelId, Fork, u32), failures: u64) {
+        const TOLD: u64 = 5;
+        if failures > TOLD {
+            return;
+        }
+        let mut page = Page::zeroed();
+        page.bytes_mut().copy_from_slice(bytes);
+        let (stored, computed) = (page.stored_checksum(), page.checksum(rel, fork, BlockNo::new(block)));
+        let shown = path.display();
+        (self.warn)(format!(
+            "checksum verification failed in file \"{shown}\", block {block}: calculated {computed:X} but expected {stored:X}"
+        ));
+        if failures == TOLD {
+            (self.warn)(format!("further checksum verification failures in file \"{shown}\" will not be reported"));
+        }
+    }
+
+    fn link(&mut self, name: &str, path: &Path) -> Result<(), ArchiveError> {
+        let read = |source| ArchiveError::Read { path: path.to_owned(), source };
+        let target = fs::read_link(path).map_err(read)?;
+        let meta = fs::symlink_metadata(path).map_err(read)?;
+        let mut header = self.new_header(name, 0, 0o777, meta.mtime(), tar::EntryType::Symlink)?;
+        let long = || ArchiveError::LinkTooLong { name: name.to_owned(), target: target.display().to_string() };
+        header.set_link_name(&target).map_err(|_| long())?;
+        header.set_cksum();
+        self.put(header.as_bytes())
+    }
+
+    fn new_header(&self, name: &str, size: u64, mode: u32, modified: i64, kind: tar::EntryType) -> Result<tar::Header, ArchiveError> {
         let mut header = tar::Header::new_ustar();
         header.set_path(name).map_err(|_| ArchiveError::NameTooLong(name.to_owned()))?;
         header.set_size(size);
@@ -280,6 +370,11 @@ impl<'a> Archive<'a> {
         header.set_uid(u64::from(rustix::process::getuid().as_raw()));
         header.set_gid(u64::from(rustix::process::getgid().as_raw()));
         header.set_entry_type(kind);
+        Ok(header)
+    }
+
+    fn header(&mut self, name: &str, size: u64, mode: u32, modified: i64, kind: tar::EntryType) -> Result<(), ArchiveError> {
+        let mut header = self.new_header(name, size, mode, modified, kind)?;
         header.set_cksum();
         self.put(header.as_bytes())
     }
@@ -295,7 +390,7 @@ impl<'a> Archive<'a> {
 
     fn record(&mut self, name: &str, size: u64, modified: i64, checksum: FileChecksum) {
         if let Some(manifest) = self.manifest.as_deref_mut() {
-            manifest.add_file(name, size, modified, checksum);
+            manifest.add_file(&format!("{}{name}", self.prefix), size, modified, checksum);
         }
     }
 }
@@ -312,12 +407,21 @@ fn open_if_there(path: &Path) -> Result<Option<File>, ArchiveError> {
     }
 }
 
-/// The relation, fork and segment a file below `base/<database>` or `global` holds.
+/// `t<session>_<number>`, with the suffixes of forks and segments: it ends with its session.
+pub fn is_temporary_relation(name: &str) -> bool {
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    name.strip_prefix('t')
+        .and_then(|rest| rest.split_once('_'))
+        .is_some_and(|(session, rest)| digits(session) && digits(rest.split(['_', '.']).next().unwrap_or("")))
+}
+
+/// The relation, fork and segment a file below `base/<database>`, `global` or a tablespace holds.
 pub fn relation_file(dir: &str, name: &str) -> Option<(RelId, Fork, u32)> {
-    let (spc, db) = match dir.strip_prefix("base/") {
-        Some(db) => (1663, db.parse().ok()?),
-        None if dir == "global" => (1664, 0),
-        None => return None,
+    let (spc, db) = match dir.split('/').collect::<Vec<_>>()[..] {
+        ["base", db] => (1663, db.parse().ok()?),
+        ["global"] => (1664, 0),
+        ["pg_tblspc", spc, TABLESPACE_VERSION_DIR, db] => (spc.parse().ok()?, db.parse().ok()?),
+        _ => return None,
     };
     let (stem, segment) = match name.split_once('.') {
         Some((stem, segment)) => (stem, segment.parse().ok()?),
@@ -340,6 +444,12 @@ mod tests {
     #[test]
     fn relation_files_are_told_from_others() {
         assert_eq!(relation_file("base/5", "16384_vm.2"), Some((RelId { spc: 1663, db: 5, rel: 16384 }, Fork::Vm, 2)));
+        let elsewhere = format!("pg_tblspc/16500/{TABLESPACE_VERSION_DIR}/5");
+        assert_eq!(relation_file(&elsewhere, "16384.1"), Some((RelId { spc: 16500, db: 5, rel: 16384 }, Fork::Main, 1)));
+        for name in ["t999_999", "t9999_999.1", "t999_9999_vm", "t99999_99999_vm.1"] {
+            assert!(is_temporary_relation(name), "{name}");
+        }
+        assert!(!is_temporary_relation("t_1") && !is_temporary_relation("table_1") && !is_temporary_relation("16384"));
         assert_eq!(relation_file("global", "1262"), Some((RelId { spc: 1664, db: 0, rel: 1262 }, Fork::Main, 0)));
         for (dir, name) in [("base/5", "PG_VERSION"), ("base/5", "1_x"), ("pg_xact", "0000"), ("global", "pg_control"), ("base/5", "t3_1")]
         {

@@ -10,4 +10,4 @@ pub mod archive;
 pub mod options;
 pub mod serve;
 
-pub use options::BackupOptions;
+pub use options::{BackupOptions, Target};

@@ -11,6 +11,8 @@ pub enum Compression {
     None,
     /// gzip at a level of 1 to 9.
     Gzip(u32),
+    /// LZ4 frames.
+    Lz4,
     /// zstd at a level of 1 to 22.
     Zstd(i32),
 }
@@ -21,6 +23,7 @@ impl Compression {
         match self {
             Self::None => "",
             Self::Gzip(_) => ".gz",
+            Self::Lz4 => ".lz4",
             Self::Zstd(_) => ".zst",
         }
     }
@@ -51,8 +54,19 @@ pub struct BackupOptions {
     pub manifest_checksums: ChecksumKind,
     /// Compression done here.
     pub compression: Compression,
-    /// Throw the archive away after reading it (target `blackhole`).
-    pub blackhole: bool,
+    /// Where the archives go.
+    pub target: Target,
+}
+
+/// Where the archives of a backup go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To the client.
+    Client,
+    /// Nowhere, after reading everything.
+    Blackhole,
+    /// Into files of this directory on the server.
+    Server(String),
 }
 
 impl Default for BackupOptions {
@@ -69,7 +83,7 @@ impl Default for BackupOptions {
             manifest: None,
             manifest_checksums: ChecksumKind::Crc32c,
             compression: Compression::None,
-            blackhole: false,
+            target: Target::Client,
         }
     }
 }
@@ -90,7 +104,7 @@ impl BackupOptions {
     pub fn parse(list: &[CommandOption]) -> Result<Self, SqlError> {
         let mut options = Self::default();
         let mut target: Option<&str> = None;
-        let mut target_detail = false;
+        let mut target_detail: Option<&str> = None;
         let mut method: Option<&str> = None;
         let mut detail: Option<&str> = None;
         let mut checksums_given = false;
@@ -139,10 +153,7 @@ impl BackupOptions {
                         ChecksumKind::parse(text).ok_or_else(|| bad(format!("unrecognized checksum algorithm: \"{text}\"")))?;
                 }
                 "target" => target = Some(option.text()?),
-                "target_detail" => {
-                    option.text()?;
-                    target_detail = true;
-                }
+                "target_detail" => target_detail = Some(option.text()?),
                 "compression" => method = Some(option.text()?),
                 "compression_detail" => detail = Some(option.text()?),
                 other => return Err(bad(format!("unrecognized base backup option: \"{other}\""))),
@@ -154,49 +165,102 @@ impl BackupOptions {
             }
             options.manifest_checksums = ChecksumKind::None;
         }
-        match target {
-            None if target_detail => return Err(bad("target detail cannot be used without target")),
+        let no_detail = |name: &str| match target_detail {
+            None => Ok(()),
+            Some(_) => Err(bad(format!("target \"{name}\" does not accept a target detail"))),
+        };
+        options.target = match target {
+            None if target_detail.is_some() => return Err(bad("target detail cannot be used without target")),
             None | Some("client") => {
-                if target_detail {
-                    return Err(bad("target \"client\" does not accept a target detail"));
-                }
+                no_detail("client")?;
+                Target::Client
             }
             Some("blackhole") => {
-                if target_detail {
-                    return Err(bad("target \"blackhole\" does not accept a target detail"));
-                }
-                options.blackhole = true;
+                no_detail("blackhole")?;
+                Target::Blackhole
             }
-            Some("server") => return Err(SqlError::unsupported("base backup target \"server\"")),
+            Some("server") => Target::Server(target_detail.ok_or_else(|| bad("target \"server\" requires a target detail"))?.to_owned()),
             Some(other) => return Err(bad(format!("unrecognized target: \"{other}\""))),
-        }
+        };
         if detail.is_some() && method.is_none() {
             return Err(bad("compression detail cannot be specified unless compression is enabled"));
         }
-        options.compression = match method {
-            None | Some("none") => Compression::None,
-            Some("gzip") => Compression::Gzip(level(detail, 6, 1, 9, "gzip")?),
-            Some("zstd") => Compression::Zstd(i32::try_from(level(detail, 3, 1, 22, "zstd")?).unwrap_or(3)),
-            Some("lz4") => return Err(SqlError::unsupported("server-side lz4 compression of a base backup")),
-            Some(other) => return Err(bad(format!("unrecognized compression algorithm: \"{other}\""))),
-        };
+        if let Some(method) = method {
+            options.compression = compression(method, detail)?;
+        }
         Ok(options)
     }
 }
 
-/// Reads `5` or `level=5`.
-fn level(detail: Option<&str>, default: u32, least: u32, most: u32, name: &str) -> Result<u32, SqlError> {
-    let Some(detail) = detail else { return Ok(default) };
-    let digits = detail.strip_prefix("level=").unwrap_or(detail);
-    let level: u32 =
-        digits.parse().map_err(|_| invalid(format!("invalid compression specification: unrecognized compression option: \"{detail}\"")))?;
-    if (least..=most).contains(&level) {
-        Ok(level)
-    } else {
-        Err(invalid(format!(
-            "invalid compression specification: compression algorithm \"{name}\" expects a compression level between {least} and {most} (default at {default})"
-        )))
+/// What a compression specification may say of a method: its levels and the default, whether it takes workers.
+struct Method {
+    name: &'static str,
+    most: u32,
+    default: u32,
+}
+
+const METHODS: &[Method] = &[
+    Method { name: "gzip", most: 9, default: 6 },
+    Method { name: "lz4", most: 12, default: 0 },
+    Method { name: "zstd", most: 22, default: 3 },
+];
+
+/// Reads a method and its specification: a number, or `level=5,workers=2`.
+///
+/// PostgreSQL: common/compression.c.
+fn compression(method: &str, detail: Option<&str>) -> Result<Compression, SqlError> {
+    let wrong = |text: String| invalid(format!("invalid compression specification: {text}"));
+    let limits = METHODS.iter().find(|m| m.name == method);
+    if limits.is_none() && method != "none" {
+        return Err(bad(format!("unrecognized compression algorithm: \"{method}\"")));
     }
+    let mut level: Option<i64> = None;
+    let mut workers: Option<i64> = None;
+    match detail.map(str::parse::<i64>) {
+        None => {}
+        Some(Ok(number)) => level = Some(number),
+        Some(Err(_)) => {
+            for part in detail.unwrap_or_default().split(',') {
+                let (name, value) = part.split_once('=').map_or((part, None), |(n, v)| (n, Some(v)));
+                let place = match name {
+                    "" => return Err(wrong("found empty string where a compression option was expected".to_owned())),
+                    "level" => &mut level,
+                    "workers" => &mut workers,
+                    other => return Err(wrong(format!("unrecognized compression option: \"{other}\""))),
+                };
+                let value = value.ok_or_else(|| wrong(format!("compression option \"{name}\" requires a value")))?;
+                let number = value.parse().map_err(|_| wrong(format!("value for compression option \"{name}\" must be an integer")))?;
+                *place = Some(number);
+            }
+        }
+    }
+    let Some(limits) = limits else {
+        return match level {
+            Some(_) => Err(wrong("compression algorithm \"none\" does not accept a compression level".to_owned())),
+            None => Ok(Compression::None),
+        };
+    };
+    let level = match level {
+        None => limits.default,
+        Some(level) => u32::try_from(level).ok().filter(|l| (1..=limits.most).contains(l)).ok_or_else(|| {
+            wrong(format!(
+                "compression algorithm \"{method}\" expects a compression level between 1 and {} (default at {})",
+                limits.most, limits.default
+            ))
+        })?,
+    };
+    if workers.is_some() && method != "zstd" {
+        return Err(wrong(format!("compression algorithm \"{method}\" does not accept a worker count")));
+    }
+    if let Some(count) = workers.filter(|w| *w != 0) {
+        return Err(invalid(format!("could not set compression worker count to {count}: Unsupported parameter")));
+    }
+    Ok(match method {
+        "gzip" => Compression::Gzip(level),
+        // There is one level; the others are accepted, as any level is a wish.
+        "lz4" => Compression::Lz4,
+        _ => Compression::Zstd(i32::try_from(level).unwrap_or(3)),
+    })
 }
 
 #[cfg(test)]
@@ -231,6 +295,20 @@ mod tests {
         assert_eq!(message(&[("max_rate", "1")]), "1 is outside the valid range for parameter \"MAX_RATE\" (32 .. 1048576)");
         assert_eq!(message(&[("manifest_checksums", "sha256")]), "manifest checksums require a backup manifest");
         assert_eq!(message(&[("compression_detail", "5")]), "compression detail cannot be specified unless compression is enabled");
+        for (detail, wanted) in [
+            ("", "found empty string where a compression option was expected"),
+            ("thunk", "unrecognized compression option: \"thunk\""),
+            ("level", "compression option \"level\" requires a value"),
+            ("level=high", "value for compression option \"level\" must be an integer"),
+            ("level=236", "compression algorithm \"gzip\" expects a compression level between 1 and 9 (default at 6)"),
+            ("level=9,", "found empty string where a compression option was expected"),
+            ("workers=3", "compression algorithm \"gzip\" does not accept a worker count"),
+        ] {
+            let said = message(&[("compression", "gzip"), ("compression_detail", detail)]);
+            assert_eq!(said, format!("invalid compression specification: {wanted}"));
+        }
+        assert_eq!(parse(&[("compression", "zstd"), ("compression_detail", "7")]).unwrap().compression, Compression::Zstd(7));
+        assert_eq!(message(&[("target", "server")]), "target \"server\" requires a target detail");
         assert_eq!(message(&[("colour", "5")]), "unrecognized base backup option: \"colour\"");
     }
 }

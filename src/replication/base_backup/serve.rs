@@ -1,9 +1,12 @@
-//! Speaks the BASE_BACKUP protocol: positions, tablespaces, one tar archive, manifest, end position.
+//! Speaks the BASE_BACKUP protocol: positions, tablespaces, a tar archive for each and one for the rest, manifest, end position.
 //!
 //! A thread reads and packs; this task sends. Between them stands a short queue, so that a slow client slows the reading
 //! and memory stays bounded.
 
+use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,8 +21,8 @@ use super::super::connection::{ColumnType, Connection};
 use super::super::manifest::{Manifest, WalRange};
 use super::super::senders::SenderState;
 use super::super::services::Replication;
-use super::archive::{Archive, ArchiveError, Source, estimate_bytes};
-use super::options::{BackupOptions, Compression};
+use super::archive::{Archive, ArchiveError, Source, Tablespace, estimate_bytes, tablespaces};
+use super::options::{BackupOptions, Compression, Target};
 use crate::config::Setting;
 use crate::engine::BackupStart;
 use crate::sqlstate::{SqlError, SqlState};
@@ -33,7 +36,13 @@ const QUEUE_CHUNKS: usize = 16;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 enum Piece {
+    /// An archive begins: its name and, for a tablespace, where it lies.
+    Begin(String, String),
+    /// Bytes for the client.
     Data(Bytes),
+    /// So many bytes went elsewhere.
+    Elsewhere(usize),
+    Warning(String),
     Done(Box<Finished>),
 }
 
@@ -49,6 +58,13 @@ struct Finished {
 /// 42601 and 22023 for options, XX001 for a damaged page, 58030 for unreadable files.
 pub async fn run(node: &Arc<Replication>, conn: &mut Connection<'_>, list: &[CommandOption]) -> Result<(), SqlError> {
     let options = BackupOptions::parse(list)?;
+    if let Target::Server(directory) = &options.target {
+        if !conn.may_write_files {
+            let text = "must be superuser or a role with privileges of the pg_write_server_files role to create backup stored on server";
+            return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, text));
+        }
+        prepare_directory(Path::new(directory))?;
+    }
     let entry = node.senders.enter(conn.pid, conn.user, conn.application_name, conn.client, conn.backend_start);
     entry.report(|info| info.state = SenderState::Backup);
     let (engine, fast) = (Arc::clone(&node.engine), options.fast_checkpoint);
@@ -56,60 +72,83 @@ pub async fn run(node: &Arc<Replication>, conn: &mut Connection<'_>, list: &[Com
         .await
         .map_err(|e| SqlError::internal(e.to_string()))?
         .map_err(|e| SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, e.to_string()))?;
-    let size = options.progress.then(|| estimate_bytes(node.engine.data_dir()) / 1024);
+    let data_dir = node.engine.data_dir();
+    let spaces = tablespaces(data_dir);
+    let size = |dir: &Path| options.progress.then(|| (estimate_bytes(dir) / 1024).to_string());
 
     put_position(conn, start.redo_lsn, start.tli);
     let columns = [("spcoid", ColumnType::Oid), ("spclocation", ColumnType::Text), ("size", ColumnType::Int8)];
-    conn.put_result(&columns, &[vec![None, None, size.map(|kb| kb.to_string())]]);
+    let mut rows: Vec<Vec<Option<String>>> = spaces
+        .iter()
+        .map(|t| vec![Some(t.oid.to_string()), Some(t.location.clone()), size(&data_dir.join(format!("pg_tblspc/{}", t.oid)))])
+        .collect();
+    rows.push(vec![None, None, size(data_dir)]);
+    conn.put_result(&columns, &rows);
     conn.out.copy_response(CopyKind::Out, false, 0);
-    conn.out.message(b'd', |b| {
-        b.put_u8(b'n');
-        b.put_slice(format!("base.tar{}", options.compression.suffix()).as_bytes());
-        b.put_slice(&[0, 0]);
-    });
     conn.flush().await?;
 
     let done_bytes = Arc::new(AtomicU64::new(0));
     let (sender, mut pieces) = mpsc::channel(QUEUE_CHUNKS);
     let worker = {
         let (node, options, done) = (Arc::clone(node), options.clone(), Arc::clone(&done_bytes));
-        tokio::task::spawn_blocking(move || produce(&node, &options, &start, &sender, &done))
+        tokio::task::spawn_blocking(move || produce(&node, &options, &start, &spaces, &sender, &done))
     };
     let began = Instant::now();
     let (mut sent_bytes, mut reported) = (0_u64, Instant::now());
     let mut finished = None;
     while let Some(piece) = pieces.recv().await {
-        match piece {
-            Piece::Data(_) if options.blackhole => {}
+        let bytes = match piece {
+            Piece::Begin(name, location) => {
+                conn.out.message(b'd', |b| {
+                    b.put_u8(b'n');
+                    b.put_slice(name.as_bytes());
+                    b.put_u8(0);
+                    b.put_slice(location.as_bytes());
+                    b.put_u8(0);
+                });
+                continue;
+            }
+            Piece::Warning(text) => {
+                tracing::warn!("{text}");
+                let warning = SqlError::new(SqlState::WARNING, text);
+                conn.out.notice("WARNING", warning.fields());
+                continue;
+            }
+            Piece::Done(result) => {
+                finished = Some(result);
+                continue;
+            }
+            Piece::Elsewhere(bytes) => bytes,
             Piece::Data(bytes) => {
-                sent_bytes += bytes.len() as u64;
                 conn.out.message(b'd', |b| {
                     b.put_u8(b'd');
                     b.put_slice(&bytes);
                 });
-                if reported.elapsed() >= PROGRESS_INTERVAL {
-                    reported = Instant::now();
-                    let done = done_bytes.load(Ordering::Relaxed);
-                    conn.out.message(b'd', |b| {
-                        b.put_u8(b'p');
-                        b.put_u64(done);
-                    });
-                }
-                conn.flush().await?;
-                if let Some(rate) = options.max_rate_bytes {
-                    // Not a wait for a condition but the rate itself: sleep until these bytes are due.
-                    let due = Duration::from_secs_f64(sent_bytes as f64 / rate as f64);
-                    tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
-                }
+                bytes.len()
             }
-            Piece::Done(result) => finished = Some(result),
+        };
+        sent_bytes += bytes as u64;
+        if reported.elapsed() >= PROGRESS_INTERVAL {
+            reported = Instant::now();
+            let done = done_bytes.load(Ordering::Relaxed);
+            conn.out.message(b'd', |b| {
+                b.put_u8(b'p');
+                b.put_u64(done);
+            });
+        }
+        conn.flush().await?;
+        if let Some(rate) = options.max_rate_bytes {
+            // Not a wait for a condition but the rate itself: sleep until these bytes are due.
+            let due = Duration::from_secs_f64(sent_bytes as f64 / rate as f64);
+            tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
         }
     }
     worker.await.map_err(|e| SqlError::internal(e.to_string()))?.map_err(archive_error)?;
     let finished = finished.ok_or_else(|| SqlError::internal("base backup ended without a result"))?;
     if let Some(manifest) = &finished.manifest {
         conn.out.message(b'd', |b| b.put_u8(b'm'));
-        for chunk in manifest.as_bytes().chunks(CHUNK_BYTES) {
+        let sent = if options.target == Target::Client { manifest.as_bytes() } else { &[] };
+        for chunk in sent.chunks(CHUNK_BYTES) {
             conn.out.message(b'd', |b| {
                 b.put_u8(b'd');
                 b.put_slice(chunk);
@@ -121,15 +160,37 @@ pub async fn run(node: &Arc<Replication>, conn: &mut Connection<'_>, list: &[Com
     conn.flush().await
 }
 
+/// Makes the directory of a backup that stays on the server; it must be empty.
+fn prepare_directory(dir: &Path) -> Result<(), SqlError> {
+    if !dir.is_absolute() {
+        return Err(SqlError::new(SqlState::INVALID_NAME, "relative path not allowed for backup stored on server"));
+    }
+    let shown = dir.display();
+    let io = |what: &str, e: &std::io::Error| {
+        let text = e.to_string();
+        let text = text.split_once(" (os error").map_or(text.as_str(), |(t, _)| t).to_owned();
+        SqlError::new(SqlState::IO_ERROR, format!("could not {what} directory \"{shown}\": {text}"))
+    };
+    match fs::read_dir(dir) {
+        Ok(mut entries) => match entries.next() {
+            Some(_) => Err(SqlError::new(SqlState::DUPLICATE_FILE, format!("directory \"{shown}\" exists but is not empty"))),
+            None => Ok(()),
+        },
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => fs::create_dir(dir).map_err(|e| io("create", &e)),
+        Err(e) => Err(io("access", &e)),
+    }
+}
+
 fn put_position(conn: &mut Connection<'_>, lsn: Lsn, tli: TimelineId) {
     conn.put_result(&[("recptr", ColumnType::Text), ("tli", ColumnType::Int8)], &[vec![Some(lsn.to_string()), Some(tli.to_string())]]);
 }
 
 fn archive_error(error: BackupError) -> SqlError {
     let state = match &error {
-        BackupError::Archive(ArchiveError::Checksum { .. }) => SqlState::DATA_CORRUPTED,
+        BackupError::Damaged => SqlState::DATA_CORRUPTED,
         BackupError::Archive(ArchiveError::Read { .. }) => SqlState::IO_ERROR,
-        BackupError::Archive(ArchiveError::NameTooLong(_)) => SqlState::PROGRAM_LIMIT_EXCEEDED,
+        BackupError::Write { .. } => SqlState::IO_ERROR,
+        BackupError::Archive(ArchiveError::NameTooLong(_) | ArchiveError::LinkTooLong { .. }) => SqlState::PROGRAM_LIMIT_EXCEEDED,
         BackupError::Archive(ArchiveError::Gone) => SqlState::CONNECTION_FAILURE,
         BackupError::Stop(_) => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
         BackupError::Compress(_) => SqlState::INTERNAL_ERROR,
@@ -145,21 +206,50 @@ enum BackupError {
     Stop(String),
     #[error("could not compress data: {0}")]
     Compress(#[from] std::io::Error),
+    #[error("checksum verification failure during base backup")]
+    Damaged,
+    #[error("could not write file \"{}\": {source}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
 }
 
-/// Collects bytes into chunks for the queue.
+/// Takes an archive's bytes: collects them into chunks for the queue, writes them into a file here, or counts them.
 struct Chunks<'a> {
     queue: &'a mpsc::Sender<Piece>,
     pending: Vec<u8>,
     gone: bool,
+    place: Place,
 }
 
-impl Chunks<'_> {
-    fn send(&mut self) {
-        if !self.pending.is_empty() {
-            let bytes = Bytes::from(std::mem::replace(&mut self.pending, Vec::with_capacity(CHUNK_BYTES)));
-            self.gone |= self.queue.blocking_send(Piece::Data(bytes)).is_err();
+enum Place {
+    Client,
+    Nowhere,
+    File(fs::File),
+}
+
+impl<'a> Chunks<'a> {
+    fn new(queue: &'a mpsc::Sender<Piece>, place: Place) -> Self {
+        Self { queue, pending: Vec::with_capacity(CHUNK_BYTES), gone: false, place }
+    }
+
+    fn send(&mut self) -> std::io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
         }
+        let piece = match &mut self.place {
+            Place::Client => Piece::Data(Bytes::from(std::mem::replace(&mut self.pending, Vec::with_capacity(CHUNK_BYTES)))),
+            Place::Nowhere => Piece::Elsewhere(self.pending.len()),
+            Place::File(file) => {
+                file.write_all(&self.pending)?;
+                Piece::Elsewhere(self.pending.len())
+            }
+        };
+        self.pending.clear();
+        self.gone |= self.queue.blocking_send(piece).is_err();
+        Ok(())
     }
 }
 
@@ -171,7 +261,7 @@ impl std::io::Write for Chunks<'_> {
         let n = bytes.len().min(CHUNK_BYTES - self.pending.len());
         self.pending.extend_from_slice(&bytes[..n]);
         if self.pending.len() == CHUNK_BYTES {
-            self.send();
+            self.send()?;
         }
         Ok(n)
     }
@@ -184,6 +274,7 @@ impl std::io::Write for Chunks<'_> {
 enum Packer<'a> {
     Plain(Chunks<'a>),
     Gzip(flate2::write::GzEncoder<Chunks<'a>>),
+    Lz4(Box<lz4_flex::frame::FrameEncoder<Chunks<'a>>>),
     Zstd(zstd::stream::write::Encoder<'static, Chunks<'a>>),
 }
 
@@ -192,6 +283,7 @@ impl<'a> Packer<'a> {
         Ok(match compression {
             Compression::None => Self::Plain(chunks),
             Compression::Gzip(level) => Self::Gzip(flate2::write::GzEncoder::new(chunks, flate2::Compression::new(level))),
+            Compression::Lz4 => Self::Lz4(Box::new(lz4_flex::frame::FrameEncoder::new(chunks))),
             Compression::Zstd(level) => Self::Zstd(zstd::stream::write::Encoder::new(chunks, level)?),
         })
     }
@@ -200,6 +292,7 @@ impl<'a> Packer<'a> {
         match self {
             Self::Plain(w) => w.write_all(bytes),
             Self::Gzip(w) => w.write_all(bytes),
+            Self::Lz4(w) => w.write_all(bytes),
             Self::Zstd(w) => w.write_all(bytes),
         }
     }
@@ -208,31 +301,49 @@ impl<'a> Packer<'a> {
         let mut chunks = match self {
             Self::Plain(w) => w,
             Self::Gzip(w) => w.finish()?,
+            Self::Lz4(w) => w.finish()?,
             Self::Zstd(w) => w.finish()?,
         };
-        chunks.send();
+        chunks.send()?;
+        if let Place::File(file) = &chunks.place {
+            file.sync_all()?;
+        }
         if chunks.gone { Err(std::io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 }
 
-fn produce(
-    node: &Arc<Replication>,
+/// Opens what takes an archive and tells the client that it begins.
+fn begin_archive<'a>(
     options: &BackupOptions,
-    start: &BackupStart,
-    queue: &mpsc::Sender<Piece>,
-    done: &AtomicU64,
-) -> Result<(), BackupError> {
-    let engine = &node.engine;
-    let source = Source {
-        data_dir: engine.data_dir().to_owned(),
-        pool: Arc::clone(engine.pool()),
-        verify: true,
-        checksums: options.manifest_checksums,
+    queue: &'a mpsc::Sender<Piece>,
+    name: &str,
+    location: &str,
+) -> Result<Packer<'a>, BackupError> {
+    let file = format!("{name}{}", options.compression.suffix());
+    let place = match &options.target {
+        Target::Client => Place::Client,
+        Target::Blackhole => Place::Nowhere,
+        Target::Server(dir) => {
+            let path = Path::new(dir).join(&file);
+            let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+            Place::File(made.map_err(|source| BackupError::Write { path, source })?)
+        }
     };
-    let mut manifest = options.manifest.map(Manifest::new);
-    let mut packer = Packer::new(options.compression, Chunks { queue, pending: Vec::with_capacity(CHUNK_BYTES), gone: false })?;
+    // Nobody receives any more: the next piece finds out.
+    drop(queue.blocking_send(Piece::Begin(file, location.to_owned())));
+    Ok(Packer::new(options.compression, Chunks::new(queue, place))?)
+}
+
+/// Writes one archive: `fill` puts its members.
+fn one_archive<T>(
+    source: &Source,
+    mut packer: Packer<'_>,
+    queue: &mpsc::Sender<Piece>,
+    manifest: Option<&mut Manifest>,
+    fill: impl FnOnce(&mut Archive<'_>) -> Result<T, BackupError>,
+) -> Result<T, BackupError> {
     let mut failure = None;
-    let (end, end_tli) = {
+    let filled = {
         let mut sink = |bytes: &[u8]| match packer.put(bytes) {
             Ok(()) => true,
             Err(error) => {
@@ -240,30 +351,88 @@ fn produce(
                 false
             }
         };
-        let mut archive = Archive::new(&source, &mut sink, manifest.as_mut());
-        archive.text_file("backup_label", label(node, options, start).as_bytes())?;
-        if options.tablespace_map {
-            archive.text_file("tablespace_map", b"")?;
-        }
-        archive.data_directory()?;
-        done.store(archive.done_bytes(), Ordering::Relaxed);
-        let (end, end_tli) = engine.backup_stop(start).map_err(|e| BackupError::Stop(e.to_string()))?;
-        // Last: on a standby its minimum recovery point must cover every page that was copied.
-        archive.plain_file(&source.data_dir.join("global/pg_control"), "global/pg_control")?;
-        if options.wal {
-            wal_files(node, &mut archive, start.redo_lsn, end, end_tli)?;
-        }
-        archive.finish()?;
-        (end, end_tli)
+        let mut warn = |text: String| drop(queue.blocking_send(Piece::Warning(text)));
+        let mut archive = Archive::new(source, &mut sink, &mut warn, manifest);
+        let filled = fill(&mut archive);
+        filled.and_then(|value| archive.finish().map(|()| value).map_err(BackupError::from))
     };
     if let Some(error) = failure {
         return Err(error.into());
     }
+    let value = filled?;
     packer.finish()?;
+    Ok(value)
+}
+
+fn produce(
+    node: &Arc<Replication>,
+    options: &BackupOptions,
+    start: &BackupStart,
+    spaces: &[Tablespace],
+    queue: &mpsc::Sender<Piece>,
+    done: &Arc<AtomicU64>,
+) -> Result<(), BackupError> {
+    let engine = &node.engine;
+    let source = Source {
+        data_dir: engine.data_dir().to_owned(),
+        pool: Arc::clone(engine.pool()),
+        verify: options.verify_checksums,
+        checksums: options.manifest_checksums,
+        links: !options.tablespace_map,
+        done_bytes: Arc::clone(done),
+        damaged: Arc::new(AtomicU64::new(0)),
+    };
+    let mut manifest = options.manifest.map(Manifest::new);
+    for space in spaces {
+        let packer = begin_archive(options, queue, &format!("{}.tar", space.oid), &space.location)?;
+        one_archive(&source, packer, queue, manifest.as_mut(), |archive| Ok(archive.tablespace(space.oid)?))?;
+    }
+    let packer = begin_archive(options, queue, "base.tar", "")?;
+    let (end, end_tli) = one_archive(&source, packer, queue, manifest.as_mut(), |archive| {
+        archive.text_file("backup_label", label(node, options, start).as_bytes())?;
+        if options.tablespace_map && !spaces.is_empty() {
+            archive.text_file("tablespace_map", tablespace_map(spaces).as_bytes())?;
+        }
+        archive.data_directory()?;
+        let (end, end_tli) = engine.backup_stop(start).map_err(|e| BackupError::Stop(e.to_string()))?;
+        // Last: on a standby its minimum recovery point must cover every page that was copied.
+        archive.plain_file(&source.data_dir.join("global/pg_control"), "global/pg_control")?;
+        if options.wal {
+            wal_files(node, archive, start.redo_lsn, end, end_tli)?;
+        }
+        Ok((end, end_tli))
+    })?;
+    let damaged = source.damaged.load(Ordering::Relaxed);
+    if damaged > 0 {
+        if damaged > 1 {
+            drop(queue.blocking_send(Piece::Warning(format!("{damaged} total checksum verification failures"))));
+        }
+        return Err(BackupError::Damaged);
+    }
     let manifest = manifest.map(|m| m.finish(&wal_ranges(node, start, end, end_tli)));
+    if let Target::Server(dir) = &options.target {
+        let dir = Path::new(dir);
+        if let Some(manifest) = &manifest {
+            let path = dir.join("backup_manifest");
+            afterimage_wal::disk::durable_replace(&afterimage_wal::disk::RealDisk, &path, manifest.as_bytes())
+                .map_err(|source| BackupError::Write { path, source })?;
+        }
+        let synced = fs::File::open(dir).and_then(|d| d.sync_all());
+        synced.map_err(|source| BackupError::Write { path: dir.to_owned(), source })?;
+    }
     // Nobody receives any more: the client's error is what counts.
     drop(queue.blocking_send(Piece::Done(Box::new(Finished { manifest, end, end_tli }))));
     Ok(())
+}
+
+/// `tablespace_map`: OID and location, newlines and backslashes escaped.
+fn tablespace_map(spaces: &[Tablespace]) -> String {
+    let mut text = String::new();
+    for space in spaces {
+        let location = space.location.replace('\\', "\\\\").replace('\n', "\\\n").replace('\r', "\\\r");
+        text.push_str(&format!("{} {location}\n", space.oid));
+    }
+    text
 }
 
 fn wal_files(node: &Arc<Replication>, archive: &mut Archive<'_>, from: Lsn, end: Lsn, tli: TimelineId) -> Result<(), ArchiveError> {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use afterimage_wal::ids::{Fork, RelId};
 
-use super::super::base_backup::archive::{EMPTY_DIRS, SKIPPED_FILES, relation_file};
+use super::super::base_backup::archive::{EMPTY_DIRS, SKIPPED_FILES, is_temporary_relation, relation_file};
 use super::error::RewindError;
 use super::marker;
 use crate::control::pid_file::PID_FILE;
@@ -65,10 +65,9 @@ pub fn classify(path: &str, listing: &Listing) -> Class {
     }
     if SKIPPED_FILES.contains(&name)
         || name == marker::FILE
-        || name == ".DS_Store"
         || name.starts_with("pgsql_tmp")
         || name.starts_with("pg_internal.init")
-        || is_temporary_relation(dir, name)
+        || is_temporary_relation(name)
     {
         return Class::Skipped;
     }
@@ -78,16 +77,6 @@ pub fn classify(path: &str, listing: &Listing) -> Class {
         Some((rel, fork, _)) if fork != Fork::Init && listing.contains_key(&format!("{dir}/{}_init", rel.rel)) => Class::Skipped,
         Some((rel, fork, segment)) => Class::Pages { rel, fork, segment },
     }
-}
-
-/// `t<session>_<number>` below a database.
-fn is_temporary_relation(dir: &str, name: &str) -> bool {
-    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    dir.starts_with("base/")
-        && name
-            .strip_prefix('t')
-            .and_then(|rest| rest.split_once('_'))
-            .is_some_and(|(session, rest)| digits(session) && digits(rest.split(['_', '.']).next().unwrap_or("")))
 }
 
 /// Lists a local data directory. What vanishes meanwhile is left out; links to directories are followed.
