@@ -391,6 +391,12 @@ impl From<TxnError> for SqlError {
                 CancelReason::Crash => Self::new(SqlState::CRASH_SHUTDOWN, message).fatal(),
             },
             TxnError::Serialization(_) => Self::new(SqlState::SERIALIZATION_FAILURE, message),
+            TxnError::Dependencies { detail } => {
+                Self::new(SqlState::SERIALIZATION_FAILURE, message).detail(detail).hint("The transaction might succeed if retried.")
+            }
+            TxnError::SerializableInRecovery => Self::new(SqlState::FEATURE_NOT_SUPPORTED, message)
+                .detail("\"default_transaction_isolation\" is set to \"serializable\".")
+                .hint("You can use \"SET default_transaction_isolation = 'repeatable read'\" to change the default."),
             TxnError::InRecovery(_) | TxnError::ReadOnly(_) => Self::new(SqlState::READ_ONLY_SQL_TRANSACTION, message),
             TxnError::NoSuchSavepoint(_) => Self::new(SqlState::S_E_INVALID_SPECIFICATION, message),
             TxnError::TooManyCommands => Self::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message),

@@ -44,6 +44,12 @@ impl RelHandle {
         Self { oid, file, persistence: Persistence::Permanent }
     }
 
+    /// Whether serializable transactions mark what they read of it: not in catalogs, nor in what no other session sees.
+    #[inline]
+    pub fn is_marked(&self) -> bool {
+        self.oid >= 16_384 && self.persistence != Persistence::Temporary
+    }
+
     /// Whether its changes go to the WAL.
     pub fn logged(&self) -> bool {
         self.persistence == Persistence::Permanent

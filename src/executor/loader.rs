@@ -204,6 +204,9 @@ fn insert_entries(
             let probe = unique.then_some((&mut probe as &mut dyn UniqueProbe, key.len()));
             btree::insert(&access, xid, &load.handle, key, tid, probe).map_err(|e| index_error(e, &load.index))?
         };
+        if let Some(s) = ctx.transaction()?.serializable().filter(|_| load.handle.is_marked()) {
+            s.wrote_key(load.handle.file, key)?;
+        }
         if let Inserted::Duplicate(_) = inserted {
             let name = &load.index.name;
             let message = format!("duplicate key value violates unique constraint \"{name}\"");

@@ -185,7 +185,12 @@ fn insert_entry(
     let xid = t.xid()?;
     let mut probe = Probe { ctx, txn: t, rel: *rel };
     let probe: Option<(&mut dyn UniqueProbe, usize)> = if unique { Some((&mut probe, bytes.len())) } else { None };
-    match btree::insert(ctx, xid, &index, &bytes, tid, probe).map_err(|e| index_error(e, &w.index))? {
+    let inserted = btree::insert(ctx, xid, &index, &bytes, tid, probe).map_err(|e| index_error(e, &w.index))?;
+    if let Some(s) = t.serializable().filter(|_| index.is_marked()) {
+        // Before a duplicate is reported: what hides behind it may be a serialization failure, which is worth a retry.
+        s.wrote_key(index.file, &bytes)?;
+    }
+    match inserted {
         Inserted::Yes => Ok(None),
         Inserted::Duplicate(_) => Ok(Some(key)),
     }
@@ -196,6 +201,21 @@ pub(super) fn index_error(e: AccessError, index: &Index) -> SqlError {
     let too_big = matches!(e, AccessError::KeyTooBig { .. });
     let e = SqlError::from(e);
     if too_big { e.with_message(|m| format!("{m} for index \"{}\"", index.name)) } else { e }
+}
+
+/// ON CONFLICT DO NOTHING may not tell of a row that the transaction's snapshot does not see. PostgreSQL: `ExecCheckTupleVisible`.
+///
+/// # Errors
+/// 40001.
+fn conflict_is_seen(x: &mut Exec<'_>, engine: &Arc<Engine>, rel: &RelHandle, existing: Tid) -> Result<(), SqlError> {
+    let t = x.session.transaction()?;
+    if t.isolation() == Isolation::ReadCommitted {
+        return Ok(());
+    }
+    let heap::Liveness::Live(tid) = heap::liveness(engine.ctx(), t, rel, existing)? else { return Ok(()) };
+    let snapshot = x.state.snapshot()?.clone();
+    let seen = heap::fetch_exact(engine.ctx(), rel, tid, &snapshot, |_, _| ())?.is_some();
+    if seen || inserted_by_this_command(engine, rel, tid, &snapshot, x.session.transaction()?)? { Ok(()) } else { Err(concurrent_update()) }
 }
 
 /// INSERT, UPDATE, DELETE.
@@ -226,7 +246,10 @@ impl ModifyNode {
         loop {
             x.session.check_cancel()?;
             if let Some(existing) = self.find_conflict(x, m, conflict, rel)? {
-                let Some(update) = &conflict.update else { return Ok(None) };
+                let Some(update) = &conflict.update else {
+                    conflict_is_seen(x, &engine, rel, existing)?;
+                    return Ok(None);
+                };
                 match self.conflict_update(x, m, update, rel, existing)? {
                     Conflict::Done(tid) => return Ok(tid),
                     Conflict::Again => continue,

@@ -331,7 +331,8 @@ impl IndexScanNode {
             None => {
                 let mut list: Vec<Tid> = Vec::new();
                 while let Some(range) = self.ranges.pop() {
-                    let mut scan = btree::Scan::new(&self.index, range, Direction::Forward, ScanOptions::default());
+                    let mut scan =
+                        btree::Scan::new(&self.index, range, Direction::Forward, ScanOptions::default()).reading_for(x.state.snapshot()?);
                     while let Some((_, tid)) = scan.next(ctx)? {
                         list.push(tid);
                         if list.len() & 4095 == 0 {
@@ -388,7 +389,8 @@ impl Node for IndexScanNode {
                     Some(scan) => scan.restart(range),
                     None => {
                         let direction = if s.backward { Direction::Backward } else { Direction::Forward };
-                        self.scan = Some(btree::Scan::new(&self.index, range, direction, ScanOptions::default()));
+                        let scan = btree::Scan::new(&self.index, range, direction, ScanOptions::default());
+                        self.scan = Some(scan.reading_for(x.state.snapshot()?));
                     }
                 }
                 self.done = false;

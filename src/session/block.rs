@@ -419,6 +419,7 @@ impl Session {
                 }
                 transaction.set_read_only(*read_only);
             }
+            (Setting::TransactionDeferrable, Value::Bool(deferrable)) => transaction.set_deferrable(*deferrable),
             _ => {}
         }
         self.ctx.settings.set_internal(setting, value, SetScope::Local);

@@ -305,6 +305,19 @@ impl ExternalFunctions for Functions {
                 let values = blockers.into_iter().map(|p| Datum::Int4(p.0)).collect();
                 Datum::Array(Arc::new(ArrayValue::one_dim(oids::INT4, values)))
             }
+            "pg_isolation_test_session_is_blocked" => {
+                let pid = i32::try_from(int_arg(args, 0)).unwrap_or(0);
+                let Some(Datum::Array(interesting)) = args.get(1) else { return Ok(Some(Datum::Null)) };
+                let txns = &session.engine.ctx().txns;
+                let mut blockers = txns.locks().blockers(ProcId(pid));
+                blockers.extend(txns.serializable().safe_snapshot_blockers(ProcId(pid)));
+                Datum::Bool(interesting.values.iter().any(|v| matches!(v, Datum::Int4(p) if blockers.contains(&ProcId(*p)))))
+            }
+            "pg_safe_snapshot_blocking_pids" => {
+                let pid = i32::try_from(int_arg(args, 0)).unwrap_or(0);
+                let blockers = session.engine.ctx().txns.serializable().safe_snapshot_blockers(ProcId(pid));
+                Datum::Array(Arc::new(ArrayValue::one_dim(oids::INT4, blockers.into_iter().map(|p| Datum::Int4(p.0)).collect())))
+            }
             "pg_settings_get_flags" => match lookup(text_arg(args, 0)?) {
                 None => Datum::Null,
                 Some(setting) => {

@@ -25,7 +25,7 @@ use crate::executor::ExternalFunctions;
 use crate::replication::Replication;
 use crate::sql::catalog::Catalog;
 use crate::storage::PoolOptions;
-use crate::txn::CancelReason;
+use crate::txn::{CancelReason, MarkLimits};
 
 /// What exists once the engine is open.
 pub struct Services {
@@ -116,6 +116,7 @@ impl Server {
                 log::configure(&settings);
                 if let Some(services) = self.services.get() {
                     services.engine.set_checkpoint_settings(checkpoint_settings(&settings));
+                    set_mark_limits(&services.engine, &settings);
                 }
             }
             Err(e) => {
@@ -156,6 +157,17 @@ fn engine_options(settings: &Settings, node: Arc<NodeState>) -> EngineOptions {
         options.wal.writer_delay = delay;
     }
     options
+}
+
+/// When what serializable transactions have read is kept by the page, or by the table.
+fn set_mark_limits(engine: &Engine, settings: &Settings) {
+    let int = |s: Setting| settings.int(s);
+    let limits = MarkLimits::from_settings(
+        int(Setting::MaxPredLocksPerPage),
+        int(Setting::MaxPredLocksPerRelation),
+        int(Setting::MaxPredLocksPerTransaction),
+    );
+    engine.ctx().txns.serializable().set_limits(limits);
 }
 
 fn checkpoint_settings(settings: &Settings) -> CheckpointSettings {
@@ -367,6 +379,7 @@ fn start_services(server: &Arc<Server>, engine: Arc<Engine>) -> Result<(), Faile
     server.config.set_internal(Setting::WalSegmentSize, &segment.to_string()).map_err(bad)?;
     let mode = std::fs::metadata(engine.data_dir())?.mode() & 0o777;
     server.config.set_internal(Setting::DataDirectoryMode, &format!("0{mode:o}")).map_err(bad)?;
+    set_mark_limits(&engine, &server.config.current());
     let catalog = Catalog::new(engine.ctx().clone());
     let replication =
         Replication::start(Arc::clone(&engine), Arc::clone(&server.config)).map_err(|e| Failed { message: error_chain(&e), hint: None })?;

@@ -8,7 +8,7 @@ use crate::config::{Kind, Settings, Source, TABLE, Value, flag};
 use crate::sql::catalog::{VirtualCx, VirtualTable};
 use crate::sql::types::{ArrayValue, Datum, Inet, oids};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{LockTag, ProcId};
+use crate::txn::{LockTag, Mark, ProcId};
 
 type Emit<'a> = &'a mut dyn FnMut(&[Datum]) -> Result<(), SqlError>;
 
@@ -219,7 +219,7 @@ fn lock_tag(tag: &LockTag) -> [Datum; 10] {
             (row[0], row[1]) = (text("object"), Datum::Oid(db));
             (row[7], row[8], row[9]) = (Datum::Oid(class), Datum::Oid(object), Datum::Int2(0));
         }
-        LockTag::Tuple { rel, block, offset } => {
+        LockTag::Tuple { rel, block, offset } | LockTag::TupleQueue { rel, block, offset } => {
             (row[0], row[1], row[2]) = (text("tuple"), Datum::Oid(rel.db), Datum::Oid(rel.rel));
             row[3] = Datum::Int4(block.get().cast_signed());
             row[4] = Datum::Int2(offset.cast_signed());
@@ -235,6 +235,10 @@ fn lock_tag(tag: &LockTag) -> [Datum; 10] {
 fn locks(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
     let Some(services) = server.services_even_if_stopping() else { return Ok(()) };
     for lock in services.engine.ctx().txns.locks().list() {
+        // Row locks that are held are not shown, as in PostgreSQL: there may be millions.
+        if lock.granted && matches!(lock.tag, Some(LockTag::Tuple { .. })) {
+            continue;
+        }
         let mut row: Vec<Datum> = match (&lock.tag, lock.xid) {
             (Some(tag), _) => lock_tag(tag).into(),
             (None, transaction) => {
@@ -249,6 +253,28 @@ fn locks(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(),
             Datum::Int4(lock.proc.0),
             text(lock.mode.name()),
             Datum::Bool(lock.granted),
+            Datum::Bool(false),
+            Datum::Null,
+        ]);
+        emit(&row)?;
+    }
+    for marked in services.engine.ctx().txns.serializable().list() {
+        let tag = match marked.mark {
+            Mark::Relation(rel) => LockTag::Relation { db: rel.db, rel: rel.rel },
+            Mark::Page(rel, block) | Mark::Row(rel, block, _) => {
+                let offset = if let Mark::Row(_, _, offset) = marked.mark { offset } else { 0 };
+                LockTag::Tuple { rel, block, offset }
+            }
+        };
+        let mut row: Vec<Datum> = lock_tag(&tag).into();
+        if matches!(marked.mark, Mark::Page(..)) {
+            (row[0], row[4]) = (text("page"), Datum::Null);
+        }
+        row.extend([
+            text(&format!("{}/0", marked.proc.0)),
+            Datum::Int4(marked.proc.0),
+            text("SIReadLock"),
+            Datum::Bool(true),
             Datum::Bool(false),
             Datum::Null,
         ]);

@@ -27,6 +27,15 @@ pub enum TxnError {
     /// REPEATABLE READ met a row changed by a later commit.
     #[error("could not serialize access due to concurrent {0}")]
     Serialization(&'static str),
+    /// SERIALIZABLE: no serial order would give what was read. `detail` has PostgreSQL's reason code.
+    #[error("could not serialize access due to read/write dependencies among transactions")]
+    Dependencies {
+        /// Why it was this transaction, and when.
+        detail: String,
+    },
+    /// SERIALIZABLE, by default, on a standby.
+    #[error("cannot use serializable mode in a hot standby")]
+    SerializableInRecovery,
     /// A write, or something that needs an xid, on a standby.
     #[error("cannot {0} during recovery")]
     InRecovery(&'static str),

@@ -39,8 +39,18 @@ pub enum LockTag {
         /// Its oid.
         object: Oid,
     },
-    /// A row, by the version's place.
+    /// A row, by the version's place. Requests are granted as they can be, not in order: see `TupleQueue`.
     Tuple {
+        /// The table's files.
+        rel: RelId,
+        /// Block.
+        block: BlockNo,
+        /// Line pointer.
+        offset: u16,
+    },
+    /// A place among those who wait for a row, by the version's place. Taken before the first wait and given up when it is over, so that
+    /// writers get a row in order, while those who need not wait pass by.
+    TupleQueue {
         /// The table's files.
         rel: RelId,
         /// Block.
@@ -67,7 +77,7 @@ impl std::fmt::Display for LockTag {
         match self {
             Self::Relation { db, rel } => write!(f, "relation {rel} of database {db}"),
             Self::Object { db, class, object } => write!(f, "object {object} of class {class} of database {db}"),
-            Self::Tuple { rel, block, offset } => {
+            Self::Tuple { rel, block, offset } | Self::TupleQueue { rel, block, offset } => {
                 write!(f, "tuple ({},{}) of relation {} of database {}", block.get(), offset, rel.rel, rel.db)
             }
             Self::Advisory { db, key1, key2, two_keys } => {
@@ -302,6 +312,11 @@ impl LockHolder {
         self.held.lock().mask(tag) & mode.bit() != 0
     }
 
+    /// Whether it holds `tag` in any mode.
+    pub fn holds_any(&self, tag: &LockTag) -> bool {
+        self.held.lock().mask(tag) != 0
+    }
+
     /// Number of locked things.
     pub fn count(&self) -> usize {
         self.held.lock().list.len()
@@ -361,8 +376,9 @@ impl LockState {
     fn wake(&mut self, tag: LockTag) {
         let mut ahead = 0u16;
         let mut i = 0;
+        let in_order = !matches!(tag, LockTag::Tuple { .. });
         while let Some(r) = self.waiting.get(i) {
-            if r.mode.conflicts() & ahead == 0 && !self.excluded(r.holder.proc, r.mode) {
+            if (r.mode.conflicts() & ahead == 0 || !in_order) && !self.excluded(r.holder.proc, r.mode) {
                 let r = Arc::clone(r);
                 self.waiting.remove(i);
                 self.grant(tag, &r.holder, r.mode, r.depth);
@@ -389,6 +405,8 @@ pub(super) enum WaitsFor {
     Xid(Xid),
     /// The position that sessions of its level read at.
     Position(Lsn),
+    /// Serializable writers, whose end tells whether its snapshot is safe.
+    SafeSnapshot,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -403,6 +421,7 @@ impl WaitsFor {
             Self::Lock(t, m) => (m.name(), t.to_string()),
             Self::Xid(x) => (LockMode::Share.name(), format!("transaction {x}")),
             Self::Position(lsn) => (LockMode::Share.name(), format!("position {lsn}")),
+            Self::SafeSnapshot => (LockMode::Share.name(), "a safe snapshot".to_owned()),
         }
     }
 }
@@ -494,7 +513,7 @@ impl LockManager {
             let behind = state
                 .waiting
                 .iter()
-                .rposition(|r| r.holder.proc != proc.id() && r.mode.conflicts_with(mode) && r.mode.conflicts() & mine == 0);
+                .rposition(|r| !is_tuple && r.holder.proc != proc.id() && r.mode.conflicts_with(mode) && r.mode.conflicts() & mine == 0);
             if behind.is_none() && !state.excluded(proc.id(), mode) {
                 state.grant(tag, holder, mode, depth);
                 return Ok(true);
@@ -507,6 +526,20 @@ impl LockManager {
                     self.tuple_locks.fetch_sub(1, Ordering::SeqCst);
                 }
                 return if policy == WaitPolicy::Skip { Ok(false) } else { Err(TxnError::LockNotAvailable) };
+            }
+            // One that waits for what this session holds, and holds what it asks for: neither can ever go on.
+            let stuck = state.waiting.iter().find(|r| {
+                r.holder.proc != proc.id() && r.mode.conflicts() & mine != 0 && mode.conflicts() & state.mask_of(r.holder.proc) != 0
+            });
+            if let Some(other) = stuck {
+                let edge = |a: ProcId, m: LockMode, b: ProcId| {
+                    format!("Process {} waits for {} on {tag}; blocked by process {}.", a.0, m.name(), b.0)
+                };
+                let (me, they) = (proc.id(), other.holder.proc);
+                if is_tuple {
+                    self.tuple_locks.fetch_sub(1, Ordering::SeqCst);
+                }
+                return Err(TxnError::Deadlock { detail: format!("{}\n{}", edge(me, mode, they), edge(they, other.mode, me)) });
             }
             let request =
                 Arc::new(Request { holder: Arc::clone(holder), mode, depth, waiter: Arc::default(), granted: AtomicBool::new(false) });
@@ -597,6 +630,9 @@ impl LockManager {
         if !held || cycle.iter().any(|p| now.get(p).map(|w| w.number) != waits.get(p).map(|w| w.number)) {
             return Ok(false);
         }
+        if self.rearrange(proc.id(), &cycle, &waits) {
+            return Ok(true);
+        }
         let mut detail = String::new();
         for (i, p) in cycle.iter().enumerate() {
             let next = cycle[(i + 1) % cycle.len()];
@@ -611,10 +647,60 @@ impl LockManager {
         Err(TxnError::Deadlock { detail })
     }
 
+    /// Tries to break a cycle by letting someone go before a request that is ahead of him in a queue and excludes him: that request waits
+    /// for others anyway. PostgreSQL: `DS_SOFT_DEADLOCK`.
+    fn rearrange(&self, me: ProcId, cycle: &[ProcId], waits: &HashMap<ProcId, Wait>) -> bool {
+        let blockers = |p: ProcId| waits.get(&p).map_or_else(Vec::new, |w| self.blockers_of(p, &w.what));
+        let mut cycle = cycle.to_vec();
+        let mut moved: Vec<(LockTag, Vec<Arc<Request>>)> = Vec::new();
+        let mut reversed: Vec<(ProcId, ProcId)> = Vec::new();
+        loop {
+            let edges: Vec<(ProcId, ProcId)> = cycle.iter().copied().zip(cycle.iter().copied().cycle().skip(1)).collect();
+            let soft = edges.iter().rev().find_map(|(p, ahead)| match waits.get(p)?.what {
+                WaitsFor::Lock(tag, mode) if !reversed.contains(&(*ahead, *p)) && !reversed.contains(&(*p, *ahead)) => {
+                    let mut shard = self.shard(&tag).lock();
+                    let state = shard.get_mut(&tag)?;
+                    if state.granted.iter().any(|g| g.holder.proc == *ahead && g.mask & mode.conflicts() != 0) {
+                        return None;
+                    }
+                    let before = state.waiting.iter().position(|r| r.holder.proc == *ahead)?;
+                    let from = state.waiting.iter().position(|r| r.holder.proc == *p).filter(|from| *from > before)?;
+                    let order = state.waiting.iter().cloned().collect();
+                    let request = state.waiting.remove(from)?;
+                    state.waiting.insert(before, request);
+                    Some((tag, order, (*p, *ahead)))
+                }
+                _ => None,
+            });
+            let Some((tag, order, edge)) = soft else { break };
+            moved.push((tag, order));
+            reversed.push(edge);
+            match reversed.iter().map(|e| e.1).chain([me]).find_map(|p| deadlock::find_cycle(p, blockers)) {
+                Some(next) => cycle = next,
+                None => {
+                    for (tag, _) in moved {
+                        if let Some(state) = self.shard(&tag).lock().get_mut(&tag) {
+                            state.wake(tag);
+                        }
+                    }
+                    return true;
+                }
+            }
+        }
+        // In vain: everyone back to his place.
+        for (tag, order) in moved.into_iter().rev() {
+            if let Some(state) = self.shard(&tag).lock().get_mut(&tag) {
+                let place = |r: &Arc<Request>| order.iter().position(|o| Arc::ptr_eq(o, r)).unwrap_or(usize::MAX);
+                state.waiting.make_contiguous().sort_by_key(place);
+            }
+        }
+        false
+    }
+
     fn blockers_of(&self, p: ProcId, what: &WaitsFor) -> Vec<ProcId> {
         match what {
-            // The WAL's flusher and the standbys wait for no session.
-            WaitsFor::Position(_) => Vec::new(),
+            // The WAL's flusher and the standbys wait for no session; who waits for a safe snapshot keeps nobody waiting.
+            WaitsFor::Position(_) | WaitsFor::SafeSnapshot => Vec::new(),
             WaitsFor::Xid(x) => self.procs.owner_of(*x).into_iter().filter(|o| *o != p).collect(),
             WaitsFor::Lock(tag, mode) => {
                 let shard = self.shard(tag).lock();
@@ -625,8 +711,9 @@ impl LockManager {
                     .filter(|g| g.mask & mode.conflicts() != 0 && g.holder.proc != p)
                     .filter(|g| !g.holder.detached.load(Ordering::Relaxed))
                     .map(|g| g.holder.proc);
-                let ahead =
-                    state.waiting.iter().take_while(|r| r.holder.proc != p).filter(|r| r.mode.conflicts_with(*mode)).map(|r| r.holder.proc);
+                let in_order = !matches!(tag, LockTag::Tuple { .. });
+                let earlier = state.waiting.iter().take_while(|r| in_order && r.holder.proc != p);
+                let ahead = earlier.filter(|r| r.mode.conflicts_with(*mode)).map(|r| r.holder.proc);
                 held.chain(ahead).collect()
             }
         }
@@ -840,9 +927,10 @@ impl LockManager {
         self.waits.lock().get(&p).map(|w| match w.what {
             WaitsFor::Xid(_) => "transactionid",
             WaitsFor::Position(_) => "SyncRep",
+            WaitsFor::SafeSnapshot => "SafeSnapshot",
             WaitsFor::Lock(LockTag::Relation { .. }, _) => "relation",
             WaitsFor::Lock(LockTag::Object { .. }, _) => "object",
-            WaitsFor::Lock(LockTag::Tuple { .. }, _) => "tuple",
+            WaitsFor::Lock(LockTag::Tuple { .. } | LockTag::TupleQueue { .. }, _) => "tuple",
             WaitsFor::Lock(LockTag::Advisory { .. }, _) => "advisory",
         })
     }

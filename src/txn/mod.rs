@@ -5,6 +5,7 @@
 //! - [`Proc`]: one per session. What others see of it: xid, oldest snapshot, what it waits for.
 //! - [`Transaction`]: owned by a session; dropping it aborts.
 //! - [`Snapshot`]: one commit LSN, plus the own changes up to a command.
+//! - [`Serializable`]: what a SERIALIZABLE transaction has read and whom it conflicts with.
 //! - [`LockManager`]: table, object, row and advisory locks, deadlock detection.
 //!
 //! Visibility: look at the status first, then at the commit LSN. Writers publish in the opposite order: commit record,
@@ -19,6 +20,7 @@ pub mod positions;
 pub mod proc;
 pub mod record;
 pub mod redo;
+pub mod serializable;
 pub mod snapshot;
 pub mod transaction;
 pub mod transactions;
@@ -31,6 +33,7 @@ pub use locks::{LockManager, LockMode, LockTag, RowLockMode, WaitPolicy};
 pub use positions::{CommitLevel, CommitWait, Positions, SyncPositions};
 pub use proc::{Proc, ProcId};
 pub use record::Invalidation;
+pub use serializable::{Mark, MarkLimits, Serializable};
 pub use snapshot::Snapshot;
 pub use transaction::{Isolation, SavepointMark, Transaction, TransactionOptions};
 pub use transactions::{CheckpointXids, Transactions, TransactionsStart, XidStatus};

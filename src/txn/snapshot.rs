@@ -8,6 +8,8 @@ use afterimage_wal::ids::{Lsn, Xid};
 use parking_lot::{Condvar, Mutex, RwLock};
 use smallvec::SmallVec;
 
+use super::serializable::Serializable;
+
 /// The xids a transaction writes under, and its combined command ids. Shared with its snapshots and with the deadlock detector.
 #[derive(Debug)]
 pub struct OwnXids {
@@ -224,12 +226,14 @@ pub struct Snapshot {
     /// `None` if the transaction had no xid when the snapshot was taken. What it wrote later is in progress to this snapshot,
     /// which comes to the same: those changes carry a command id at or above `cid`.
     own: Option<Arc<OwnXids>>,
+    /// Marks what is read with it.
+    serializable: Option<Arc<Serializable>>,
     _registration: Registration,
 }
 
 impl Snapshot {
     pub(super) fn new(registration: Registration, cid: u32, own: Option<Arc<OwnXids>>) -> Self {
-        Self { lsn: registration.lsn, cid, own, _registration: registration }
+        Self { lsn: registration.lsn, cid, own, serializable: None, _registration: registration }
     }
 
     /// The commit LSN it reads at.
@@ -245,6 +249,17 @@ impl Snapshot {
     /// The own xids, if any.
     pub fn own(&self) -> Option<&OwnXids> {
         self.own.as_deref()
+    }
+
+    /// The serializable transaction that reads with it; `None` for any other, and for catalogs and constraints.
+    #[inline]
+    pub fn serializable(&self) -> Option<&Arc<Serializable>> {
+        self.serializable.as_ref()
+    }
+
+    pub(super) fn with_serializable(mut self, serializable: Arc<Serializable>) -> Self {
+        self.serializable = Some(serializable);
+        self
     }
 
     /// The same commits, with the own changes of commands before `cid`.

@@ -9,6 +9,7 @@ use super::locks::{LockHolder, LockManager, LockMode, LockTag, WaitPolicy};
 use super::positions::{CommitLevel, CommitWait};
 use super::proc::Proc;
 use super::record::{Decision, Invalidation};
+use super::serializable::Serializable;
 use super::snapshot::{OwnXids, Snapshot};
 use super::transactions::Transactions;
 
@@ -77,6 +78,8 @@ pub struct Transaction {
     cid_used: bool,
     /// The snapshot of REPEATABLE READ.
     kept: Option<Snapshot>,
+    /// Its place among the serializable ones, once it has its snapshot. `None` too if that is safe by itself.
+    serializable: Option<Arc<Serializable>>,
     /// Open savepoints, outermost first.
     stack: Vec<Sub>,
     end: AtEnd,
@@ -106,6 +109,7 @@ impl Transaction {
             cid: 0,
             cid_used: false,
             kept: None,
+            serializable: None,
             stack: Vec::new(),
             end: AtEnd::default(),
             finished: false,
@@ -142,6 +146,11 @@ impl Transaction {
     /// Changes read-only mode.
     pub fn set_read_only(&mut self, read_only: bool) {
         self.options.read_only = read_only;
+    }
+
+    /// Changes deferrable mode.
+    pub fn set_deferrable(&mut self, deferrable: bool) {
+        self.options.deferrable = deferrable;
     }
 
     /// Follows `SET synchronous_commit`.
@@ -187,6 +196,9 @@ impl Transaction {
                 let o = Arc::new(OwnXids::new(self.txns.assign_xid()?));
                 self.proc.set_own(Some(Arc::clone(&o)));
                 self.own = Some(Arc::clone(&o));
+                if let Some(s) = &self.serializable {
+                    s.add_xid(o.top());
+                }
                 o
             }
         };
@@ -198,6 +210,9 @@ impl Transaction {
             // Whatever was assigned since this savepoint began lies inside it; nothing was yet.
             s.subs = own.sub_count();
             own.push_sub(last);
+            if let Some(s) = &self.serializable {
+                s.add_xid(last);
+            }
             s.xid = Some(last);
         }
         Ok(last)
@@ -256,12 +271,64 @@ impl Transaction {
             return self.latest_snapshot();
         }
         if self.kept.is_none() {
-            self.kept = Some(self.latest_snapshot()?);
+            self.kept = Some(if self.options.isolation == Isolation::Serializable {
+                self.serializable_snapshot()?
+            } else {
+                self.latest_snapshot()?
+            });
         }
         match &self.kept {
             Some(k) => Ok(k.with_cid(self.cid, self.own.clone())),
             None => self.latest_snapshot(),
         }
+    }
+
+    fn serializable_snapshot(&mut self) -> Result<Snapshot, TxnError> {
+        if self.txns.in_recovery() {
+            return Err(TxnError::SerializableInRecovery);
+        }
+        loop {
+            let (read_only, level) = (self.options.read_only, self.options.level);
+            let s = self.txns.serializable().enter(self.proc.id(), read_only, || self.txns.readable_for(&self.proc, level));
+            if let Some(own) = &self.own {
+                own.subs().into_iter().chain([own.top()]).for_each(|x| s.add_xid(x));
+            }
+            let snapshot = self.latest_snapshot()?;
+            s.began(snapshot.lsn());
+            if read_only && self.options.deferrable {
+                // Reads from a snapshot that needs no marks, however long it takes to get one.
+                self.txns.wait_settled(&self.proc, &s)?;
+                if s.is_safe() {
+                    return Ok(snapshot);
+                }
+                self.txns.wait_readable(&self.proc, level, self.txns.positions().recorded)?;
+                continue;
+            }
+            if s.is_safe() {
+                return Ok(snapshot);
+            }
+            self.serializable = Some(Arc::clone(&s));
+            return Ok(snapshot.with_serializable(s));
+        }
+    }
+
+    /// Its place among the serializable ones, for writers to report to.
+    #[inline]
+    pub fn serializable(&self) -> Option<&Serializable> {
+        self.serializable.as_deref()
+    }
+
+    /// A relation is about to be emptied or dropped: serializable readers of it conflict.
+    ///
+    /// # Errors
+    /// [`TxnError::Dependencies`].
+    pub fn empties_relation(&self, rel: RelId) -> Result<(), TxnError> {
+        self.serializable().map_or(Ok(()), |s| s.wrote_relation(rel))
+    }
+
+    /// The rows of `from` are in `to` from now on, or `to` is the table of the index `from` that is dropped: readers keep their marks.
+    pub fn moves_relation(&self, from: RelId, to: RelId) {
+        self.txns.serializable().transfer(from, to);
     }
 
     /// A fresh snapshot whatever the isolation level: for catalogs and constraint checks.
@@ -290,6 +357,11 @@ impl Transaction {
     /// Whether it holds the lock in that very mode.
     pub fn holds(&self, tag: &LockTag, mode: LockMode) -> bool {
         self.holder.holds(tag, mode)
+    }
+
+    /// Whether it holds the lock in any mode.
+    pub fn holds_any(&self, tag: &LockTag) -> bool {
+        self.holder.holds_any(tag)
     }
 
     /// Gives a lock up before the end. Only for locks that protect nothing uncommitted.
@@ -448,10 +520,16 @@ impl Transaction {
     /// # Errors
     /// If the record cannot be inserted; the transaction is then aborted.
     pub fn commit(mut self, level: CommitLevel) -> Result<CommitWait, TxnError> {
+        if let Some(s) = &self.serializable {
+            s.prepare(self.own.is_some())?;
+        }
         self.kept = None;
         let wait = match self.own.take() {
             None => {
                 self.finished = true;
+                if let Some(s) = self.serializable.take() {
+                    s.committed(None);
+                }
                 self.locks().release_from(&self.holder, 0);
                 CommitWait::done(Lsn::INVALID)
             }
@@ -466,6 +544,9 @@ impl Transaction {
                 match self.txns.commit_xid(&self.proc, own.top(), decision, level, holder) {
                     Ok(w) => {
                         self.finished = true;
+                        if let Some(s) = self.serializable.take() {
+                            s.committed(Some(w.lsn()));
+                        }
                         w
                     }
                     Err(e) => {
@@ -492,6 +573,9 @@ impl Transaction {
             return Ok(());
         }
         self.kept = None;
+        if let Some(s) = self.serializable.take() {
+            s.rolled_back();
+        }
         let r = match self.own.take() {
             None => Ok(()),
             Some(own) => {

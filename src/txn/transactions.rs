@@ -17,6 +17,7 @@ use super::locks::{LockHolder, LockManager, WaitsFor};
 use super::positions::{CommitLevel, CommitQueue, CommitWait, CommitWaiter, Positions, Queued, Released, SyncPositions, acknowledge};
 use super::proc::{Proc, ProcId, Procs};
 use super::record::{Decision, Invalidation, KIND_ABORT, KIND_COMMIT};
+use super::serializable::{Serializable, SerializableNode};
 use super::snapshot::{OwnXids, Registration, Snapshot};
 use super::transaction::{Transaction, TransactionOptions};
 use super::xact_status::{Status, XactStatus};
@@ -67,6 +68,7 @@ type UnlinkHook = Box<dyn Fn(Lsn, &[RelId]) + Send + Sync>;
 pub struct Transactions {
     wal: Arc<Wal>,
     locks: Arc<LockManager>,
+    serializable: Arc<SerializableNode>,
     procs: Arc<Procs>,
     status: XactStatus,
     lsns: CommitLsns,
@@ -103,12 +105,14 @@ impl Transactions {
         let procs = Arc::new(Procs::default());
         let system = start.wal.system_id();
         let oldest = start.oldest_xid.min(start.next_xid).max(Xid::FIRST_NORMAL);
+        let queue = Arc::new(CommitQueue::new(start.position));
         let this = Arc::new(Self {
+            serializable: SerializableNode::new(Arc::clone(&queue)),
             locks: Arc::new(LockManager::new(Arc::clone(&procs))),
             procs,
             status: XactStatus::new(start.dir, start.disk, system),
             lsns: CommitLsns::new(oldest),
-            queue: Arc::new(CommitQueue::new(start.position)),
+            queue,
             next_xid: AtomicU64::new(start.next_xid.max(Xid::FIRST_NORMAL).as_u64()),
             crashed_below: AtomicU64::new(oldest.as_u64()),
             recovering: Arc::new(AtomicBool::new(true)),
@@ -144,6 +148,11 @@ impl Transactions {
     /// The lock manager.
     pub fn locks(&self) -> &Arc<LockManager> {
         &self.locks
+    }
+
+    /// The serializable transactions.
+    pub fn serializable(&self) -> &Arc<SerializableNode> {
+        &self.serializable
     }
 
     /// The WAL.
@@ -256,6 +265,12 @@ impl Transactions {
     /// If the node stops.
     pub fn wait_readable(&self, proc: &Proc, level: CommitLevel, lsn: Lsn) -> Result<(), TxnError> {
         if lsn <= proc.last_commit() { Ok(()) } else { self.sleep_until(proc, level, lsn) }
+    }
+
+    /// Sleeps until it is settled whether a read-only serializable transaction has a safe snapshot.
+    pub(super) fn wait_settled(&self, proc: &Proc, serializable: &Serializable) -> Result<(), TxnError> {
+        let settled = || serializable.is_safe() || serializable.spoiled();
+        if settled() { Ok(()) } else { self.locks.sleep(proc, WaitsFor::SafeSnapshot, &serializable.settled(), settled) }
     }
 
     fn sleep_until(&self, proc: &Proc, level: CommitLevel, lsn: Lsn) -> Result<(), TxnError> {

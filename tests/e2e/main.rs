@@ -13,3 +13,4 @@ mod protocol;
 mod quickstart;
 mod replication;
 mod rewind;
+mod serializable;

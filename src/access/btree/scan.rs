@@ -4,6 +4,8 @@
 //! is a key and tid, so it can go on after any change of the tree: an entry that was there all the time is returned exactly
 //! once. The block it expects next is a hint, checked against the fences.
 
+use std::sync::Arc;
+
 use afterimage_wal::{BlockNo, Fork};
 
 use super::alloc::{horizon, in_recovery};
@@ -11,6 +13,7 @@ use super::descend::{Fit, Target, as_node, find_read, fit, sound};
 use super::node::{self, KeyBuf, Node, Pos};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
 use crate::storage::Buffer;
+use crate::txn::{Serializable, Snapshot};
 
 /// Which way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +144,8 @@ pub struct Scan {
     /// Where the batch came from and which of its rows the caller found dead to everyone.
     leaf: BlockNo,
     dead: Vec<Tid>,
+    /// Marks the keys it reads.
+    serializable: Option<Arc<Serializable>>,
 }
 
 impl std::fmt::Debug for Scan {
@@ -163,7 +168,35 @@ impl Scan {
             pin: None,
             leaf: BlockNo::INVALID,
             dead: Vec::new(),
+            serializable: None,
         }
+    }
+
+    /// A scan for what `snapshot` sees: a serializable transaction marks the keys that are read, leaf by leaf.
+    #[must_use]
+    pub fn reading_for(mut self, snapshot: &Snapshot) -> Self {
+        self.serializable = snapshot.serializable().filter(|_| self.rel.is_marked()).cloned();
+        self
+    }
+
+    /// Marks what a fill reads, from `target` up or down to `next`; the leaf is latched.
+    fn mark(&self, target: &Target<'_>, next: &Resume) {
+        let Some(s) = &self.serializable else { return };
+        // Just after the key: other rows' entries for it count as read.
+        let after = |key: &[u8]| [key, &[0]].concat();
+        let (lower, upper) = match (self.direction, target) {
+            (Direction::Forward, Target::At((key, _))) => {
+                let upper = if let Resume::At(key, ..) = next { Some(after(key)) } else { self.range.upper.as_ref().map(|u| u.to_vec()) };
+                (key.to_vec(), upper)
+            }
+            (_, target) => {
+                let lower = if let Resume::At(key, ..) = next { key.to_vec() } else { self.range.lower.to_vec() };
+                let upper =
+                    if let Target::Before((key, tid)) = target { Some(if *tid == 0 { key.to_vec() } else { after(key) }) } else { None };
+                (lower, upper)
+            }
+        };
+        s.reads_keys(self.rel.file, &lower, upper.as_deref());
     }
 
     /// Starts again with another range, keeping memory.
@@ -291,6 +324,7 @@ impl Scan {
             (Direction::Backward, Target::Before(pos)) => self.batch.copy_backward(&rel, &self.range, block, &node, Some(*pos))?,
             (_, _) => self.batch.copy_backward(&rel, &self.range, block, &node, None)?,
         };
+        self.mark(&target, &next);
         self.resume = next;
         if self.options.pin && !self.batch.entries.is_empty() {
             self.pin = Some(page.into_buffer());

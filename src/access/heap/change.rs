@@ -7,11 +7,11 @@ use smallvec::SmallVec;
 use super::log::{self, Latched, change_pages};
 use super::prune;
 use super::tuple::{HEADER, Header, MAX_TUPLE, header, mask, put_end, put_header};
-use super::visibility::{Verdict, end_cid, judge};
+use super::visibility::{Lookup, Verdict, end_cid, judge};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
 use crate::storage::page::{FLAG_HAS_FREE_LINES, LINE_POINTER_SIZE};
 use crate::storage::{Buffer, LinePointer, Page, fsm};
-use crate::txn::{LockMode, LockTag, RowLockMode, Snapshot, Transaction, TxnError, WaitPolicy};
+use crate::txn::{LockMode, LockTag, RowLockMode, Snapshot, Transaction, TxnError, WaitPolicy, XidStatus};
 
 /// How a change treats rows others hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -171,6 +171,8 @@ pub fn insert(ctx: &AccessCtx, txn: &mut Transaction, rel: &RelHandle, row: &[u8
         if tried.is_some() || txn.proc().insert_target(rel.file) != Some(tid.block) {
             txn.proc().set_insert_target(rel.file, Some(tid.block));
         }
+        drop(latched);
+        wrote(txn, rel, None)?;
         return Ok(tid);
     }
 }
@@ -237,6 +239,7 @@ pub fn multi_insert<R: AsRef<[u8]>>(
             continue;
         }
         txn.proc().set_insert_target(rel.file, Some(block));
+        wrote(txn, rel, None)?;
         total = total.saturating_sub(rest[..done].iter().map(|r| r.as_ref().len() + HEADER + LINE_POINTER_SIZE).sum());
         rest = &rest[done..];
     }
@@ -268,8 +271,8 @@ fn look(
     Ok(match judge(txn, &h, cid)? {
         Verdict::Invisible => return Err(AccessError::Invisible),
         Verdict::SelfModified { same_command } => Step::Stop(ChangeResult::SelfModified { same_command }),
-        Verdict::Ended { next, by } if next == tid => Step::Stop(ChangeResult::Deleted { by }),
-        Verdict::Ended { next, by } => Step::Stop(ChangeResult::Updated { next, by }),
+        Verdict::Ended { next, by, .. } if next == tid => Step::Stop(ChangeResult::Deleted { by }),
+        Verdict::Ended { next, by, .. } => Step::Stop(ChangeResult::Updated { next, by }),
         Verdict::Busy { by, .. } => Step::WaitXid(by),
         Verdict::Free if ctx.locks.tuple_locked(txn.proc(), &tag(rel, tid), mode) => Step::WaitLock,
         Verdict::Free => Step::Go(h),
@@ -280,28 +283,47 @@ fn tag(rel: &RelHandle, tid: Tid) -> LockTag {
     LockTag::Tuple { rel: rel.file, block: tid.block, offset: tid.offset }
 }
 
-/// A place in the queue of those who want a row: taken before the first wait, so that they get it in order; given up at the end.
+/// What someone who waits for a row holds meanwhile: a place in its queue, so that waiters get it in order; and, once those who share it
+/// have gone, the row itself.
 struct Place {
-    tag: LockTag,
+    row: LockTag,
+    queue: LockTag,
     mode: LockMode,
-    taken: bool,
+    queued: bool,
+    locked: bool,
 }
 
 impl Place {
     fn new(rel: &RelHandle, tid: Tid, mode: RowLockMode) -> Self {
-        Self { tag: tag(rel, tid), mode: mode.lock_mode(), taken: false }
+        let queue = LockTag::TupleQueue { rel: rel.file, block: tid.block, offset: tid.offset };
+        Self { row: tag(rel, tid), queue, mode: mode.lock_mode(), queued: false, locked: false }
     }
 
-    /// False: skip the row.
-    fn wait(&mut self, txn: &Transaction, by: Option<Xid>, policy: WaitPolicy) -> Result<bool, TxnError> {
-        if !self.taken && !txn.holds(&self.tag, self.mode) {
-            if !txn.lock(self.tag, self.mode, policy)? {
+    /// Takes a place in the queue; false: skip the row. Who shares the row already has to go first, so he does not queue.
+    fn queue(&mut self, txn: &Transaction, policy: WaitPolicy) -> Result<bool, TxnError> {
+        if !self.queued && !txn.holds_any(&self.row) {
+            if !txn.lock(self.queue, self.mode, policy)? {
                 return Ok(false);
             }
-            self.taken = true;
+            self.queued = true;
+        }
+        Ok(true)
+    }
+
+    /// Waits for `by`, or for those who share the row; false: skip the row.
+    fn wait(&mut self, txn: &Transaction, by: Option<Xid>, policy: WaitPolicy) -> Result<bool, TxnError> {
+        self.unlock(txn);
+        if !self.queue(txn, policy)? {
+            return Ok(false);
         }
         match (by, policy) {
-            (None, _) => {}
+            (None, _) => {
+                let held = txn.holds(&self.row, self.mode);
+                if !txn.lock(self.row, self.mode, policy)? {
+                    return Ok(false);
+                }
+                self.locked = !held;
+            }
             (Some(_), WaitPolicy::Skip) => return Ok(false),
             (Some(_), WaitPolicy::Error) => return Err(TxnError::LockNotAvailable),
             (Some(xid), WaitPolicy::Block) => {
@@ -311,9 +333,16 @@ impl Place {
         Ok(true)
     }
 
-    fn leave(self, txn: &Transaction) {
-        if self.taken {
-            txn.unlock(self.tag, self.mode);
+    fn unlock(&mut self, txn: &Transaction) {
+        if std::mem::take(&mut self.locked) {
+            txn.unlock(self.row, self.mode);
+        }
+    }
+
+    fn leave(mut self, txn: &Transaction) {
+        self.unlock(txn);
+        if self.queued {
+            txn.unlock(self.queue, self.mode);
         }
     }
 }
@@ -336,7 +365,18 @@ pub fn update(
     let mut place = Place::new(rel, tid, mode);
     let r = update_at(ctx, txn, rel, snapshot, tid, row, options, mode, &mut place);
     place.leave(txn);
+    if matches!(r, Ok(ChangeResult::Done { .. })) {
+        wrote(txn, rel, Some(tid))?;
+    }
     r
+}
+
+/// Tells serializable readers of a change, once it is made: a new row, or a version ended at `tid`.
+fn wrote(txn: &Transaction, rel: &RelHandle, tid: Option<Tid>) -> Result<(), AccessError> {
+    if let Some(s) = txn.serializable().filter(|_| rel.is_marked()) {
+        s.wrote_row(rel.file, tid.map(|t| (t.block, t.offset)))?;
+    }
+    Ok(())
 }
 
 #[expect(clippy::too_many_arguments, reason = "one caller, right above")]
@@ -529,6 +569,9 @@ pub fn delete(
     let mut place = Place::new(rel, tid, RowLockMode::Update);
     let r = delete_at(ctx, txn, rel, snapshot, tid, options, &mut place);
     place.leave(txn);
+    if matches!(r, Ok(ChangeResult::Done { .. })) {
+        wrote(txn, rel, Some(tid))?;
+    }
     r
 }
 
@@ -584,19 +627,17 @@ pub fn lock_row(
     mode: RowLockMode,
     wait: WaitPolicy,
 ) -> Result<ChangeResult, AccessError> {
-    let tag0 = tag(rel, tid);
-    let held = txn.holds(&tag0, mode.lock_mode());
-    // The lock first, then the look: see `LockManager::tuple_locked`.
-    if !txn.lock(tag0, mode.lock_mode(), wait)? {
-        return Ok(ChangeResult::Skipped);
+    let mut place = Place::new(rel, tid, mode);
+    let r = lock_row_at(ctx, txn, rel, snapshot, tid, mode, wait, &mut place);
+    if matches!(r, Ok(ChangeResult::Done { .. })) {
+        // The lock stays.
+        place.locked = false;
     }
-    let r = lock_row_at(ctx, txn, rel, snapshot, tid, mode, wait);
-    if !held && !matches!(r, Ok(ChangeResult::Done { .. })) {
-        txn.unlock(tag0, mode.lock_mode());
-    }
+    place.leave(txn);
     r
 }
 
+#[expect(clippy::too_many_arguments, reason = "one caller, right above")]
 fn lock_row_at(
     ctx: &AccessCtx,
     txn: &Transaction,
@@ -605,34 +646,63 @@ fn lock_row_at(
     tid: Tid,
     mode: RowLockMode,
     wait: WaitPolicy,
+    place: &mut Place,
 ) -> Result<ChangeResult, AccessError> {
     let buffer = ctx.pool.read(rel.file, Fork::Main, tid.block)?;
+    let held = txn.holds(&place.row, mode.lock_mode());
     loop {
+        // The lock first, then the look: see `LockManager::tuple_locked`.
+        if txn.lock(place.row, mode.lock_mode(), WaitPolicy::Skip)? {
+            place.locked = !held;
+        } else if !place.wait(txn, None, wait)? {
+            return Ok(ChangeResult::Skipped);
+        }
         let h = header(&buffer.read(), tid.offset).ok_or(AccessError::NoSuchRow { rel: rel.file, tid })?;
-        let (by, next) = match judge(txn, &h, snapshot.cid())? {
+        let by = match judge(txn, &h, snapshot.cid())? {
             Verdict::Free => return Ok(ChangeResult::Done { tid, hot: false }),
             Verdict::Invisible => return Err(AccessError::Invisible),
             Verdict::SelfModified { same_command } => return Ok(ChangeResult::SelfModified { same_command }),
-            Verdict::Ended { next, by } if next == tid => return Ok(ChangeResult::Deleted { by }),
-            Verdict::Ended { next, by } => return Ok(ChangeResult::Updated { next, by }),
+            Verdict::Ended { next, by, .. } if next == tid => return Ok(ChangeResult::Deleted { by }),
+            // The key is as it was, and that is all that matters: this version may stay locked, with those after it.
+            Verdict::Ended { next, by, keys_changed: false } if mode == RowLockMode::KeyShare => {
+                match lock_successors(ctx, txn, rel, next, by, mode, wait)? {
+                    Successors::Locked => return Ok(ChangeResult::Done { tid, hot: false }),
+                    Successors::Busy(by) => by,
+                    Successors::Ended => return Ok(ChangeResult::Updated { next, by }),
+                    Successors::Skipped => return Ok(ChangeResult::Skipped),
+                }
+            }
+            Verdict::Ended { next, by, .. } => return Ok(ChangeResult::Updated { next, by }),
             Verdict::Busy { by, keys_changed, next } => {
                 let theirs = if keys_changed { RowLockMode::Update } else { RowLockMode::NoKeyUpdate };
-                if theirs.conflicts_with(mode) { (by, None) } else { (by, Some(next)) }
+                if theirs.conflicts_with(mode) {
+                    by
+                } else {
+                    // Compatible: the new version is locked as well, and those after it, so that whoever meets the newest first meets the lock.
+                    match lock_successors(ctx, txn, rel, next, by, mode, wait)? {
+                        Successors::Locked => return Ok(ChangeResult::Done { tid, hot: false }),
+                        Successors::Busy(by) => by,
+                        Successors::Ended => continue,
+                        Successors::Skipped => return Ok(ChangeResult::Skipped),
+                    }
+                }
             }
         };
-        match next {
-            // Compatible: the new version is locked as well, and those after it, so that whoever meets the newest first meets the lock.
-            Some(next) => {
-                lock_successors(ctx, txn, rel, next, by, mode)?;
-                return Ok(ChangeResult::Done { tid, hot: false });
-            }
-            None => match wait {
-                WaitPolicy::Skip => return Ok(ChangeResult::Skipped),
-                WaitPolicy::Error => return Err(TxnError::LockNotAvailable.into()),
-                WaitPolicy::Block => txn.transactions().wait_for_xid(txn.proc(), by, txn.options().level)?,
-            },
+        if !place.wait(txn, Some(by), wait)? {
+            return Ok(ChangeResult::Skipped);
         }
     }
+}
+
+/// What came of locking the versions that follow one.
+enum Successors {
+    Locked,
+    /// One is being ended by a running transaction, in a way that excludes the lock.
+    Busy(Xid),
+    /// One was ended so.
+    Ended,
+    /// One is held by another, and the policy is to skip.
+    Skipped,
 }
 
 fn lock_successors(
@@ -642,15 +712,30 @@ fn lock_successors(
     mut next: Tid,
     mut by: Xid,
     mode: RowLockMode,
-) -> Result<(), AccessError> {
+    wait: WaitPolicy,
+) -> Result<Successors, AccessError> {
     loop {
-        txn.lock(tag(rel, next), mode.lock_mode(), WaitPolicy::Block)?;
-        let buffer = ctx.pool.read(rel.file, Fork::Main, next.block)?;
-        let found = header(&buffer.read(), next.offset);
-        match found {
-            Some(h) if h.xmin == by && h.xmax.is_valid() && h.next != next => (by, next) = (h.xmax, h.next),
-            Some(_) | None => return Ok(()),
+        if !txn.lock(tag(rel, next), mode.lock_mode(), wait)? {
+            return Ok(Successors::Skipped);
         }
+        let buffer = ctx.pool.read(rel.file, Fork::Main, next.block)?;
+        let Some(h) = header(&buffer.read(), next.offset).filter(|h| h.xmin == by) else { return Ok(Successors::Locked) };
+        let mut look = Lookup::new(&ctx.txns);
+        if matches!(look.xmin(&h)?, XidStatus::Aborted) {
+            return Ok(Successors::Locked);
+        }
+        let Some(status) = look.xmax(&h)? else { return Ok(Successors::Locked) };
+        let theirs = if h.has(mask::KEYS_CHANGED) { RowLockMode::Update } else { RowLockMode::NoKeyUpdate };
+        if !txn.owns(h.xmax) && theirs.conflicts_with(mode) {
+            return Ok(match status {
+                XidStatus::Committed(lsn) if !ctx.txns.is_waiting(lsn) => Successors::Ended,
+                XidStatus::Committed(_) | XidStatus::Running | XidStatus::Aborted => Successors::Busy(h.xmax),
+            });
+        }
+        if h.next == next {
+            return Ok(Successors::Locked);
+        }
+        (by, next) = (h.xmax, h.next);
     }
 }
 

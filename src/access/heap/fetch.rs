@@ -4,12 +4,12 @@ use afterimage_wal::ids::{Fork, Xid};
 
 use super::log::Latched;
 use super::prune::{next_in_chain, prune_sometimes};
-use super::tuple::{HEADER, header, mask};
+use super::tuple::{HEADER, Header, header, mask};
 use super::visibility::Lookup;
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
 use crate::storage::page::FLAG_ALL_VISIBLE;
 use crate::storage::{Buffer, LinePointer, Page};
-use crate::txn::{Snapshot, Transaction, XidStatus};
+use crate::txn::{Serializable, Snapshot, Transaction, XidStatus};
 
 /// Whether a unique key's row counts as there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,25 @@ fn page(ctx: &AccessCtx, rel: &RelHandle, tid: Tid) -> Result<Option<Buffer>, Ac
         return Ok(None);
     }
     Ok(Some(ctx.pool.read(rel.file, Fork::Main, tid.block)?))
+}
+
+/// A serializable transaction meets a version, its page latched: marks what it sees, reports who wrote what it does not see.
+fn read_by(
+    s: &Serializable,
+    rel: &RelHandle,
+    tid: Tid,
+    look: &mut Lookup<'_>,
+    h: &Header,
+    snapshot: &Snapshot,
+    seen: bool,
+) -> Result<(), AccessError> {
+    if seen {
+        s.reads_row(rel.file, tid.block, tid.offset);
+    }
+    if let Some(writer) = look.unseen_writer(h, snapshot, seen)? {
+        s.met_writer(writer)?;
+    }
+    Ok(())
 }
 
 /// Where the chain that an index entry names begins; `None`: the entry is older than its row's removal.
@@ -64,10 +83,15 @@ pub fn fetch<R>(
         let all = page.has_flag(FLAG_ALL_VISIBLE);
         let (mut at, mut expect, mut walked) = (chain_start(&page, tid.offset), None::<Xid>, 0usize);
         let mut found = None;
+        let serializable = snapshot.serializable().filter(|_| rel.is_marked());
         while let Some(off) = at {
             let Some(item) = page.item(off) else { break };
             let Some(h) = header(&page, off).filter(|h| expect.is_none_or(|x| x == h.xmin)) else { break };
-            if all || look.visible(&h, snapshot)? {
+            let seen = all || look.visible(&h, snapshot)?;
+            if let Some(s) = serializable {
+                read_by(s, rel, Tid::new(tid.block, off), &mut look, &h, snapshot, seen)?;
+            }
+            if seen {
                 found = Some(f(Tid::new(tid.block, off), &item[HEADER..]));
                 break;
             }
@@ -98,7 +122,12 @@ pub fn fetch_exact<R>(
     let Some(buffer) = page(ctx, rel, tid)? else { return Ok(None) };
     let page = buffer.read();
     let (Some(h), Some(item)) = (header(&page, tid.offset), page.item(tid.offset)) else { return Ok(None) };
-    if Lookup::new(&ctx.txns).visible(&h, snapshot)? { Ok(Some(f(tid, &item[HEADER..]))) } else { Ok(None) }
+    let mut look = Lookup::new(&ctx.txns);
+    let seen = look.visible(&h, snapshot)?;
+    if let Some(s) = snapshot.serializable().filter(|_| rel.is_marked()) {
+        read_by(s, rel, tid, &mut look, &h, snapshot, seen)?;
+    }
+    if seen { Ok(Some(f(tid, &item[HEADER..]))) } else { Ok(None) }
 }
 
 /// The bytes of the version at exactly `tid`, visible or not: one this transaction just ended.

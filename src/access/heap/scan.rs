@@ -31,6 +31,9 @@ impl HeapScan {
     /// # Errors
     /// I/O.
     pub fn new(ctx: &AccessCtx, rel: &RelHandle, snapshot: &Snapshot) -> Result<Self, AccessError> {
+        if let Some(s) = snapshot.serializable().filter(|_| rel.is_marked()) {
+            s.reads_relation(rel.file);
+        }
         Ok(Self {
             rel: *rel,
             snapshot: snapshot.clone(),
@@ -86,12 +89,20 @@ impl HeapScan {
             let page = buffer.read();
             let all = page.has_flag(FLAG_ALL_VISIBLE);
             let mut look = Lookup::new(&ctx.txns);
+            let serializable = self.snapshot.serializable().filter(|_| self.rel.is_marked());
             for off in 1..=page.max_offset() {
                 let LinePointer::Normal { offset, len } = page.line(off) else { continue };
                 let Some(item) = page.item(off) else { continue };
                 let Some(h) = Header::decode(item) else { continue };
-                if all || look.visible(&h, &self.snapshot)? {
+                let seen = all || look.visible(&h, &self.snapshot)?;
+                if seen {
                     self.rows.push((off, offset + 28, offset + len));
+                }
+                if let Some(s) = serializable
+                    && !all
+                    && let Some(writer) = look.unseen_writer(&h, &self.snapshot, seen)?
+                {
+                    s.met_writer(writer)?;
                 }
             }
             if !self.rows.is_empty() {

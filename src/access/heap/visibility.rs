@@ -81,6 +81,24 @@ impl<'a> Lookup<'a> {
         Ok(!matches!(self.xmax(h)?, Some(XidStatus::Committed(lsn)) if lsn <= snapshot.lsn()))
     }
 
+    /// The transaction that made, or ended, a version and that `snapshot` does not see; `seen`: whether it sees the version.
+    pub(super) fn unseen_writer(&mut self, h: &Header, snapshot: &Snapshot, seen: bool) -> Result<Option<Xid>, TxnError> {
+        let own = |x: Xid| snapshot.own().is_some_and(|o| o.contains(x));
+        let (xid, status) = if seen {
+            (h.xmax, self.xmax(h)?)
+        } else if h.has(mask::FROZEN) {
+            (h.xmin, None)
+        } else {
+            (h.xmin, Some(self.xmin(h)?))
+        };
+        let unseen = match status {
+            Some(XidStatus::Running) => true,
+            Some(XidStatus::Committed(lsn)) => lsn > snapshot.lsn(),
+            Some(XidStatus::Aborted) | None => false,
+        };
+        Ok((unseen && !own(xid)).then_some(xid))
+    }
+
     #[inline]
     fn sees(&mut self, h: &Header, snapshot: &Snapshot) -> Result<bool, TxnError> {
         Ok(matches!(self.xmin(h)?, XidStatus::Committed(lsn) if lsn <= snapshot.lsn()))
@@ -139,7 +157,7 @@ pub(super) enum Verdict {
     /// Ended by this transaction at or after the statement's command.
     SelfModified { same_command: bool },
     /// Ended by a finished transaction.
-    Ended { next: Tid, by: Xid },
+    Ended { next: Tid, by: Xid, keys_changed: bool },
     /// Being ended by a running transaction, or one whose level is not reached, or above this session's position.
     Busy { by: Xid, keys_changed: bool, next: Tid },
 }
@@ -176,7 +194,11 @@ pub(super) fn judge(txn: &Transaction, h: &Header, cid: u32) -> Result<Verdict, 
         None => Verdict::Free,
         Some(XidStatus::Committed(lsn)) => {
             let read = lsn <= txns.readable(txn.options().level) || lsn <= txn.proc().last_commit();
-            if read && !txns.is_waiting(lsn) { Verdict::Ended { next: h.next, by: h.xmax } } else { busy }
+            if read && !txns.is_waiting(lsn) {
+                Verdict::Ended { next: h.next, by: h.xmax, keys_changed: h.has(mask::KEYS_CHANGED) }
+            } else {
+                busy
+            }
         }
         Some(XidStatus::Running | XidStatus::Aborted) => busy,
     })

@@ -377,6 +377,8 @@ pub(crate) fn rewrite_table(
 /// Puts a new file in place of a table's old one, with its indexes built anew.
 pub(crate) fn drop_old_file(ctx: &mut SessionContext, relation: &Relation, file: Oid) -> Result<(), SqlError> {
     if let Some(old) = relation.file() {
+        let new = afterimage_wal::ids::RelId { rel: file, ..old };
+        ctx.transaction()?.moves_relation(old, new);
         ctx.transaction()?.drop_on_commit(old);
     }
     table::update_class(ctx, relation.oid, &[(pg_class::relfilenode, Datum::Oid(file))])?;

@@ -388,6 +388,10 @@ fn remove_relation(ctx: &mut SessionContext, oid: Oid) -> Result<(), SqlError> {
     remove_rows(ctx, &pg_attribute::DEF, by::ATTRIBUTE_NUM, &key)?;
     ctx.writer()?.delete(&pg_class::DEF, &class)?;
     if file.rel != 0 {
+        match table.map(|t| ctx.catalog.relation(t)).transpose()?.flatten().and_then(|t| t.file()) {
+            Some(heap) => ctx.transaction()?.moves_relation(file, heap),
+            None => ctx.transaction()?.empties_relation(file)?,
+        }
         ctx.transaction()?.drop_on_commit(file);
     }
     ctx.relation_changed(oid)?;

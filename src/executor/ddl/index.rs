@@ -516,6 +516,7 @@ pub(crate) fn rebuild(ctx: &mut SessionContext, relation: &Relation, index: &Ind
     let file = ctx.new_file()?;
     let new = Index { file, ..index.clone() };
     let entries = fill(ctx, relation, &new, &expressions, predicate.as_ref())?;
+    ctx.transaction()?.moves_relation(index.file, file);
     ctx.transaction()?.drop_on_commit(index.file);
     table::update_class(ctx, index.oid, &[(pg_class::relfilenode, Datum::Oid(file.rel))])?;
     set_counts(ctx, index.oid, file, entries)?;

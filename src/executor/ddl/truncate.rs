@@ -98,6 +98,7 @@ pub(crate) fn empty(ctx: &mut SessionContext, relation: &Relation) -> Result<(),
         )?;
     }
     if let Some(old) = relation.file() {
+        ctx.transaction()?.empties_relation(old)?;
         ctx.transaction()?.drop_on_commit(old);
     }
     table::update_class(
