@@ -14,6 +14,7 @@ pub mod replication;
 pub mod session;
 pub mod sql;
 pub mod sqlstate;
+pub mod stack;
 pub mod storage;
 pub mod txn;
 pub mod wire;

@@ -24,7 +24,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Used by everyone above the storage engine (`config` by all); they use none of the rows, but `sqlstate` names every layer's errors.
-const LEAVES: &[&str] = &["config", "wire", "sqlstate"];
+const LEAVES: &[&str] = &["config", "wire", "sqlstate", "stack"];
 
 /// Arrows that point left on purpose, each with its reason.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[];

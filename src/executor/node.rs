@@ -48,6 +48,7 @@ pub fn build(plan: &Arc<PlanNode>, x: &mut Exec<'_>) -> Result<Box<dyn Node>, Sq
 /// # Errors
 /// A relation has no file.
 pub fn build_as(plan: &Arc<PlanNode>, x: &mut Exec<'_>, packed: bool) -> Result<Box<dyn Node>, SqlError> {
+    crate::stack::check()?;
     let p = plan.clone();
     let node: Box<dyn Node> = match &plan.op {
         PlanOp::Result { .. } => Box::new(ResultNode::new(p)),

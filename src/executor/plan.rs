@@ -261,6 +261,8 @@ pub enum PlanOp {
         right: Arc<PlanNode>,
         /// Working table.
         number: usize,
+        /// Exec slot that counts turns.
+        turn: usize,
         /// UNION rather than UNION ALL.
         distinct: bool,
     },

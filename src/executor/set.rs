@@ -237,7 +237,7 @@ impl RecursiveNode {
 impl Node for RecursiveNode {
     fn next(&mut self, x: &mut Exec<'_>, out: &mut Row) -> Result<bool, SqlError> {
         let plan = self.plan.clone();
-        let PlanOp::RecursiveUnion { number, distinct, .. } = &plan.op else { return Err(wrong_plan()) };
+        let PlanOp::RecursiveUnion { number, turn, distinct, .. } = &plan.op else { return Err(wrong_plan()) };
         loop {
             x.session.check_cancel()?;
             let found = if self.in_right { self.right.next(x, out)? } else { self.left.next(x, out)? };
@@ -253,6 +253,9 @@ impl Node for RecursiveNode {
             }
             if let Some(table) = x.state.working.get_mut(*number) {
                 *table = Arc::new(std::mem::take(&mut self.next_turn));
+            }
+            if let Some(slot) = x.state.exec.get_mut(*turn) {
+                *slot = Datum::Int8(if let Datum::Int8(n) = slot { *n + 1 } else { 0 });
             }
             self.right.rescan(x)?;
             self.in_right = true;

@@ -24,6 +24,7 @@ use crate::engine::{CheckpointSettings, Engine, EngineError, EngineOptions, Shut
 use crate::executor::ExternalFunctions;
 use crate::replication::Replication;
 use crate::sql::catalog::Catalog;
+use crate::stack;
 use crate::storage::PoolOptions;
 use crate::txn::{CancelReason, MarkLimits};
 
@@ -219,8 +220,8 @@ pub fn run(invocation: &Invocation, supervisor: i32) -> u8 {
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("session")
-        // Only touched pages count. Statements nest deeply; the parser and the planner bound how deep.
-        .thread_stack_size(16 << 20)
+        .thread_stack_size(stack::SESSION_BYTES)
+        .on_thread_start(|| stack::begin(stack::SESSION_BYTES))
         // A session that waits for a lock keeps a thread; if these could run out, whoever holds the lock might never run again.
         .max_blocking_threads(1 << 16)
         .build()

@@ -10,6 +10,7 @@ mod large_values;
 mod operations;
 mod pgbench;
 mod protocol;
+mod queries;
 mod quickstart;
 mod replication;
 mod rewind;

@@ -220,3 +220,100 @@ id|x
 4|2
 5|1
 (5 rows)
+
+# A set-returning function in a lone row of VALUES runs as in a SELECT.
+create table srf (a int, b text default 'd', c int);
+insert into srf values (generate_series(1,2), 'x'), (3, 'y');
+---
+ERROR:  0A000: set-returning functions are not allowed in VALUES
+LINE 1: insert into srf values (generate_series(1,2), 'x'), (3, 'y')...
+                                ^
+
+insert into srf values (generate_series(1,3));
+insert into srf values (generate_series(4,5), default, generate_series(7,9)) returning *;
+insert into srf(c, a) values (1, generate_series(10,11), 2);
+values (generate_series(1,2));
+---
+a|b|c
+4|d|7
+5|d|8
+|d|9
+(3 rows)
+ERROR:  42601: INSERT has more expressions than target columns
+LINE 1: insert into srf(c, a) values (1, generate_series(10,11), 2);
+                                                                 ^
+ERROR:  0A000: set-returning functions are not allowed in VALUES
+LINE 1: values (generate_series(1,2));
+                ^
+
+with w as (select 2 as n) insert into srf(a) values (generate_series(1,(select n from w))) returning a;
+select a, b, c from srf order by a, c;
+---
+a
+1
+2
+(2 rows)
+a|b|c
+1|d|
+1|d|
+2|d|
+2|d|
+3|d|
+4|d|7
+5|d|8
+|d|9
+(8 rows)
+
+select generate_series(1,3) as g, generate_series(1,2) as h, 'k' as k;
+select * from rows from (generate_series(1,3), unnest(array['a','b'])) with ordinality as r(a, b, n);
+select case when true then generate_series(1,2) end;
+select coalesce(generate_series(1,2), 1);
+select count(generate_series(1,2));
+---
+g|h|k
+1|1|k
+2|2|k
+3||k
+(3 rows)
+a|b|n
+1|a|1
+2|b|2
+3||3
+(3 rows)
+ERROR:  0A000: set-returning functions are not allowed in CASE
+LINE 1: select case when true then generate_series(1,2) end;
+                                   ^
+HINT:  You might be able to move the set-returning function into a LATERAL FROM item.
+ERROR:  0A000: set-returning functions are not allowed in COALESCE
+LINE 1: select coalesce(generate_series(1,2), 1);
+                        ^
+HINT:  You might be able to move the set-returning function into a LATERAL FROM item.
+ERROR:  0A000: aggregate function calls cannot contain set-returning function calls
+LINE 1: select count(generate_series(1,2));
+                     ^
+HINT:  You might be able to move the set-returning function into a LATERAL FROM item.
+
+# A partial unique index arbitrates only where its condition follows from that of ON CONFLICT.
+create table part (id int unique, s text, st text);
+create unique index on part(s) where st = 'active';
+create unique index on part(st) where id > 10 and id < 100;
+insert into part values (1, 'a', 'active');
+---
+
+insert into part values (2, 'a', 'active') on conflict (s) do nothing;
+insert into part values (2, 'a', 'active') on conflict (s) where st = 'active' do update set id = excluded.id returning *;
+insert into part values (3, 'a', 'active') on conflict (s) where st = 'other' do nothing;
+insert into part values (3, 'a', 'active') on conflict (s) where st in ('active') and id > 0 do nothing;
+insert into part values (3, 'a', 'x') on conflict (st) where id > 20 and id < 50 do nothing;
+insert into part values (4, 'a', 'x') on conflict (st) where id > 20 do nothing;
+insert into part values (4, 'a', 'x') on conflict (st) where id > 20 and id <= 100 do nothing;
+insert into part values (2, 'zz', 'x') on conflict (id) where id > 20 do nothing;
+drop table srf, part;
+---
+ERROR:  42P10: there is no unique or exclusion constraint matching the ON CONFLICT specification
+id|s|st
+2|a|active
+(1 row)
+ERROR:  42P10: there is no unique or exclusion constraint matching the ON CONFLICT specification
+ERROR:  42P10: there is no unique or exclusion constraint matching the ON CONFLICT specification
+ERROR:  42P10: there is no unique or exclusion constraint matching the ON CONFLICT specification

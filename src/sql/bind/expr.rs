@@ -438,6 +438,12 @@ impl Expr {
         }
     }
 
+    /// Calls `f` on this expression and on all inside it (subqueries' insides left out).
+    pub fn visit(&self, f: &mut dyn FnMut(&Self)) {
+        f(self);
+        self.children(&mut |c| c.visit(f));
+    }
+
     /// Does `f` hold for this expression or one inside it (subqueries' insides not asked)?
     pub fn any(&self, f: &dyn Fn(&Self) -> bool) -> bool {
         if f(self) {
@@ -547,7 +553,31 @@ impl Expr {
                 a.func.oid == b.func.oid && a.window == b.window && all(&a.args, &b.args) && option(&a.filter, &b.filter)
             }
             (ExprKind::Grouping(a), ExprKind::Grouping(b)) => a == b,
+            // Whole queries are compared by all they hold but places in the text.
+            (ExprKind::SubLink(a), ExprKind::SubLink(b)) => {
+                let shape = |s: &SubLink| {
+                    let mut e = Self::new(ExprKind::SubLink(Box::new(s.clone())), 0, -1);
+                    e.forget_places();
+                    format!("{e:?}")
+                };
+                std::mem::discriminant(&a.kind) == std::mem::discriminant(&b.kind)
+                    && a.query.rtable.len() == b.query.rtable.len()
+                    && a.query.targets.len() == b.query.targets.len()
+                    && shape(a) == shape(b)
+            }
             _ => false,
+        }
+    }
+
+    /// Drops places in the text, those of subqueries included.
+    fn forget_places(&mut self) {
+        self.at = -1;
+        let _infallible = self.children_mut(&mut |c| {
+            c.forget_places();
+            Ok(())
+        });
+        if let ExprKind::SubLink(s) = &mut self.kind {
+            s.query.visit_exprs_mut(&mut |e, _| e.forget_places(), 0);
         }
     }
 

@@ -75,6 +75,7 @@ impl Binder<'_> {
             NodeEnum::CoalesceExpr(c) => {
                 let items = self.exprs(&c.args)?;
                 let (items, ty) = self.common(items, "COALESCE")?;
+                self.no_sets(&items, "COALESCE")?;
                 let typmod = common_typmod(&items);
                 Ok(Expr::new(ExprKind::Coalesce(items), ty, typmod).located(c.location))
             }
@@ -711,12 +712,12 @@ impl Binder<'_> {
             _ => self.expr(arg)?,
         };
         // Errors point at the literal's text as PostgreSQL does, at the cast otherwise.
-        let literal = arg.is_unknown_literal();
         let mut arg = arg;
-        if !literal {
-            arg.at = if c.location >= 0 { c.location } else { arg.at };
+        let at = if arg.is_unknown_literal() || c.location < 0 { arg.at } else { c.location };
+        // What is wrong with an aggregate is said of the aggregate.
+        if !matches!(arg.kind, ExprKind::Agg(_)) {
+            arg.at = at;
         }
-        let at = arg.at;
         let source = arg.ty;
         match self.try_coerce(arg, ty, typmod, CoercionContext::Explicit)? {
             Some(e) => Ok(e),
@@ -759,6 +760,7 @@ impl Binder<'_> {
         let mut all = vec![default];
         all.append(&mut results);
         let (mut all, ty) = self.common(all, "CASE")?;
+        self.no_sets(arg.iter().chain(&conditions).chain(&all), "CASE")?;
         let typmod = common_typmod(&all);
         let results = all.split_off(1);
         let default = all.pop().ok_or_else(|| SqlError::internal("CASE"))?;

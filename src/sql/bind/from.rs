@@ -98,7 +98,17 @@ impl Binder<'_> {
             self.add_rte(rte)?;
             return Ok((rt, item));
         }
-        let relation = self.open(r)?;
+        let relation = match self.open(r) {
+            Err(e) if r.schemaname.is_empty() && self.scopes.iter().any(|s| s.future.contains(&r.relname)) => {
+                return Err(e
+                    .detail(format!(
+                        "There is a WITH item named \"{}\", but it cannot be referenced from this part of the query.",
+                        r.relname
+                    ))
+                    .hint("Use WITH RECURSIVE, or re-order the WITH items to remove forward references."));
+            }
+            other => other?,
+        };
         let at = r.location;
         match relation.kind {
             RelKind::Table | RelKind::MatView | RelKind::Toast | RelKind::Sequence | RelKind::Partitioned | RelKind::View => {}
@@ -406,7 +416,7 @@ impl Binder<'_> {
                 found = Some((RteSource::Working(up, *index), columns));
                 break;
             }
-            if let Some(index) = scope.ctes.iter().rposition(|c| &*c.name == name) {
+            if let Some(index) = scope.ctes.iter().rposition(|c| !c.hidden && &*c.name == name) {
                 if let Some(cte) = scope.ctes.get_mut(index) {
                     cte.references += 1;
                     found = Some((RteSource::Cte(up, index), cte.columns.clone()));

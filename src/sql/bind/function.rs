@@ -31,7 +31,28 @@ mod frame_bits {
     pub(super) const EXCLUDE_TIES: i32 = 0x20000;
 }
 
+/// What to do about a set-returning function where none may be.
+const MOVE_TO_FROM: &str = "You might be able to move the set-returning function into a LATERAL FROM item.";
+
 impl Binder<'_> {
+    /// Refuses set-returning functions in what runs some of its parts only.
+    pub(super) fn no_sets<'e>(&self, parts: impl IntoIterator<Item = &'e Expr>, what: &str) -> Result<(), SqlError> {
+        let mut found = None;
+        for e in parts {
+            e.visit(&mut |e| {
+                if matches!(&e.kind, ExprKind::Call(c) if c.func.returns_set) {
+                    found = Some(e.at);
+                }
+            });
+        }
+        match found {
+            Some(at) => Err(self
+                .error(SqlState::FEATURE_NOT_SUPPORTED, format!("set-returning functions are not allowed in {what}"), at)
+                .hint(MOVE_TO_FROM)),
+            None => Ok(()),
+        }
+    }
+
     #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     pub(super) fn func_call(&mut self, f: &protobuf::FuncCall) -> Result<Expr, SqlError> {
         let names = strings_of(&f.funcname);
@@ -165,13 +186,7 @@ impl Binder<'_> {
             let place = self.scope()?.place;
             let allowed = matches!(
                 place,
-                Place::Target
-                    | Place::FromFunction
-                    | Place::OrderBy
-                    | Place::GroupBy
-                    | Place::DistinctOn
-                    | Place::Values
-                    | Place::InsertTarget
+                Place::Target | Place::FromFunction | Place::OrderBy | Place::GroupBy | Place::DistinctOn | Place::ValuesOfOne
             );
             if !allowed {
                 let message = match place {
@@ -180,7 +195,8 @@ impl Binder<'_> {
                     Place::Stored(what) => format!("set-returning functions are not allowed in {what}"),
                     other => format!("set-returning functions are not allowed in {}", other.name()),
                 };
-                return Err(self.error(SqlState::FEATURE_NOT_SUPPORTED, message, at));
+                let error = self.error(SqlState::FEATURE_NOT_SUPPORTED, message, at);
+                return Err(if matches!(place, Place::Aggregate | Place::WindowArgs) { error.hint(MOVE_TO_FROM) } else { error });
             }
         }
         Ok(Expr::new(ExprKind::Call(Box::new(CallExpr { func, oper: None, types, args, cast: false })), resolved.result, -1).located(at))

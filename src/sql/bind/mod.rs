@@ -11,6 +11,7 @@ mod from;
 mod function;
 mod modify;
 pub mod query;
+mod recursion;
 pub mod scope;
 mod select;
 mod target;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{self, Node, OnConflictAction, OverridingKind};
+use pg_query::protobuf::{self, Node, OnConflictAction, OverridingKind, SetOperation};
 
 use super::expr::{Expr, ExprKind};
 use super::from::{output_columns, relation_columns};
@@ -12,6 +12,7 @@ use super::scope::{Binder, NameItem, Place, Scope, columns_of};
 use crate::sql::catalog::{Column, Identity, RelKind, Relation, Source};
 use crate::sql::functions::CoercionContext;
 use crate::sql::parse;
+use crate::sql::plan::predicate::implied;
 use crate::sql::types::oids;
 use crate::sqlstate::{SqlError, SqlState};
 
@@ -147,74 +148,15 @@ impl Binder<'_> {
                 InsertSource::Values(vec![Vec::new()])
             }
             Some(NodeEnum::SelectStmt(select)) if is_plain_values(select) => {
-                let mut rows = Vec::with_capacity(select.values_lists.len());
-                let mut width = None;
-                for list in &select.values_lists {
-                    let Some(NodeEnum::List(list)) = &list.node else { continue };
-                    let mut row = Vec::with_capacity(list.items.len());
-                    if *width.get_or_insert(list.items.len()) != list.items.len() {
-                        return Err(self.error(
-                            SqlState::SYNTAX_ERROR,
-                            "VALUES lists must all be the same length",
-                            first_location(&list.items),
-                        ));
+                match self.insert_values(select, &mut columns, explicit.then_some(&*places), overriding, &mut default_cache)? {
+                    Some(rows) => InsertSource::Values(rows),
+                    None => {
+                        let select = self.one_row_as_select(select, &mut columns, explicit.then_some(&mut places))?;
+                        self.insert_query(&select, &mut columns, explicit.then_some(&*places), overriding)?
                     }
-                    for (i, node) in list.items.iter().enumerate() {
-                        if self.star(node)?.is_some() {
-                            return Err(SqlError::unsupported("row expansion in VALUES"));
-                        }
-                        let e = self.expr_at(node, Place::Values)?;
-                        let Some(c) = columns.get(i) else {
-                            return Err(self.error(SqlState::SYNTAX_ERROR, "INSERT has more expressions than target columns", e.at));
-                        };
-                        row.push(self.insert_value(e, c, overriding, &mut default_cache)?);
-                    }
-                    if row.len() < columns.len() && explicit {
-                        let at = places.get(row.len()).copied().unwrap_or(-1);
-                        return Err(self.error(SqlState::SYNTAX_ERROR, "INSERT has more target columns than expressions", at));
-                    }
-                    rows.push(row);
                 }
-                columns.truncate(width.unwrap_or(0));
-                InsertSource::Values(rows)
             }
-            Some(NodeEnum::SelectStmt(select)) => {
-                let mut inner = self.select_with(select, false)?;
-                let output = output_columns(&inner);
-                if output.len() > columns.len() {
-                    let at = inner.targets.iter().filter(|t| !t.junk).nth(columns.len()).map_or(-1, |t| t.expr.at);
-                    return Err(self.error(SqlState::SYNTAX_ERROR, "INSERT has more expressions than target columns", at));
-                }
-                if output.len() < columns.len() && explicit {
-                    let at = places.get(output.len()).copied().unwrap_or(-1);
-                    return Err(self.error(SqlState::SYNTAX_ERROR, "INSERT has more target columns than expressions", at));
-                }
-                columns.truncate(output.len());
-                // Literals take the column's type in place.
-                let in_place = inner.set_op.is_none() && matches!(inner.distinct, super::query::Distinct::No);
-                for (visible, t) in inner.targets.iter_mut().filter(|t| !t.junk).enumerate() {
-                    if let Some(c) = columns.get(visible)
-                        && t.expr.ty == oids::UNKNOWN
-                    {
-                        let e = std::mem::replace(&mut t.expr, Expr::null(oids::UNKNOWN));
-                        t.expr = if in_place { self.coerce_column(e, &c.name, c.type_oid, c.typmod)? } else { self.settle_unknown(e)? };
-                    }
-                }
-                let output = output_columns(&inner);
-                let mut coercions = Vec::with_capacity(columns.len());
-                let locations: Vec<i32> = inner.targets.iter().filter(|t| !t.junk).map(|t| t.expr.at).collect();
-                for (i, (o, c)) in output.iter().zip(&columns).enumerate() {
-                    let e = Expr::new(ExprKind::Slot(i), o.ty, o.typmod).located(locations.get(i).copied().unwrap_or(-1));
-                    if c.identity == Some(Identity::Always) && overriding != OverridingKind::OverridingSystemValue {
-                        return Err(always_identity(c));
-                    }
-                    if c.generated {
-                        return Err(generated_insert(c));
-                    }
-                    coercions.push(self.coerce_column(e, &c.name, c.type_oid, c.typmod)?);
-                }
-                InsertSource::Query(Box::new(inner), coercions)
-            }
+            Some(NodeEnum::SelectStmt(select)) => self.insert_query(select, &mut columns, explicit.then_some(&*places), overriding)?,
             Some(_) => return Err(SqlError::internal("INSERT source")),
         };
         for c in &relation.columns {
@@ -242,6 +184,134 @@ impl Binder<'_> {
         query.returning = self.returning(&s.returning_list)?;
         self.close_scope(&mut query)?;
         Ok(query)
+    }
+
+    /// Rows of VALUES for `columns`, which are cut to their width; `None` when a lone row calls a set-returning function, which only a
+    /// query can run.
+    fn insert_values(
+        &mut self,
+        select: &protobuf::SelectStmt,
+        columns: &mut Vec<&Column>,
+        places: Option<&[i32]>,
+        overriding: OverridingKind,
+        cache: &mut [Option<Option<Expr>>],
+    ) -> Result<Option<Vec<Vec<Expr>>>, SqlError> {
+        let place = if select.values_lists.len() == 1 { Place::ValuesOfOne } else { Place::Values };
+        let mut rows = Vec::with_capacity(select.values_lists.len());
+        let mut width = None;
+        for list in &select.values_lists {
+            let Some(NodeEnum::List(list)) = &list.node else { continue };
+            let mut row = Vec::with_capacity(list.items.len());
+            if *width.get_or_insert(list.items.len()) != list.items.len() {
+                return Err(self.error(SqlState::SYNTAX_ERROR, "VALUES lists must all be the same length", first_location(&list.items)));
+            }
+            for (i, node) in list.items.iter().enumerate() {
+                if self.star(node)?.is_some() {
+                    return Err(SqlError::unsupported("row expansion in VALUES"));
+                }
+                let e = self.expr_at(node, place)?;
+                let Some(c) = columns.get(i) else {
+                    return Err(self.error(SqlState::SYNTAX_ERROR, "INSERT has more expressions than target columns", e.at));
+                };
+                if place == Place::ValuesOfOne && e.returns_set() {
+                    return Ok(None);
+                }
+                row.push(self.insert_value(e, c, overriding, cache)?);
+            }
+            if row.len() < columns.len()
+                && let Some(places) = places
+            {
+                let at = places.get(row.len()).copied().unwrap_or(-1);
+                return Err(self.error(SqlState::SYNTAX_ERROR, "INSERT has more target columns than expressions", at));
+            }
+            rows.push(row);
+        }
+        columns.truncate(width.unwrap_or(0));
+        Ok(Some(rows))
+    }
+
+    /// One row of VALUES as the target list of a SELECT. Columns that get DEFAULT leave `columns`: they are filled like those not named.
+    fn one_row_as_select(
+        &mut self,
+        select: &protobuf::SelectStmt,
+        columns: &mut Vec<&Column>,
+        mut places: Option<&mut Vec<i32>>,
+    ) -> Result<protobuf::SelectStmt, SqlError> {
+        let Some(NodeEnum::List(list)) = select.values_lists.first().and_then(|n| n.node.as_ref()) else {
+            return Err(SqlError::internal("VALUES without a row"));
+        };
+        if list.items.len() > columns.len() {
+            let at = list.items.get(columns.len()..).map_or(-1, first_location);
+            return Err(self.error(SqlState::SYNTAX_ERROR, "INSERT has more expressions than target columns", at));
+        }
+        let mut out = protobuf::SelectStmt {
+            op: SetOperation::SetopNone.into(),
+            limit_option: protobuf::LimitOption::Default.into(),
+            ..protobuf::SelectStmt::default()
+        };
+        let mut kept = 0;
+        for item in &list.items {
+            if matches!(item.node, Some(NodeEnum::SetToDefault(_))) {
+                columns.remove(kept);
+                if let Some(p) = &mut places
+                    && kept < p.len()
+                {
+                    p.remove(kept);
+                }
+                continue;
+            }
+            kept += 1;
+            let target = protobuf::ResTarget { val: Some(Box::new(item.clone())), location: -1, ..protobuf::ResTarget::default() };
+            out.target_list.push(Node { node: Some(NodeEnum::ResTarget(Box::new(target))) });
+        }
+        Ok(out)
+    }
+
+    /// A query's output for `columns`, which are cut to its width.
+    fn insert_query(
+        &mut self,
+        select: &protobuf::SelectStmt,
+        columns: &mut Vec<&Column>,
+        places: Option<&[i32]>,
+        overriding: OverridingKind,
+    ) -> Result<InsertSource, SqlError> {
+        let mut inner = self.select_with(select, false)?;
+        let output = output_columns(&inner);
+        if output.len() > columns.len() {
+            let at = inner.targets.iter().filter(|t| !t.junk).nth(columns.len()).map_or(-1, |t| t.expr.at);
+            return Err(self.error(SqlState::SYNTAX_ERROR, "INSERT has more expressions than target columns", at));
+        }
+        if output.len() < columns.len()
+            && let Some(places) = places
+        {
+            let at = places.get(output.len()).copied().unwrap_or(-1);
+            return Err(self.error(SqlState::SYNTAX_ERROR, "INSERT has more target columns than expressions", at));
+        }
+        columns.truncate(output.len());
+        // Literals take the column's type in place.
+        let in_place = inner.set_op.is_none() && matches!(inner.distinct, super::query::Distinct::No);
+        for (visible, t) in inner.targets.iter_mut().filter(|t| !t.junk).enumerate() {
+            if let Some(c) = columns.get(visible)
+                && t.expr.ty == oids::UNKNOWN
+            {
+                let e = std::mem::replace(&mut t.expr, Expr::null(oids::UNKNOWN));
+                t.expr = if in_place { self.coerce_column(e, &c.name, c.type_oid, c.typmod)? } else { self.settle_unknown(e)? };
+            }
+        }
+        let output = output_columns(&inner);
+        let mut coercions = Vec::with_capacity(columns.len());
+        let locations: Vec<i32> = inner.targets.iter().filter(|t| !t.junk).map(|t| t.expr.at).collect();
+        for (i, (o, c)) in output.iter().zip(&*columns).enumerate() {
+            let e = Expr::new(ExprKind::Slot(i), o.ty, o.typmod).located(locations.get(i).copied().unwrap_or(-1));
+            if c.identity == Some(Identity::Always) && overriding != OverridingKind::OverridingSystemValue {
+                return Err(always_identity(c));
+            }
+            if c.generated {
+                return Err(generated_insert(c));
+            }
+            coercions.push(self.coerce_column(e, &c.name, c.type_oid, c.typmod)?);
+        }
+        Ok(InsertSource::Query(Box::new(inner), coercions))
     }
 
     fn insert_value(
@@ -273,9 +343,6 @@ impl Binder<'_> {
         }
         if c.generated {
             return Err(generated_insert(c));
-        }
-        if e.returns_set() {
-            return Err(self.error(SqlState::FEATURE_NOT_SUPPORTED, "set-returning functions are not allowed in VALUES", e.at));
         }
         self.coerce_column(e, &c.name, c.type_oid, c.typmod)
     }
@@ -316,9 +383,14 @@ impl Binder<'_> {
                         wanted.push(self.column(relation, &e.name, infer.location)?.attnum);
                     }
                 }
+                let condition = self.where_clause(&infer.where_clause)?.map(Expr::conjuncts).unwrap_or_default();
                 for index in relation.indexes.iter().filter(|i| i.unique && i.valid && i.immediate) {
-                    if index.predicate.is_some() && infer.where_clause.is_none() {
-                        continue;
+                    if let Some(text) = &index.predicate {
+                        let node = parse::parse_expression(text)?;
+                        let predicate = self.stored(&node, Place::Where)?;
+                        if !implied(&condition, &predicate) {
+                            continue;
+                        }
                     }
                     let plain: Vec<i16> = index.keys().iter().filter(|k| k.attnum != 0).map(|k| k.attnum).collect();
                     let computed: Vec<Arc<str>> = index.keys().iter().filter_map(|k| k.expression.clone()).collect();
@@ -330,7 +402,7 @@ impl Binder<'_> {
                     let mut all = true;
                     for text in &computed {
                         let node = parse::parse_expression(text)?;
-                        let e = self.expr_at(&node, Place::Where)?;
+                        let e = self.stored(&node, Place::Where)?;
                         all &= expressions.iter().any(|x| x.same(&e));
                     }
                     if all {
@@ -373,6 +445,14 @@ impl Binder<'_> {
             result.quals = self.where_clause(&c.where_clause)?;
         }
         Ok(result)
+    }
+
+    /// Binds a stored expression over the target table; its text has positions of its own.
+    fn stored(&mut self, node: &Node, place: Place) -> Result<Expr, SqlError> {
+        self.views.push(0);
+        let result = self.expr_at(node, place);
+        self.views.pop();
+        result
     }
 
     /// SET.

@@ -222,6 +222,8 @@ pub struct Cte {
     pub references: usize,
     /// `[NOT] MATERIALIZED`.
     pub materialized: Option<bool>,
+    /// Its name is not visible: it belongs to a recursive query's own WITH.
+    pub hidden: bool,
 }
 
 /// FOR UPDATE and its kin on one table.

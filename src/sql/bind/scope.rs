@@ -11,6 +11,7 @@ use crate::executor::SessionContext;
 use crate::sql::parse::{self, MAX_DEPTH};
 use crate::sql::types::{Oid, oids};
 use crate::sqlstate::{SqlError, SqlState};
+use crate::stack;
 
 /// Binds one statement.
 pub struct Binder<'a> {
@@ -49,6 +50,8 @@ pub struct Scope {
     pub place: Place,
     /// An aggregate of this level was seen.
     pub has_aggregates: bool,
+    /// WITH queries that are not visible yet, for hints.
+    pub future: Vec<String>,
     /// Windows so far.
     pub windows: Vec<Window>,
     /// WINDOW clause definitions not yet used: name and node.
@@ -85,8 +88,8 @@ pub enum Place {
     FromFunction,
     /// UPDATE SET.
     UpdateSource,
-    /// INSERT.
-    InsertTarget,
+    /// VALUES of one row in INSERT, which stands for a SELECT.
+    ValuesOfOne,
     /// RETURNING.
     Returning,
     /// PARTITION BY.
@@ -118,7 +121,7 @@ impl Place {
             Self::Values => "VALUES",
             Self::FromFunction => "functions in FROM",
             Self::UpdateSource => "UPDATE",
-            Self::InsertTarget => "INSERT",
+            Self::ValuesOfOne => "VALUES",
             Self::Returning => "RETURNING",
             Self::WindowPartition => "PARTITION BY",
             Self::WindowOrder => "window ORDER BY",
@@ -211,8 +214,9 @@ impl<'a> Binder<'a> {
     /// 54001 when too deep; what `f` fails with.
     pub fn deeper<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T, SqlError>) -> Result<T, SqlError> {
         if self.depth >= MAX_DEPTH {
-            return Err(parse::too_deep());
+            return Err(stack::too_deep());
         }
+        stack::check()?;
         self.depth += 1;
         let result = f(self);
         self.depth -= 1;

@@ -10,6 +10,7 @@ use pg_query::protobuf::{
 use super::expr::{Expr, ExprKind};
 use super::from::output_columns;
 use super::query::{Command, Cte, Distinct, Query, RowMark, Rte, RteColumn, RteSource, SetOpKind, SetOpTree, SortKey, Target};
+use super::recursion::Item;
 use super::scope::{Binder, Place, Scope, columns_of, string_of, strings_of};
 use crate::executor::plan::{LockStrength, WaitPolicy};
 use crate::sql::functions::{CoercionContext, select_common_type};
@@ -136,9 +137,33 @@ impl Binder<'_> {
         }
         if query.has_aggregates || !query.group.is_empty() {
             query.has_aggregates = true;
+            self.check_recursive_term(query)?;
             self.check_grouped(query)?;
         }
         Ok(())
+    }
+
+    /// A level that reads the recursive query itself cannot aggregate: each turn sees its own rows only.
+    fn check_recursive_term(&self, query: &Query) -> Result<(), SqlError> {
+        if !query.rtable.iter().any(|r| matches!(r.source, RteSource::Working(..))) {
+            return Ok(());
+        }
+        let mut found = None;
+        for e in query.targets.iter().map(|t| &t.expr).chain(&query.having) {
+            e.visit(&mut |e| {
+                if found.is_none() && matches!(&e.kind, ExprKind::Agg(a) if a.up == 0) {
+                    found = Some(e.at);
+                }
+            });
+        }
+        match found {
+            Some(at) => Err(self.error(
+                SqlState::INVALID_RECURSION,
+                "aggregate functions are not allowed in a recursive query's recursive term",
+                at,
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Every variable outside of aggregates must be grouped, or depend on a grouped primary key.
@@ -876,15 +901,17 @@ impl Binder<'_> {
     /// WITH.
     #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     pub(super) fn with_clause(&mut self, with: &protobuf::WithClause) -> Result<(), SqlError> {
-        for node in &with.ctes {
-            let Some(NodeEnum::CommonTableExpr(c)) = &node.node else { continue };
-            if self.scope()?.ctes.iter().any(|x| *x.name == *c.ctename) {
-                return Err(self.error(
-                    SqlState::DUPLICATE_ALIAS,
-                    format!("WITH query name \"{}\" specified more than once", c.ctename),
-                    c.location,
-                ));
-            }
+        let items = self.with_items(with)?;
+        let future = items.iter().map(|i| i.cte.ctename.clone()).collect();
+        let before = std::mem::replace(&mut self.scope()?.future, future);
+        let result = self.with_queries(with, items);
+        self.scope()?.future = before;
+        result
+    }
+
+    fn with_queries(&mut self, with: &protobuf::WithClause, items: Vec<Item<'_>>) -> Result<(), SqlError> {
+        for item in items {
+            let c = item.cte;
             let materialized = match protobuf::CteMaterialize::try_from(c.ctematerialized) {
                 Ok(protobuf::CteMaterialize::Always) => Some(true),
                 Ok(protobuf::CteMaterialize::Never) => Some(false),
@@ -897,13 +924,11 @@ impl Binder<'_> {
             let aliases = strings_of(&c.aliascolnames);
             let name: Arc<str> = Arc::from(c.ctename.as_str());
             let cte = match inner {
-                NodeEnum::SelectStmt(select) if with.recursive && mentions(inner, &c.ctename) => {
-                    self.recursive_cte(select, &name, &aliases, materialized, c.location)?
-                }
+                NodeEnum::SelectStmt(select) if item.recursive => self.recursive_cte(select, &name, &aliases, materialized, c.location)?,
                 NodeEnum::SelectStmt(select) => {
                     let query = self.select(select)?;
                     let columns = self.cte_columns(&query, &aliases, &name, c.location)?;
-                    Cte { name, columns, query, recursive: None, references: 0, materialized }
+                    Cte { name, columns, query, recursive: None, references: 0, materialized, hidden: false }
                 }
                 NodeEnum::InsertStmt(_) | NodeEnum::UpdateStmt(_) | NodeEnum::DeleteStmt(_) => {
                     if self.scopes.len() > 1 {
@@ -915,11 +940,15 @@ impl Binder<'_> {
                     }
                     let query = self.modify(inner)?;
                     let columns = self.cte_columns(&query, &aliases, &name, c.location)?;
-                    Cte { name, columns, query, recursive: None, references: 0, materialized: Some(true) }
+                    Cte { name, columns, query, recursive: None, references: 0, materialized: Some(true), hidden: false }
                 }
                 _ => return Err(SqlError::unsupported("this statement in WITH")),
             };
-            self.scope()?.ctes.push(cte);
+            let scope = self.scope()?;
+            scope.ctes.push(cte);
+            if !with.recursive {
+                scope.future.remove(0);
+            }
         }
         Ok(())
     }
@@ -947,34 +976,13 @@ impl Binder<'_> {
         materialized: Option<bool>,
         at: i32,
     ) -> Result<Cte, SqlError> {
-        let form = |b: &Self| {
-            b.error(
-                SqlState::INVALID_RECURSION,
-                format!("recursive query \"{name}\" does not have the form non-recursive-term UNION [ALL] recursive-term"),
-                at,
-            )
-        };
-        if SetOperation::try_from(s.op) != Ok(SetOperation::SetopUnion) {
-            return Err(form(self));
-        }
-        let (Some(left), Some(right)) = (&s.larg, &s.rarg) else { return Err(form(self)) };
-        if mentions(&NodeEnum::SelectStmt(left.clone()), name) {
-            return Err(self.error(
-                SqlState::INVALID_RECURSION,
-                format!("recursive reference to query \"{name}\" must not appear within its non-recursive term"),
-                at,
-            ));
-        }
-        if !s.sort_clause.is_empty() {
-            return Err(self.error(SqlState::FEATURE_NOT_SUPPORTED, "ORDER BY in a recursive query is not implemented", at));
-        }
-        if s.limit_count.is_some() || s.limit_offset.is_some() {
-            return Err(self.error(SqlState::FEATURE_NOT_SUPPORTED, "LIMIT in a recursive query is not implemented", at));
-        }
+        let (Some(left), Some(right)) = (&s.larg, &s.rarg) else { return Err(SqlError::internal("recursive query")) };
+        // Both terms, and nothing after them, see the names of a WITH above the UNION.
+        let outer = self.scope()?.ctes.len();
         if let Some(with) = &s.with_clause {
-            // Names of the inner WITH are visible in both terms.
             self.with_clause(with)?;
         }
+        let inner = self.scope()?.ctes.len();
         let query = self.select(left)?;
         let columns = self.cte_columns(&query, aliases, name, at)?;
         let index = self.scope()?.ctes.len();
@@ -985,12 +993,14 @@ impl Binder<'_> {
             recursive: None,
             references: 0,
             materialized,
+            hidden: false,
         });
         let before = self.scope()?.working.replace((name.clone(), index));
         let result = self.select_with(right, false);
         let scope = self.scope()?;
         scope.working = before;
-        scope.ctes.pop();
+        scope.ctes.truncate(inner);
+        scope.ctes.iter_mut().skip(outer).for_each(|c| c.hidden = true);
         let recursive = result?;
         let types: Vec<(Oid, i32)> = columns.iter().map(|c| (c.ty, c.typmod)).collect();
         let own = output_columns(&recursive);
@@ -1017,12 +1027,20 @@ impl Binder<'_> {
         }
         let recursive =
             if own.iter().zip(&types).all(|(c, t)| c.ty == t.0) { recursive } else { self.convert_recursive(recursive, &types)? };
-        Ok(Cte { name: name.clone(), columns, query, recursive: Some((recursive, s.all)), references: 0, materialized: Some(true) })
+        Ok(Cte {
+            name: name.clone(),
+            columns,
+            query,
+            recursive: Some((recursive, s.all)),
+            references: 0,
+            materialized: Some(true),
+            hidden: false,
+        })
     }
 
     fn convert_recursive(&mut self, mut q: Query, types: &[(Oid, i32)]) -> Result<Query, SqlError> {
         if q.set_op.is_some() || !matches!(q.distinct, Distinct::No) {
-            return Err(SqlError::unsupported("converting the output of this recursive term"));
+            return self.wrap(q, types);
         }
         let mut visible = 0;
         for t in &mut q.targets {
@@ -1104,10 +1122,4 @@ fn ungrouped(e: &Expr, keys: &[Expr], free: &[usize], dependent: &mut Vec<Expr>,
     if let ExprKind::SubLink(s) = &e.kind {
         s.query.visit_exprs(&mut |c, d| ungrouped(c, keys, free, dependent, bad, depth + d), 1);
     }
-}
-
-/// Does a query's text name this table anywhere?
-fn mentions(node: &NodeEnum, name: &str) -> bool {
-    // The debug form shows every RangeVar's fields; names in it are escaped like this one.
-    format!("{node:?}").contains(&format!("relname: {name:?}"))
 }

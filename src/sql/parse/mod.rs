@@ -11,6 +11,6 @@ mod statement;
 pub use depth::MAX_DEPTH;
 pub(crate) use error::char_position;
 pub use error::syntax_error;
-pub use statement::{parse_expression, parse_statements, too_deep};
+pub use statement::{parse_expression, parse_statements};
 
 pub use crate::executor::{RawStmt, StmtKind, TransactionKind};

@@ -9,13 +9,14 @@ use super::depth;
 use super::error::syntax_error;
 use crate::executor::RawStmt;
 use crate::sqlstate::{SqlError, SqlState};
+use crate::stack::too_deep;
 
 /// Nesting up to which the caller's own stack is enough.
 const INLINE_DEPTH: usize = 400;
 /// Stack bytes the parser and the decoder may need per level.
-const STACK_PER_LEVEL: usize = 4096;
-/// Nesting beyond which a text is refused unparsed.
-const REFUSED_DEPTH: usize = 250_000;
+const STACK_PER_LEVEL: usize = 8192;
+/// Nesting beyond which a text is refused unparsed: its tree could still be released on a session's stack.
+const REFUSED_DEPTH: usize = 60_000;
 
 /// Parses a query string: zero or more statements.
 ///
@@ -87,12 +88,6 @@ fn parse_here(text: &str) -> Result<Vec<protobuf::RawStmt>, SqlError> {
             | pg_query::Error::Split(_)),
         ) => Err(SqlError::internal(other.to_string())),
     }
-}
-
-/// `stack depth limit exceeded`, with PostgreSQL's hint.
-pub fn too_deep() -> SqlError {
-    SqlError::new(SqlState::STATEMENT_TOO_COMPLEX, "stack depth limit exceeded")
-        .hint("Increase the configuration parameter \"max_stack_depth\" (currently 2048kB), after ensuring the platform's stack depth limit is adequate.")
 }
 
 #[cfg(test)]

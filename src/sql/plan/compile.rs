@@ -17,6 +17,7 @@ impl Planner<'_> {
     /// # Errors
     /// A subquery cannot be planned.
     pub fn compile(&mut self, e: &Expr, layout: &Layout, deps: &mut Deps) -> Result<Code, SqlError> {
+        crate::stack::check()?;
         if !layout.exprs.is_empty()
             && !matches!(e.kind, ExprKind::Const(_))
             && let Some((_, column)) = layout.exprs.iter().find(|(x, _)| x.same(e))

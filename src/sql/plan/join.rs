@@ -432,16 +432,15 @@ impl Planner<'_> {
             }
             RteSource::Working(up, index) => {
                 let level = self.levels.len().checked_sub(up + 1).ok_or_else(|| SqlError::internal("WITH query"))?;
-                let number = self
+                let (number, turn) = self
                     .working
                     .iter()
                     .rev()
-                    .find(|(l, i, _)| *l == level && i == index)
-                    .map(|w| w.2)
+                    .find(|w| w.level == level && w.cte == *index)
+                    .map(|w| (w.number, w.turn))
                     .ok_or_else(|| SqlError::internal("recursive reference outside of its query"))?;
                 let width = rte.columns.len();
-                // It changes from turn to turn: never remembered.
-                let deps = Deps::from([usize::MAX]);
+                let deps = Deps::from([turn]);
                 let mut node = self.node(PlanOp::WorkingScan(number), width, 100.0, (0.0, 1.0), &deps);
                 let alias = rte.alias.clone();
                 self.describe(&mut node, |_| plan::NodeText {

@@ -9,6 +9,7 @@ pub mod compile;
 pub mod join;
 pub mod path;
 pub mod planner;
+pub mod predicate;
 pub mod selectivity;
 pub mod text;
 pub mod upper;

@@ -272,7 +272,7 @@ impl Planner<'_> {
             if let Some(text) = &index.predicate {
                 let predicate = self.index_expr(text, relation, rt)?;
                 let parts = predicate.conjuncts();
-                if !parts.iter().all(|p| quals.iter().any(|q| q.same(p))) {
+                if !parts.iter().all(|p| super::predicate::implied(quals, p)) {
                     continue;
                 }
                 implied = parts;

@@ -42,8 +42,8 @@ pub struct Planner<'a> {
     pub nests: Vec<Nest>,
     /// Where `SubColumn`s are, while a quantified test is compiled.
     pub sub_columns: Vec<usize>,
-    /// Working tables of recursive queries being planned: (level, cte) to number.
-    pub working: Vec<(usize, usize, usize)>,
+    /// Recursive queries being planned, innermost last.
+    pub working: Vec<Working>,
 }
 
 /// One query level while it is planned.
@@ -61,6 +61,18 @@ pub struct Level {
     pub nest_base: usize,
     /// Scan number of each range table entry that is scanned.
     pub scan_ids: FxHashMap<usize, usize>,
+}
+
+/// A recursive query whose recursive term is being planned.
+pub struct Working {
+    /// Query level that defines it.
+    pub level: usize,
+    /// Its index among that level's WITH queries.
+    pub cte: usize,
+    /// Number of its working table.
+    pub number: usize,
+    /// Exec slot that counts its turns: what depends on the working table is computed anew when it changes.
+    pub turn: usize,
 }
 
 /// The outer side of a nested loop.
@@ -304,9 +316,7 @@ impl Planner<'_> {
     /// # Errors
     /// As [`plan`](fn@plan).
     pub fn query(&mut self, q: &Query, limit: Option<f64>) -> Result<Built, SqlError> {
-        if self.levels.len() > 200 {
-            return Err(crate::sql::parse::too_deep());
-        }
+        crate::stack::check()?;
         let names = if self.explain {
             q.rtable.iter().map(|r| (r.alias.clone(), r.columns.iter().map(|c| c.name.clone()).collect())).collect()
         } else {
@@ -384,16 +394,18 @@ impl Planner<'_> {
         number: usize,
     ) -> Result<Built, SqlError> {
         let left = self.query(&cte.query, None)?;
-        self.working.push((level, index, number));
+        let turn = self.slot();
+        self.working.push(Working { level, cte: index, number, turn });
         let right = self.query(term, None);
         self.working.pop();
         let right = right?;
         let mut deps = left.deps.clone();
         deps.extend(&right.deps);
+        deps.remove(&turn);
         let rows = left.node.rows + 10.0 * right.node.rows;
         let cost = left.node.total_cost + 10.0 * right.node.total_cost;
         let width = cte.columns.len();
-        let op = PlanOp::RecursiveUnion { left: Arc::new(left.node), right: Arc::new(right.node), number, distinct: !all };
+        let op = PlanOp::RecursiveUnion { left: Arc::new(left.node), right: Arc::new(right.node), number, turn, distinct: !all };
         let mut node = self.node(op, width, rows, (0.0, cost), &deps);
         self.describe(&mut node, |_| NodeText { node_type: "Recursive Union".into(), ..NodeText::default() });
         Ok(Built { node, layout: Layout { width, ..Layout::default() }, deps, order: Vec::new() })

@@ -657,7 +657,7 @@ impl Planner<'_> {
             self.describe(&mut node, |_| NodeText { node_type: "ProjectSet".into(), ..NodeText::default() });
             built = Built { node, layout, deps, order: Vec::new() };
         }
-        Err(crate::sql::parse::too_deep())
+        Err(crate::stack::too_deep())
     }
 }
 

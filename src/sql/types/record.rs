@@ -8,6 +8,9 @@ use super::scalar::is_space;
 use super::{Datum, IoSettings, Oid, io};
 use crate::sqlstate::{SqlError, SqlState};
 
+/// Bytes of text a value may have.
+const MAX_TEXT: usize = 0x3fff_ffff;
+
 /// Quotes the field that starts at `start` if it is empty or holds quotes, backslashes, blanks or one of `special`.
 pub(crate) fn quote_field(start: usize, special: &[u8], out: &mut Vec<u8>) {
     let field = &out[start..];
@@ -52,6 +55,14 @@ impl RecordValue {
                 let start = out.len();
                 io::text_out(v, col.type_oid, out, settings)?;
                 quote_field(start, b"(),", out);
+                // Each level of nesting doubles the quotes.
+                if out.len() > MAX_TEXT {
+                    return Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "out of memory").detail(format!(
+                        "Cannot enlarge string buffer containing {} bytes by {} more bytes.",
+                        out.len(),
+                        out.len() - start
+                    )));
+                }
             }
         }
         out.push(b')');

@@ -59,7 +59,7 @@ pub struct TypeEntry {
 impl TypeEntry {
     /// Is this an array type that looks like one (`int4[]`, not `int2vector`)?
     pub fn is_array(&self) -> bool {
-        self.elem != 0 && self.len == -1 && self.category == b'A' && self.name.starts_with('_')
+        self.elem != 0 && self.len == -1 && (self.category == b'A' || self.oid == super::oids::RECORD_ARRAY) && self.name.starts_with('_')
     }
 }
 
