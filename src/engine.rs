@@ -15,6 +15,7 @@ use afterimage_wal::{
     control_file::{ClusterState, ControlFile},
     disk::{Disk, RealDisk, durable_replace},
     history::History,
+    lineage::Lineage,
     reader::FollowLimit,
     rmgr,
 };
@@ -504,9 +505,49 @@ impl Engine {
     }
 
     fn start_replay(&self, from: Lsn, consistency: Consistency) -> Result<(), EngineError> {
-        let replay = Replay::start(self.dispatcher.clone(), Arc::clone(&self.control), Arc::clone(&self.node), from, consistency)?;
-        *self.replay.lock() = Some(Arc::new(replay));
+        let replay = self.new_replay(from, consistency)?;
+        *self.replay.lock() = Some(replay);
         Ok(())
+    }
+
+    fn new_replay(&self, from: Lsn, consistency: Consistency) -> Result<Arc<Replay>, EngineError> {
+        let replay = Replay::start(self.dispatcher.clone(), Arc::clone(&self.control), Arc::clone(&self.node), from, consistency)?;
+        Ok(Arc::new(replay))
+    }
+
+    /// Our WAL as segment files, to be compared with another node's.
+    pub fn lineage<'a>(&'a self, history: &'a History, wal_dir: &'a Path) -> Lineage<'a> {
+        let wal = self.wal();
+        Lineage { disk: Arc::clone(&self.disk), dir: wal_dir, system_id: wal.system_id(), segment_bytes: wal.segment_bytes(), history }
+    }
+
+    /// Cuts a standby's WAL back to `common`, the end of a record: what lies behind is no longer part of its upstream's history. False, and
+    /// nothing done, if it was replayed already: then pages know of it.
+    ///
+    /// # Errors
+    /// [`EngineError::WrongState`] on a primary; `common` is not the end of a record here; I/O.
+    pub fn discard_wal_after(&self, common: Lsn) -> Result<bool, EngineError> {
+        let mut replay = self.replay.lock();
+        let running = replay
+            .as_ref()
+            .map(Arc::clone)
+            .ok_or(EngineError::WrongState { state: self.node.get(), what: "recovery is not in progress" })?;
+        let paused = running.is_paused();
+        let consistency = running.stop()?.unwrap_or_default();
+        let from = self.progress.replayed();
+        let unapplied = from <= common && self.control.get().min_recovery_point <= common;
+        let outcome = if unapplied {
+            let (history, wal_dir) = (self.history(), self.data_dir.join("pg_wal"));
+            self.lineage(&history, &wal_dir).end_at(common).and_then(|end| self.wal().discard_after(end)).map(|()| true)
+        } else {
+            Ok(false)
+        };
+        let again = self.new_replay(from, consistency)?;
+        if paused {
+            again.pause();
+        }
+        *replay = Some(again);
+        Ok(outcome?)
     }
 
     /// Stops checkpointer and replay; with [`ShutdownMode::Fast`] writes the shutdown checkpoint (a restartpoint on a standby). Sessions

@@ -305,12 +305,12 @@ impl Replay {
         })
     }
 
-    /// Ends after the current record.
+    /// Ends after the current record. Returns how consistency stands, as [`Self::finish`].
     ///
     /// # Errors
     /// As [`Self::finish`].
-    pub fn stop(&self) -> Result<(), RecoveryError> {
-        self.order(|orders| orders.stop = true).map(|_| ())
+    pub fn stop(&self) -> Result<Option<Consistency>, RecoveryError> {
+        self.order(|orders| orders.stop = true)
     }
 
     fn order(&self, change: impl FnOnce(&mut Orders)) -> Result<Option<Consistency>, RecoveryError> {

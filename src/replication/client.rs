@@ -46,6 +46,9 @@ pub enum ClientError {
     /// The connection broke.
     #[error("server closed the connection unexpectedly")]
     Closed,
+    /// Part of a message came, the rest did not.
+    #[error("server stopped sending in the middle of a message")]
+    Stalled,
     /// The socket.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -121,6 +124,26 @@ pub struct Client {
     parameters: HashMap<String, String>,
     backend_pid: i32,
     peer: String,
+    bounds: Bounds,
+    /// When the last byte came, while part of a message is there.
+    partial_since: Option<tokio::time::Instant>,
+}
+
+/// What a client accepts from its server.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Most bytes one message may announce.
+    pub message_bytes: usize,
+    /// Longest silence in the middle of a message.
+    pub stall: Option<Duration>,
+}
+
+impl Bounds {
+    /// For a base backup: the largest message is a CopyData.
+    pub const BACKUP: Self = Self { message_bytes: 1 << 30, stall: None };
+    /// For a WAL stream, whose messages have 128 kB at most. A length that a flipped bit made longer would otherwise be waited for until
+    /// the stream times out; asking again costs nothing.
+    pub const STREAM: Self = Self { message_bytes: 4 << 20, stall: Some(Duration::from_secs(2)) };
 }
 
 impl std::fmt::Debug for Client {
@@ -128,9 +151,6 @@ impl std::fmt::Debug for Client {
         f.debug_struct("Client").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
-
-/// Most bytes one message may announce; the largest we are sent is a CopyData of a base backup.
-const MESSAGE_LIMIT_BYTES: usize = 1 << 30;
 
 impl Client {
     /// Connects, authenticates and waits for ReadyForQuery.
@@ -140,10 +160,18 @@ impl Client {
     /// # Errors
     /// [`ClientError`] of the last address tried.
     pub async fn connect(info: &ConnInfo, replication: bool, fallback_name: &str) -> Result<Self, ClientError> {
+        Self::connect_within(info, replication, fallback_name, Bounds::BACKUP).await
+    }
+
+    /// As [`Client::connect`], with other bounds on what the server may send.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_within(info: &ConnInfo, replication: bool, fallback_name: &str, bounds: Bounds) -> Result<Self, ClientError> {
         let timeout = info.get_or_env("connect_timeout", "PGCONNECT_TIMEOUT").and_then(|t| t.parse::<u64>().ok()).filter(|&t| t > 0);
         let mut last = None;
         for address in info.addresses()? {
-            let attempt = Self::connect_to(&address, info, replication, fallback_name);
+            let attempt = Self::connect_to(&address, info, replication, fallback_name, bounds);
             let outcome = match timeout {
                 Some(seconds) => match tokio::time::timeout(Duration::from_secs(seconds.max(2)), attempt).await {
                     Ok(outcome) => outcome,
@@ -162,7 +190,13 @@ impl Client {
         Err(last.unwrap_or(ClientError::Closed))
     }
 
-    async fn connect_to(address: &Address, info: &ConnInfo, replication: bool, fallback_name: &str) -> Result<Self, ClientError> {
+    async fn connect_to(
+        address: &Address,
+        info: &ConnInfo,
+        replication: bool,
+        fallback_name: &str,
+        bounds: Bounds,
+    ) -> Result<Self, ClientError> {
         let failed = |source| ClientError::Connect { address: describe(address), source };
         let stream: Box<dyn Duplex> = match address {
             Address::Tcp(host, port) => {
@@ -180,6 +214,8 @@ impl Client {
             parameters: HashMap::new(),
             backend_pid: 0,
             peer: describe(address),
+            bounds,
+            partial_since: None,
         };
         client.start(info, replication, fallback_name).await?;
         Ok(client)
@@ -379,7 +415,7 @@ impl Client {
                 let tag = self.incoming[0];
                 let length = u32::from_be_bytes([self.incoming[1], self.incoming[2], self.incoming[3], self.incoming[4]]);
                 let total = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(1);
-                if !(5..=MESSAGE_LIMIT_BYTES).contains(&total) {
+                if !(5..=self.bounds.message_bytes).contains(&total) {
                     return Err(ClientError::Protocol(format!("message '{}' of {length} bytes", char::from(tag))));
                 }
                 if self.incoming.len() >= total {
@@ -393,7 +429,19 @@ impl Client {
                 }
                 self.incoming.reserve(total.saturating_sub(self.incoming.len()).max(64 * 1024));
             }
-            if self.stream.read_buf(&mut self.incoming).await? == 0 {
+            let deadline = match self.bounds.stall {
+                Some(stall) if !self.incoming.is_empty() => Some(*self.partial_since.get_or_insert_with(tokio::time::Instant::now) + stall),
+                Some(_) | None => None,
+            };
+            let read = match deadline {
+                Some(at) => match tokio::time::timeout_at(at, self.stream.read_buf(&mut self.incoming)).await {
+                    Ok(read) => read?,
+                    Err(_) => return Err(ClientError::Stalled),
+                },
+                None => self.stream.read_buf(&mut self.incoming).await?,
+            };
+            self.partial_since = None;
+            if read == 0 {
                 return Err(ClientError::Closed);
             }
         }

@@ -12,18 +12,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use afterimage_wal::history::History;
-use afterimage_wal::ids::{Lsn, TimelineId};
+use afterimage_wal::ids::{Lsn, StartId, TimelineId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::archive;
-use super::client::{Client, ClientError, Event};
+use super::client::{Bounds, Client, ClientError, Event};
 use super::conninfo::{Address, ConnInfo};
 use super::message::{MessageError, ServerMessage, StandbyMessage};
 use super::sender::ZSTD_WINDOW_LOG;
 use super::services::Replication;
 use super::timestamp_now;
 use crate::config::Setting;
+use crate::sqlstate::SqlState;
 
 /// Most bytes one compressed message may hold once decompressed; senders send 128 kB.
 const RAW_LIMIT_BYTES: usize = 1 << 20;
@@ -47,6 +48,10 @@ enum StreamError {
         "new timeline {theirs} forked off current database system timeline {ours} before current recovery point {ours_end}\nDETAIL:  The histories part at {fork}; WAL after it exists only here.\nHINT:  Rewind this node, or clone it again."
     )]
     Forked { theirs: TimelineId, ours: TimelineId, fork: Lsn, ours_end: Lsn },
+    #[error(
+        "WAL received here up to {ours_end} is not part of the primary's history, which parts at {common}\nDETAIL:  WAL up to {replayed} is replayed already.\nHINT:  Rewind this node, or clone it again."
+    )]
+    Parted { common: Lsn, ours_end: Lsn, replayed: Lsn },
     #[error("invalid message received from primary: {0}")]
     Message(#[from] MessageError),
     #[error("compressed WAL from the primary does not decode: {0}")]
@@ -64,7 +69,18 @@ enum StreamError {
 impl StreamError {
     /// Trying again cannot help until somebody changes something.
     fn is_lasting(&self) -> bool {
-        matches!(self, Self::SystemId { .. } | Self::TimelineBehind { .. } | Self::Forked { .. })
+        match self {
+            Self::SystemId { .. } | Self::TimelineBehind { .. } | Self::Forked { .. } | Self::Parted { .. } => true,
+            // An invalidated slot, a history the upstream does not know.
+            Self::Client(error) => error.code() == Some(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE.0),
+            Self::Connect(_)
+            | Self::Message(_)
+            | Self::Compression(_)
+            | Self::Wal(_)
+            | Self::Timeout
+            | Self::Protocol(_)
+            | Self::History(_) => false,
+        }
     }
 }
 
@@ -124,8 +140,13 @@ pub struct ReceiverStatus {
 impl ReceiverStatus {
     /// The last failure; waits for the first.
     pub async fn failure(&self) -> String {
+        self.failure_with("").await
+    }
+
+    /// The last failure, once it has these words.
+    pub async fn failure_with(&self, words: &str) -> String {
         let mut failed = self.failed.subscribe();
-        failed.wait_for(|text| !text.is_empty()).await.map(|text| text.clone()).unwrap_or_default()
+        failed.wait_for(|text| !text.is_empty() && text.contains(words)).await.map(|text| text.clone()).unwrap_or_default()
     }
 
     /// True once anything was streamed since the start.
@@ -194,12 +215,14 @@ impl Receiver {
                     }
                     Err(error) => {
                         let text = error.to_string();
-                        if self.last_failure.as_ref() != Some(&text) || !error.is_lasting() {
+                        let again = self.last_failure.as_ref() == Some(&text);
+                        if !again || !error.is_lasting() {
                             tracing::error!(severity = "FATAL", "{text}");
                         }
                         self.node.receiver.failed.send_replace(text.clone());
                         self.last_failure = Some(text);
-                        wait = if error.is_lasting() { wait } else { wait.min(self.retry) };
+                        // Seen once, even such a failure may come from a flipped bit.
+                        wait = if again && error.is_lasting() { wait } else { wait.min(self.retry) };
                         self.retry = (self.retry * 2).min(Duration::from_secs(5));
                     }
                 }
@@ -222,8 +245,8 @@ impl Receiver {
         let info = ConnInfo::parse(conninfo).map_err(|e| StreamError::Connect(e.into()))?;
         let cluster_name = settings.str(Setting::ClusterName);
         let name = if cluster_name.is_empty() { "walreceiver" } else { cluster_name };
-        let mut client = Client::connect(&info, true, name).await.map_err(StreamError::Connect)?;
-        let ours_speaks_zstd = client.parameter("server_version").is_some_and(|v| v.contains("Afterimage"));
+        let mut client = Client::connect_within(&info, true, name, Bounds::STREAM).await.map_err(StreamError::Connect)?;
+        let is_ours = client.parameter("server_version").is_some_and(|v| v.contains("Afterimage"));
 
         let identity = client.query("IDENTIFY_SYSTEM").await?;
         let identity = identity.first().ok_or_else(|| StreamError::Protocol("no answer to IDENTIFY_SYSTEM".to_owned()))?;
@@ -281,11 +304,16 @@ impl Receiver {
                 command.push_str(&format!("SLOT \"{slot}\" "));
             }
             command.push_str(&format!("{start} TIMELINE {tli}"));
-            if ours_speaks_zstd && settings.str(Setting::WalReceiverCompression) == "zstd" {
-                command.push_str(&format!(
-                    " (compression 'zstd', compression_level '{}')",
-                    settings.int(Setting::WalReceiverCompressionLevel)
-                ));
+            let mut options = Vec::new();
+            if is_ours && settings.str(Setting::WalReceiverCompression) == "zstd" {
+                options.push(format!("compression 'zstd', compression_level '{}'", settings.int(Setting::WalReceiverCompressionLevel)));
+            }
+            let end = node.engine.wal().end();
+            if is_ours && end.start_id != StartId::NONE && end.end == start {
+                options.push(format!("start_id '{}', last_crc '{:08x}'", end.start_id, end.last_crc));
+            }
+            if !options.is_empty() {
+                command.push_str(&format!(" ({})", options.join(", ")));
             }
             client.send(&command).await?;
             let end = match client.event().await? {
@@ -299,6 +327,12 @@ impl Receiver {
                     node.receiver.streamed.store(true, Ordering::Relaxed);
                     node.receiver.update(|i| i.status = "streaming");
                     self.copy(&mut client, conninfo).await?
+                }
+                Event::Columns(columns) if columns.first().is_some_and(|name| name == "common_lsn") => {
+                    let common = self.read_common_point(&mut client).await?;
+                    self.discard_after(common, start).await?;
+                    restarted = true;
+                    continue;
                 }
                 Event::Columns(_) => self.read_next_timeline(&mut client).await?,
                 Event::Complete(_) => None,
@@ -361,6 +395,37 @@ impl Receiver {
             .await
             .map_err(|e| StreamError::Protocol(e.to_string()))?
             .map_err(|e| StreamError::Protocol(e.to_string()))
+    }
+
+    /// Instead of a copy: up to where our WAL is our upstream's too.
+    async fn read_common_point(&self, client: &mut Client) -> Result<Lsn, StreamError> {
+        let mut common = None;
+        loop {
+            match client.event().await? {
+                Event::Row(row) => {
+                    let text = row.first().and_then(Option::as_ref).and_then(|b| std::str::from_utf8(b).ok());
+                    common = text.and_then(|t| t.parse().ok());
+                }
+                Event::Ready => return common.ok_or_else(|| StreamError::Protocol("no common point".to_owned())),
+                Event::Columns(_) | Event::Complete(_) | Event::Notice(_) => {}
+                other => return Err(StreamError::Protocol(format!("{other:?}"))),
+            }
+        }
+    }
+
+    /// Our WAL behind `common` is no longer part of our upstream's history: away with it, unless pages know of it.
+    async fn discard_after(&self, common: Lsn, ours_end: Lsn) -> Result<(), StreamError> {
+        let node = Arc::clone(&self.node);
+        let protocol = |e: String| StreamError::Protocol(e);
+        let done = tokio::task::spawn_blocking(move || node.discard_wal_after(common))
+            .await
+            .map_err(|e| protocol(e.to_string()))?
+            .map_err(|e| protocol(e.to_string()))?;
+        if !done {
+            return Err(StreamError::Parted { common, ours_end, replayed: self.node.engine.replayed_lsn() });
+        }
+        tracing::info!("discarded WAL from {common} to {ours_end}, which is not part of the primary's history");
+        Ok(())
     }
 
     /// After CopyDone, or instead of a copy: the result set that names the next timeline.

@@ -14,11 +14,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use afterimage_wal::history::History;
-use afterimage_wal::ids::{Lsn, TimelineId};
+use afterimage_wal::ids::{Lsn, StartId, TimelineId};
+use afterimage_wal::lineage::{Claim, Shared};
 use bytes::{BufMut as _, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::command::{ReplicationCommand, StartReplication};
+use super::command::{CommandOption, ReplicationCommand, StartReplication};
 use super::connection::{ColumnType, Connection, lost};
 use super::message::{self, StandbyMessage};
 use super::senders::{SenderEntry, SenderState};
@@ -291,6 +292,8 @@ struct Stream {
     /// End of this timeline (exclusive), once it is no longer the newest.
     ends_at: Option<Lsn>,
     sent: Lsn,
+    /// How often our WAL had been cut back when the stream began.
+    cuts: u64,
     flushed_there: Lsn,
     compressor: Option<Compressor>,
     lag: LagTracker,
@@ -307,12 +310,14 @@ async fn stream(node: &Arc<Replication>, conn: &mut Connection<'_>, start: Start
     if start.logical {
         return Err(SqlError::unsupported("logical replication"));
     }
+    let cuts = node.cuts();
     let slot = match &start.slot {
         Some(name) => Some(node.slots.acquire(name, conn.pid).map_err(slot_error)?),
         None => None,
     };
     let mut compressor = None;
     let mut level = 1;
+    let (mut claimed_id, mut claimed_crc) = (None, 0);
     for option in &start.options {
         if option.name == "compression_level" {
             level = option
@@ -336,7 +341,17 @@ async fn stream(node: &Arc<Replication>, conn: &mut Connection<'_>, start: Start
                 ));
             }
             "compression_level" => {}
+            "start_id" => claimed_id = Some(hex_option(option)?),
+            "last_crc" => claimed_crc = hex_option(option)?,
             other => return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("unrecognized option: {other}"))),
+        }
+    }
+    if let Some(id) = claimed_id {
+        let last_crc = u32::try_from(claimed_crc).map_err(|_| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "last_crc has 32 bits"))?;
+        let claim = Claim { end: start.start_lsn, start_id: StartId::new(id), last_crc };
+        if let Some(common) = common_point(node, claim).await? {
+            conn.put_result(&[("common_lsn", ColumnType::Text)], &[vec![Some(common.to_string())]]);
+            return Ok(After::Ready);
         }
     }
     let history = node.history();
@@ -378,6 +393,7 @@ async fn stream(node: &Arc<Replication>, conn: &mut Connection<'_>, start: Start
             history,
             ends_at,
             sent: start.start_lsn,
+            cuts,
             flushed_there: Lsn::INVALID,
             compressor,
             lag: LagTracker::default(),
@@ -402,6 +418,29 @@ async fn stream(node: &Arc<Replication>, conn: &mut Connection<'_>, start: Start
         put_next_timeline(conn, &history, tli, end);
     }
     Ok(After::Ready)
+}
+
+fn hex_option(option: &CommandOption) -> Result<u64, SqlError> {
+    u64::from_str_radix(option.text()?, 16)
+        .map_err(|_| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("{} is not a hexadecimal number", option.name)))
+}
+
+/// Looks whether a standby's WAL is part of our history. If only up to a point, that point: it has to cut its WAL back to there.
+async fn common_point(node: &Arc<Replication>, claim: Claim) -> Result<Option<Lsn>, SqlError> {
+    let comparing = Arc::clone(node);
+    let shared =
+        tokio::task::spawn_blocking(move || comparing.compare(&claim)).await.map_err(|e| SqlError::internal(e.to_string()))??;
+    match shared {
+        // If our WAL of that place is gone the stream says so.
+        Shared::All | Shared::Ahead | Shared::Unknown => Ok(None),
+        Shared::UpTo(common) => Ok(Some(common)),
+        Shared::Foreign => Err(SqlError::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("requested starting point {} is not in this server's history", claim.end),
+        )
+        .detail(format!("The last record of the standby was written under start id {}, which has no such record here.", claim.start_id))
+        .hint("Rewind the standby, or clone it again.")),
+    }
 }
 
 fn put_next_timeline(conn: &mut Connection<'_>, history: &History, tli: TimelineId, end: Lsn) {
@@ -481,6 +520,9 @@ impl Stream {
 
     /// Puts the next message of WAL, if there is WAL to send; ends the copy at the end of an old timeline.
     fn fill(&mut self, out: &mut Writer) -> Result<(), SqlError> {
+        if self.node.cuts() != self.cuts {
+            return Err(SqlError::new(SqlState::ADMIN_SHUTDOWN, "terminating walsender because WAL was cut back to follow upstream").fatal());
+        }
         let wal = Arc::clone(self.node.engine.wal());
         if self.ends_at.is_none() && wal.tli() != self.tli {
             // Promoted, or followed a promotion, while we stream: the timeline now has an end.

@@ -1,10 +1,11 @@
 //! What one node has of replication, put together: slots, senders, receiver, synchronous waiting, archiving.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use afterimage_wal::history::History;
 use afterimage_wal::ids::{Lsn, TimelineId};
+use afterimage_wal::lineage::{Claim, Shared};
 use tokio::sync::watch;
 
 use super::receiver::ReceiverStatus;
@@ -34,6 +35,8 @@ pub struct Replication {
     stopping: watch::Sender<bool>,
     receiver_stop: watch::Sender<bool>,
     next_pid: AtomicI32,
+    /// How often WAL was cut back here: a stream that began before may have sent bytes that are no more.
+    cuts: AtomicU64,
     /// Since when the counters count, microseconds since 2000.
     pub started_at: i64,
 }
@@ -61,6 +64,7 @@ impl Replication {
             stopping: watch::Sender::new(false),
             receiver_stop: watch::Sender::new(false),
             next_pid: AtomicI32::new(1),
+            cuts: AtomicU64::new(0),
             started_at: super::timestamp_now(),
             engine,
             config,
@@ -196,6 +200,31 @@ impl Replication {
     /// Slots for `pg_replication_slots`.
     pub fn slot_list(&self) -> Vec<SlotInfo> {
         self.slots.list()
+    }
+
+    /// Compares the end of another node's WAL with ours.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn compare(&self, claim: &Claim) -> Result<Shared, SqlError> {
+        let (history, wal_dir) = (self.history(), self.engine.data_dir().join("pg_wal"));
+        Ok(self.engine.lineage(&history, &wal_dir).compare(claim, self.engine.wal().flushed())?)
+    }
+
+    /// How often WAL was cut back here.
+    pub fn cuts(&self) -> u64 {
+        self.cuts.load(Ordering::Acquire)
+    }
+
+    /// Cuts our WAL back to `common` unless that was replayed; streams to our own standbys end.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn discard_wal_after(&self, common: Lsn) -> Result<bool, SqlError> {
+        self.cuts.fetch_add(1, Ordering::AcqRel);
+        let done = self.engine.discard_wal_after(common)?;
+        self.wal_moved.send_replace(self.engine.wal().flushed());
+        Ok(done)
     }
 
     /// A standby's feedback changed, or it left: its horizon counts, or no longer does.

@@ -23,6 +23,9 @@ use crate::txn::{CancelFlag, CommitLevel, ProcId, TransactionOptions};
 use crate::wire::backend::BlockStatus;
 use crate::wire::{Frontend, Startup, Writer};
 
+mod proxy;
+use proxy::Proxy;
+
 const REL: RelId = RelId { spc: 1663, db: 5, rel: 16_384 };
 
 struct TestNode {
@@ -246,4 +249,127 @@ async fn a_commit_waits_for_the_synchronous_standby() {
     tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap().unwrap();
     b.reaches(a.engine.wal().flushed()).await;
     assert_eq!(b.rows(), (0..2).collect());
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// The primary loses its tail (a disk that lied, a restored snapshot) and goes on under the same timeline: other bytes at LSNs that its
+/// standby holds already. What the standby has not replayed it discards; otherwise it says so and follows no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wal_that_the_primary_lost_is_discarded_unless_it_was_replayed() {
+    for unapplied in [true, false] {
+        let home = tempfile::tempdir().unwrap();
+        let dir = |name: &str| home.path().join(name);
+        lay(&dir("a"));
+        let a = open(&dir("a"), &[]).await;
+        let proxy = Proxy::new(a.port).await;
+        a.clone_to(&dir("b")).await;
+        let b = open(&dir("b"), &[("primary_conninfo", &proxy.conninfo("b"))]).await;
+        a.insert(0, 100, CommitLevel::On);
+        b.reaches(a.engine.wal().flushed()).await;
+        copy_dir(&dir("a"), &dir("old"));
+        if unapplied {
+            b.engine.replay().unwrap().pause();
+        }
+        a.insert(100, 200, CommitLevel::On);
+        let lost = a.engine.wal().flushed();
+        b.node.wal_moved().wait_for(|lsn| *lsn >= lost).await.unwrap();
+        if !unapplied {
+            b.reaches(lost).await;
+        }
+        let old = open(&dir("old"), &[]).await;
+        old.insert(500, 600, CommitLevel::On);
+        proxy.retarget(old.port);
+        if unapplied {
+            let theirs = old.engine.wal().start_id();
+            b.node.wal_moved().wait_for(|_| b.engine.wal().start_id() == theirs).await.unwrap();
+            b.engine.replay().unwrap().resume();
+            b.reaches(old.engine.wal().flushed()).await;
+            assert_eq!(b.rows(), (0..100).chain(500..600).collect());
+            // And so it does after a restart, which judges the WAL by its marks.
+            b.node.stop_receiver().await;
+            b.engine.shutdown(ShutdownMode::Immediate).unwrap();
+            drop(b);
+            let b = open(&dir("b"), &[("primary_conninfo", &proxy.conninfo("b"))]).await;
+            old.insert(600, 700, CommitLevel::On);
+            b.reaches(old.engine.wal().flushed()).await;
+            assert_eq!(b.rows(), (0..100).chain(500..700).collect());
+        } else {
+            let refused = tokio::time::timeout(
+                Duration::from_secs(10),
+                b.node.receiver.failure_with("is not part of the primary's history"),
+            )
+            .await
+            .unwrap();
+            assert!(refused.contains("Rewind this node"), "{refused}");
+            assert_eq!(b.rows(), (0..200).collect());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clone_that_wrote_on_its_own_is_refused_under_the_same_timeline() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = |name: &str| home.path().join(name);
+    lay(&dir("a"));
+    let a = open(&dir("a"), &[]).await;
+    a.insert(0, 10, CommitLevel::On);
+    a.clone_to(&dir("c")).await;
+    std::fs::remove_file(dir("c").join("standby.signal")).unwrap();
+    let c = open(&dir("c"), &[]).await;
+    assert_eq!(c.engine.wal().tli(), a.engine.wal().tli());
+    c.insert(10, 20, CommitLevel::On);
+    c.engine.shutdown(ShutdownMode::Fast).unwrap();
+    c.node.finish_senders().await;
+    drop(c);
+    a.insert(20, 2000, CommitLevel::On);
+    std::fs::write(dir("c").join("standby.signal"), "").unwrap();
+    let c = open(&dir("c"), &[("primary_conninfo", &a.conninfo("c"))]).await;
+    let refused = tokio::time::timeout(Duration::from_secs(10), c.node.receiver.failure_with("is not in this server's history")).await;
+    assert!(refused.unwrap().contains("start id"));
+    assert_eq!(c.rows(), (0..20).collect());
+}
+
+/// Whatever bit is flipped on the way, nothing wrong is kept and the standby is equal again at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flipped_bits_in_a_plain_stream_are_found_and_healed() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = |name: &str| home.path().join(name);
+    lay(&dir("a"));
+    let a = open(&dir("a"), &[]).await;
+    let proxy = Proxy::new(a.port).await;
+    a.clone_to(&dir("b")).await;
+    let b = open(&dir("b"), &[("primary_conninfo", &proxy.conninfo("b")), ("wal_receiver_compression", "off")]).await;
+    b.reaches(a.engine.wal().flushed()).await;
+    let mut seed = 0x9E37_79B9_u64;
+    let mut at = 0;
+    for _ in 0..40 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let flip = proxy.flip((seed >> 33) % 9000, (seed >> 20) as u8);
+        let write = async {
+            tokio::task::block_in_place(|| a.insert(at, at + 60, CommitLevel::On));
+            at += 60;
+        };
+        let (_, healed) = tokio::join!(write, async {
+            flip.await;
+            std::time::Instant::now()
+        });
+        tokio::task::block_in_place(|| a.insert(at, at + 1, CommitLevel::On));
+        at += 1;
+        b.reaches(a.engine.wal().flushed()).await;
+        assert!(healed.elapsed() < Duration::from_secs(5), "{:?}", healed.elapsed());
+    }
+    assert_eq!(b.rows(), a.rows());
+    assert_eq!(b.rows(), (0..at).collect());
 }

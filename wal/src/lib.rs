@@ -19,6 +19,7 @@ pub mod format;
 pub mod history;
 pub mod ids;
 mod insert;
+pub mod lineage;
 #[expect(unsafe_code, reason = "mapped files; each block says what it relies on")]
 mod mmap;
 pub mod reader;
