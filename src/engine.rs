@@ -5,13 +5,13 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::SystemTime,
 };
 
 use afterimage_wal::{
-    Lsn, Oid, RecordBuilder, StartId, SystemId, TimelineId, Wal, WalError, WalOptions, WalReader, Xid,
+    Lsn, Oid, RecordBuilder, StartId, SystemId, TimelineId, Wal, WalEnd, WalError, WalOptions, WalReader, Xid,
     control_file::{ClusterState, ControlFile},
     disk::{Disk, RealDisk, durable_replace},
     history::History,
@@ -34,10 +34,12 @@ use crate::{
         oids::OidCounter,
     },
     recovery::{
-        Progress, RecoveryError, Replay,
-        dispatch::{Dispatcher, EndOfRecovery},
-        replay::{Consistency, Redo},
-        start::{self, Mode, Promotion, Start},
+        Ending, Progress, RecoveryError, Replay,
+        dispatch::{Dispatcher, EndOfRecovery, Parameters},
+        replay::{Consistency, Redo, ReplaySettings, Step},
+        restore::{self, Commands},
+        start::{self, Mode, Promotion, RecoveryOptions, Start},
+        target::RestorePoint,
     },
     storage::{
         BufferPool, Files, PoolOptions, StorageError,
@@ -73,6 +75,9 @@ pub enum EngineError {
         /// What is wrong.
         what: String,
     },
+    /// Recovery came to its end before its target.
+    #[error("recovery ended before configured recovery target was reached")]
+    TargetNotReached,
     /// The request does not fit what the node is doing.
     #[error("{what}")]
     WrongState {
@@ -120,6 +125,10 @@ pub struct EngineOptions {
     pub checkpoint: CheckpointSettings,
     /// The node's state, if somebody wants to watch it from before the engine exists.
     pub node: Arc<NodeState>,
+    /// What recovery is to do.
+    pub recovery: RecoveryOptions,
+    /// Settings that standbys depend on; `None`: as the control file has them.
+    pub parameters: Option<Parameters>,
     /// The disk.
     pub disk: Arc<dyn Disk>,
 }
@@ -132,6 +141,8 @@ impl Default for EngineOptions {
             wal: WalOptions::default(),
             checkpoint: CheckpointSettings::default(),
             node: Arc::new(NodeState::default()),
+            recovery: RecoveryOptions::default(),
+            parameters: None,
             disk: RealDisk::shared(),
         }
     }
@@ -203,6 +214,14 @@ pub struct Engine {
     replay: Mutex<Option<Arc<Replay>>>,
     /// Leaf.
     history: Arc<RwLock<Arc<History>>>,
+    /// The history recovery follows: the current one, or one that goes on from it. Leaf.
+    goal: RwLock<Arc<History>>,
+    /// What recovery was told to do. Leaf.
+    recovery: Arc<RwLock<RecoveryOptions>>,
+    /// Settings that standbys depend on; `None`: those of the control file.
+    parameters: Option<Parameters>,
+    /// There was a recovery signal and no standby signal: recovery ends where the archive does.
+    archive_only: AtomicBool,
     /// Backups in progress. Leaf.
     backups: Arc<Mutex<Vec<Weak<Lsn>>>>,
 }
@@ -228,6 +247,9 @@ struct Parts {
     control: Arc<ControlStore>,
     node: Arc<NodeState>,
     history: History,
+    goal: History,
+    recovery: RecoveryOptions,
+    parameters: Option<Parameters>,
     pool: PoolOptions,
     area_slots: usize,
     checkpoint: CheckpointSettings,
@@ -270,6 +292,9 @@ impl Engine {
             control,
             node: Arc::new(NodeState::default()),
             history: History::first(),
+            goal: History::first(),
+            recovery: RecoveryOptions::default(),
+            parameters: None,
             pool: options.pool,
             area_slots: options.area_slots,
             checkpoint: CheckpointSettings { log: false, ..CheckpointSettings::default() },
@@ -301,7 +326,7 @@ impl Engine {
 
     fn open_inner(dir: &Path, options: EngineOptions) -> Result<Arc<Self>, EngineError> {
         let control = Arc::new(ControlStore::open(Arc::clone(&options.disk), dir)?);
-        let start = start::prepare(&options.disk, dir, &control, &options.wal)?;
+        let start = start::prepare(&options.disk, dir, &control, &options.wal, &options.recovery)?;
         let (mode, state, event) = match start.mode {
             Mode::Clean => (Mode::Clean, None, Event::BeginPrimary),
             Mode::Crash => (Mode::Crash, Some(ClusterState::InCrashRecovery), Event::BeginCrashRecovery),
@@ -319,6 +344,9 @@ impl Engine {
             control,
             node: Arc::clone(&options.node),
             history: start.history.clone(),
+            goal: start.goal.clone(),
+            recovery: options.recovery,
+            parameters: options.parameters,
             pool: options.pool,
             area_slots: options.area_slots,
             checkpoint: options.checkpoint,
@@ -346,13 +374,11 @@ impl Engine {
             Mode::Standby | Mode::Archive => {
                 engine.event(event)?;
                 engine.guard_min_recovery();
-                tracing::info!("{}", if mode == Mode::Standby { "entering standby mode" } else { "starting archive recovery" });
+                engine.archive_only.store(mode == Mode::Archive, Ordering::Relaxed);
+                tracing::info!("{}", engine.recovery_words(mode));
                 tracing::info!("redo starts at {}", start.checkpoint.redo);
                 engine.start_replay(start.checkpoint.redo, start.consistency.clone())?;
                 engine.checkpointer.start()?;
-                if mode == Mode::Archive {
-                    engine.promote()?;
-                }
             }
         }
         Ok(engine)
@@ -388,6 +414,12 @@ impl Engine {
                 checkpointer.drops_are_pending();
             }
         });
+        let recovery = Arc::new(RwLock::new(parts.recovery));
+        let (commands, data_dir, segment_bytes) = (Arc::clone(&recovery), parts.data_dir.clone(), parts.wal.segment_bytes());
+        checkpointer.after_restartpoint(Box::new(move |redo, tli| {
+            let command = commands.read().commands.cleanup.clone();
+            restore::run_command(&data_dir, "archive_cleanup_command", &command, &restore::restart_file(redo, tli, segment_bytes));
+        }));
         let backups: Arc<Mutex<Vec<Weak<Lsn>>>> = Arc::default();
         let held = Arc::clone(&backups);
         checkpointer.add_retention(Box::new(move || {
@@ -410,6 +442,10 @@ impl Engine {
             dispatcher,
             replay: Mutex::new(None),
             history: Arc::new(RwLock::new(Arc::new(parts.history))),
+            goal: RwLock::new(Arc::new(parts.goal)),
+            recovery,
+            parameters: parts.parameters,
+            archive_only: AtomicBool::new(false),
             backups,
         }))
     }
@@ -428,7 +464,7 @@ impl Engine {
         let reader = WalReader::follow(Arc::clone(self.wal()), start.checkpoint.redo, FollowLimit::Flushed);
         let mut redo = Redo::new(self.dispatcher.clone(), Arc::clone(&self.control), Arc::clone(&self.node), reader, consistency);
         tracing::info!("redo starts at {}", start.checkpoint.redo);
-        while redo.position() < end && redo.step()? {}
+        while redo.position() < end && matches!(redo.step()?, Step::Applied) {}
         redo.publish();
         redo.check_start()?;
         tracing::info!("redo done at {}", self.wal().last_record());
@@ -469,8 +505,19 @@ impl Engine {
             end = wal.insert(&record)?.end;
             wal.flush(end)?;
         }
+        let parameters = self.parameters.filter(|p| *p != Parameters::of(&self.control.get()));
+        if let Some(parameters) = parameters {
+            let mut record = RecordBuilder::new(rmgr::XLOG, rmgr::xlog::PARAMETER_CHANGE, Xid::INVALID);
+            record.main(&parameters.encode());
+            let logged = wal.insert(&record)?.end;
+            // Before the control file says so: standbys must learn of it.
+            wal.flush(logged)?;
+        }
         self.control.update(|c| {
             c.state = ClusterState::InProduction;
+            if let Some(parameters) = parameters {
+                parameters.put(c);
+            }
             if recovered {
                 // Until the checkpoint that follows this is what says which timeline is ours.
                 c.min_recovery_point = end;
@@ -511,7 +558,9 @@ impl Engine {
     }
 
     fn new_replay(&self, from: Lsn, consistency: Consistency) -> Result<Arc<Replay>, EngineError> {
-        let replay = Replay::start(self.dispatcher.clone(), Arc::clone(&self.control), Arc::clone(&self.node), from, consistency)?;
+        let recovery = self.recovery.read();
+        let plan = (recovery.goal.clone(), recovery.replay);
+        let replay = Replay::start(self.dispatcher.clone(), Arc::clone(&self.control), Arc::clone(&self.node), from, consistency, plan)?;
         Ok(Arc::new(replay))
     }
 
@@ -533,7 +582,7 @@ impl Engine {
             .map(Arc::clone)
             .ok_or(EngineError::WrongState { state: self.node.get(), what: "recovery is not in progress" })?;
         let paused = running.is_paused();
-        let consistency = running.stop()?.unwrap_or_default();
+        let consistency = running.stop()?.unwrap_or_default().consistency;
         let from = self.progress.replayed();
         let unapplied = from <= common && self.control.get().min_recovery_point <= common;
         let outcome = if unapplied {
@@ -583,45 +632,72 @@ impl Engine {
             .as_ref()
             .map(Arc::clone)
             .ok_or(EngineError::WrongState { state: self.node.get(), what: "recovery is not in progress" })?;
-        tracing::info!("received promote request");
         let wal = Arc::clone(self.wal());
         wal.drop_incomplete();
         wal.flush(wal.published())?;
-        let consistency = running.finish()?.unwrap_or_default();
-        if !consistency.reached {
+        let finished = running.finish()?.unwrap_or_default();
+        if !finished.consistency.reached {
             drop(running);
-            *replay = None;
-            drop(replay);
-            self.start_replay(self.progress.replayed(), consistency)?;
+            *replay = Some(self.new_replay(self.progress.replayed(), finished.consistency)?);
             let what = "the standby has not reached a consistent state";
             return Err(EngineError::WrongState { state: self.node.get(), what });
         }
+        let recovery = self.recovery.read().clone();
+        if recovery.goal.target.is_some() && finished.reached.is_none() {
+            return Err(EngineError::TargetNotReached);
+        }
         self.event(Event::Promote)?;
-        let end = self.progress.replayed();
-        tracing::info!("redo done at {}", wal.last_record());
-        let from = wal.tli();
         let wal_dir = self.data_dir.join("pg_wal");
-        let prepared = (|| -> Result<Promotion, EngineError> {
-            let to = History::newest(self.disk.as_ref(), &wal_dir, from)?.next();
+        let prepared = (|| -> Result<(Promotion, String), EngineError> {
+            let reason = match finished.reached {
+                Some(reached) => {
+                    self.end_wal_at(reached.end)?;
+                    reached.stop.reason
+                }
+                None => "no recovery target specified".to_owned(),
+            };
+            let end = self.progress.replayed();
+            tracing::info!("redo done at {}", wal.last_record());
+            if let Some(time) = self.progress.last_commit_time() {
+                tracing::info!("last completed transaction was at log time {}", crate::recovery::target::time_text(time));
+            }
+            let from = wal.tli();
+            let mut to = History::newest(self.disk.as_ref(), &wal_dir, from)?.next();
+            if !recovery.commands.restore.is_empty() {
+                // Its lines begin the new timeline's file: the archive's copy is the one others know.
+                if from > TimelineId::FIRST {
+                    restore::fetch_history(&self.data_dir, &recovery.commands, from)?;
+                }
+                while restore::has_history(&self.data_dir, &recovery.commands, to)? {
+                    to = to.next();
+                }
+            }
             tracing::info!("selected new timeline ID: {to}");
             let promotion = Promotion { from, to, at: end };
             promotion.write(self.disk.as_ref(), &self.data_dir)?;
-            let child = self.history().child(to, end, "no recovery target specified", wal.start_id());
+            let child = self.history().child(to, end, &reason, wal.start_id());
             child.write(self.disk.as_ref(), &wal_dir)?;
+            *self.goal.write() = Arc::new(child.clone());
             *self.history.write() = Arc::new(child);
-            Ok(promotion)
+            Ok((promotion, reason))
         })();
         let promotion = match prepared {
-            Ok(promotion) => promotion,
+            Ok((promotion, _)) => promotion,
             Err(error) => stop_node(&format!("promotion failed, the standby restarts: {error}")),
         };
         // From here a failure stops the node: what it comes up as is decided by the signal file.
         let rest = (|| -> Result<(), EngineError> {
-            wal.start_timeline(promotion.to, end)?;
+            wal.start_timeline(promotion.to, promotion.at)?;
             start::remove(self.disk.as_ref(), &self.data_dir, start::RECOVERY_SIGNAL)?;
             // The point of no return.
             start::remove(self.disk.as_ref(), &self.data_dir, start::STANDBY_SIGNAL)?;
-            self.write_first_records(from, true)?;
+            tracing::info!("archive recovery complete");
+            let restart = restore::restart_file(self.redo_lsn(), promotion.from, wal.segment_bytes());
+            restore::run_command(&self.data_dir, "recovery_end_command", &recovery.commands.end, &restart);
+            for leftover in [restore::RESTORED_SEGMENT, restore::RESTORED_HISTORY] {
+                start::remove(self.disk.as_ref(), &self.data_dir, leftover)?;
+            }
+            self.write_first_records(promotion.from, true)?;
             Promotion::clear(self.disk.as_ref(), &self.data_dir)?;
             Ok(())
         })();
@@ -630,9 +706,84 @@ impl Engine {
         }
         *replay = None;
         self.event(Event::Promoted)?;
-        tracing::info!("archive recovery complete");
         self.checkpointer.request(CheckpointRequest { force: true, ..CheckpointRequest::default() });
         Ok(promotion.to)
+    }
+
+    /// The WAL is to end where recovery did, though more of it may be here, even of later timelines.
+    fn end_wal_at(&self, end: WalEnd) -> Result<(), EngineError> {
+        if end.end == self.wal().published() {
+            return Ok(());
+        }
+        let history = self.history();
+        let tli = history.tli_of_end(end.end);
+        self.wal().discard_after(WalEnd { tli, ..end })?;
+        if let Some(shorter) = history.up_to(tli) {
+            *self.history.write() = Arc::new(shorter);
+        }
+        Ok(())
+    }
+
+    fn recovery_words(&self, mode: Mode) -> String {
+        use crate::recovery::target::Target;
+        if mode == Mode::Standby {
+            return "entering standby mode".to_owned();
+        }
+        match &self.recovery.read().goal.target {
+            None => "starting archive recovery".to_owned(),
+            Some(Target::Immediate) => "starting point-in-time recovery to earliest consistent point".to_owned(),
+            Some(Target::Xid(xid)) => format!("starting point-in-time recovery to XID {xid}"),
+            Some(Target::Time(time)) => {
+                format!("starting point-in-time recovery to {}", crate::recovery::target::time_text(*time))
+            }
+            Some(Target::Name(name)) => format!("starting point-in-time recovery to \"{name}\""),
+            Some(Target::Lsn(lsn)) => format!("starting point-in-time recovery to WAL location (LSN) \"{lsn}\""),
+        }
+    }
+
+    /// Recovery ends where the archive does: a recovery signal, no standby signal.
+    pub fn is_archive_recovery(&self) -> bool {
+        self.archive_only.load(Ordering::Relaxed) && self.is_in_recovery()
+    }
+
+    /// What recovery was told to do.
+    pub fn recovery_options(&self) -> RecoveryOptions {
+        self.recovery.read().clone()
+    }
+
+    /// Replaces what can change while recovery runs (SIGHUP).
+    pub fn set_recovery_settings(&self, commands: Commands, settings: ReplaySettings) {
+        {
+            let mut recovery = self.recovery.write();
+            recovery.commands = commands;
+            recovery.replay = settings;
+        }
+        if let Some(replay) = self.replay() {
+            replay.set_settings(settings);
+        }
+    }
+
+    /// The history recovery follows: the current one, or one that goes on from it.
+    pub fn goal(&self) -> Arc<History> {
+        Arc::clone(&self.goal.read())
+    }
+
+    /// Follows another history from now on, which goes on from the current one.
+    pub fn set_goal(&self, goal: History) {
+        tracing::info!("new target timeline is {}", goal.tli());
+        *self.goal.write() = Arc::new(goal);
+    }
+
+    /// Logs a named restore point; returns its end.
+    ///
+    /// # Errors
+    /// If the WAL takes no records.
+    pub fn create_restore_point(&self, name: &str) -> Result<Lsn, EngineError> {
+        let mut record = RecordBuilder::new(rmgr::XLOG, rmgr::xlog::RESTORE_POINT, Xid::INVALID);
+        record.main(&RestorePoint { time: crate::recovery::target::now(), name: name.to_owned() }.encode());
+        let end = self.wal().insert(&record)?.end;
+        tracing::info!("restore point \"{name}\" created at {end}");
+        Ok(end)
     }
 
     /// A standby whose WAL has reached `switch_lsn` goes over to the child timeline that `history` leads to.
@@ -642,7 +793,9 @@ impl Engine {
     pub fn follow_timeline(&self, history: History, switch_lsn: Lsn) -> Result<(), EngineError> {
         let _one_at_a_time = self.replay.lock();
         self.wal().start_timeline(history.tli(), switch_lsn)?;
-        tracing::info!("new target timeline is {}", history.tli());
+        if !self.goal().contains(history.tli()) {
+            self.set_goal(history.clone());
+        }
         *self.history.write() = Arc::new(history);
         Ok(())
     }
@@ -784,6 +937,11 @@ impl Engine {
     /// End of the last record applied to pages; on a primary, where its recovery ended.
     pub fn replayed_lsn(&self) -> Lsn {
         self.progress.replayed()
+    }
+
+    /// A receiver of how replay ended by itself.
+    pub fn subscribe_ending(&self) -> watch::Receiver<Option<Ending>> {
+        self.progress.subscribe_ending()
     }
 
     /// A receiver of the replayed position.

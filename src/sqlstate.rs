@@ -446,6 +446,7 @@ impl From<EngineError> for SqlError {
             },
             EngineError::Recovery(_) => Self::new(SqlState::DATA_CORRUPTED, message).panic(),
             EngineError::DataDirectory { .. } => Self::new(SqlState::CONFIG_FILE_ERROR, message).fatal(),
+            EngineError::TargetNotReached => Self::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message).fatal(),
             EngineError::WrongState { .. } => Self::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message),
         }
     }

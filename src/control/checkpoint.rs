@@ -22,7 +22,7 @@ use std::{
 };
 
 use afterimage_wal::{
-    Lsn, RecordBuilder, RelId, Xid,
+    Lsn, RecordBuilder, RelId, TimelineId, Xid,
     control_file::{Checkpoint, ClusterState},
     disk::{durable_replace, read_all},
     rmgr,
@@ -118,6 +118,9 @@ impl RestartPoints {
 /// A promise of WAL: nothing at or past the LSN it returns is recycled. `None`: needs nothing.
 pub type Retention = Box<dyn Fn() -> Option<Lsn> + Send + Sync>;
 
+/// Called after a restartpoint, with its redo point and timeline.
+pub type AfterRestartpoint = Box<dyn Fn(Lsn, TimelineId) + Send + Sync>;
+
 /// Everything a checkpoint reads and writes.
 pub struct CheckpointEnv {
     /// Pages, WAL, transactions.
@@ -143,6 +146,15 @@ pub struct CheckpointStats {
     pub sync_ms: AtomicU64,
 }
 
+impl CheckpointStats {
+    /// Back to zero.
+    pub fn reset(&self) {
+        for counter in [&self.timed, &self.requested, &self.write_ms, &self.sync_ms] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 #[derive(Default)]
 struct State {
     /// Requests made, and how many of them the last started and the last finished checkpoint covers.
@@ -164,6 +176,7 @@ struct Shared {
     env: CheckpointEnv,
     settings: RwLock<CheckpointSettings>,
     retention: RwLock<Vec<Retention>>,
+    after_restartpoint: RwLock<Option<AfterRestartpoint>>,
     /// Leaf. Requests; the thread sleeps on `wake`, requesters on `finished`.
     state: Mutex<State>,
     wake: Condvar,
@@ -215,6 +228,7 @@ impl Checkpointer {
             env,
             settings: RwLock::new(settings),
             retention: RwLock::default(),
+            after_restartpoint: RwLock::default(),
             state: Mutex::default(),
             wake: Condvar::new(),
             finished: Condvar::new(),
@@ -296,6 +310,11 @@ impl Checkpointer {
     /// Adds a promise of WAL.
     pub fn add_retention(&self, retention: Retention) {
         self.shared.retention.write().push(retention);
+    }
+
+    /// Calls `hook` after each restartpoint (`archive_cleanup_command`).
+    pub fn after_restartpoint(&self, hook: AfterRestartpoint) {
+        *self.shared.after_restartpoint.write() = Some(hook);
     }
 
     /// Counters.
@@ -513,7 +532,7 @@ impl Shared {
             c.checkpoint = range.start;
             c.checkpoint_copy = checkpoint;
             c.min_recovery_point = Lsn::INVALID;
-            c.min_recovery_tli = afterimage_wal::TimelineId::INVALID;
+            c.min_recovery_tli = TimelineId::INVALID;
         })?;
         running.idle_end = Some(range.end);
         self.finish(running, redo, range.end, &mut outcome)?;
@@ -569,6 +588,9 @@ impl Shared {
         if settings.log {
             log_complete("restartpoint", &outcome, began, env.ctx.pool.len());
             tracing::info!("recovery restart point at {redo}");
+        }
+        if let Some(hook) = self.after_restartpoint.read().as_ref() {
+            hook(redo, candidate.checkpoint.tli);
         }
         Ok(true)
     }

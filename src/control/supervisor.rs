@@ -42,6 +42,8 @@ pub mod exit {
     pub const FATAL: u8 = 1;
     /// It was told to stop at once.
     pub const IMMEDIATE: u8 = 2;
+    /// Recovery ended and cannot go on, which it has said: starting it again would end there again.
+    pub const RECOVERY: u8 = 3;
 }
 
 /// How the server was called.
@@ -298,6 +300,7 @@ fn after_exit(status: ExitStatus, stopping: bool, was_ready: bool, restart_after
         Some(c) if c == i32::from(exit::CLEAN) => Next::Exit(0),
         Some(c) if c == i32::from(exit::IMMEDIATE) && stopping => Next::Exit(0),
         Some(c) if c == i32::from(exit::FATAL) && !was_ready => Next::Exit(1),
+        Some(c) if c == i32::from(exit::RECOVERY) => Next::Exit(1),
         _ if stopping || !was_ready || !restart_after_crash => Next::Exit(1),
         _ => Next::StartAgain,
     }
@@ -366,7 +369,7 @@ async fn supervise(invocation: &Invocation, config: &Arc<Config>, lock: &LockFil
         let number = pid.map_or(0, Pid::as_raw_pid);
         match after_exit(ended, stop != Stop::No, was_ready, restart) {
             Next::Exit(code) => {
-                if code != 0 && ended.code() != Some(i32::from(exit::FATAL)) {
+                if code != 0 && ![Some(i32::from(exit::FATAL)), Some(i32::from(exit::RECOVERY))].contains(&ended.code()) {
                     say(&describe(number, ended));
                     if !was_ready {
                         say("aborting startup due to startup process failure");
@@ -448,6 +451,7 @@ mod tests {
         assert_eq!(after_exit(killed, false, false, true), Next::Exit(1));
         assert_eq!(after_exit(ExitStatus::from_raw(0), false, true, true), Next::Exit(0));
         assert_eq!(after_exit(ExitStatus::from_raw(1 << 8), false, false, true), Next::Exit(1));
+        assert_eq!(after_exit(ExitStatus::from_raw(3 << 8), false, true, true), Next::Exit(1));
     }
 
     #[test]

@@ -411,7 +411,7 @@ fn replay_waits_for_old_snapshots_then_cancels_them() {
         let standby = open(s.path());
         ship(&primary, &standby);
         let delay = if patient { None } else { Some(Duration::ZERO) };
-        standby.replay().unwrap().max_delay().store(delay);
+        standby.replay().unwrap().set_settings(ReplaySettings { streaming_delay: delay, ..ReplaySettings::default() });
         let proc = session(&standby);
         let mut txn = standby.txns().begin(&proc, TransactionOptions::default());
         let snapshot = txn.snapshot().unwrap();

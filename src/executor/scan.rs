@@ -10,7 +10,7 @@ use super::simple::{call_set, removed};
 use crate::access::btree::{self, Direction, KeyRange, ScanOptions};
 use crate::access::heap::{self, HeapScan};
 use crate::access::{RelHandle, Tid};
-use crate::sql::catalog::{Source, VirtualCx};
+use crate::sql::catalog::{RelKind, Source, VirtualCx};
 use crate::sql::functions::SetRows;
 use crate::sql::types::key::{self, KeyOrder};
 use crate::sql::types::{self, Datum, Oid, oids, row};
@@ -512,14 +512,8 @@ impl Node for VirtualScanNode {
         let rows = match &mut self.rows {
             Some(rows) => rows,
             None => {
-                let Source::Virtual(table) = &scan.relation.source else {
-                    // Composite types and partitioned tables hold nothing.
-                    return Ok(false);
-                };
-                let table = table.clone();
-                let catalog = x.session.catalog.clone();
                 let mut list: Vec<Row> = Vec::new();
-                table.rows(&mut VirtualCx { catalog: &catalog, session: x.session }, &mut |values| {
+                let mut emit = |values: &[Datum]| {
                     list.push(
                         scan.outputs
                             .iter()
@@ -531,7 +525,20 @@ impl Node for VirtualScanNode {
                             .collect(),
                     );
                     Ok(())
-                })?;
+                };
+                match &scan.relation.source {
+                    Source::Virtual(table) => {
+                        let table = table.clone();
+                        let catalog = x.session.catalog.clone();
+                        table.rows(&mut VirtualCx { catalog: &catalog, session: x.session }, &mut emit)?;
+                    }
+                    Source::File(_) if scan.relation.kind == RelKind::Sequence => {
+                        let state = crate::access::sequence::read(&x.session.access(), &handle(scan)?)?;
+                        emit(&[Datum::Int8(state.last_value), Datum::Int8(state.log_count), Datum::Bool(state.is_called)])?;
+                    }
+                    // Composite types and partitioned tables hold nothing.
+                    Source::File(_) | Source::View(_) | Source::None => return Ok(false),
+                }
                 self.rows.insert(list.into_iter())
             }
         };

@@ -85,6 +85,23 @@ pub enum RecoveryError {
         /// Its timeline.
         tli: TimelineId,
     },
+    /// The archive could not be asked.
+    #[error("could not restore file \"{name}\" from archive: {status}")]
+    Restore {
+        /// File.
+        name: String,
+        /// How the command ended.
+        status: String,
+    },
+    /// `recovery_target_timeline` names a timeline that nobody knows.
+    #[error("recovery target timeline {0} does not exist")]
+    NoSuchTimeline(TimelineId),
+    /// Archive recovery without an archive.
+    #[error("must specify restore_command when standby mode is not enabled")]
+    NoRestoreCommand,
+    /// The primary ran without the WAL that recovery needs.
+    #[error("WAL was generated with wal_level=minimal, cannot continue recovering")]
+    WalLevelMinimal,
     /// A file recovery depends on.
     #[error("could not access file \"{path}\": {source}")]
     File {
@@ -102,4 +119,11 @@ pub enum RecoveryError {
         /// What is wrong.
         what: &'static str,
     },
+}
+
+impl RecoveryError {
+    /// Replay must not go on, though nothing is broken: the node stops and says so.
+    pub fn refuses_more(&self) -> bool {
+        matches!(self, Self::WalLevelMinimal)
+    }
 }

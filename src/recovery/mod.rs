@@ -11,8 +11,10 @@ pub mod dispatch;
 pub mod error;
 pub mod progress;
 pub mod replay;
+pub mod restore;
 pub mod start;
+pub mod target;
 
 pub use error::RecoveryError;
-pub use progress::Progress;
-pub use replay::Replay;
+pub use progress::{Ending, Progress};
+pub use replay::{Replay, ReplaySettings};

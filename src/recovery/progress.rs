@@ -5,6 +5,17 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use afterimage_wal::Lsn;
 use tokio::sync::watch;
 
+/// How replay ended by itself; somebody has to act on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The target is reached, and the node is to be promoted.
+    Promote,
+    /// The target is reached, and the node is to stop.
+    Shutdown,
+    /// It cannot go on: the message is for the log, the node must stop.
+    Fatal(String),
+}
+
 /// The replayed position. Written by the replay thread only.
 #[derive(Debug)]
 pub struct Progress {
@@ -14,11 +25,17 @@ pub struct Progress {
     watch: watch::Sender<Lsn>,
     /// Commit time of the last transaction replayed, microseconds since 2000; `i64::MIN`: none.
     last_commit_time: AtomicI64,
+    ending: watch::Sender<Option<Ending>>,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { replayed: AtomicU64::new(0), watch: watch::Sender::new(Lsn::INVALID), last_commit_time: AtomicI64::new(i64::MIN) }
+        Self {
+            replayed: AtomicU64::new(0),
+            watch: watch::Sender::new(Lsn::INVALID),
+            last_commit_time: AtomicI64::new(i64::MIN),
+            ending: watch::Sender::new(None),
+        }
     }
 }
 
@@ -36,6 +53,15 @@ impl Progress {
     /// Commit time of the last transaction replayed, microseconds since 2000.
     pub fn last_commit_time(&self) -> Option<i64> {
         Some(self.last_commit_time.load(Ordering::Relaxed)).filter(|t| *t != i64::MIN)
+    }
+
+    /// A receiver of how replay ended.
+    pub fn subscribe_ending(&self) -> watch::Receiver<Option<Ending>> {
+        self.ending.subscribe()
+    }
+
+    pub(super) fn end(&self, ending: Ending) {
+        self.ending.send_replace(Some(ending));
     }
 
     /// Where replay starts, or ended without any.

@@ -12,14 +12,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use afterimage_wal::{Lsn, WalReader, reader::FollowLimit};
+use afterimage_wal::{Lsn, WalEnd, WalReader, reader::FollowLimit};
 use parking_lot::{Condvar, Mutex};
 
 use super::{
     conflict,
     dispatch::{Applied, Dispatcher},
     error::RecoveryError,
-    progress::Progress,
+    progress::{Ending, Progress},
+    target::{self, Action, Goal, Stop},
 };
 use crate::{
     control::{
@@ -64,6 +65,55 @@ impl Consistency {
 /// Publish the position at least every so many records.
 const PUBLISH_EVERY: u32 = 128;
 
+/// What replay of a standby waits for. Reloadable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplaySettings {
+    /// `recovery_min_apply_delay`.
+    pub min_apply_delay: Duration,
+    /// `max_standby_streaming_delay`; `None`: queries are never cancelled.
+    pub streaming_delay: Option<Duration>,
+    /// `max_standby_archive_delay`; `None`: queries are never cancelled.
+    pub archive_delay: Option<Duration>,
+}
+
+impl Default for ReplaySettings {
+    fn default() -> Self {
+        let delay = Some(Duration::from_secs(30));
+        Self { min_apply_delay: Duration::ZERO, streaming_delay: delay, archive_delay: delay }
+    }
+}
+
+/// The target of recovery was reached here.
+#[derive(Clone, Debug)]
+pub struct Reached {
+    /// WAL up to here is applied.
+    pub end: WalEnd,
+    /// Why here.
+    pub stop: Stop,
+}
+
+/// What one step did.
+#[derive(Debug)]
+pub enum Step {
+    /// Applied a record.
+    Applied,
+    /// There is none now.
+    Nothing,
+    /// Nothing more is to be applied.
+    Reached(Reached),
+    /// Told to end while it waited; nothing was applied.
+    Interrupted,
+}
+
+/// How a replay ended.
+#[derive(Clone, Debug, Default)]
+pub struct Finished {
+    /// How consistency stands.
+    pub consistency: Consistency,
+    /// The target, if it was reached.
+    pub reached: Option<Reached>,
+}
+
 /// The redo loop over one source of records.
 pub struct Redo {
     dispatcher: Dispatcher,
@@ -74,27 +124,17 @@ pub struct Redo {
     unpublished: u32,
     /// When it last had nothing to do.
     caught_up: Instant,
-    max_delay: Arc<MaxDelay>,
+    goal: Goal,
+    /// On a standby: where it is told what to do.
+    door: Option<Arc<Door>>,
 }
 
-/// `max_standby_streaming_delay`; `None`: queries are never cancelled.
-#[derive(Debug)]
-pub struct MaxDelay(Mutex<Option<Duration>>);
-
-impl Default for MaxDelay {
-    fn default() -> Self {
-        Self(Mutex::new(Some(Duration::from_secs(30))))
-    }
-}
-
-impl MaxDelay {
-    /// Sets it.
-    pub fn store(&self, delay: Option<Duration>) {
-        *self.0.lock() = delay;
-    }
-
-    fn load(&self) -> Option<Duration> {
-        *self.0.lock()
+fn publish(dispatcher: &Dispatcher, unpublished: &mut u32) {
+    if *unpublished > 0 {
+        *unpublished = 0;
+        let progress = &dispatcher.progress;
+        dispatcher.ctx.txns.set_replayed(progress.replayed());
+        progress.publish();
     }
 }
 
@@ -107,7 +147,8 @@ impl Redo {
         reader: WalReader,
         consistency: Consistency,
     ) -> Self {
-        Self { dispatcher, control, node, reader, consistency, unpublished: 0, caught_up: Instant::now(), max_delay: Arc::default() }
+        let goal = Goal::default();
+        Self { dispatcher, control, node, reader, consistency, unpublished: 0, caught_up: Instant::now(), goal, door: None }
     }
 
     /// How consistency stands.
@@ -120,26 +161,43 @@ impl Redo {
         self.reader.position()
     }
 
-    /// Applies one record; false if there is none now.
+    /// Applies one record, unless there is none or recovery is to end before it.
     ///
     /// # Errors
     /// Redo failed, or the WAL cannot be read.
-    pub fn step(&mut self) -> Result<bool, RecoveryError> {
-        let (applied, end) = match self.reader.next().map_err(|stop| RecoveryError::Unreadable { stop })? {
-            Some(record) => {
-                if self.consistency.reached
-                    && let Some(horizon) = conflict::horizon_of(&record)
-                {
-                    let deadline = self.max_delay.load().map(|delay| self.caught_up + delay);
-                    conflict::resolve(&self.dispatcher.ctx, horizon, deadline);
-                }
-                (self.dispatcher.apply(&record)?, record.end())
-            }
-            None => {
-                self.caught_up = Instant::now();
-                return Ok(false);
-            }
+    pub fn step(&mut self) -> Result<Step, RecoveryError> {
+        let before = self.reader.end();
+        let Some(record) = self.reader.next().map_err(|stop| RecoveryError::Unreadable { stop })? else {
+            self.caught_up = Instant::now();
+            return Ok(Step::Nothing);
         };
+        let consistent = self.consistency.reached;
+        if let Some(stop) = self.goal.stops_before(&record, consistent) {
+            return Ok(Step::Reached(Reached { end: before, stop }));
+        }
+        if consistent && let Some(door) = &self.door {
+            if door.delays()
+                && let Some(time) = target::commit_time(&record)
+            {
+                publish(&self.dispatcher, &mut self.unpublished);
+                if !door.wait_for_delay(time) {
+                    return Ok(Step::Interrupted);
+                }
+            }
+            if let Some(horizon) = conflict::horizon_of(&record) {
+                let deadline = door.max_delay().map(|delay| self.caught_up + delay);
+                conflict::resolve(&self.dispatcher.ctx, horizon, deadline);
+            }
+        }
+        let (applied, end) = (self.dispatcher.apply(&record)?, record.end());
+        if let Applied::Parameters(parameters) = applied {
+            self.control.update(|c| parameters.put(c))?;
+            if self.door.is_some() && parameters.wal_level == 0 {
+                return Err(RecoveryError::WalLevelMinimal);
+            }
+        }
+        let stop_after = self.goal.stops_after(&record, consistent);
+        drop(record);
         self.dispatcher.progress.advance(end);
         self.unpublished += 1;
         if applied == Applied::Decision || self.unpublished >= PUBLISH_EVERY {
@@ -147,18 +205,19 @@ impl Redo {
         }
         if self.consistency.note(applied, end) {
             self.become_consistent()?;
+            if self.goal.target == Some(target::Target::Immediate) {
+                return Ok(Step::Reached(Reached { end: self.reader.end(), stop: target::at_consistency() }));
+            }
         }
-        Ok(true)
+        Ok(match stop_after {
+            Some(stop) => Step::Reached(Reached { end: self.reader.end(), stop }),
+            None => Step::Applied,
+        })
     }
 
     /// Tells everybody how far replay is.
     pub fn publish(&mut self) {
-        if self.unpublished > 0 {
-            self.unpublished = 0;
-            let progress = &self.dispatcher.progress;
-            self.dispatcher.ctx.txns.set_replayed(progress.replayed());
-            progress.publish();
-        }
+        publish(&self.dispatcher, &mut self.unpublished);
     }
 
     /// Looks whether the start itself is consistent already.
@@ -192,13 +251,43 @@ impl Redo {
     }
 }
 
+/// `pg_get_wal_replay_pause_state()`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PauseState {
+    /// Nobody asked.
+    NotPaused,
+    /// Asked; a record is still being applied.
+    Requested,
+    /// Nothing is applied.
+    Paused,
+}
+
+impl PauseState {
+    /// PostgreSQL's words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotPaused => "not paused",
+            Self::Requested => "pause requested",
+            Self::Paused => "paused",
+        }
+    }
+}
+
 #[derive(Default)]
 struct Orders {
     /// Apply what is durable, then end.
     finish: bool,
     /// End now.
     stop: bool,
+    /// Somebody wants a pause.
     paused: bool,
+    /// The thread does pause.
+    pausing: bool,
+    /// The target is reached.
+    at_target: bool,
+    settings: ReplaySettings,
+    /// The newest WAL came from the archive.
+    from_archive: bool,
 }
 
 struct Door {
@@ -209,12 +298,54 @@ struct Door {
     moved: AtomicBool,
 }
 
+impl Door {
+    fn delays(&self) -> bool {
+        !self.orders.lock().settings.min_apply_delay.is_zero()
+    }
+
+    fn max_delay(&self) -> Option<Duration> {
+        let orders = self.orders.lock();
+        if orders.from_archive { orders.settings.archive_delay } else { orders.settings.streaming_delay }
+    }
+
+    /// Waits until `min_apply_delay` after a commit's time, by this node's clock. False: told to end.
+    fn wait_for_delay(&self, commit_time: i64) -> bool {
+        let mut orders = self.orders.lock();
+        loop {
+            if orders.stop {
+                return false;
+            }
+            let delay = i64::try_from(orders.settings.min_apply_delay.as_micros()).unwrap_or(i64::MAX);
+            let left = commit_time.saturating_add(delay).saturating_sub(target::now());
+            // A promotion takes what is here at once.
+            let left = u64::try_from(left).unwrap_or(0);
+            if left == 0 || orders.finish {
+                return true;
+            }
+            self.wake.wait_for(&mut orders, Duration::from_micros(left));
+        }
+    }
+
+    /// Waits as long as somebody wants a pause. False: told to end.
+    fn wait_while_paused(&self, say: impl FnOnce()) -> bool {
+        let mut orders = self.orders.lock();
+        if orders.paused && !orders.stop && !orders.finish {
+            orders.pausing = true;
+            say();
+            while orders.paused && !orders.stop && !orders.finish {
+                self.wake.wait(&mut orders);
+            }
+            orders.pausing = false;
+        }
+        !orders.stop
+    }
+}
+
 /// Replay on its own thread, following a live WAL.
 pub struct Replay {
     door: Arc<Door>,
     progress: Arc<Progress>,
-    max_delay: Arc<MaxDelay>,
-    thread: Mutex<Option<JoinHandle<Result<Consistency, RecoveryError>>>>,
+    thread: Mutex<Option<JoinHandle<Result<Finished, RecoveryError>>>>,
 }
 
 impl std::fmt::Debug for Replay {
@@ -224,7 +355,7 @@ impl std::fmt::Debug for Replay {
 }
 
 impl Replay {
-    /// Starts the thread `replay`, from the record at or behind `from`. A failure of redo stops the node.
+    /// Starts the thread `replay`, from the record at or behind `from`, towards `goal`. A failure of redo stops the node.
     ///
     /// # Errors
     /// If the thread cannot be started.
@@ -234,8 +365,10 @@ impl Replay {
         node: Arc<NodeState>,
         from: Lsn,
         consistency: Consistency,
+        (goal, settings): (Goal, ReplaySettings),
     ) -> Result<Self, RecoveryError> {
-        let door = Arc::new(Door { orders: Mutex::default(), wake: Condvar::new(), moved: AtomicBool::new(true) });
+        let orders = Mutex::new(Orders { settings, ..Orders::default() });
+        let door = Arc::new(Door { orders, wake: Condvar::new(), moved: AtomicBool::new(true) });
         let wal = Arc::clone(&dispatcher.ctx.wal);
         let weak = Arc::downgrade(&door);
         wal.add_position_listener(Box::new(move |_| {
@@ -247,8 +380,9 @@ impl Replay {
         }));
         let progress = Arc::clone(&dispatcher.progress);
         let reader = WalReader::follow(wal, from, FollowLimit::Flushed);
-        let redo = Redo::new(dispatcher, control, node, reader, consistency);
-        let max_delay = Arc::clone(&redo.max_delay);
+        let mut redo = Redo::new(dispatcher, control, node, reader, consistency);
+        redo.goal = goal;
+        redo.door = Some(Arc::clone(&door));
         let inside = Arc::clone(&door);
         let thread = std::thread::Builder::new()
             .name("replay".to_owned())
@@ -260,7 +394,7 @@ impl Replay {
                 result
             })
             .map_err(|source| RecoveryError::File { path: "replay thread".to_owned(), source })?;
-        Ok(Self { door, progress, max_delay, thread: Mutex::new(Some(thread)) })
+        Ok(Self { door, progress, thread: Mutex::new(Some(thread)) })
     }
 
     /// How far it is.
@@ -268,9 +402,20 @@ impl Replay {
         &self.progress
     }
 
-    /// `max_standby_streaming_delay`.
-    pub fn max_delay(&self) -> &MaxDelay {
-        &self.max_delay
+    /// Replaces the settings.
+    pub fn set_settings(&self, settings: ReplaySettings) {
+        self.door.orders.lock().settings = settings;
+        self.door.wake.notify_all();
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> ReplaySettings {
+        self.door.orders.lock().settings
+    }
+
+    /// Where the WAL comes from now: it decides how long queries may hold up replay.
+    pub fn set_from_archive(&self, from_archive: bool) {
+        self.door.orders.lock().from_archive = from_archive;
     }
 
     /// Whether all WAL up to `flushed` is applied.
@@ -281,6 +426,7 @@ impl Replay {
     /// `pg_wal_replay_pause()`.
     pub fn pause(&self) {
         self.door.orders.lock().paused = true;
+        self.door.wake.notify_all();
     }
 
     /// `pg_wal_replay_resume()`.
@@ -289,31 +435,46 @@ impl Replay {
         self.door.wake.notify_all();
     }
 
-    /// `pg_is_wal_replay_paused()`.
+    /// Whether a pause is asked for (`pg_is_wal_replay_paused()`).
     pub fn is_paused(&self) -> bool {
         self.door.orders.lock().paused
     }
 
-    /// Applies all that is durable here and ends. Returns how consistency stands; `None` if the thread had ended already.
+    /// Whether the target of recovery is reached.
+    pub fn is_at_target(&self) -> bool {
+        self.door.orders.lock().at_target
+    }
+
+    /// How a pause stands.
+    pub fn pause_state(&self) -> PauseState {
+        let orders = self.door.orders.lock();
+        match (orders.paused, orders.pausing) {
+            (false, _) => PauseState::NotPaused,
+            (true, false) => PauseState::Requested,
+            (true, true) => PauseState::Paused,
+        }
+    }
+
+    /// Applies all that is durable here, up to the target, and ends. `None` if the thread had ended already.
     ///
     /// # Errors
     /// None that returns: a failure of redo stops the node.
-    pub fn finish(&self) -> Result<Option<Consistency>, RecoveryError> {
+    pub fn finish(&self) -> Result<Option<Finished>, RecoveryError> {
         self.order(|orders| {
             orders.finish = true;
             orders.paused = false;
         })
     }
 
-    /// Ends after the current record. Returns how consistency stands, as [`Self::finish`].
+    /// Ends after the current record. Returns as [`Self::finish`].
     ///
     /// # Errors
     /// As [`Self::finish`].
-    pub fn stop(&self) -> Result<Option<Consistency>, RecoveryError> {
+    pub fn stop(&self) -> Result<Option<Finished>, RecoveryError> {
         self.order(|orders| orders.stop = true)
     }
 
-    fn order(&self, change: impl FnOnce(&mut Orders)) -> Result<Option<Consistency>, RecoveryError> {
+    fn order(&self, change: impl FnOnce(&mut Orders)) -> Result<Option<Finished>, RecoveryError> {
         change(&mut self.door.orders.lock());
         self.door.wake.notify_all();
         match self.thread.lock().take().map(JoinHandle::join) {
@@ -324,39 +485,85 @@ impl Replay {
     }
 }
 
-fn run(mut redo: Redo, door: &Door) -> Result<Consistency, RecoveryError> {
+fn say_paused() {
+    tracing::info!(hint = "Execute pg_wal_replay_resume() to continue.", "recovery has paused");
+}
+
+fn run(mut redo: Redo, door: &Door) -> Result<Finished, RecoveryError> {
     redo.check_start()?;
     loop {
-        let finishing = {
-            let mut orders = door.orders.lock();
-            while orders.paused && !orders.stop && !orders.finish {
-                redo.publish();
-                door.wake.wait(&mut orders);
-            }
-            if orders.stop {
-                return Ok(redo.consistency().clone());
-            }
-            orders.finish
-        };
+        redo.publish();
+        if !door.wait_while_paused(say_paused) {
+            return Ok(Finished { consistency: redo.consistency, reached: None });
+        }
+        let finishing = door.orders.lock().finish;
         door.moved.store(false, Ordering::Release);
         // A batch without looking at the orders: they are not that urgent.
-        let mut more = true;
+        let mut step = Step::Nothing;
         for _ in 0..PUBLISH_EVERY {
-            more = redo.step()?;
-            if !more {
+            step = match redo.step() {
+                Ok(step) => step,
+                Err(error) if error.refuses_more() => {
+                    redo.publish();
+                    redo.dispatcher.progress.end(Ending::Fatal(error.to_string()));
+                    return Ok(wait_for_end(redo, door, None));
+                }
+                Err(error) => return Err(error),
+            };
+            if !matches!(step, Step::Applied) {
                 break;
             }
         }
-        if more {
-            continue;
-        }
-        redo.publish();
-        if finishing {
-            return Ok(redo.consistency().clone());
-        }
-        let mut orders = door.orders.lock();
-        while !door.moved.load(Ordering::Acquire) && !orders.stop && !orders.finish {
-            door.wake.wait(&mut orders);
+        match step {
+            Step::Applied | Step::Interrupted => {}
+            Step::Reached(reached) => {
+                redo.publish();
+                return Ok(at_target(redo, door, reached));
+            }
+            Step::Nothing => {
+                redo.publish();
+                if finishing {
+                    return Ok(Finished { consistency: redo.consistency, reached: None });
+                }
+                let mut orders = door.orders.lock();
+                while !door.moved.load(Ordering::Acquire) && !orders.stop && !orders.finish && !orders.paused {
+                    door.wake.wait(&mut orders);
+                }
+            }
         }
     }
+}
+
+/// The target is reached: what follows is as configured. Nothing more is applied in any case.
+fn at_target(redo: Redo, door: &Door, reached: Reached) -> Finished {
+    tracing::info!("{}", reached.stop.message);
+    door.orders.lock().at_target = true;
+    let ending = if !redo.consistency.reached {
+        Ending::Fatal("requested recovery stop point is before consistent recovery point".to_owned())
+    } else {
+        match redo.goal.action {
+            Action::Promote => Ending::Promote,
+            Action::Shutdown => Ending::Shutdown,
+            Action::Pause => {
+                door.orders.lock().paused = true;
+                let told = door.wait_while_paused(|| {
+                    tracing::info!(hint = "Execute pg_wal_replay_resume() to promote.", "pausing at the end of recovery");
+                });
+                if !told {
+                    return Finished { consistency: redo.consistency, reached: Some(reached) };
+                }
+                Ending::Promote
+            }
+        }
+    };
+    redo.dispatcher.progress.end(ending);
+    wait_for_end(redo, door, Some(reached))
+}
+
+fn wait_for_end(redo: Redo, door: &Door, reached: Option<Reached>) -> Finished {
+    let mut orders = door.orders.lock();
+    while !orders.stop && !orders.finish {
+        door.wake.wait(&mut orders);
+    }
+    Finished { consistency: redo.consistency, reached }
 }

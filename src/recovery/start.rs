@@ -10,7 +10,7 @@
 use std::{io, path::Path, sync::Arc};
 
 use afterimage_wal::{
-    FlushedMark, Lsn, StartId, TimelineId, Wal, WalEnd, WalError, WalOptions, WalReader,
+    FlushedMark, Lsn, SegNo, StartId, TimelineId, Wal, WalEnd, WalError, WalOptions, WalReader,
     control_file::{Checkpoint, ClusterState, ControlFile},
     disk::{Disk, durable_rename, read_all},
     history::History,
@@ -21,7 +21,9 @@ use afterimage_wal::{
 use super::{
     backup_label::{self, BackupLabel},
     error::RecoveryError,
-    replay::Consistency,
+    replay::{Consistency, ReplaySettings},
+    restore::{self, Commands},
+    target::{Goal, TimelineGoal},
 };
 use crate::{
     control::{checkpoint::read_pending_drops, control_store::ControlStore},
@@ -46,6 +48,17 @@ pub enum Mode {
     Standby,
     /// It replays what is here, then begins a new timeline.
     Archive,
+}
+
+/// What the configuration says about recovery.
+#[derive(Clone, Debug, Default)]
+pub struct RecoveryOptions {
+    /// Where to, and along which timeline.
+    pub goal: Goal,
+    /// Shell commands.
+    pub commands: Commands,
+    /// What replay waits for.
+    pub replay: ReplaySettings,
 }
 
 /// A promotion in progress, written before its history file and segment. The removal of the signal file is its point of no return:
@@ -142,8 +155,10 @@ pub struct Start {
     pub wal: Arc<Wal>,
     /// Where it ended.
     pub end: WalEnd,
-    /// The history that leads to the timeline followed.
+    /// The history that leads to the timeline that the WAL here ends on.
     pub history: History,
+    /// The history recovery follows: the same, or one that goes on.
+    pub goal: History,
     /// The checkpoint redo starts from.
     pub checkpoint: Checkpoint,
     /// End of the checkpoint's record.
@@ -160,7 +175,13 @@ pub struct Start {
 ///
 /// # Errors
 /// What refuses a start: `docs/recovery.md` has the list.
-pub fn prepare(disk: &Arc<dyn Disk>, dir: &Path, control: &ControlStore, options: &WalOptions) -> Result<Start, RecoveryError> {
+pub fn prepare(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    control: &ControlStore,
+    options: &WalOptions,
+    recovery: &RecoveryOptions,
+) -> Result<Start, RecoveryError> {
     let known = control.get();
     let exists = |name: &str| disk.exists(&dir.join(name)).map_err(|source| RecoveryError::File { path: name.to_owned(), source });
     let standby = exists(STANDBY_SIGNAL)?;
@@ -185,6 +206,11 @@ pub fn prepare(disk: &Arc<dyn Disk>, dir: &Path, control: &ControlStore, options
         (false, false) => Mode::Crash,
     };
     log_state(&known);
+    let receives = matches!(mode, Mode::Standby | Mode::Archive);
+    let archive = Archive { dir, commands: &recovery.commands, segment_bytes: known.segment_bytes };
+    if mode == Mode::Archive && recovery.commands.restore.is_empty() {
+        return Err(RecoveryError::NoRestoreCommand);
+    }
     let files = Arc::new(Files::new(Arc::clone(disk), dir));
     if !clean {
         heal(disk, dir, &known, &files, label.is_some())?;
@@ -196,7 +222,17 @@ pub fn prepare(disk: &Arc<dyn Disk>, dir: &Path, control: &ControlStore, options
     let wal_dir = dir.join("pg_wal");
     let target = match (mode, promotion) {
         (_, Some(promotion)) => promotion.to,
-        (Mode::Standby | Mode::Archive, None) => History::newest(disk.as_ref(), &wal_dir, tli.max(known.min_recovery_tli))?,
+        (Mode::Standby | Mode::Archive, None) => match recovery.goal.timeline {
+            TimelineGoal::Current => tli.max(known.min_recovery_tli),
+            TimelineGoal::Latest => archive.newest(disk.as_ref(), tli.max(known.min_recovery_tli))?,
+            TimelineGoal::Id(wanted) => {
+                let known = wanted == TimelineId::FIRST
+                    || wanted == tli
+                    || History::read(disk.as_ref(), &wal_dir, wanted)?.is_some()
+                    || archive.fetch_history(wanted)?;
+                if known { wanted } else { return Err(RecoveryError::NoSuchTimeline(wanted)) }
+            }
+        },
         // Its own WAL goes on where the newest of its records is: a crash may lie between a promotion and the checkpoint after it.
         (Mode::Clean | Mode::Crash, None) => tli.max(known.min_recovery_tli),
     };
@@ -210,6 +246,10 @@ pub fn prepare(disk: &Arc<dyn Disk>, dir: &Path, control: &ControlStore, options
     }
 
     let open = |from| WalReader::open(Arc::clone(disk), &wal_dir, known.system_id, known.segment_bytes, history.clone(), from);
+    if receives {
+        let redo = label.as_ref().map_or(known.checkpoint_copy.redo, |label| label.start_lsn);
+        archive.fetch_segments(&history, redo, checkpoint_at)?;
+    }
     let (checkpoint, checkpoint_end) = read_checkpoint(open(checkpoint_at), checkpoint_at)?;
     let known = unlink_dropped(control, &files, &history, &checkpoint, mode)?;
     let consistency = consistency_of(&known, label.as_ref(), &checkpoint);
@@ -227,8 +267,8 @@ pub fn prepare(disk: &Arc<dyn Disk>, dir: &Path, control: &ControlStore, options
         Evidence { flushed_mark: mark.filter(|_| label.is_none()), consistent: consistency.min_recovery.max(checkpoint_end), own_starts };
     match judge(disk, &wal_dir, known.system_id, known.segment_bytes, &stop, &evidence)? {
         Verdict::EndOfWal => {}
-        // A standby without the WAL its pages need may still get it from upstream.
-        Verdict::Damage { .. } if mode == Mode::Standby && end.end >= checkpoint_end => {
+        // A node without the WAL its pages need may still get it from upstream or archive.
+        Verdict::Damage { .. } if receives && end.end >= checkpoint_end => {
             tracing::info!("local WAL ends at {}: {}; the rest will be asked for again", end.end, stop.reason);
         }
         Verdict::Damage { proof } => return Err(RecoveryError::Damage { stop, proof }),
@@ -245,8 +285,75 @@ pub fn prepare(disk: &Arc<dyn Disk>, dir: &Path, control: &ControlStore, options
         durable_rename(disk.as_ref(), &dir.join(backup_label::FILE), &dir.join(backup_label::OLD_FILE)).map_err(rename)?;
     }
     let options = WalOptions { segment_bytes: known.segment_bytes, ..options.clone() };
+    // A node that receives goes over to the next timeline where its own ends, and not before.
+    let goal = history;
+    let (end, history) = if receives {
+        let tli = goal.tli_of_end(end.end);
+        (WalEnd { tli, ..end }, goal.up_to(tli).unwrap_or_else(|| goal.clone()))
+    } else {
+        (end, goal.clone())
+    };
     let wal = Wal::open(Arc::clone(disk), &wal_dir, known.system_id, end, options)?;
-    Ok(Start { mode, wal, end, history, checkpoint, checkpoint_end, consistency, promotion, files })
+    Ok(Start { mode, wal, end, history, goal, checkpoint, checkpoint_end, consistency, promotion, files })
+}
+
+/// The archive, while there is no receiver yet.
+struct Archive<'a> {
+    dir: &'a Path,
+    commands: &'a Commands,
+    segment_bytes: u32,
+}
+
+impl Archive<'_> {
+    fn fetch_history(&self, tli: TimelineId) -> Result<bool, RecoveryError> {
+        if self.commands.restore.is_empty() {
+            return Ok(false);
+        }
+        restore::fetch_history(self.dir, self.commands, tli)
+    }
+
+    /// The newest timeline from `from` on, here or in the archive. PostgreSQL: `findNewestTimeLine`.
+    fn newest(&self, disk: &dyn Disk, from: TimelineId) -> Result<TimelineId, RecoveryError> {
+        let mut newest = History::newest(disk, &self.dir.join("pg_wal"), from)?;
+        while self.fetch_history(newest.next())? {
+            newest = newest.next();
+        }
+        Ok(newest)
+    }
+
+    /// Fetches the segments that hold the first records of recovery, unless they are here.
+    fn fetch_segments(&self, history: &History, redo: Lsn, checkpoint: Lsn) -> Result<(), RecoveryError> {
+        if self.commands.restore.is_empty() {
+            return Ok(());
+        }
+        let restart = restore::restart_file(redo, history.tli_at(redo), self.segment_bytes);
+        let (first, last) = (SegNo::of(redo, self.segment_bytes), SegNo::of(checkpoint, self.segment_bytes));
+        let mut segno = first;
+        while segno <= last {
+            let names = segment_names(history, segno, self.segment_bytes);
+            if !names.iter().any(|name| self.dir.join("pg_wal").join(name).exists()) {
+                for name in &names {
+                    if restore::fetch_segment(self.dir, self.commands, name, self.segment_bytes, &restart)? {
+                        break;
+                    }
+                }
+            }
+            segno = segno.next();
+        }
+        Ok(())
+    }
+}
+
+/// Files that may hold a segment of a history, newest timeline first: a child's first segment holds its parent's bytes too.
+pub fn segment_names(history: &History, segno: SegNo, segment_bytes: u32) -> Vec<String> {
+    let (start, end) = (segno.start_lsn(segment_bytes), segno.end_lsn(segment_bytes));
+    let timelines = history.ancestors().iter().map(|a| a.tli).chain([history.tli()]);
+    let mut names: Vec<String> = timelines
+        .filter(|&tli| history.begin_of(tli).is_some_and(|begin| begin < end) && history.end_of(tli).is_some_and(|upto| upto > start))
+        .map(|tli| afterimage_wal::segment::file_name(tli, segno, segment_bytes))
+        .collect();
+    names.reverse();
+    names
 }
 
 /// As PostgreSQL's log shows a time of the control file.

@@ -8,16 +8,19 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use afterimage_wal::history::History;
-use afterimage_wal::ids::{Lsn, SegNo};
+use afterimage_wal::ids::{Lsn, SegNo, TimelineId};
 use afterimage_wal::segment;
 
 use super::services::Replication;
 use crate::config::Setting;
+use crate::recovery::restore;
+use crate::recovery::start::segment_names;
+use crate::recovery::target::TimelineGoal;
 
 /// Wait after a failed archive command, as PGARCH_RESTART_INTERVAL.
 const RETRY: Duration = Duration::from_secs(10);
@@ -51,6 +54,22 @@ pub enum ArchiveCommandError {
         #[source]
         source: io::Error,
     },
+    /// The archive cannot be asked.
+    #[error("could not restore file \"{name}\" from archive: {status}")]
+    Restore {
+        /// File.
+        name: String,
+        /// How the command ended.
+        status: String,
+    },
+    /// The next timeline cannot be followed.
+    #[error("could not follow timeline {tli} to the next: {what}")]
+    Follow {
+        /// Which ends.
+        tli: TimelineId,
+        /// Why not.
+        what: String,
+    },
     /// Restored bytes that do not verify.
     #[error("archived segment {name} does not continue the WAL here: {source}")]
     Wal {
@@ -83,6 +102,11 @@ pub struct ArchiverStats {
 }
 
 impl ArchiverStats {
+    /// Back to zero.
+    pub fn reset(&self) {
+        *self.info.lock() = ArchiverInfo::default();
+    }
+
     /// The counters now.
     pub fn get(&self) -> ArchiverInfo {
         self.info.lock().clone()
@@ -105,7 +129,8 @@ fn status_dir(node: &Replication) -> PathBuf {
     node.engine.data_dir().join("pg_wal/archive_status")
 }
 
-fn is_on(node: &Replication) -> bool {
+/// Whether this node archives in its present role.
+pub(super) fn is_on(node: &Replication) -> bool {
     let settings = node.config.current();
     match settings.str(Setting::ArchiveMode) {
         "always" => true,
@@ -194,6 +219,7 @@ pub async fn run(node: Arc<Replication>) {
             marked = moved.borrow_and_update().as_u64() / segment_bytes;
         }
         if last {
+            tracing::debug!("archiver process shutting down");
             return;
         }
         tokio::select! {
@@ -213,11 +239,11 @@ async fn archive_ready(node: &Arc<Replication>) -> Result<(), ArchiveCommandErro
             return Ok(());
         }
         let Some(name) = ready_files(node)?.into_iter().next() else { return Ok(()) };
-        let filled = fill(&command, &format!("pg_wal/{name}"), &name, "");
+        let filled = restore::fill(&command, &format!("pg_wal/{name}"), &name, "");
         let status = shell(node.engine.data_dir(), &filled).await?;
-        if status != 0 {
+        if !status.success() {
             node.archiver.failed(&name);
-            return Err(ArchiveCommandError::Failed { code: status, command: filled });
+            return Err(ArchiveCommandError::Failed { code: status_code(status), command: filled });
         }
         let (from, to) = (status_dir(node).join(format!("{name}.ready")), status_dir(node).join(format!("{name}.done")));
         afterimage_wal::disk::durable_rename(&afterimage_wal::disk::RealDisk, &from, &to)
@@ -226,87 +252,202 @@ async fn archive_ready(node: &Arc<Replication>) -> Result<(), ArchiveCommandErro
     }
 }
 
-/// Fills in `%p`, `%f`, `%r`, `%%`.
-fn fill(command: &str, path: &str, file: &str, restart: &str) -> String {
-    let mut out = String::with_capacity(command.len() + path.len());
-    let mut chars = command.chars();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('p') => out.push_str(path),
-            Some('f') => out.push_str(file),
-            Some('r') => out.push_str(restart),
-            Some('%') => out.push('%'),
-            Some(other) => out.extend(['%', other]),
-            None => out.push('%'),
-        }
-    }
-    out
+/// The exit code, 128 + n for signal n.
+fn status_code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or(0))
 }
 
-/// Runs a command with the data directory as working directory; its exit code, 128 + n for signal n.
-async fn shell(data_dir: &Path, command: &str) -> Result<i32, ArchiveCommandError> {
-    let status = tokio::process::Command::new("/bin/sh")
+/// Runs a command with the data directory as working directory. It ends with whoever waits for it.
+async fn shell(data_dir: &Path, command: &str) -> Result<ExitStatus, ArchiveCommandError> {
+    tokio::process::Command::new("/bin/sh")
         .arg("-c")
         .arg(command)
         .current_dir(data_dir)
         .stdin(Stdio::null())
+        .kill_on_drop(true)
         .status()
         .await
-        .map_err(|source| ArchiveCommandError::Run { command: command.to_owned(), source })?;
-    Ok(status.code().unwrap_or_else(|| 128 + std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or(0)))
+        .map_err(|source| ArchiveCommandError::Run { command: command.to_owned(), source })
 }
 
 /// One file from the archive, into a server that is down; `None` if the command does not find it.
 pub async fn fetch_one(data_dir: &Path, command: &str, name: &str) -> Option<Vec<u8>> {
-    let target = data_dir.join("pg_wal/RECOVERYHISTORY");
+    let target = data_dir.join(restore::RESTORED_HISTORY);
     drop(fs::remove_file(&target));
-    let status = shell(data_dir, &fill(command, "pg_wal/RECOVERYHISTORY", name, "")).await;
-    let bytes = status.is_ok_and(|code| code == 0).then(|| fs::read(&target).ok()).flatten();
+    let status = shell(data_dir, &restore::fill(command, restore::RESTORED_HISTORY, name, "")).await;
+    let bytes = status.is_ok_and(|status| status.success()).then(|| fs::read(&target).ok()).flatten();
     drop(fs::remove_file(&target));
     bytes
 }
 
-/// Feeds the standby's WAL from the archive as far as `restore_command` finds segments.
+/// A segment from the archive, by the first of its names that is there; which.
+async fn restore(node: &Arc<Replication>, goal: &History, segno: SegNo) -> Result<Option<(String, Vec<u8>)>, ArchiveCommandError> {
+    let engine = &node.engine;
+    let segment_bytes = engine.wal().segment_bytes();
+    let commands = engine.recovery_options().commands;
+    let redo = engine.redo_lsn();
+    let restart = restore::restart_file(redo, goal.tli_at(redo), segment_bytes);
+    let target = engine.data_dir().join(restore::RESTORED_SEGMENT);
+    let at = |source| ArchiveCommandError::Io { path: target.clone(), source };
+    for name in segment_names(goal, segno, segment_bytes) {
+        match fs::remove_file(&target) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(e)),
+            Ok(()) | Err(_) => {}
+        }
+        let filled = restore::fill(&commands.restore, restore::RESTORED_SEGMENT, &name, &restart);
+        let status = shell(engine.data_dir(), &filled).await?;
+        if restore::is_fatal(status) {
+            return Err(ArchiveCommandError::Restore { name, status: restore::status_text(status) });
+        }
+        if !status.success() || !target.exists() {
+            continue;
+        }
+        let bytes = tokio::fs::read(&target).await.map_err(at)?;
+        fs::remove_file(&target).map_err(at)?;
+        if bytes.len() as u64 != u64::from(segment_bytes) {
+            tracing::warn!("archive file \"{name}\" has wrong size: {} instead of {segment_bytes}", bytes.len());
+            continue;
+        }
+        tracing::info!("restored log file \"{name}\" from archive");
+        return Ok(Some((name, bytes)));
+    }
+    Ok(None)
+}
+
+/// Feeds our WAL from the archive as far as `restore_command` finds segments that go on from it.
 ///
 /// # Errors
-/// A command that cannot be run, a segment that does not fit.
-pub async fn feed(node: &Arc<Replication>, command: &str) -> Result<(), ArchiveCommandError> {
-    let segment_bytes = u64::from(node.engine.wal().segment_bytes());
+/// A command that cannot be run; bytes that contradict what is here.
+pub async fn feed(node: &Arc<Replication>) -> Result<(), ArchiveCommandError> {
+    let engine = &node.engine;
+    let segment_bytes = engine.wal().segment_bytes();
+    engine.wal().drop_incomplete();
+    if let Some(replay) = engine.replay() {
+        replay.set_from_archive(true);
+    }
     loop {
-        let wal = node.engine.wal();
-        let from = wal.received();
-        let segno = from.as_u64() / segment_bytes;
-        let name = segment::file_name(wal.tli(), SegNo::new(segno), wal.segment_bytes());
-        let target = node.engine.data_dir().join("pg_wal/RECOVERYXLOG");
-        drop(fs::remove_file(&target));
-        let restart = segment::file_name(wal.tli(), SegNo::new(node.engine.redo_lsn().as_u64() / segment_bytes), wal.segment_bytes());
-        let status = shell(node.engine.data_dir(), &fill(command, "pg_wal/RECOVERYXLOG", &name, &restart)).await?;
-        if status != 0 || !target.exists() {
-            return Ok(());
+        let wal = engine.wal();
+        let (tli, from, goal) = (wal.tli(), wal.received(), engine.goal());
+        if goal.end_of(tli) == Some(from) && wal.published() == from {
+            follow_goal(node, &goal, tli, from).await?;
+            continue;
         }
-        let bytes = fs::read(&target).map_err(|source| ArchiveCommandError::Io { path: target.clone(), source })?;
-        drop(fs::remove_file(&target));
-        let offset = usize::try_from(from.as_u64() % segment_bytes).unwrap_or(usize::MAX);
-        let Some(rest) = bytes.get(offset..) else { return Ok(()) };
-        let end = wal.append_received(from, rest).map_err(|source| ArchiveCommandError::Wal { name: name.clone(), source })?;
-        wal.request_flush(end);
-        tracing::info!("restored log file \"{name}\" from archive");
-        if end.as_u64() / segment_bytes == segno {
-            return Ok(());
+        let segno = SegNo::of(from, segment_bytes);
+        let Some((name, bytes)) = restore(node, &goal, segno).await? else { return Ok(()) };
+        let start = segno.start_lsn(segment_bytes);
+        let end = segno.end_lsn(segment_bytes).min(goal.end_of(tli).unwrap_or(Lsn::MAX));
+        let offset = |lsn: Lsn| usize::try_from(lsn.bytes_since(start).unwrap_or(0)).unwrap_or(usize::MAX);
+        let Some(rest) = bytes.get(offset(from)..offset(end)) else { return Ok(()) };
+        let verified = match wal.append_received(from, rest) {
+            Ok(verified) => verified,
+            // The archive's copy ends here, as that of a segment that was not full does; or it is damaged. Either way another source may go on.
+            Err(afterimage_wal::WalError::ReceivedDamage { at, what }) => {
+                tracing::info!("archived segment {name} ends at {at}: {what}");
+                wal.request_flush(wal.published());
+                return Ok(());
+            }
+            Err(source) => return Err(ArchiveCommandError::Wal { name, source }),
+        };
+        wal.request_flush(verified);
+        if wal.received() == segno.end_lsn(segment_bytes) {
+            let always = engine.recovery_options().commands.archive_always;
+            let local = segment::file_name(tli, segno, segment_bytes);
+            restore::note_received(engine.data_dir(), &local, always)
+                .map_err(|source| ArchiveCommandError::Io { path: status_dir(node), source })?;
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Our timeline ends here: goes over to the next of the history that recovery follows.
+async fn follow_goal(node: &Arc<Replication>, goal: &History, tli: TimelineId, at: Lsn) -> Result<(), ArchiveCommandError> {
+    let failed = |what: String| ArchiveCommandError::Follow { tli, what };
+    let next = goal.next_after(tli).and_then(|next| goal.up_to(next)).ok_or_else(|| failed("it has no successor".to_owned()))?;
+    let engine = Arc::clone(&node.engine);
+    tokio::task::spawn_blocking(move || engine.follow_timeline(next, at))
+        .await
+        .map_err(|e| failed(e.to_string()))?
+        .map_err(|e| failed(e.to_string()))
+}
 
-    #[test]
-    fn placeholders_are_filled_once() {
-        assert_eq!(fill("cp \"%p\" /a/%f %r %% %x", "pg_wal/S", "S", "R"), "cp \"pg_wal/S\" /a/S R % %x");
+/// Looks in the archive for timelines that are newer than the one recovery follows. PostgreSQL: `rescanLatestTimeLine`.
+///
+/// # Errors
+/// A command that cannot be run.
+pub async fn rescan_timelines(node: &Arc<Replication>) -> Result<(), ArchiveCommandError> {
+    let options = node.engine.recovery_options();
+    if options.commands.restore.is_empty() || options.goal.timeline != TimelineGoal::Latest {
+        return Ok(());
+    }
+    let looking = Arc::clone(node);
+    let newest = tokio::task::spawn_blocking(move || {
+        let mut newest = looking.engine.goal().tli();
+        while restore::fetch_history(looking.engine.data_dir(), &options.commands, newest.next())? {
+            newest = newest.next();
+        }
+        Ok::<_, crate::recovery::RecoveryError>(newest)
+    })
+    .await;
+    let newest = match newest {
+        Ok(Ok(newest)) => newest,
+        Ok(Err(error)) => {
+            return Err(ArchiveCommandError::Restore { name: "timeline history".to_owned(), status: error.to_string() });
+        }
+        Err(error) => return Err(ArchiveCommandError::Restore { name: "timeline history".to_owned(), status: error.to_string() }),
+    };
+    if newest == node.engine.goal().tli() {
+        return Ok(());
+    }
+    let Ok(history) = node.history_of(newest) else { return Ok(()) };
+    let wal = node.engine.wal();
+    let (tli, end) = (wal.tli(), wal.published());
+    match history.end_of(tli) {
+        None => tracing::info!("new timeline {newest} is not a child of database system timeline {tli}"),
+        Some(fork) if fork < end => {
+            tracing::info!("new timeline {newest} forked off current database system timeline {tli} before current recovery point {end}");
+        }
+        Some(_) => node.engine.set_goal(history),
+    }
+    Ok(())
+}
+
+/// Finished segments that came with a backup and wait for the archiver, but are in the archive already: no longer waiting.
+///
+/// # Errors
+/// A command that cannot be run; status files.
+pub async fn settle_ready(node: &Arc<Replication>) -> Result<(), ArchiveCommandError> {
+    let engine = &node.engine;
+    let commands = engine.recovery_options().commands;
+    if commands.restore.is_empty() || commands.archive_always {
+        return Ok(());
+    }
+    let segment_bytes = engine.wal().segment_bytes();
+    for name in ready_files(node)? {
+        let Some((tli, segno)) = segment::parse_file_name(&name, segment_bytes) else { continue };
+        let path = engine.data_dir().join("pg_wal").join(&name);
+        let Ok(local) = tokio::fs::read(&path).await else { continue };
+        let Some((_, archived)) = restore(node, &History::alone(tli), segno).await? else { continue };
+        if local == archived {
+            restore::note_received(engine.data_dir(), &name, false)
+                .map_err(|source| ArchiveCommandError::Io { path: status_dir(node), source })?;
+        }
+    }
+    Ok(())
+}
+
+/// After a promotion: the old timeline's last segment is not full, and must not be taken for one that is.
+pub fn set_partial_aside(node: &Replication, tli: TimelineId, end: Lsn) {
+    let segment_bytes = node.engine.wal().segment_bytes();
+    let name = segment::file_name(tli, SegNo::of_end(end, segment_bytes), segment_bytes);
+    if end.as_u64().is_multiple_of(u64::from(segment_bytes)) || node.config.current().str(Setting::ArchiveMode) == "off" {
+        return;
+    }
+    let has = |status: &str| status_dir(node).join(format!("{name}.{status}")).exists();
+    if has("ready") || has("done") {
+        return;
+    }
+    let dir = node.engine.data_dir().join("pg_wal");
+    let partial = dir.join(format!("{name}.partial"));
+    if let Err(error) = afterimage_wal::disk::durable_rename(&afterimage_wal::disk::RealDisk, &dir.join(&name), &partial) {
+        tracing::warn!("could not rename file \"{name}\" to \"{name}.partial\": {error}");
     }
 }

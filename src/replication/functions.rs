@@ -10,6 +10,7 @@ use afterimage_wal::segment;
 
 use super::sender::slot_error;
 use super::services::Replication;
+use crate::config::Setting;
 use crate::executor::{ExternalFunctions, SessionContext};
 use crate::sql::functions::{CallTypes, ProcEntry, SetRows};
 use crate::sql::types::datum::RecordValue;
@@ -205,6 +206,37 @@ impl ExternalFunctions for Functions {
                 self.primary_only("WAL control functions")?;
                 lsn(wal.switch_segment()?)
             }
+            "pg_stat_reset_shared" => {
+                match text(args, 0)? {
+                    "archiver" => self.node.archiver.reset(),
+                    "bgwriter" => engine.checkpointer().stats().reset(),
+                    // Their counters are not kept yet.
+                    "wal" | "recovery_prefetch" => {}
+                    other => {
+                        return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("unrecognized reset target: \"{other}\""))
+                            .hint("Target must be \"archiver\", \"bgwriter\", \"recovery_prefetch\", or \"wal\"."));
+                    }
+                }
+                Datum::Void
+            }
+            "pg_create_restore_point" => {
+                self.primary_only("WAL control functions")?;
+                if self.node.config.current().str(Setting::WalLevel) == "minimal" {
+                    return Err(SqlError::new(
+                        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                        "WAL level not sufficient for creating a restore point",
+                    )
+                    .hint("wal_level must be set to \"replica\" or \"logical\" at server start."));
+                }
+                let name = text(args, 0)?;
+                if name.len() >= 64 {
+                    return Err(SqlError::new(
+                        SqlState::INVALID_PARAMETER_VALUE,
+                        "value too long for restore point (maximum 63 characters)",
+                    ));
+                }
+                lsn(engine.create_restore_point(name)?)
+            }
             "pg_walfile_name" => {
                 self.primary_only("WAL control functions")?;
                 Datum::text(self.file_of(lsn_arg(args, 0)?).0)
@@ -242,7 +274,7 @@ impl ExternalFunctions for Functions {
             }
             "pg_get_wal_replay_pause_state" => {
                 self.recovery_only()?;
-                Datum::text(if engine.replay().is_some_and(|r| r.is_paused()) { "paused" } else { "not paused" })
+                Datum::text(engine.replay().map_or("not paused", |r| r.pause_state().name()))
             }
             _ => return Ok(None),
         }))

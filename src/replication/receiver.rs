@@ -21,7 +21,7 @@ use super::client::{Bounds, Client, ClientError, Event};
 use super::conninfo::{Address, ConnInfo};
 use super::message::{MessageError, ServerMessage, StandbyMessage};
 use super::sender::ZSTD_WINDOW_LOG;
-use super::services::Replication;
+use super::services::{Replication, Verdict};
 use super::timestamp_now;
 use crate::config::Setting;
 use crate::sqlstate::SqlState;
@@ -190,11 +190,28 @@ impl Receiver {
                 return;
             }
             let settings = self.node.config.current();
-            let restore = settings.str(Setting::RestoreCommand).to_owned();
-            if !restore.is_empty()
-                && let Err(error) = archive::feed(&self.node, &restore).await
-            {
-                tracing::warn!("{error}");
+            if !settings.str(Setting::RestoreCommand).is_empty() {
+                let feeding = async {
+                    archive::settle_ready(&self.node).await?;
+                    archive::feed(&self.node).await?;
+                    if !self.node.engine.is_archive_recovery() {
+                        archive::rescan_timelines(&self.node).await?;
+                    }
+                    Ok::<(), archive::ArchiveCommandError>(())
+                };
+                let fed = tokio::select! {
+                    fed = feeding => fed,
+                    _ = asked.wait_for(|stop| *stop) => return,
+                };
+                if let Err(error) = fed {
+                    if self.node.engine.is_archive_recovery() {
+                        return self.node.give_verdict(Verdict::Fatal(error.to_string()));
+                    }
+                    tracing::warn!("{error}");
+                }
+            }
+            if self.node.engine.is_archive_recovery() {
+                return self.node.end_archive_recovery().await;
             }
             let conninfo = settings.str(Setting::PrimaryConninfo).to_owned();
             let mut wait = settings.duration(Setting::WalRetrieveRetryInterval).unwrap_or(Duration::from_secs(5));
@@ -266,6 +283,10 @@ impl Receiver {
         if upstream_tli > our_tli && settings.str(Setting::RecoveryTargetTimeline) == "latest" {
             self.fetch_histories(&mut client, our_tli, upstream_tli).await?;
             self.check_fork(upstream_tli)?;
+            if upstream_tli > node.engine.goal().tli() {
+                let goal = node.history_of(upstream_tli).map_err(|e| StreamError::Protocol(e.to_string()))?;
+                node.engine.set_goal(goal);
+            }
         }
         let slot = Some(settings.str(Setting::PrimarySlotName).to_owned()).filter(|s| !s.is_empty());
         let address = info.addresses().map_err(|e| StreamError::Connect(e.into()))?.into_iter().next();
@@ -319,13 +340,16 @@ impl Receiver {
             let end = match client.event().await? {
                 Event::CopyBoth => {
                     tracing::info!(
-                        "{} WAL streaming from primary at {start} on timeline {tli}",
-                        if restarted { "restarted" } else { "started" }
+                        "{} at {start} on timeline {tli}",
+                        if restarted { "restarted WAL streaming" } else { "started streaming WAL from primary" }
                     );
                     self.last_failure = None;
                     self.retry = FIRST_RETRY;
                     node.receiver.streamed.store(true, Ordering::Relaxed);
                     node.receiver.update(|i| i.status = "streaming");
+                    if let Some(replay) = node.engine.replay() {
+                        replay.set_from_archive(false);
+                    }
                     self.copy(&mut client, conninfo).await?
                 }
                 Event::Columns(columns) if columns.first().is_some_and(|name| name == "common_lsn") => {
@@ -390,7 +414,11 @@ impl Receiver {
     /// Our WAL has reached the fork: go over to the child.
     async fn follow(&self, next: TimelineId, at: Lsn) -> Result<(), StreamError> {
         let engine = Arc::clone(&self.node.engine);
-        let history = self.node.history_of(next).map_err(|e| StreamError::Protocol(e.to_string()))?;
+        // The sender ends our timeline where its own history does; the next one may be on the way to a later one.
+        let history = match engine.goal().up_to(next) {
+            Some(history) => history,
+            None => self.node.history_of(next).map_err(|e| StreamError::Protocol(e.to_string()))?,
+        };
         tokio::task::spawn_blocking(move || engine.follow_timeline(history, at))
             .await
             .map_err(|e| StreamError::Protocol(e.to_string()))?

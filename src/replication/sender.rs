@@ -428,8 +428,7 @@ fn hex_option(option: &CommandOption) -> Result<u64, SqlError> {
 /// Looks whether a standby's WAL is part of our history. If only up to a point, that point: it has to cut its WAL back to there.
 async fn common_point(node: &Arc<Replication>, claim: Claim) -> Result<Option<Lsn>, SqlError> {
     let comparing = Arc::clone(node);
-    let shared =
-        tokio::task::spawn_blocking(move || comparing.compare(&claim)).await.map_err(|e| SqlError::internal(e.to_string()))??;
+    let shared = tokio::task::spawn_blocking(move || comparing.compare(&claim)).await.map_err(|e| SqlError::internal(e.to_string()))??;
     match shared {
         // If our WAL of that place is gone the stream says so.
         Shared::All | Shared::Ahead | Shared::Unknown => Ok(None),
@@ -521,7 +520,9 @@ impl Stream {
     /// Puts the next message of WAL, if there is WAL to send; ends the copy at the end of an old timeline.
     fn fill(&mut self, out: &mut Writer) -> Result<(), SqlError> {
         if self.node.cuts() != self.cuts {
-            return Err(SqlError::new(SqlState::ADMIN_SHUTDOWN, "terminating walsender because WAL was cut back to follow upstream").fatal());
+            return Err(
+                SqlError::new(SqlState::ADMIN_SHUTDOWN, "terminating walsender because WAL was cut back to follow upstream").fatal()
+            );
         }
         let wal = Arc::clone(self.node.engine.wal());
         if self.ends_at.is_none() && wal.tli() != self.tli {

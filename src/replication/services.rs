@@ -14,8 +14,22 @@ use super::slot::{SlotError, SlotInfo, Slots};
 use super::sync_wait;
 use super::{archive, receiver};
 use crate::config::{Config, Setting};
+use crate::control::node_state::State;
 use crate::engine::Engine;
-use crate::sqlstate::{SqlError, SqlState};
+use crate::recovery::Ending;
+use crate::sqlstate::{Reach, SqlError, SqlState};
+
+/// Numbers of what has no process from here on: no process has one as high, and sessions begin far below.
+const WORKER_PIDS: i32 = 0x7000_0000;
+
+/// Why a node stops by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// `recovery_target_action = shutdown`.
+    Shutdown,
+    /// Recovery cannot go on; the message is for the log.
+    Fatal(String),
+}
 
 /// Replication of one node.
 pub struct Replication {
@@ -34,6 +48,7 @@ pub struct Replication {
     wal_moved: watch::Sender<Lsn>,
     stopping: watch::Sender<bool>,
     receiver_stop: watch::Sender<bool>,
+    verdict: watch::Sender<Option<Verdict>>,
     next_pid: AtomicI32,
     /// How often WAL was cut back here: a stream that began before may have sent bytes that are no more.
     cuts: AtomicU64,
@@ -63,7 +78,8 @@ impl Replication {
             wal_moved: watch::Sender::new(engine.wal().flushed()),
             stopping: watch::Sender::new(false),
             receiver_stop: watch::Sender::new(false),
-            next_pid: AtomicI32::new(1),
+            verdict: watch::Sender::new(None),
+            next_pid: AtomicI32::new(WORKER_PIDS + 16),
             cuts: AtomicU64::new(0),
             started_at: super::timestamp_now(),
             engine,
@@ -85,6 +101,7 @@ impl Replication {
         ));
         if node.engine.is_in_recovery() {
             tokio::spawn(receiver::run(Arc::clone(&node)));
+            tokio::spawn(Arc::clone(&node).watch_replay());
         }
         tokio::spawn(archive::run(Arc::clone(&node)));
         Ok(node)
@@ -125,10 +142,24 @@ impl Replication {
         }
     }
 
-    /// A number for a session-like entry that has no process of its own.
+    /// A number for an activity that has no process of its own: one that no process and no session has.
     pub fn next_pid(&self) -> i32 {
-        let own = i32::try_from(std::process::id()).unwrap_or(1);
-        own.wrapping_add(self.next_pid.fetch_add(1, Ordering::Relaxed))
+        self.next_pid.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What runs here beside sessions, for `pg_stat_activity`: number and PostgreSQL's name of it. All are threads or tasks of one process.
+    pub fn workers(&self) -> Vec<(i32, &'static str)> {
+        let recovering = self.engine.is_in_recovery();
+        let mut workers = vec![(1, "checkpointer"), (2, "background writer"), (3, "walwriter")];
+        if recovering {
+            workers.push((4, "startup"));
+        }
+        if archive::is_on(self) {
+            workers.push((5, "archiver"));
+        }
+        let mut workers: Vec<_> = workers.into_iter().map(|(n, name)| (WORKER_PIDS + n, name)).collect();
+        workers.extend(self.receiver.get().map(|receiver| (receiver.pid, "walreceiver")));
+        workers
     }
 
     /// The history of the current timeline.
@@ -237,6 +268,71 @@ impl Replication {
         self.receiver.was_streaming()
     }
 
+    /// Why the node is to stop, once it is.
+    pub fn verdict(&self) -> watch::Receiver<Option<Verdict>> {
+        self.verdict.subscribe()
+    }
+
+    /// Recovery cannot go on, or is over: the node stops.
+    pub(super) fn give_verdict(&self, verdict: Verdict) {
+        self.verdict.send_if_modified(|known| {
+            let first = known.is_none();
+            if first {
+                *known = Some(verdict);
+            }
+            first
+        });
+    }
+
+    /// Acts on what replay says when it ends by itself.
+    async fn watch_replay(self: Arc<Self>) {
+        let mut ending = self.engine.subscribe_ending();
+        let ended = match ending.wait_for(Option::is_some).await {
+            Ok(ended) => ended.clone(),
+            Err(_) => return,
+        };
+        match ended {
+            Some(Ending::Promote) => self.end_recovery().await,
+            Some(Ending::Shutdown) => self.give_verdict(Verdict::Shutdown),
+            Some(Ending::Fatal(message)) => self.give_verdict(Verdict::Fatal(message)),
+            None => {}
+        }
+    }
+
+    /// Recovery has come to its end: becomes a primary, or says why it cannot.
+    async fn end_recovery(&self) {
+        if let Err(error) = self.go_over().await {
+            self.give_verdict(Verdict::Fatal(error.to_string()));
+        }
+    }
+
+    /// The archive has no more: applies what came from it, then ends recovery, unless replay has ended by itself.
+    pub(super) async fn end_archive_recovery(&self) {
+        let wal = Arc::clone(self.engine.wal());
+        wal.drop_incomplete();
+        let end = wal.published();
+        wal.request_flush(end);
+        let (mut replayed, mut ending) = (self.engine.subscribe_replayed(), self.engine.subscribe_ending());
+        tokio::select! {
+            _ = ending.wait_for(Option::is_some) => return,
+            _ = replayed.wait_for(|at| *at >= end) => {}
+        }
+        // The target may be the last record itself.
+        if ending.borrow().is_some() || self.engine.replay().is_some_and(|replay| replay.is_at_target()) {
+            return;
+        }
+        let options = self.engine.recovery_options();
+        if self.engine.node().get() == State::StandbyRecovering {
+            let in_backup = self.engine.control_file().backup_end_required;
+            let what = if in_backup { "WAL ends before end of online backup" } else { "WAL ends before consistent recovery point" };
+            self.give_verdict(Verdict::Fatal(what.to_owned()));
+        } else if options.goal.target.is_some() {
+            self.give_verdict(Verdict::Fatal(crate::engine::EngineError::TargetNotReached.to_string()));
+        } else {
+            self.end_recovery().await;
+        }
+    }
+
     /// Makes this standby the primary: ends the receiver, then the engine replays what is here and goes over to a new timeline.
     ///
     /// # Errors
@@ -247,9 +343,23 @@ impl Replication {
                 .hint("Recovery control functions can only be executed during recovery."));
         }
         tracing::info!("received promote request");
+        match self.go_over().await {
+            Err(error) if error.fields().reach == Reach::Session => {
+                self.give_verdict(Verdict::Fatal(error.to_string()));
+                Err(error)
+            }
+            other => other,
+        }
+    }
+
+    async fn go_over(&self) -> Result<(), SqlError> {
         self.stop_receiver().await;
         let engine = Arc::clone(&self.engine);
         tokio::task::spawn_blocking(move || engine.promote()).await.map_err(|e| SqlError::internal(e.to_string()))??;
+        let history = self.history();
+        if let Some(fork) = history.ancestors().last() {
+            archive::set_partial_aside(self, fork.tli, fork.switch_lsn);
+        }
         Ok(())
     }
 }

@@ -438,6 +438,27 @@ impl Session {
         self.drop_temporary();
     }
 
+    /// `SHOW` on a replication connection, with this role's rights: columns and rows.
+    fn show_for_walsender(&self, name: &str) -> Result<(Vec<String>, Vec<Vec<Option<String>>>), SqlError> {
+        const PG_READ_ALL_SETTINGS: u32 = 3374;
+        let all = self.ctx.catalog.has_privileges_of(self.ctx.user, PG_READ_ALL_SETTINGS)?;
+        let mut base = crate::config::SessionSettings::new(self.server.config.current());
+        base.set_superuser(true);
+        let settings = if all { &base } else { &self.ctx.settings };
+        if name != "all" {
+            return Ok((vec![name.to_owned()], vec![vec![Some(settings.show(name)?)]]));
+        }
+        let mut rows = Vec::new();
+        for def in crate::config::TABLE.iter().filter(|d| !d.has(crate::config::flag::NO_SHOW_ALL)) {
+            match settings.show(def.name) {
+                Ok(value) => rows.push(vec![Some(def.name.to_owned()), Some(value), Some(def.doc.to_owned())]),
+                Err(e) if e.state() == SqlState::INSUFFICIENT_PRIVILEGE => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok((["name", "setting", "description"].map(str::to_owned).to_vec(), rows))
+    }
+
     async fn replication_command(&mut self, text: &str) -> Result<(), End> {
         let shared: Arc<str> = text.into();
         self.ctx.statement_timestamp = now();
@@ -450,6 +471,13 @@ impl Session {
             let line = format!("received replication command: {text}");
             log::emit(Some(&self.who), &Entry::new(Level::Log, &line));
         }
+        let shown = match &command {
+            command::ReplicationCommand::Show(name) => match self.show_for_walsender(name) {
+                Ok(shown) => Some(shown),
+                Err(e) => return self.fail(e),
+            },
+            _ => None,
+        };
         let (pid, client, start) = {
             let entry = &self.registered.entry;
             (entry.pid, entry.client, entry.backend_start)
@@ -468,6 +496,12 @@ impl Session {
             backend_start: start,
             database: if self.physical { None } else { Some(&self.who.database) },
         };
+        if let Some((columns, rows)) = shown {
+            let columns: Vec<_> = columns.iter().map(|name| (name.as_str(), connection::ColumnType::Text)).collect();
+            connection.put_rows(&columns, &rows);
+            connection.out.command_complete("SHOW");
+            return Ok(());
+        }
         let cancel = Arc::clone(&self.registered.entry);
         let served = {
             let mut running = Box::pin(sender::serve(&self.replication, &mut connection, command));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use afterimage_wal::TimelineId;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rand::RngCore as _;
@@ -22,8 +23,16 @@ use crate::control::pid_file::{self, Status};
 use crate::control::supervisor::{self, Invocation, Leash, exit};
 use crate::engine::{CheckpointSettings, Engine, EngineError, EngineOptions, ShutdownMode};
 use crate::executor::ExternalFunctions;
+use crate::recovery::ReplaySettings;
+use crate::recovery::dispatch::Parameters;
+use crate::recovery::restore::Commands;
+use crate::recovery::start::RecoveryOptions;
+use crate::recovery::target::{Action, Goal, Target, TimelineGoal};
 use crate::replication::Replication;
+use crate::replication::services::Verdict;
 use crate::sql::catalog::Catalog;
+use crate::sql::types::IoSettings;
+use crate::sql::types::datetime::parse_timestamptz;
 use crate::stack;
 use crate::storage::PoolOptions;
 use crate::txn::{CancelReason, MarkLimits};
@@ -118,6 +127,7 @@ impl Server {
                 if let Some(services) = self.services.get() {
                     services.engine.set_checkpoint_settings(checkpoint_settings(&settings));
                     set_mark_limits(&services.engine, &settings);
+                    services.engine.set_recovery_settings(recovery_commands(&settings), replay_settings(&settings));
                 }
             }
             Err(e) => {
@@ -150,14 +160,119 @@ fn load_hba(settings: &Settings) -> Result<Hba, Vec<String>> {
 }
 
 /// The engine's options from the settings.
-fn engine_options(settings: &Settings, node: Arc<NodeState>) -> EngineOptions {
+fn engine_options(settings: &Settings, node: Arc<NodeState>) -> Result<EngineOptions, Failed> {
     let buffers = usize::try_from(settings.int(Setting::SharedBuffers)).unwrap_or(16_384);
-    let mut options =
-        EngineOptions { pool: PoolOptions { buffers }, checkpoint: checkpoint_settings(settings), node, ..EngineOptions::default() };
+    let mut options = EngineOptions {
+        pool: PoolOptions { buffers },
+        checkpoint: checkpoint_settings(settings),
+        node,
+        recovery: RecoveryOptions {
+            goal: recovery_goal(settings)?,
+            commands: recovery_commands(settings),
+            replay: replay_settings(settings),
+        },
+        parameters: Some(parameters(settings)),
+        ..EngineOptions::default()
+    };
     if let Some(delay) = settings.duration(Setting::WalWriterDelay) {
         options.wal.writer_delay = delay;
     }
-    options
+    Ok(options)
+}
+
+/// `recovery_target*`. PostgreSQL: the check and assign hooks in access/transam/xlogrecovery.c.
+fn recovery_goal(settings: &Settings) -> Result<Goal, Failed> {
+    let invalid = |name: &str, value: &str| Failed { message: format!("invalid value for parameter \"{name}\": \"{value}\""), hint: None };
+    let mut targets = Vec::new();
+    for setting in [
+        Setting::RecoveryTarget,
+        Setting::RecoveryTargetXid,
+        Setting::RecoveryTargetTime,
+        Setting::RecoveryTargetName,
+        Setting::RecoveryTargetLsn,
+    ] {
+        let value = settings.str(setting);
+        if value.is_empty() {
+            continue;
+        }
+        let target = match setting {
+            Setting::RecoveryTarget if value == "immediate" => Some(Target::Immediate),
+            Setting::RecoveryTargetXid => value.parse().ok().map(Target::Xid),
+            Setting::RecoveryTargetTime => {
+                let zone = settings.str(Setting::TimeZone);
+                let time_zone = jiff::tz::TimeZone::get(zone).map_err(|_| invalid("TimeZone", zone))?;
+                let io = IoSettings { time_zone, time_zone_name: zone.into(), ..IoSettings::default() };
+                parse_timestamptz(value, &io).ok().map(Target::Time)
+            }
+            Setting::RecoveryTargetName => Some(Target::Name(value.to_owned())).filter(|_| value.len() < 64),
+            Setting::RecoveryTargetLsn => value.parse().ok().map(Target::Lsn),
+            _ => None,
+        };
+        targets.push(target.ok_or_else(|| invalid(setting.def().name, value))?);
+    }
+    if targets.len() > 1 {
+        return Err(Failed {
+            message: "multiple recovery targets specified".to_owned(),
+            hint: Some(
+                "At most one of recovery_target, recovery_target_lsn, recovery_target_name, recovery_target_time, recovery_target_xid may be set."
+                    .to_owned(),
+            ),
+        });
+    }
+    let timeline = match settings.str(Setting::RecoveryTargetTimeline) {
+        "latest" | "" => TimelineGoal::Latest,
+        "current" => TimelineGoal::Current,
+        number => number
+            .parse()
+            .ok()
+            .filter(|tli| *tli > 0)
+            .map(|tli| TimelineGoal::Id(TimelineId::new(tli)))
+            .ok_or_else(|| invalid("recovery_target_timeline", number))?,
+    };
+    let action = match settings.str(Setting::RecoveryTargetAction) {
+        "promote" => Action::Promote,
+        "shutdown" => Action::Shutdown,
+        // Nobody could connect to resume.
+        _ if !settings.bool(Setting::HotStandby) => Action::Shutdown,
+        _ => Action::Pause,
+    };
+    Ok(Goal { target: targets.pop(), exclusive: !settings.bool(Setting::RecoveryTargetInclusive), action, timeline })
+}
+
+fn recovery_commands(settings: &Settings) -> Commands {
+    Commands {
+        restore: settings.str(Setting::RestoreCommand).to_owned(),
+        end: settings.str(Setting::RecoveryEndCommand).to_owned(),
+        cleanup: settings.str(Setting::ArchiveCleanupCommand).to_owned(),
+        archive_always: settings.str(Setting::ArchiveMode) == "always",
+    }
+}
+
+fn replay_settings(settings: &Settings) -> ReplaySettings {
+    ReplaySettings {
+        min_apply_delay: settings.duration(Setting::RecoveryMinApplyDelay).unwrap_or_default(),
+        // -1: as long as it takes.
+        streaming_delay: settings.duration(Setting::MaxStandbyStreamingDelay),
+        archive_delay: settings.duration(Setting::MaxStandbyArchiveDelay),
+    }
+}
+
+fn parameters(settings: &Settings) -> Parameters {
+    let number = |setting| u32::try_from(settings.int(setting)).unwrap_or(0);
+    Parameters {
+        wal_level: match settings.str(Setting::WalLevel) {
+            "minimal" => 0,
+            "logical" => 2,
+            _ => 1,
+        },
+        wal_log_hints: settings.bool(Setting::WalLogHints),
+        max_connections: number(Setting::MaxConnections),
+        max_worker_processes: number(Setting::MaxWorkerProcesses),
+        max_wal_senders: number(Setting::MaxWalSenders),
+        max_prepared_xacts: number(Setting::MaxPreparedTransactions),
+        max_locks_per_xact: number(Setting::MaxLocksPerTransaction),
+        track_commit_timestamp: settings.bool(Setting::TrackCommitTimestamp),
+    }
 }
 
 /// When what serializable transactions have read is kept by the page, or by the table.
@@ -316,18 +431,22 @@ async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> 
 async fn run_until_stopped(server: &Arc<Server>, mut signals: Signals, leash: &Leash) -> Result<u8, Failed> {
     let data_dir = server.config.data_dir().to_owned();
     let mut states = server.node.subscribe();
-    let options = engine_options(&server.config.current(), Arc::clone(&server.node));
+    let options = engine_options(&server.config.current(), Arc::clone(&server.node))?;
     let opening_dir = data_dir.clone();
     let mut opening = Some(tokio::task::spawn_blocking(move || Engine::open(&opening_dir, options)));
     let mut told: Option<State> = None;
     let mut ended: Option<tokio::task::JoinHandle<Result<(), EngineError>>> = None;
+    let mut verdict = None;
     loop {
         tell_state(server, leash, &mut told)?;
         tokio::select! {
             opened = join(&mut opening), if opening.is_some() => {
                 opening = None;
                 match opened {
-                    Some(Ok(Ok(engine))) => start_services(server, engine)?,
+                    Some(Ok(Ok(engine))) => {
+                        start_services(server, engine)?;
+                        verdict = server.services.get().map(|services| services.replication.verdict());
+                    }
                     Some(Ok(Err(e))) => return Err(Failed { message: error_chain(&e), hint: None }),
                     Some(Err(e)) => return Err(Failed { message: format!("recovery ended unexpectedly: {e}"), hint: None }),
                     None => {}
@@ -337,6 +456,22 @@ async fn run_until_stopped(server: &Arc<Server>, mut signals: Signals, leash: &L
                 if changed.is_err() || server.node.get() == State::Failed {
                     say(Level::Panic, "the storage engine failed");
                     std::process::abort();
+                }
+            }
+            given = wait_for_verdict(&mut verdict), if verdict.is_some() => {
+                verdict = None;
+                match given {
+                    Some(Verdict::Fatal(message)) => {
+                        say(Level::Fatal, &message);
+                        return Ok(exit::RECOVERY);
+                    }
+                    Some(Verdict::Shutdown) => {
+                        say(Level::Log, "shutdown at recovery target");
+                        server.stopping.send_replace(Stopping::Fast);
+                        set_status(server, Status::Stopping);
+                        ended.get_or_insert_with(|| tokio::spawn(stop(Arc::clone(server))));
+                    }
+                    None => {}
                 }
             }
             _ = signals.hup.recv() => server.reload(),
@@ -397,6 +532,14 @@ fn start_services(server: &Arc<Server>, engine: Arc<Engine>) -> Result<(), Faile
     // Only this task sets it.
     let _once = server.services.set(Services { engine, catalog, replication, externals });
     Ok(())
+}
+
+/// Why the node is to stop by itself; `None` if it no longer can be.
+async fn wait_for_verdict(verdict: &mut Option<watch::Receiver<Option<Verdict>>>) -> Option<Verdict> {
+    match verdict {
+        Some(verdict) => verdict.wait_for(Option::is_some).await.ok().and_then(|given| given.clone()),
+        None => None,
+    }
 }
 
 async fn join<T>(task: &mut Option<tokio::task::JoinHandle<T>>) -> Option<Result<T, tokio::task::JoinError>> {

@@ -105,6 +105,15 @@ fn stat_activity(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Res
             text(if activity.replication { "walsender" } else { "client backend" }),
         ])?;
     }
+    for (pid, kind) in services.map(|s| s.replication.workers()).unwrap_or_default() {
+        let mut row = vec![Datum::Null; 22];
+        row[2] = Datum::Int4(pid);
+        row[6] = text("");
+        row[10] = Datum::TimestampTz(server.started);
+        row[20] = text("");
+        row[21] = text(kind);
+        emit(&row)?;
+    }
     Ok(())
 }
 

@@ -102,6 +102,15 @@ impl History {
         Some(self.ancestors.get(i + 1).map_or(self.tli, |a| a.tli))
     }
 
+    /// The history of a timeline that led to this one, or this one's own.
+    pub fn up_to(&self, tli: TimelineId) -> Option<Self> {
+        if tli == self.tli {
+            return Some(self.clone());
+        }
+        let i = self.ancestors.iter().position(|a| a.tli == tli)?;
+        Some(Self { tli, ancestors: self.ancestors[..i].to_vec() })
+    }
+
     /// The last timeline both share, and where the first of them left it. `None` if they share none.
     pub fn common_ancestor(&self, other: &Self) -> Option<(TimelineId, Lsn)> {
         let ours = self.ancestors.iter().map(|a| (a.tli, a.switch_lsn)).chain([(self.tli, Lsn::MAX)]);

@@ -505,7 +505,8 @@ impl Wal {
         inner.write_flushed_file(end)
     }
 
-    /// Cuts a standby's WAL back to `end`, the end of a record that was read here before; what lies behind is discarded for good.
+    /// Cuts a standby's WAL back to `end`, the end of a record that was read here before; what lies behind is discarded for good. `end` may lie
+    /// on a timeline that led to this one: then it is the current one again.
     ///
     /// The caller has made sure that nothing behind `end` was replayed.
     ///
@@ -546,8 +547,15 @@ impl Wal {
         inner.write_flushed_file(end.end)?;
         inner.mapped.write().clear();
         *inner.old_file.lock() = None;
-        inner.files.prepare_end(tli, end.end, end.end)?;
-        inner.reopen(tli, end.end, &mut receive)
+        // Timelines that begin behind the end go as a whole.
+        for (t, segno) in inner.files.segments()? {
+            if t > end.tli && t <= tli {
+                let path = inner.files.segment_path(t, segno);
+                inner.files.disk.remove(&path).map_err(|e| WalError::io("remove", path, e))?;
+            }
+        }
+        inner.files.prepare_end(end.tli, end.end, end.end)?;
+        inner.reopen(end.tli, end.end, &mut receive)
     }
 
     /// Gives segments that end at or below `lsn` (and below `flushed`) back for reuse. Returns how many.

@@ -123,8 +123,7 @@ impl Lineage<'_> {
 
     fn scan(&self, first: SegNo, upto: Lsn) -> Result<Result<Scan, ReadStop>, WalError> {
         let from = first.start_lsn(self.segment_bytes);
-        let mut reader =
-            WalReader::open(Arc::clone(&self.disk), self.dir, self.system_id, self.segment_bytes, self.history.clone(), from);
+        let mut reader = WalReader::open(Arc::clone(&self.disk), self.dir, self.system_id, self.segment_bytes, self.history.clone(), from);
         reader.set_limit(upto);
         let mut starts = Vec::new();
         loop {

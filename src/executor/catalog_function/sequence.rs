@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use crate::access::sequence::{self, SequenceOptions, SequenceState, Taken};
 use crate::executor::SessionContext;
 use crate::sql::catalog::privilege;
-use crate::sql::catalog::relation::{RelKind, Relation, SequenceDef};
+use crate::sql::catalog::relation::{Persistence, RelKind, Relation, SequenceDef};
 use crate::sql::functions::{CallTypes, ProcEntry};
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
@@ -53,6 +53,10 @@ pub(super) fn call(
         ("setval3_oid", [relation, value, called]) => set_value(ctx, relation.as_oid()?, value.as_i64()?, called.as_bool()?).map(Some),
         ("pg_sequence_last_value", [relation]) => {
             let relation = open(ctx, relation.as_oid()?, b"rU")?;
+            // An unlogged one has no state on a standby.
+            if relation.persistence == Persistence::Unlogged && ctx.engine.is_in_recovery() {
+                return Ok(Some(Datum::Null));
+            }
             let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("sequence without file"))?;
             let state = sequence::read(&ctx.access(), &handle)?;
             Ok(Some(if state.is_called { Datum::Int8(state.last_value) } else { Datum::Null }))

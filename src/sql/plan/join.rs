@@ -18,7 +18,7 @@ use crate::executor::plan::{
 };
 use crate::sql::bind::expr::{Expr, ExprKind};
 use crate::sql::bind::query::{self, Distinct, FromItem, Query, RteSource};
-use crate::sql::catalog::{Relation, Source};
+use crate::sql::catalog::{RelKind, Relation, Source};
 use crate::sql::types::key::KeyOrder;
 use crate::sql::types::{Datum, oids};
 use crate::sqlstate::SqlError;
@@ -710,7 +710,10 @@ impl Planner<'_> {
     /// Makes the nodes of a path.
     fn build(&mut self, q: &Query, wanted: &Wanted, path: &Path) -> Result<Built, SqlError> {
         let built = match &path.kind {
-            PathKind::Seq(rt, quals) => self.build_scan(q, wanted, *rt, quals, path, |scan, _, _| Ok(PlanOp::SeqScan(scan)))?,
+            PathKind::Seq(rt, quals) => self.build_scan(q, wanted, *rt, quals, path, |scan, _, _| {
+                // A sequence's page holds its state, not a row version.
+                Ok(if scan.relation.kind == RelKind::Sequence { PlanOp::VirtualScan(scan) } else { PlanOp::SeqScan(scan) })
+            })?,
             PathKind::Tid(rt, tid, quals) => {
                 let tid = tid.clone();
                 self.build_scan(q, wanted, *rt, quals, path, move |scan, p, deps| {
