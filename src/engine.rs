@@ -355,6 +355,8 @@ impl Engine {
             next_oid: start.checkpoint.next_oid,
             position: start.checkpoint.redo,
         })?;
+        let kept = mode == Mode::Clean || start.stopped_in_recovery;
+        engine.ctx.txns.table_stats().load(options.disk.as_ref(), dir, engine.wal().system_id(), kept);
         match mode {
             Mode::Clean => {
                 engine.progress.set(start.end.end);
@@ -614,6 +616,9 @@ impl Engine {
         if mode == ShutdownMode::Fast {
             self.checkpointer.shutdown_checkpoint()?;
             self.wal().close()?;
+            if let Err(e) = self.ctx.txns.table_stats().save(self.disk.as_ref(), &self.data_dir, self.wal().system_id()) {
+                tracing::warn!("could not write statistics file: {e}");
+            }
         }
         self.ctx.txns.stop();
         self.event(Event::ShutdownDone)?;

@@ -12,6 +12,7 @@ pub mod vacuum;
 
 use afterimage_wal::ids::{BlockNo, Oid, RelId};
 
+use crate::txn::TableKey;
 pub use ctx::AccessCtx;
 pub use error::AccessError;
 pub use vacuum::{TableVacuum, vacuum_table};
@@ -48,6 +49,11 @@ impl RelHandle {
     #[inline]
     pub fn is_marked(&self) -> bool {
         self.oid >= 16_384 && self.persistence != Persistence::Temporary
+    }
+
+    /// What its statistics are kept under.
+    pub fn stats_key(&self) -> TableKey {
+        (self.file.db, self.oid)
     }
 
     /// Whether its changes go to the WAL.

@@ -22,14 +22,19 @@ pub fn vacuum_table(
     table: &RelHandle,
     indexes: &[RelHandle],
     options: heap::VacuumOptions,
+    watch: &mut heap::Watch<'_>,
 ) -> Result<TableVacuum, AccessError> {
     let mut cleaned: Option<Vec<btree::VacuumStats>> = None;
-    let heap = heap::vacuum(ctx, txn, table, options, |dead| -> Result<(), AccessError> {
+    let heap = heap::vacuum_watched(ctx, txn, table, options, watch, |dead, progress, watch| -> Result<(), AccessError> {
         // The dead places were dead to everyone when they were collected, so at the latest now.
         let horizon = ctx.txns.horizon();
         let totals = cleaned.get_or_insert_with(|| vec![btree::VacuumStats::default(); indexes.len()]);
         for (index, total) in indexes.iter().zip(totals) {
-            let stats = btree::vacuum(ctx, index, horizon, &mut |tid| dead.contains(tid), &mut || Ok(txn.check_cancel()?))?;
+            let stats = btree::vacuum(ctx, index, horizon, &mut |tid| dead.contains(tid), &mut || {
+                txn.check_cancel()?;
+                progress.hits += 1;
+                watch(progress)
+            })?;
             *total = btree::VacuumStats {
                 removed: total.removed + stats.removed,
                 pages_deleted: total.pages_deleted + stats.pages_deleted,

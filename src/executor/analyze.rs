@@ -21,9 +21,17 @@ use crate::sqlstate::SqlError;
 /// Values wider than this are counted, not compared.
 const WIDE_VALUE: usize = 1024;
 
+/// What ANALYZE looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Analyzed {
+    pub(super) pages: u32,
+    pub(super) rows: u64,
+    pub(super) sampled: usize,
+}
+
 /// Gathers statistics of a table and stores them. `columns`: which, all if empty.
-pub(super) fn run(ctx: &mut SessionContext, relation: &Relation, columns: &[String]) -> Result<(), SqlError> {
-    let Some(handle) = relation.rel_handle() else { return Ok(()) };
+pub(super) fn run(ctx: &mut SessionContext, relation: &Relation, columns: &[String]) -> Result<Analyzed, SqlError> {
+    let Some(handle) = relation.rel_handle() else { return Ok(Analyzed::default()) };
     let default_target = ctx.settings.int(Setting::DefaultStatisticsTarget);
     let target = |c: &Column| -> usize {
         let own = i64::from(c.stats_target);
@@ -61,7 +69,8 @@ pub(super) fn run(ctx: &mut SessionContext, relation: &Relation, columns: &[Stri
         let pages = ctx.engine.pool().n_blocks(index.file, Fork::Main)?.get();
         store_counts(ctx, index.oid, pages, tuples, None)?;
     }
-    ctx.relation_changed(relation.oid)
+    ctx.relation_changed(relation.oid)?;
+    Ok(Analyzed { pages, rows: total, sampled: sample.len() })
 }
 
 /// A random sample of at most `wanted` rows in the order they lie, and how many rows there are. Vitter's algorithm R.

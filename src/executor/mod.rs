@@ -34,7 +34,7 @@ mod spill;
 pub mod statement;
 pub mod subplan;
 pub mod utility;
-mod vacuum;
+pub(crate) mod vacuum;
 mod window;
 
 pub use context::{ExternalFunctions, Notice, SessionContext};

@@ -1,23 +1,26 @@
 //! VACUUM and ANALYZE: which tables, each in a transaction of its own.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use afterimage_wal::Fork;
+use parking_lot::{Condvar, Mutex};
 use pg_query::NodeEnum;
 use pg_query::protobuf::VacuumStmt;
 
 use super::analyze;
 use super::ddl::{alter, nodes, table};
 use crate::access::heap::VacuumOptions;
-use crate::access::vacuum::vacuum_table;
+use crate::access::vacuum::{TableVacuum, vacuum_table};
 use crate::config::Setting;
 use crate::executor::SessionContext;
 use crate::sql::catalog::load::CatalogReader;
 use crate::sql::catalog::relation::{RelKind, Relation};
 use crate::sql::catalog::schema::pg_class;
+use crate::sql::functions::call::system_clock_micros;
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{LockMode, WaitPolicy, blocking};
+use crate::txn::{LockMode, VacuumProgress, WaitPolicy, blocking};
 
 /// What was asked for.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +34,8 @@ struct Request {
     all_pages: bool,
     truncate: Option<bool>,
     process_toast: bool,
+    index_cleanup: Option<bool>,
+    auto: Option<Auto>,
 }
 
 impl Request {
@@ -46,7 +51,11 @@ impl Request {
                 "disable_page_skipping" => this.all_pages = nodes::option_bool(option)?,
                 "truncate" => this.truncate = Some(nodes::option_bool(option)?),
                 "process_toast" => this.process_toast = nodes::option_bool(option)?,
-                "index_cleanup" | "parallel" | "process_main" | "skip_database_stats" | "only_database_stats" | "buffer_usage_limit" => {}
+                "index_cleanup" => {
+                    let text = nodes::option_text(option).unwrap_or_default().to_lowercase();
+                    this.index_cleanup = if text == "auto" { None } else { Some(nodes::option_bool(option)?) };
+                }
+                "parallel" | "process_main" | "skip_database_stats" | "only_database_stats" | "buffer_usage_limit" => {}
                 other => {
                     let command = if stmt.is_vacuumcmd { "VACUUM" } else { "ANALYZE" };
                     let message = format!("unrecognized {command} option \"{other}\"");
@@ -178,6 +187,9 @@ fn open(ctx: &mut SessionContext, oid: Oid, mode: LockMode, request: &Request) -
     let Some(relation) = ctx.catalog.relation(oid)? else { return Ok(None) };
     let wait = if request.skip_locked { WaitPolicy::Skip } else { WaitPolicy::Block };
     if !ctx.lock_oid(oid, relation.shared, mode, wait)? {
+        if request.auto.is_some() {
+            return Ok(None);
+        }
         let what = if request.vacuum { "vacuum" } else { "analyze" };
         let message = format!("skipping {what} of \"{}\" --- lock not available", relation.name);
         ctx.warning(SqlState::LOCK_NOT_AVAILABLE, message);
@@ -203,42 +215,59 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<O
         return Ok(toast);
     }
     let indexes: Vec<_> = relation.indexes.iter().map(|i| relation.index_handle(i)).collect();
-    let memory = ctx.settings.bytes(Setting::MaintenanceWorkMem).unwrap_or(64 << 20);
+    let own = ctx
+        .settings
+        .bytes(Setting::AutovacuumWorkMem)
+        .filter(|_| request.auto.is_some() && ctx.settings.int(Setting::AutovacuumWorkMem) > 0);
+    let memory = own.or_else(|| ctx.settings.bytes(Setting::MaintenanceWorkMem)).unwrap_or(64 << 20);
     let freeze_below = if request.freeze { ctx.engine.ctx().txns.settled_floor() } else { VacuumOptions::default().freeze_below };
     let options = VacuumOptions {
         all_pages: request.all_pages || request.freeze,
         freeze_below,
-        truncate: request.truncate.unwrap_or(true),
+        truncate: request.truncate.unwrap_or_else(|| relation.option("vacuum_truncate") != Some("false")),
         max_dead: usize::try_from(memory / 8).unwrap_or(1 << 20).max(1 << 16),
+        index_cleanup: request.index_cleanup.unwrap_or_else(|| !matches!(relation.option("vacuum_index_cleanup"), Some("off" | "false"))),
     };
     let access = ctx.access();
+    let began = Instant::now();
+    let cpu = cpu_times();
+    let mut pace = Pace::new(ctx, request);
+    let mut last = VacuumProgress::default();
     let txn = ctx.transaction.take().ok_or_else(|| SqlError::internal("no transaction"))?;
-    let done = blocking(|| vacuum_table(&access, &txn, &handle, &indexes, options));
+    let stats = access.txns.table_stats();
+    let id = ctx.proc.id();
+    let done = blocking(|| {
+        vacuum_table(&access, &txn, &handle, &indexes, options, &mut |progress| {
+            last = *progress;
+            stats.set_progress(id, Some(last));
+            pace.keep(progress);
+            Ok(txn.check_cancel()?)
+        })
+    });
+    stats.set_progress(id, None);
     ctx.transaction = Some(txn);
     let done = done?;
-    if request.verbose {
-        let stats = &done.heap;
-        let message = format!(
-            "finished vacuuming \"{}.{}.{}\": tuples: {} removed, {} remain, {} are dead but not yet removable; pages: {} \
-             removed, {} remain, {} scanned",
-            ctx.database_name,
-            relation.namespace_name,
-            relation.name,
-            stats.removed,
-            stats.live_rows,
-            stats.recently_dead,
-            stats.truncated,
-            stats.pages,
-            stats.scanned
-        );
-        ctx.notices.push(super::context::Notice { severity: "INFO", fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message) });
+    let tuples = estimate(relation.rel_pages, relation.rel_tuples, done.heap.pages, done.heap.scanned, done.heap.live_rows);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
+    let live = if relation.is_system() { done.heap.live_rows } else { tuples.max(0.0) as u64 };
+    let now = u64::try_from(system_clock_micros()).unwrap_or(0);
+    access.txns.table_stats().vacuumed(handle.stats_key(), live, done.heap.recently_dead, request.auto.is_some(), now);
+    let logged = request.auto.is_some_and(|a| a.log_above.is_some_and(|limit| began.elapsed() >= limit));
+    if request.verbose || logged {
+        let name = format!("{}.{}.{}", ctx.database_name, relation.namespace_name, relation.name);
+        let text = report(ctx, &relation, &done, &options, &last, began.elapsed(), cpu);
+        if logged {
+            tracing::info!("automatic vacuum of table \"{name}\": {text}");
+        } else {
+            let message = format!("finished vacuuming \"{name}\": {text}");
+            ctx.notices.push(super::context::Notice { severity: "INFO", fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message) });
+        }
     }
     if relation.is_system() {
         // Catalogs are described by compiled-in descriptors; nobody plans by their counts.
         return Ok(toast);
     }
-    let tuples = estimate(relation.rel_pages, relation.rel_tuples, done.heap.pages, done.heap.scanned, done.heap.live_rows);
-    store_counts(ctx, oid, done.heap.pages, tuples, Some(done.heap.all_visible))?;
+    store_counts(ctx, oid, done.heap.pages - done.heap.truncated, tuples, Some(done.heap.all_visible))?;
     for (i, index) in relation.indexes.iter().enumerate() {
         let stats = done.indexes.as_ref().and_then(|list| list.get(i));
         let pages = match stats {
@@ -251,6 +280,165 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<O
     }
     ctx.relation_changed(oid)?;
     Ok(toast)
+}
+
+/// What a vacuum did, in PostgreSQL's words. PostgreSQL: `heap_vacuum_rel` in access/heap/vacuumlazy.c.
+fn report(
+    ctx: &SessionContext,
+    relation: &Relation,
+    done: &TableVacuum,
+    options: &VacuumOptions,
+    last: &VacuumProgress,
+    took: Duration,
+    cpu: (f64, f64),
+) -> String {
+    let heap = &done.heap;
+    let before = heap.pages.max(1);
+    #[expect(clippy::cast_lossless, reason = "a percentage")]
+    let percent = |n: u32| f64::from(n) * 100.0 / f64::from(before);
+    let txns = &ctx.engine.ctx().txns;
+    let cutoff = txns.settled_floor();
+    let age = txns.next_xid().as_u64().saturating_sub(cutoff.as_u64());
+    let mut text = format!(
+        "index scans: {}\npages: {} removed, {} remain, {} scanned ({:.2}% of total)\ntuples: {} removed, {} remain, {} are dead but not yet \
+         removable\nremovable cutoff: {cutoff}, which was {age} XIDs old when operation ended\n",
+        if relation.indexes.is_empty() { 0 } else { heap.index_passes },
+        heap.truncated,
+        heap.pages - heap.truncated,
+        heap.scanned,
+        percent(heap.scanned),
+        heap.tuples_removed,
+        heap.live_rows,
+        heap.recently_dead,
+    );
+    let (word, verb, items) = if !options.index_cleanup {
+        ("bypassed", "have", String::new())
+    } else if relation.indexes.is_empty() || heap.index_passes == 0 {
+        ("not needed", "had", " removed".to_owned())
+    } else {
+        ("needed", "had", " removed".to_owned())
+    };
+    text.push_str(&format!(
+        "index scan {word}: {} pages from table ({:.2}% of total) {verb} {} dead item identifiers{items}\n",
+        heap.pages_with_dead,
+        percent(heap.pages_with_dead),
+        heap.dead_items,
+    ));
+    for (index, stats) in relation.indexes.iter().zip(done.indexes.iter().flatten()) {
+        text.push_str(&format!(
+            "index \"{}\": pages: {} in total, {} newly deleted, {} currently deleted, {} reusable\n",
+            index.name, stats.pages, stats.pages_deleted, stats.pages_free, stats.pages_free
+        ));
+    }
+    let seconds = took.as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
+    let rate = |pages: u64| if seconds > 0.0 { pages as f64 * 8192.0 / (1024.0 * 1024.0) / seconds } else { 0.0 };
+    text.push_str(&format!(
+        "avg read rate: {:.3} MB/s, avg write rate: {:.3} MB/s\nbuffer usage: {} hits, {} misses, {} dirtied\n{}",
+        rate(last.misses),
+        rate(last.dirtied),
+        last.hits,
+        last.misses,
+        last.dirtied,
+        usage(cpu, seconds),
+    ));
+    text
+}
+
+/// `system usage: CPU: user: 0.00 s, system: 0.00 s, elapsed: 0.00 s`
+fn usage(before: (f64, f64), seconds: f64) -> String {
+    let now = cpu_times();
+    format!("system usage: CPU: user: {:.2} s, system: {:.2} s, elapsed: {seconds:.2} s", now.0 - before.0, now.1 - before.1)
+}
+
+/// Seconds this thread has run, in user mode and in the kernel.
+fn cpu_times() -> (f64, f64) {
+    // In hundredths; the name before them may hold blanks, but ends with the last parenthesis.
+    let text = std::fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
+    let fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let mut ticks = fields.split(' ').skip(11).map(|f| f.parse::<f64>().unwrap_or(0.0) / 100.0);
+    (ticks.next().unwrap_or(0.0), ticks.next().unwrap_or(0.0))
+}
+
+/// Slows a vacuum down to its budget. PostgreSQL: `vacuum_delay_point`.
+struct Pace {
+    delay: Duration,
+    limit: u64,
+    hit: u64,
+    miss: u64,
+    dirty: u64,
+    /// Cost up to the last rest.
+    paid: u64,
+}
+
+impl Pace {
+    fn new(ctx: &SessionContext, request: &Request) -> Self {
+        let cost = |s: Setting| u64::try_from(ctx.settings.int(s)).unwrap_or(0);
+        let (delay, limit) = match request.auto {
+            Some(auto) => (auto.cost_delay, auto.cost_limit),
+            None => (ctx.settings.real(Setting::VacuumCostDelay), cost(Setting::VacuumCostLimit)),
+        };
+        Self {
+            delay: Duration::from_secs_f64(delay.max(0.0) / 1000.0),
+            limit: limit.max(1),
+            hit: cost(Setting::VacuumCostPageHit),
+            miss: cost(Setting::VacuumCostPageMiss),
+            dirty: cost(Setting::VacuumCostPageDirty),
+            paid: 0,
+        }
+    }
+
+    fn keep(&mut self, p: &VacuumProgress) {
+        if self.delay.is_zero() {
+            return;
+        }
+        let cost = p.hits * self.hit + p.misses * self.miss + p.dirtied * self.dirty;
+        let due = cost.saturating_sub(self.paid);
+        if due >= self.limit {
+            self.paid = cost;
+            #[expect(clippy::cast_precision_loss, reason = "a ratio")]
+            let rest = self.delay.mul_f64((due as f64 / self.limit as f64).min(4.0));
+            let (lock, nobody) = (Mutex::new(()), Condvar::new());
+            // Not a wait for an event: the budget itself is time.
+            nobody.wait_for(&mut lock.lock(), rest);
+        }
+    }
+}
+
+/// How autovacuum works on a table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Auto {
+    /// Vacuum it.
+    pub(crate) vacuum: bool,
+    /// Analyze it.
+    pub(crate) analyze: bool,
+    /// Milliseconds to rest.
+    pub(crate) cost_delay: f64,
+    /// Cost after which to rest.
+    pub(crate) cost_limit: u64,
+    /// Work that takes longer is logged.
+    pub(crate) log_above: Option<Duration>,
+}
+
+/// Autovacuum's work on one table. The caller begins a transaction before and ends the one there is after.
+pub(crate) fn auto(ctx: &mut SessionContext, oid: Oid, work: Auto) -> Result<(), SqlError> {
+    let request = Request {
+        vacuum: work.vacuum,
+        analyze: work.analyze,
+        // Who holds the table is busy with it; it is looked at again next time.
+        skip_locked: true,
+        process_toast: false,
+        auto: Some(work),
+        ..Request::default()
+    };
+    if work.vacuum {
+        vacuum_one(ctx, oid, &request)?;
+        next_transaction(ctx)?;
+    }
+    if work.analyze {
+        analyze_one(ctx, oid, &[], &request)?;
+    }
+    Ok(())
 }
 
 /// Rows in all, from those on the blocks looked at. PostgreSQL: `vac_estimate_reltuples`.
@@ -290,5 +478,26 @@ fn analyze_one(ctx: &mut SessionContext, oid: Oid, columns: &[String], request: 
         let message = format!("analyzing \"{}.{}\"", relation.namespace_name, relation.name);
         ctx.notices.push(super::context::Notice { severity: "INFO", fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message) });
     }
-    analyze::run(ctx, &relation, columns)
+    let (began, cpu) = (Instant::now(), cpu_times());
+    let found = analyze::run(ctx, &relation, columns)?;
+    let Some(handle) = relation.rel_handle() else { return Ok(()) };
+    let stats = ctx.engine.ctx().txns.table_stats();
+    let dead = stats.get(handle.stats_key()).map_or(0, |t| t.n_dead_tup);
+    stats.analyzed(handle.stats_key(), found.rows, dead, request.auto.is_some(), u64::try_from(system_clock_micros()).unwrap_or(0));
+    if request.verbose {
+        let message = format!(
+            "\"{}\": scanned {pages} of {pages} pages, containing {} live rows and {dead} dead rows; {} rows in sample, {} estimated total rows",
+            relation.name,
+            found.rows,
+            found.sampled,
+            found.rows,
+            pages = found.pages,
+        );
+        ctx.notices.push(super::context::Notice { severity: "INFO", fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message) });
+    }
+    if request.auto.is_some_and(|a| a.log_above.is_some_and(|limit| began.elapsed() >= limit)) {
+        let name = format!("{}.{}.{}", ctx.database_name, relation.namespace_name, relation.name);
+        tracing::info!("automatic analyze of table \"{name}\"\n{}", usage(cpu, began.elapsed().as_secs_f64()));
+    }
+    Ok(())
 }

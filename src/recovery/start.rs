@@ -169,6 +169,8 @@ pub struct Start {
     pub promotion: Option<Promotion>,
     /// The relation files.
     pub files: Arc<Files>,
+    /// A standby that was shut down cleanly.
+    pub stopped_in_recovery: bool,
 }
 
 /// Prepares a data directory for redo: see the module.
@@ -294,7 +296,8 @@ pub fn prepare(
         (end, goal.clone())
     };
     let wal = Wal::open(Arc::clone(disk), &wal_dir, known.system_id, end, options)?;
-    Ok(Start { mode, wal, end, history, goal, checkpoint, checkpoint_end, consistency, promotion, files })
+    let stopped_in_recovery = clean && known.state == ClusterState::ShutdownedInRecovery;
+    Ok(Start { mode, wal, end, history, goal, checkpoint, checkpoint_end, consistency, promotion, files, stopped_in_recovery })
 }
 
 /// The archive, while there is no receiver yet.

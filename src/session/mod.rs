@@ -4,12 +4,14 @@
 //! inline; what may block says so by [`crate::txn::blocking`].
 
 mod auth;
+mod autovacuum;
 mod block;
 pub mod bootstrap;
 mod client;
 mod extended;
 mod functions;
 mod hba;
+mod internal;
 mod leftovers;
 mod listener;
 mod os_user;

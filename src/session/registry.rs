@@ -62,6 +62,8 @@ pub struct Activity {
     pub state_change: Option<i64>,
     /// Whether it is a replication connection.
     pub replication: bool,
+    /// Whether it is an autovacuum worker.
+    pub autovacuum: bool,
 }
 
 /// One session, as others see it.
@@ -146,6 +148,7 @@ impl Registry {
                 query_start: None,
                 state_change: None,
                 replication: false,
+                autovacuum: false,
             }),
             counted: AtomicBool::new(false),
         });
@@ -185,6 +188,15 @@ impl Registry {
     /// Logged-in sessions that count against `max_connections`.
     pub fn client_count(&self) -> usize {
         self.sessions.lock().values().filter(|s| s.counted.load(Ordering::Relaxed)).count()
+    }
+
+    /// Ends autovacuum's work.
+    pub fn stop_autovacuum(&self) {
+        for entry in self.list() {
+            if entry.activity.lock().autovacuum {
+                entry.stop(CancelReason::Terminate);
+            }
+        }
     }
 
     /// Ends sessions: all, or all but replication.

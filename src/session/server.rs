@@ -106,6 +106,11 @@ impl Server {
         self.services.get()
     }
 
+    /// Told when a stop begins.
+    pub(super) fn subscribe_stopping(&self) -> watch::Receiver<Stopping> {
+        self.stopping.subscribe()
+    }
+
     /// Reads the settings and the authentication rules again.
     pub fn reload(&self) {
         say(Level::Log, "received SIGHUP, reloading configuration files");
@@ -598,6 +603,7 @@ fn tell_state(server: &Arc<Server>, leash: &Leash, told: &mut Option<State>) -> 
             leash.ready();
             let leftovers = Arc::clone(server);
             tokio::task::spawn_blocking(move || super::leftovers::remove(&leftovers));
+            super::autovacuum::start(server);
         }
         State::Starting
         | State::CrashRecovery
@@ -646,6 +652,7 @@ async fn is_fast(stopping: &mut watch::Receiver<Stopping>) {
 
 /// Ends sessions as the mode asks, then the engine.
 async fn stop(server: Arc<Server>) -> Result<(), EngineError> {
+    server.registry.stop_autovacuum();
     let mut stopping = server.stopping.subscribe();
     let clients_gone = || server.registry.wait_gone(|a| a.replication);
     tokio::select! {

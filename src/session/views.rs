@@ -5,7 +5,9 @@ use std::sync::{Arc, Weak};
 use super::registry::SessionState;
 use super::server::Server;
 use crate::config::{Kind, Settings, Source, TABLE, Value, flag};
-use crate::sql::catalog::{VirtualCx, VirtualTable};
+use crate::sql::catalog::load::CatalogReader as _;
+use crate::sql::catalog::schema::pg_class;
+use crate::sql::catalog::{Relation, VirtualCx, VirtualTable};
 use crate::sql::types::{ArrayValue, Datum, Inet, oids};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{LockTag, Mark, ProcId};
@@ -36,6 +38,10 @@ pub(super) fn providers(server: &Arc<Server>) -> Vec<(&'static str, Arc<dyn Virt
         ("pg_file_settings", view(file_settings)),
         ("pg_stat_ssl", view(stat_ssl)),
         ("pg_stat_gssapi", view(stat_gssapi)),
+        ("pg_stat_all_tables", view(|s, cx, emit| stat_tables(s, cx, emit, &|_| true))),
+        ("pg_stat_user_tables", view(|s, cx, emit| stat_tables(s, cx, emit, &|r| !is_system_schema(r)))),
+        ("pg_stat_sys_tables", view(|s, cx, emit| stat_tables(s, cx, emit, &is_system_schema))),
+        ("pg_stat_progress_vacuum", view(stat_progress_vacuum)),
     ]
 }
 
@@ -102,7 +108,11 @@ fn stat_activity(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Res
             Datum::Null,
             Datum::Null,
             if allowed { text(&activity.query) } else { text("<insufficient privilege>") },
-            text(if activity.replication { "walsender" } else { "client backend" }),
+            text(match (activity.replication, activity.autovacuum) {
+                (true, _) => "walsender",
+                (false, true) => "autovacuum worker",
+                (false, false) => "client backend",
+            }),
         ])?;
     }
     for (pid, kind) in services.map(|s| s.replication.workers()).unwrap_or_default() {
@@ -113,6 +123,79 @@ fn stat_activity(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Res
         row[20] = text("");
         row[21] = text(kind);
         emit(&row)?;
+    }
+    Ok(())
+}
+
+fn is_system_schema(relation: &Relation) -> bool {
+    matches!(&*relation.namespace_name, "pg_catalog" | "information_schema") || relation.namespace_name.starts_with("pg_toast")
+}
+
+fn stat_tables(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>, wanted: &dyn Fn(&Relation) -> bool) -> Result<(), SqlError> {
+    let Some(services) = server.services_even_if_stopping() else { return Ok(()) };
+    let stats = services.engine.ctx().txns.table_stats();
+    let mut oids = Vec::new();
+    for row in cx.catalog.reader()?.rows(&pg_class::DEF, 0, &[])? {
+        if matches!(row.char(pg_class::relkind)?, b'r' | b't' | b'm') {
+            oids.push(row.oid(pg_class::oid)?);
+        }
+    }
+    for oid in oids {
+        let Some(relation) = cx.catalog.relation(oid)?.filter(|r| wanted(r)) else { continue };
+        let t = relation.rel_handle().and_then(|h| stats.get(h.stats_key())).unwrap_or_default();
+        let n = |v: u64| Datum::Int8(i64::try_from(v).unwrap_or(i64::MAX));
+        let when = |v: u64| time(i64::try_from(v).ok().filter(|v| *v > 0));
+        let by_index = |v: u64| if relation.indexes.is_empty() { Datum::Null } else { n(v) };
+        emit(&[
+            Datum::Oid(oid),
+            text(&relation.namespace_name),
+            text(&relation.name),
+            n(t.seq_scan),
+            n(t.seq_tup_read),
+            by_index(t.idx_scan),
+            by_index(t.idx_tup_fetch),
+            n(t.n_tup_ins),
+            n(t.n_tup_upd),
+            n(t.n_tup_del),
+            n(t.n_tup_hot_upd),
+            n(t.n_live_tup),
+            n(t.n_dead_tup),
+            n(t.n_mod_since_analyze),
+            n(t.n_ins_since_vacuum),
+            when(t.last_vacuum),
+            when(t.last_autovacuum),
+            when(t.last_analyze),
+            when(t.last_autoanalyze),
+            n(t.vacuum_count),
+            n(t.autovacuum_count),
+            n(t.analyze_count),
+            n(t.autoanalyze_count),
+        ])?;
+    }
+    Ok(())
+}
+
+fn stat_progress_vacuum(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    let Some(services) = server.services_even_if_stopping() else { return Ok(()) };
+    for (proc, p) in services.engine.ctx().txns.table_stats().vacuums() {
+        let entry = server.registry.find(proc.0);
+        let database = entry.and_then(|e| e.activity.lock().database.clone());
+        let n = |v: u64| Datum::Int8(i64::try_from(v).unwrap_or(i64::MAX));
+        // Numbers of another database's tables mean nothing here.
+        let relation = if p.table.0 == 0 || database.as_ref().is_some_and(|d| d.0 == cx.catalog.database()) { p.table.1 } else { 0 };
+        emit(&[
+            Datum::Int4(proc.0),
+            database.as_ref().map_or(Datum::Null, |d| Datum::Oid(d.0)),
+            database.as_ref().map_or(Datum::Null, |d| text(&d.1)),
+            Datum::Oid(relation),
+            text(p.phase),
+            n(u64::from(p.blocks)),
+            n(u64::from(p.scanned)),
+            n(u64::from(p.vacuumed)),
+            n(u64::from(p.index_passes)),
+            n(p.max_dead),
+            n(p.dead),
+        ])?;
     }
     Ok(())
 }

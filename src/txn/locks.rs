@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use rustc_hash::FxHasher;
 use smallvec::SmallVec;
 
+use super::cancel::CancelReason;
 use super::deadlock;
 use super::error::TxnError;
 use super::proc::{Proc, ProcId, Procs};
@@ -600,6 +601,7 @@ impl LockManager {
                 if check.is_some_and(|t| t <= now) {
                     // A cycle that would not hold still is looked for once more later.
                     check = if self.find_deadlock(proc)? { None } else { now.checked_add(proc.deadlock_timeout()) };
+                    self.cancel_autovacuum(proc);
                 }
                 let until = match (check, give_up) {
                     (Some(a), Some(b)) => Some(a.min(b)),
@@ -695,6 +697,15 @@ impl LockManager {
             }
         }
         false
+    }
+
+    /// Autovacuum gives way to whoever waits for it. PostgreSQL: `ProcSleep`, DS_BLOCKED_BY_AUTOVACUUM.
+    fn cancel_autovacuum(&self, proc: &Proc) {
+        for id in self.blockers(proc.id()) {
+            if let Some(worker) = self.procs.find(id).filter(|p| p.is_autovacuum()) {
+                worker.cancel().cancel(CancelReason::Query);
+            }
+        }
     }
 
     fn blockers_of(&self, p: ProcId, what: &WaitsFor) -> Vec<ProcId> {

@@ -1,6 +1,6 @@
 //! A session as other sessions see it: PostgreSQL's PGPROC.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ pub struct Proc {
     own: Mutex<Option<Arc<OwnXids>>>,
     /// The commit LSN of this session's last commit: it never reads below it.
     last_commit: AtomicU64,
+    /// It vacuums of its own accord: gives way to whoever waits for its locks.
+    autovacuum: AtomicBool,
     deadlock_timeout_ms: AtomicU64,
     /// 0: none.
     lock_timeout_ms: AtomicU64,
@@ -68,6 +70,15 @@ impl Proc {
 
     pub(super) fn set_last_commit(&self, lsn: Lsn) {
         self.last_commit.fetch_max(lsn.as_u64(), Ordering::Relaxed);
+    }
+
+    /// Marks an autovacuum worker.
+    pub fn set_autovacuum(&self) {
+        self.autovacuum.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_autovacuum(&self) -> bool {
+        self.autovacuum.load(Ordering::Relaxed)
     }
 
     /// `deadlock_timeout` and `lock_timeout` (`None`: wait for ever) of this session.
@@ -146,6 +157,7 @@ impl Procs {
             session_locks: LockHolder::new(id),
             own: Mutex::new(None),
             last_commit: AtomicU64::new(0),
+            autovacuum: AtomicBool::new(false),
             deadlock_timeout_ms: AtomicU64::new(1000),
             lock_timeout_ms: AtomicU64::new(0),
             targets: Mutex::default(),
@@ -171,6 +183,11 @@ impl Procs {
     /// Every session.
     pub(super) fn all(&self) -> Vec<Arc<Proc>> {
         self.list.read().iter().filter_map(|(p, _)| p.upgrade()).collect()
+    }
+
+    /// The session with this number.
+    pub(super) fn find(&self, id: ProcId) -> Option<Arc<Proc>> {
+        self.all().into_iter().find(|p| p.id() == id)
     }
 
     /// The session whose running transaction writes under `xid`.

@@ -11,6 +11,7 @@ use super::proc::Proc;
 use super::record::{Decision, Invalidation};
 use super::serializable::Serializable;
 use super::snapshot::{OwnXids, Snapshot};
+use super::table_stats::{Counts, TableChanges, TableKey};
 use super::transactions::Transactions;
 
 /// Isolation level.
@@ -57,6 +58,8 @@ struct AtEnd {
 struct Sub {
     name: Option<Box<str>>,
     xid: Option<Xid>,
+    /// What happened in it.
+    changes: TableChanges,
     /// Lengths at its begin.
     subs: usize,
     drops: usize,
@@ -83,6 +86,8 @@ pub struct Transaction {
     /// Open savepoints, outermost first.
     stack: Vec<Sub>,
     end: AtEnd,
+    /// What happened outside of savepoints.
+    changes: TableChanges,
     finished: bool,
 }
 
@@ -112,6 +117,7 @@ impl Transaction {
             serializable: None,
             stack: Vec::new(),
             end: AtEnd::default(),
+            changes: TableChanges::default(),
             finished: false,
         }
     }
@@ -401,6 +407,15 @@ impl Transaction {
         self.proc.cancel().check()
     }
 
+    /// What it did to a table so far, in the innermost savepoint.
+    #[inline]
+    pub fn counts(&mut self, table: TableKey) -> &mut Counts {
+        match self.stack.last_mut() {
+            Some(sub) => sub.changes.of(table),
+            None => self.changes.of(table),
+        }
+    }
+
     // ---- what happens at the end
 
     /// Files to unlink if it commits.
@@ -445,6 +460,7 @@ impl Transaction {
         self.stack.push(Sub {
             name: name.map(Into::into),
             xid: None,
+            changes: TableChanges::default(),
             subs: self.own.as_ref().map_or(0, |o| o.sub_count()),
             drops: self.end.drops.len(),
             creates: self.end.creates.len(),
@@ -497,7 +513,9 @@ impl Transaction {
         let stale = self.end.invalidations.split_off(sub.invalidations);
         self.end.on_commit.truncate(sub.on_commit);
         let undo = self.end.on_abort.split_off(sub.on_abort);
-        self.stack.truncate(mark.0);
+        for sub in self.stack.drain(mark.0..) {
+            self.txns.table_stats().apply(sub.changes, false);
+        }
         let r = self.txns.abort_xids(&xids, created);
         self.locks().release_from(&self.holder, depth);
         undo.into_iter().rev().for_each(|f| f());
@@ -509,7 +527,19 @@ impl Transaction {
         if mark.0 < self.stack.len() {
             let depth = u32::try_from(mark.0).unwrap_or(u32::MAX - 2) + 2;
             self.locks().merge_depth(&self.holder, depth);
-            self.stack.truncate(mark.0);
+            self.merge_changes(mark.0);
+        }
+    }
+
+    /// What the savepoints from this one on did is done by those around them.
+    fn merge_changes(&mut self, from: usize) {
+        while self.stack.len() > from
+            && let Some(sub) = self.stack.pop()
+        {
+            match self.stack.last_mut() {
+                Some(outer) => outer.changes.merge(sub.changes),
+                None => self.changes.merge(sub.changes),
+            }
         }
     }
 
@@ -547,6 +577,8 @@ impl Transaction {
                         if let Some(s) = self.serializable.take() {
                             s.committed(Some(w.lsn()));
                         }
+                        self.merge_changes(0);
+                        self.txns.table_stats().apply(std::mem::take(&mut self.changes), true);
                         w
                     }
                     Err(e) => {
@@ -582,6 +614,8 @@ impl Transaction {
                 let mut xids = vec![own.top()];
                 xids.extend(own.subs());
                 let r = self.txns.abort_xids(&xids, std::mem::take(&mut self.end.creates));
+                self.merge_changes(0);
+                self.txns.table_stats().apply(std::mem::take(&mut self.changes), false);
                 self.proc.set_own(None);
                 r
             }

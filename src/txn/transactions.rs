@@ -19,6 +19,7 @@ use super::proc::{Proc, ProcId, Procs};
 use super::record::{Decision, Invalidation, KIND_ABORT, KIND_COMMIT};
 use super::serializable::{Serializable, SerializableNode};
 use super::snapshot::{OwnXids, Registration, Snapshot};
+use super::table_stats::TableStats;
 use super::transaction::{Transaction, TransactionOptions};
 use super::xact_status::{Status, XactStatus};
 use crate::storage::CriticalSection;
@@ -91,6 +92,7 @@ pub struct Transactions {
     invalidation_hooks: RwLock<Vec<InvalidationHook>>,
     /// Told of files to unlink: dropped by a commit, or created by what rolled back. Rank 76.
     unlink_hooks: RwLock<Vec<UnlinkHook>>,
+    table_stats: TableStats,
 }
 
 impl std::fmt::Debug for Transactions {
@@ -123,6 +125,7 @@ impl Transactions {
             decided: AtomicU64::new(0),
             invalidation_hooks: RwLock::default(),
             unlink_hooks: RwLock::default(),
+            table_stats: TableStats::default(),
             wal: start.wal,
         });
         // The WAL's own thread calls this, so nothing in it may own the WAL.
@@ -158,6 +161,11 @@ impl Transactions {
     /// The WAL.
     pub fn wal(&self) -> &Arc<Wal> {
         &self.wal
+    }
+
+    /// What happened to each table.
+    pub fn table_stats(&self) -> &TableStats {
+        &self.table_stats
     }
 
     /// Sessions, for `pg_stat_activity` and the like.

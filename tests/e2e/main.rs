@@ -15,3 +15,4 @@ mod quickstart;
 mod replication;
 mod rewind;
 mod serializable;
+mod vacuum;

@@ -171,6 +171,7 @@ pub fn insert(ctx: &AccessCtx, txn: &mut Transaction, rel: &RelHandle, row: &[u8
         if tried.is_some() || txn.proc().insert_target(rel.file) != Some(tid.block) {
             txn.proc().set_insert_target(rel.file, Some(tid.block));
         }
+        txn.counts(rel.stats_key()).inserted += 1;
         drop(latched);
         wrote(txn, rel, None)?;
         return Ok(tid);
@@ -239,6 +240,7 @@ pub fn multi_insert<R: AsRef<[u8]>>(
             continue;
         }
         txn.proc().set_insert_target(rel.file, Some(block));
+        txn.counts(rel.stats_key()).inserted += u64::try_from(done).unwrap_or(0);
         wrote(txn, rel, None)?;
         total = total.saturating_sub(rest[..done].iter().map(|r| r.as_ref().len() + HEADER + LINE_POINTER_SIZE).sum());
         rest = &rest[done..];
@@ -365,7 +367,10 @@ pub fn update(
     let mut place = Place::new(rel, tid, mode);
     let r = update_at(ctx, txn, rel, snapshot, tid, row, options, mode, &mut place);
     place.leave(txn);
-    if matches!(r, Ok(ChangeResult::Done { .. })) {
+    if let Ok(ChangeResult::Done { hot, .. }) = r {
+        let counts = txn.counts(rel.stats_key());
+        counts.updated += 1;
+        counts.hot += u64::from(hot);
         wrote(txn, rel, Some(tid))?;
     }
     r
@@ -569,7 +574,8 @@ pub fn delete(
     let mut place = Place::new(rel, tid, RowLockMode::Update);
     let r = delete_at(ctx, txn, rel, snapshot, tid, options, &mut place);
     place.leave(txn);
-    if matches!(r, Ok(ChangeResult::Done { .. })) {
+    if let Ok(ChangeResult::Done { .. }) = r {
+        txn.counts(rel.stats_key()).deleted += 1;
         wrote(txn, rel, Some(tid))?;
     }
     r

@@ -188,24 +188,30 @@ fn damaged(rel: &RelHandle, block: afterimage_wal::BlockNo) -> AccessError {
 pub(super) fn prune_sometimes(ctx: &AccessCtx, rel: &RelHandle, latched: &mut Latched<'_>) -> Result<bool, AccessError> {
     let worth =
         latched.page.has_flag(FLAG_PRUNABLE) && ctx.prune_memo.try_at(rel.file, latched.buffer.block(), ctx.txns.readable(CommitLevel::On));
-    if worth { prune_latched(ctx, rel, latched) } else { Ok(false) }
+    let removed = if worth { prune_latched(ctx, rel, latched)? } else { None };
+    if let Some(n) = removed {
+        ctx.txns.table_stats().pruned(rel.stats_key(), n);
+    }
+    Ok(removed.is_some())
 }
 
-/// Prunes a latched page. Returns whether anything was removed.
-pub(super) fn prune_latched(ctx: &AccessCtx, rel: &RelHandle, latched: &mut Latched<'_>) -> Result<bool, AccessError> {
+/// Prunes a latched page. Returns how many versions went; `None` if there was nothing to do.
+pub(super) fn prune_latched(ctx: &AccessCtx, rel: &RelHandle, latched: &mut Latched<'_>) -> Result<Option<u64>, AccessError> {
     if ctx.txns.in_recovery() {
-        return Ok(false);
+        return Ok(None);
     }
     let block = latched.buffer.block();
     let plan = plan(ctx, rel, block, &latched.page)?;
     if plan.is_empty() {
-        return Ok(false);
+        return Ok(None);
     }
+    let gone = plan.redirect.iter().map(|(root, _)| root).chain(&plan.dead).chain(&plan.unused);
+    let removed = gone.filter(|off| matches!(latched.page.line(**off), LinePointer::Normal { .. })).count();
     let mut record = RecordBuilder::new(rmgr::HEAP, log::PRUNE, Xid::INVALID);
     change_pages(ctx, rel, "prune a page", &mut record, &mut [latched], |pages, record| {
         plan.apply(&mut pages[0].page);
         record.block(rel.file, Fork::Main, block, 0, &plan.encode());
         record.main(&plan.horizon.to_le_bytes());
     });
-    Ok(true)
+    Ok(Some(u64::try_from(removed).unwrap_or(0)))
 }

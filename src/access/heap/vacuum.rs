@@ -13,7 +13,7 @@ use super::visibility::{Fate, Lookup};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
 use crate::storage::page::FLAG_ALL_VISIBLE;
 use crate::storage::{Buffer, CriticalSection, LinePointer, Page, fsm, vm};
-use crate::txn::{LockMode, LockTag, Transaction, WaitPolicy};
+use crate::txn::{LockMode, LockTag, Transaction, VacuumProgress, WaitPolicy};
 
 /// Places whose index entries are to be removed; sorted.
 #[derive(Clone, Debug, Default)]
@@ -47,11 +47,13 @@ pub struct VacuumOptions {
     pub truncate: bool,
     /// Dead places kept in memory between two index cleanings.
     pub max_dead: usize,
+    /// Remove dead entries from indexes, so that their line pointers can be freed.
+    pub index_cleanup: bool,
 }
 
 impl Default for VacuumOptions {
     fn default() -> Self {
-        Self { all_pages: false, freeze_below: Xid::INVALID, truncate: true, max_dead: 8 << 20 }
+        Self { all_pages: false, freeze_below: Xid::INVALID, truncate: true, max_dead: 8 << 20, index_cleanup: true }
     }
 }
 
@@ -74,6 +76,14 @@ pub struct VacuumStats {
     pub frozen: u64,
     /// Blocks given back at the end.
     pub truncated: u32,
+    /// Row versions removed, by pruning.
+    pub tuples_removed: u64,
+    /// Dead line pointers found.
+    pub dead_items: u64,
+    /// Blocks that had dead line pointers.
+    pub pages_with_dead: u32,
+    /// Times the indexes were cleaned.
+    pub index_passes: u32,
 }
 
 /// Vacuums a table. `clean_indexes` removes the entries that point to the given places from every index; it runs between the
@@ -88,30 +98,92 @@ pub fn vacuum<E: From<AccessError>>(
     options: VacuumOptions,
     mut clean_indexes: impl FnMut(&DeadTids) -> Result<(), E>,
 ) -> Result<VacuumStats, E> {
+    vacuum_watched(ctx, txn, rel, options, &mut |_| Ok(()), |dead, _, _| clean_indexes(dead))
+}
+
+/// Told of every page; slows the vacuum down, or ends it.
+pub type Watch<'w> = dyn FnMut(&VacuumProgress) -> Result<(), AccessError> + 'w;
+
+/// As [`vacuum`], with somebody watching.
+///
+/// # Errors
+/// As [`vacuum`], and what `watch` gives.
+pub fn vacuum_watched<E: From<AccessError>>(
+    ctx: &AccessCtx,
+    txn: &Transaction,
+    rel: &RelHandle,
+    options: VacuumOptions,
+    watch: &mut Watch<'_>,
+    mut clean_indexes: impl FnMut(&DeadTids, &mut VacuumProgress, &mut Watch<'_>) -> Result<(), E>,
+) -> Result<VacuumStats, E> {
     let mut stats = VacuumStats::default();
     let end = ctx.pool.n_blocks(rel.file, Fork::Main).map_err(AccessError::from)?;
     let mut dead = DeadTids::default();
+    let mut progress = VacuumProgress {
+        table: rel.stats_key(),
+        phase: "scanning heap",
+        blocks: end.get(),
+        max_dead: u64::try_from(options.max_dead).unwrap_or(u64::MAX),
+        ..VacuumProgress::default()
+    };
     for block in (0..end.get()).map(BlockNo::new) {
         stats.pages += 1;
         txn.check_cancel().map_err(AccessError::from)?;
         if !options.all_pages && vm::all_visible(&ctx.pool, rel.file, block).map_err(AccessError::from)? {
             stats.all_visible += 1;
+            progress.scanned += 1;
             continue;
         }
+        match ctx.pool.read_if_cached(rel.file, Fork::Main, block) {
+            Some(_) => progress.hits += 1,
+            None => progress.misses += 1,
+        }
+        let before = (stats.tuples_removed, stats.frozen);
         scan_page(ctx, rel, block, &options, &mut dead, &mut stats)?;
+        progress.dirtied += u64::from(before != (stats.tuples_removed, stats.frozen));
+        progress.scanned += 1;
+        progress.dead = u64::try_from(dead.len()).unwrap_or(u64::MAX);
+        watch(&progress)?;
+        if !options.index_cleanup {
+            dead.0.clear();
+        }
         if dead.len() >= options.max_dead {
-            clean_indexes(&dead)?;
-            free_dead(ctx, txn, rel, &mut dead, &mut stats)?;
+            clean(ctx, txn, rel, &mut dead, &mut stats, &mut progress, watch, &mut clean_indexes)?;
         }
     }
     if !dead.is_empty() {
-        clean_indexes(&dead)?;
-        free_dead(ctx, txn, rel, &mut dead, &mut stats)?;
+        clean(ctx, txn, rel, &mut dead, &mut stats, &mut progress, watch, &mut clean_indexes)?;
     }
     if options.truncate {
+        progress.phase = "truncating heap";
+        watch(&progress)?;
         stats.truncated = truncate_tail(ctx, txn, rel)?;
     }
     Ok(stats)
+}
+
+/// Index cleaning, then the second pass.
+#[expect(clippy::too_many_arguments, reason = "one place, called twice")]
+fn clean<E: From<AccessError>>(
+    ctx: &AccessCtx,
+    txn: &Transaction,
+    rel: &RelHandle,
+    dead: &mut DeadTids,
+    stats: &mut VacuumStats,
+    progress: &mut VacuumProgress,
+    watch: &mut Watch<'_>,
+    clean_indexes: &mut impl FnMut(&DeadTids, &mut VacuumProgress, &mut Watch<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    progress.phase = "vacuuming indexes";
+    watch(progress)?;
+    clean_indexes(dead, progress, watch)?;
+    stats.index_passes += 1;
+    progress.index_passes += 1;
+    progress.phase = "vacuuming heap";
+    free_dead(ctx, txn, rel, dead, stats, progress, watch)?;
+    progress.phase = "scanning heap";
+    progress.dead = 0;
+    Ok(())
 }
 
 fn scan_page(
@@ -124,7 +196,7 @@ fn scan_page(
 ) -> Result<(), AccessError> {
     let buffer = ctx.pool.read(rel.file, Fork::Main, block)?;
     let mut latched = Latched::new(ctx, rel, &buffer)?;
-    prune_latched(ctx, rel, &mut latched)?;
+    stats.tuples_removed += prune_latched(ctx, rel, &mut latched)?.unwrap_or(0);
     stats.scanned += 1;
     let before = dead.len();
     let found = examine(ctx, &latched.page)?;
@@ -136,6 +208,8 @@ fn scan_page(
     stats.frozen += freeze(ctx, rel, &mut latched, options.freeze_below)?;
     let free = latched.page.raw_free_space();
     drop(latched);
+    stats.pages_with_dead += u32::from(dead.len() > before);
+    stats.dead_items += u64::try_from(dead.len() - before).unwrap_or(0);
     if dead.len() == before {
         // Pages with dead line pointers are recorded once those are freed.
         fsm::record(&ctx.pool, rel.file, block, free)?;
@@ -279,7 +353,15 @@ pub(super) fn apply_freeze(page: &mut Page, offs: &[u16]) {
     }
 }
 
-fn free_dead(ctx: &AccessCtx, txn: &Transaction, rel: &RelHandle, dead: &mut DeadTids, stats: &mut VacuumStats) -> Result<(), AccessError> {
+fn free_dead(
+    ctx: &AccessCtx,
+    txn: &Transaction,
+    rel: &RelHandle,
+    dead: &mut DeadTids,
+    stats: &mut VacuumStats,
+    progress: &mut VacuumProgress,
+    watch: &mut Watch<'_>,
+) -> Result<(), AccessError> {
     for places in dead.0.chunk_by(|a, b| a >> 16 == b >> 16) {
         txn.check_cancel()?;
         let Some(first) = places.first() else { continue };
@@ -304,6 +386,10 @@ fn free_dead(ctx: &AccessCtx, txn: &Transaction, rel: &RelHandle, dead: &mut Dea
         if let Some(horizon) = visible {
             stats.all_visible += u32::from(set_visible(ctx, rel, &buffer, horizon)?);
         }
+        progress.vacuumed += 1;
+        progress.hits += 1;
+        progress.dirtied += 1;
+        watch(progress)?;
     }
     dead.0.clear();
     Ok(())

@@ -393,6 +393,8 @@ fn remove_relation(ctx: &mut SessionContext, oid: Oid) -> Result<(), SqlError> {
             None => ctx.transaction()?.empties_relation(file)?,
         }
         ctx.transaction()?.drop_on_commit(file);
+        let (engine, db) = (ctx.engine.clone(), file.db);
+        ctx.transaction()?.on_commit(move || engine.ctx().txns.table_stats().forget((db, oid)));
     }
     ctx.relation_changed(oid)?;
     if let Some(table) = table {

@@ -100,6 +100,7 @@ pub(crate) fn empty(ctx: &mut SessionContext, relation: &Relation) -> Result<(),
     if let Some(old) = relation.file() {
         ctx.transaction()?.empties_relation(old)?;
         ctx.transaction()?.drop_on_commit(old);
+        ctx.transaction()?.counts((old.db, relation.oid)).truncated = true;
     }
     table::update_class(
         ctx,

@@ -1,0 +1,96 @@
+//! Vacuum by itself and by hand: what it counts, what it says, what it gives way to.
+
+use crate::client::{block_on, connect, text};
+use crate::support::node::{Node, until};
+
+const COUNTS: &str = "select n_tup_ins, n_tup_upd, n_tup_del, n_live_tup, n_dead_tup, n_mod_since_analyze, n_ins_since_vacuum \
+                      from pg_stat_user_tables where relname = 't'";
+
+#[test]
+fn table_counters_follow_commits_and_aborts_and_survive_a_clean_stop() {
+    let node = Node::start_new("counters", "autovacuum = off");
+    node.sql("create table t (id int primary key, v int)");
+    node.sql("insert into t select g, g from generate_series(1, 100) g");
+    node.sql("update t set v = 0 where id <= 10");
+    node.sql("delete from t where id > 90");
+    assert_eq!(node.sql(COUNTS), "100|10|10|90|20|120|100");
+    node.sql("begin; insert into t select g, g from generate_series(201, 205) g; rollback");
+    assert_eq!(node.sql(COUNTS), "105|10|10|90|25|120|100");
+    node.sql(
+        "begin; insert into t values (301, 1); savepoint s; insert into t values (302, 1); rollback to s; \
+         savepoint r; insert into t values (303, 1); release r; commit",
+    );
+    assert_eq!(node.sql(COUNTS), "108|10|10|92|26|122|102");
+    node.sql("analyze t");
+    node.sql("vacuum t");
+    assert_eq!(node.sql(COUNTS), "108|10|10|92|0|0|0");
+    let times = "select vacuum_count, autovacuum_count, analyze_count, last_vacuum > now() - interval '1 minute', last_autovacuum is null \
+                 from pg_stat_user_tables where relname = 't'";
+    assert_eq!(node.sql(times), "1|0|1|t|t");
+    node.sql("insert into t values (400, 1)");
+    node.restart();
+    assert_eq!(node.sql(COUNTS), "109|10|10|93|0|1|1");
+    assert_eq!(node.sql(times), "1|0|1|t|t");
+    node.sql("truncate t");
+    assert_eq!(node.sql(COUNTS), "109|10|10|0|0|1|0");
+    node.kill();
+    node.start();
+    assert_eq!(node.sql(COUNTS), "0|0|0|0|0|0|0");
+}
+
+#[test]
+fn vacuum_verbose_reads_as_postgresql_prints_it() {
+    let node = Node::start_new("verbose", "autovacuum = off");
+    node.sql("create table t (id int primary key, v int); insert into t select g, g from generate_series(1, 2000) g");
+    node.sql("delete from t where id % 2 = 0");
+    let output = node.psql("vacuum (verbose) t").output().expect("psql");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    for line in [
+        "INFO:  vacuuming \"postgres.public.t\"",
+        "INFO:  finished vacuuming \"postgres.public.t\": index scans: 1",
+        "tuples: 1000 removed, 1000 remain, 0 are dead but not yet removable",
+        " had 1000 dead item identifiers removed",
+        "index \"t_pkey\": pages: ",
+        "buffer usage: ",
+        "system usage: CPU: user: ",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    node.sql("delete from t where id < 1000");
+    let output = node.psql("vacuum (verbose, index_cleanup off) t").output().expect("psql");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("index scan bypassed: ") && said.contains("index scans: 0"), "{said}");
+    // A later vacuum takes up what was left.
+    node.sql("vacuum t");
+    assert_eq!(node.sql("select count(*), min(id) from t where id > 0"), "500|1001");
+}
+
+#[test]
+fn autovacuum_cleans_what_is_due_and_gives_way() {
+    let conf = "autovacuum_naptime = 1\nlog_autovacuum_min_duration = 0\nautovacuum_vacuum_scale_factor = 0\ndeadlock_timeout = '20ms'";
+    let node = Node::start_new("auto", conf);
+    node.sql("create table kept (id int) with (autovacuum_enabled = false); create table t (id int primary key, v text)");
+    node.sql("insert into kept select generate_series(1, 1000); insert into t select g, repeat('x', 100) from generate_series(1, 1000) g");
+    node.sql("delete from kept; update t set v = 'y'");
+    node.wait_for("select autovacuum_count > 0 and autoanalyze_count > 0, n_dead_tup from pg_stat_user_tables where relname = 't'", "t|0");
+    assert_eq!(node.sql("select reltuples from pg_class where relname = 't'"), "1000");
+    until("the log to tell", || node.log().contains("automatic vacuum of table \"postgres.public.t\": index scans: "));
+    assert!(node.log().contains("automatic analyze of table \"postgres.public.t\""));
+    assert_eq!(node.sql("select autovacuum_count, n_dead_tup from pg_stat_user_tables where relname = 'kept'"), "0|1000");
+
+    // One that rests after every page is in the way of a lock; it goes.
+    node.sql("alter table t set (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)");
+    node.sql("update t set v = 'z'");
+    node.wait_for("select count(*) > 0 from pg_stat_progress_vacuum where relid = 't'::regclass", "t");
+    assert_eq!(node.sql("select backend_type from pg_stat_activity where query like 'autovacuum: VACUUM%public.t'"), "autovacuum worker");
+    block_on(async {
+        let c = connect(&node).await;
+        text(&c, "begin; lock table t in access exclusive mode; commit").await;
+    });
+    until("the worker to say so", || node.log().contains("canceling autovacuum task"));
+    // A stop does not wait for one either.
+    node.wait_for("select count(*) > 0 from pg_stat_progress_vacuum where relid = 't'::regclass", "t");
+    node.stop("smart");
+    node.start();
+    assert_eq!(node.sql("select count(*) from t where v = 'z'"), "1000");
+}
