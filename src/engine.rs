@@ -869,6 +869,11 @@ impl Engine {
         Ok((end, self.wal().tli()))
     }
 
+    /// Counters of checkpoints.
+    pub fn checkpoint_stats(&self) -> &crate::control::checkpoint::CheckpointStats {
+        self.checkpointer.stats()
+    }
+
     /// What access functions get.
     pub fn ctx(&self) -> &AccessCtx {
         &self.ctx

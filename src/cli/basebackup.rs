@@ -41,6 +41,15 @@ pub struct Options {
     /// include required WAL files with specified method
     #[arg(short = 'X', long = "wal-method", default_value = "stream", value_name = "none|fetch|stream")]
     pub wal_method: String,
+    /// relocate tablespace in OLDDIR to NEWDIR
+    #[arg(short = 'T', long = "tablespace-mapping", value_name = "OLDDIR=NEWDIR")]
+    pub tablespace_mapping: Vec<String>,
+    /// location for the write-ahead log directory
+    #[arg(long = "waldir", value_name = "WALDIR")]
+    pub wal_dir: Option<PathBuf>,
+    /// prevent creation of temporary replication slot
+    #[arg(long = "no-slot")]
+    pub no_slot: bool,
     /// set fast or spread checkpointing
     #[arg(short = 'c', long = "checkpoint", default_value = "spread", value_name = "fast|spread")]
     pub checkpoint: String,
@@ -119,6 +128,15 @@ pub async fn run(options: &Options) -> anyhow::Result<Summary> {
     if !matches!(options.checkpoint.as_str(), "fast" | "spread") {
         bail!("invalid checkpoint argument \"{}\", must be \"fast\" or \"spread\"", options.checkpoint);
     }
+    if options.no_slot && options.slot.is_some() {
+        bail!("cannot specify both --no-slot and --slot");
+    }
+    if let Some(dir) = &options.wal_dir
+        && !dir.is_absolute()
+    {
+        bail!("WAL directory location must be an absolute path");
+    }
+    let mapping = options.tablespace_mapping.iter().map(|text| parse_mapping(text)).collect::<anyhow::Result<Vec<_>>>()?;
     if options.create_slot && options.slot.is_none() {
         bail!("--create-slot needs a slot to be specified using --slot");
     }
@@ -129,7 +147,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Summary> {
         }
     }
     let made = prepare_directory(&options.pgdata)?;
-    let outcome = Backup { options, info }.take().await;
+    let outcome = Backup { options, info, mapping }.take().await;
     if outcome.is_err() && !options.no_clean {
         match made {
             Made::Directory => fs::remove_dir_all(&options.pgdata)
@@ -171,6 +189,53 @@ fn prepare_directory(dir: &Path) -> anyhow::Result<Made> {
 struct Backup<'a> {
     options: &'a Options,
     info: ConnInfo,
+    /// Tablespaces: where they lie on the server, and where they go.
+    mapping: Vec<(String, String)>,
+}
+
+/// `OLDDIR=NEWDIR`, `\\=` standing for an equals sign in a name.
+fn parse_mapping(text: &str) -> anyhow::Result<(String, String)> {
+    let mut parts = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' if chars.peek() == Some(&'=') => parts.last_mut().context("part")?.extend(chars.next()),
+            '=' if parts.len() == 2 => bail!("multiple \"=\" signs in tablespace mapping"),
+            '=' => parts.push(String::new()),
+            c => parts.last_mut().context("part")?.push(c),
+        }
+    }
+    let [old, new] = parts.as_slice() else {
+        bail!("invalid tablespace mapping format \"{text}\", must be \"OLDDIR=NEWDIR\"");
+    };
+    if old.is_empty() || new.is_empty() {
+        bail!("invalid tablespace mapping format \"{text}\", must be \"OLDDIR=NEWDIR\"");
+    }
+    for (dir, which) in [(old, "old"), (new, "new")] {
+        if !dir.starts_with('/') {
+            bail!("{which} directory is not an absolute path in tablespace mapping: {dir}");
+        }
+    }
+    Ok((old.trim_end_matches('/').to_owned(), new.trim_end_matches('/').to_owned()))
+}
+
+/// An archive being unpacked on a thread of its own.
+struct Unpacking {
+    sender: std_mpsc::SyncSender<Bytes>,
+    thread: tokio::task::JoinHandle<anyhow::Result<()>>,
+}
+
+impl Unpacking {
+    fn start(target: PathBuf, mapping: Vec<(String, String)>) -> Self {
+        let (sender, receiver) = std_mpsc::sync_channel::<Bytes>(64);
+        let reader = ChannelReader { receiver, current: Bytes::new() };
+        Self { sender, thread: tokio::task::spawn_blocking(move || unpack(reader, &target, &mapping)) }
+    }
+
+    async fn finish(self) -> anyhow::Result<()> {
+        drop(self.sender);
+        self.thread.await.context("unpacking")?
+    }
 }
 
 fn first_position(set: Option<&ResultSet>) -> anyhow::Result<(Lsn, TimelineId)> {
@@ -198,7 +263,7 @@ impl Backup<'_> {
         let mut slot = options.slot.clone();
         if streaming {
             let mut second = Client::connect(&self.info, true, "pg_basebackup").await?;
-            if slot.is_none() {
+            if slot.is_none() && !options.no_slot {
                 let name = format!("pg_basebackup_{}", second.backend_pid());
                 second.query(&format!("CREATE_REPLICATION_SLOT \"{name}\" TEMPORARY PHYSICAL (RESERVE_WAL)")).await?;
                 slot = Some(name);
@@ -221,11 +286,17 @@ impl Backup<'_> {
             }
         }
         let (start, tli) = first_position(sets.first())?;
-        let total_kb: u64 = sets.get(1).and_then(|s| s.text(0, 2)).and_then(|t| t.parse().ok()).unwrap_or(0);
+        let sizes = sets.get(1).map(|s| (0..s.rows.len()).filter_map(|row| s.text(row, 2)?.parse::<u64>().ok()).sum());
+        let total_kb: u64 = sizes.unwrap_or(0);
         self.say(format_args!("checkpoint completed"));
         self.say(format_args!("write-ahead log start point: {start} on timeline {tli}"));
 
         let wal_dir = options.pgdata.join("pg_wal");
+        if let Some(elsewhere) = &options.wal_dir {
+            prepare_directory(elsewhere)?;
+            std::os::unix::fs::symlink(elsewhere, &wal_dir)
+                .with_context(|| format!("could not create symbolic link \"{}\"", wal_dir.display()))?;
+        }
         let (end_sender, end_receiver) = watch::channel(Lsn::INVALID);
         let wal_task = match wal_client {
             Some(second) => {
@@ -311,9 +382,7 @@ impl Backup<'_> {
         } else {
             indicatif::ProgressBar::hidden()
         };
-        let (sender, receiver) = std_mpsc::sync_channel::<Bytes>(64);
-        let target = self.options.pgdata.clone();
-        let unpacker = tokio::task::spawn_blocking(move || unpack(ChannelReader { receiver, current: Bytes::new() }, &target));
+        let mut unpacking: Option<Unpacking> = None;
         let began = Instant::now();
         let mut bytes = 0_u64;
         let mut manifest: Option<Vec<u8>> = None;
@@ -327,17 +396,26 @@ impl Backup<'_> {
                             None => {
                                 bytes += payload.len() as u64;
                                 bar.set_position(bytes);
-                                if let Err(refused) = tokio::task::block_in_place(|| sender.send(payload)) {
-                                    drop(refused);
-                                    drop(sender);
-                                    unpacker.await.context("unpacking")??;
+                                let current = unpacking.as_ref().context("archive contents before an archive")?;
+                                let refused = tokio::task::block_in_place(|| current.sender.send(payload).is_err());
+                                if refused && let Some(current) = unpacking.take() {
+                                    current.finish().await?;
                                     bail!("unpacking ended early");
                                 }
                             }
                         }
                     }
                     Some(b'm') => manifest = Some(Vec::new()),
-                    Some(b'n' | b'p') => {}
+                    Some(b'n') => {
+                        if let Some(before) = unpacking.take() {
+                            before.finish().await?;
+                        }
+                        let mut texts = data[1..].split(|b| *b == 0).map(String::from_utf8_lossy);
+                        let (_name, location) = (texts.next(), texts.next().unwrap_or_default());
+                        let target = if location.is_empty() { self.options.pgdata.clone() } else { self.tablespace_dir(&location)? };
+                        unpacking = Some(Unpacking::start(target, self.mapping.clone()));
+                    }
+                    Some(b'p') => {}
                     other => bail!("unexpected payload type {other:?}"),
                 },
                 Event::CopyDone => break,
@@ -345,11 +423,19 @@ impl Backup<'_> {
                 other => bail!("unexpected message from server: {other:?}"),
             }
         }
-        drop(sender);
-        unpacker.await.context("unpacking")??;
+        if let Some(last) = unpacking.take() {
+            last.finish().await?;
+        }
         bar.finish_and_clear();
         self.say(format_args!("{bytes} bytes in {:.3} s", began.elapsed().as_secs_f64()));
         Ok((bytes, manifest))
+    }
+
+    /// Where a tablespace goes: an empty or new directory.
+    fn tablespace_dir(&self, location: &str) -> anyhow::Result<PathBuf> {
+        let dir = PathBuf::from(mapped(&self.mapping, location));
+        prepare_directory(&dir)?;
+        Ok(dir)
     }
 
     fn write_recovery_conf(&self) -> anyhow::Result<()> {
@@ -399,9 +485,14 @@ impl Read for ChannelReader {
     }
 }
 
+/// Where a tablespace of the server goes here.
+fn mapped<'a>(mapping: &'a [(String, String)], location: &'a str) -> &'a str {
+    mapping.iter().find(|(old, _)| old == location).map_or(location, |(_, new)| new)
+}
+
 /// Unpacks below `target`; a member that would land elsewhere is refused.
 #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
-fn unpack(reader: impl Read, target: &Path) -> anyhow::Result<()> {
+fn unpack(reader: impl Read, target: &Path, mapping: &[(String, String)]) -> anyhow::Result<()> {
     let mut archive = tar::Archive::new(reader);
     for entry in archive.entries()? {
         let mut entry = entry?;
@@ -425,6 +516,11 @@ fn unpack(reader: impl Read, target: &Path) -> anyhow::Result<()> {
                     .open(&to)
                     .with_context(|| format!("could not create file \"{}\"", to.display()))?;
                 io::copy(&mut entry, &mut file).with_context(|| format!("could not write to file \"{}\"", to.display()))?;
+            }
+            tar::EntryType::Symlink if path.starts_with("pg_tblspc") => {
+                let location = entry.link_name()?.context("link without target")?;
+                std::os::unix::fs::symlink(mapped(mapping, &location.to_string_lossy()), &to)
+                    .with_context(|| format!("could not create symbolic link \"{}\"", to.display()))?;
             }
             other => bail!("archive member \"{}\" of unexpected type {other:?}", path.display()),
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::links::{self, TOOLS};
-use super::{controldata, initdb, pg_ctl, postgres, rewind, waldump};
+use super::{controldata, initdb, pg_ctl, postgres, rewind, verifybackup, waldump};
 
 const HELP: &str = "\
 afterimage is a PostgreSQL-compatible database server built around physical replication.
@@ -21,6 +21,7 @@ Commands:
   promote         make a standby the primary
   postgres        run the server in the foreground
   basebackup      copy a running server
+  verifybackup    check a base backup against its manifest
   rewind          make a data directory follow another one again
   controldata     show the control file of a data directory
   waldump         show the records of WAL files
@@ -99,6 +100,7 @@ fn run_command(command: &str, name: &str, args: &[String]) -> u8 {
         "install-links" => links::install(args),
         "basebackup" => base_backup(args),
         "rewind" => rewind::run("pg_rewind", args),
+        "verifybackup" => verifybackup::run("pg_verifybackup", args),
         "quickstart" => super::quickstart::run(args),
         _ => {
             eprintln!("afterimage: unknown command \"{command}\"");

@@ -14,6 +14,7 @@ pub(super) const TOOLS: &[(&str, &str)] = &[
     ("pg_waldump", "waldump"),
     ("pg_basebackup", "basebackup"),
     ("pg_rewind", "rewind"),
+    ("pg_verifybackup", "verifybackup"),
     ("pg_resetwal", "resetwal"),
 ];
 

@@ -345,6 +345,14 @@ impl Describe for DescribeDatabase {
     }
 
     fn describe(&self, record: &Record<'_>, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
+        if record.kind() == database::CREATE_TABLESPACE {
+            let (oid, location) = record.main().split_first_chunk::<4>().unwrap_or((&[0; 4], &[]));
+            return write!(out, "tablespace {} \"{}\"", u32::from_le_bytes(*oid), String::from_utf8_lossy(location));
+        }
+        if record.kind() == database::DROP_TABLESPACE {
+            let oid = record.main().first_chunk::<4>().map_or(0, |b| u32::from_le_bytes(*b));
+            return write!(out, "tablespace {oid}");
+        }
         let numbers = record.main().chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]));
         for (i, n) in numbers.enumerate() {
             match i {

@@ -182,6 +182,16 @@ pub(crate) fn run_node(ctx: &mut SessionContext, node: &NodeEnum, raw: &super::R
             ddl::database::create(ctx, s)?;
             "CREATE DATABASE"
         }
+        NodeEnum::CreateTableSpaceStmt(s) => {
+            ctx.check_writable("CREATE TABLESPACE")?;
+            ddl::tablespace::create(ctx, s)?;
+            "CREATE TABLESPACE"
+        }
+        NodeEnum::DropTableSpaceStmt(s) => {
+            ctx.check_writable("DROP TABLESPACE")?;
+            ddl::tablespace::drop(ctx, s)?;
+            "DROP TABLESPACE"
+        }
         NodeEnum::DropdbStmt(s) => {
             ctx.check_writable("DROP DATABASE")?;
             ddl::database::drop(ctx, s)?;

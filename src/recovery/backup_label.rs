@@ -7,6 +7,35 @@ pub const FILE: &str = "backup_label";
 /// Its name once recovery no longer needs it.
 pub const OLD_FILE: &str = "backup_label.old";
 
+/// Where the tablespaces of a backup lie, beside the label of one taken in tar format.
+pub const MAP_FILE: &str = "tablespace_map";
+/// Its name once the links are made.
+pub const OLD_MAP_FILE: &str = "tablespace_map.old";
+
+/// Reads `tablespace_map`: OID and location a line; a backslash before a newline, carriage return or backslash is dropped.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_map(text: &str) -> Result<Vec<(u32, String)>, &'static str> {
+    let mut lines = vec![String::new()];
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\n' | '\r' => lines.push(String::new()),
+            '\\' => lines.last_mut().ok_or("no line")?.extend(chars.next()),
+            c => lines.last_mut().ok_or("no line")?.push(c),
+        }
+    }
+    lines
+        .iter()
+        .filter(|line| !line.is_empty())
+        .map(|line| {
+            let (oid, location) = line.split_once(' ').ok_or("a line without location")?;
+            Ok((oid.parse().map_err(|_| "a line that does not begin with an OID")?, location.to_owned()))
+        })
+        .collect()
+}
+
 /// What it says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupLabel {
@@ -50,6 +79,13 @@ impl BackupLabel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tablespace_map_is_read_back() {
+        let found = parse_map("16500 /a/b\n16501 /with\\\\slash and\\\nline\n").unwrap();
+        assert_eq!(found, [(16500, "/a/b".to_owned()), (16501, "/with\\slash and\nline".to_owned())]);
+        assert!(parse_map("x /a\n").is_err() && parse_map("1\n").is_err() && parse_map("").unwrap().is_empty());
+    }
 
     #[test]
     fn postgresql_label_is_understood() {

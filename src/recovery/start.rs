@@ -200,6 +200,9 @@ pub fn prepare(
         Some(text) => Some(BackupLabel::parse(&text).map_err(|what| RecoveryError::BadFile { path: backup_label::FILE.to_owned(), what })?),
         None => None,
     };
+    if label.is_some() {
+        link_tablespaces(disk.as_ref(), dir)?;
+    }
     let clean = label.is_none() && matches!(known.state, ClusterState::Shutdowned | ClusterState::ShutdownedInRecovery);
     let mode = match (standby, archive) {
         (true, _) => Mode::Standby,
@@ -433,6 +436,25 @@ fn history_of(disk: &dyn Disk, wal_dir: &Path, target: TimelineId, own: Timeline
         None if target == own => Ok(History::alone(target)),
         None => Err(RecoveryError::File { path: format!("pg_wal/{}", History::file_name(target)), source: io::ErrorKind::NotFound.into() }),
     }
+}
+
+/// A backup in tar format says in `tablespace_map` where its tablespaces were unpacked.
+fn link_tablespaces(disk: &dyn Disk, dir: &Path) -> Result<(), RecoveryError> {
+    let Some(text) = read_text(disk, dir, backup_label::MAP_FILE)? else { return Ok(()) };
+    let bad = |what| RecoveryError::BadFile { path: backup_label::MAP_FILE.to_owned(), what };
+    for (oid, location) in backup_label::parse_map(&text).map_err(bad)? {
+        let name = format!("pg_tblspc/{oid}");
+        let link = dir.join(&name);
+        let fail = |source| RecoveryError::File { path: name.clone(), source };
+        match std::fs::symlink_metadata(&link) {
+            Ok(meta) if meta.is_symlink() => std::fs::remove_file(&link).map_err(fail)?,
+            Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(&link).map_err(fail)?,
+            _ => {}
+        }
+        std::os::unix::fs::symlink(&location, &link).map_err(fail)?;
+    }
+    let (from, to) = (dir.join(backup_label::MAP_FILE), dir.join(backup_label::OLD_MAP_FILE));
+    durable_rename(disk, &from, &to).map_err(|source| RecoveryError::File { path: backup_label::MAP_FILE.to_owned(), source })
 }
 
 fn read_checkpoint(mut reader: WalReader, at: Lsn) -> Result<(Checkpoint, Lsn), RecoveryError> {

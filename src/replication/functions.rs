@@ -202,6 +202,9 @@ impl ExternalFunctions for Functions {
                 };
                 record(func, vec![Datum::Lsn(end.as_u64()), Datum::Int8(i64::from(tli.get()))])?
             }
+            "pg_control_system" | "pg_control_checkpoint" | "pg_control_recovery" | "pg_control_init" => {
+                record(func, super::control_rows::row(func.name, &engine.control_file()))?
+            }
             "pg_switch_wal" => {
                 self.primary_only("WAL control functions")?;
                 lsn(wal.switch_segment()?)

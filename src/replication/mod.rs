@@ -14,6 +14,7 @@ pub mod client;
 pub mod command;
 pub mod connection;
 pub mod conninfo;
+mod control_rows;
 pub mod functions;
 pub mod manifest;
 pub mod message;

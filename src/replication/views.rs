@@ -1,6 +1,8 @@
-//! The rows of `pg_stat_replication`, `pg_stat_wal_receiver`, `pg_replication_slots` and `pg_stat_archiver`.
+//! The rows of `pg_stat_replication`, `pg_stat_wal_receiver`, `pg_replication_slots`, `pg_stat_archiver`,
+//! `pg_stat_wal`, `pg_stat_bgwriter` and `pg_stat_recovery_prefetch`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use afterimage_wal::ids::Lsn;
@@ -10,7 +12,7 @@ use super::sync_names::SyncNames;
 use super::{senders, slot::SlotInfo};
 use crate::config::Setting;
 use crate::sql::catalog::{VirtualCx, VirtualTable};
-use crate::sql::types::{Datum, Inet, Interval};
+use crate::sql::types::{Datum, Inet, Interval, Numeric};
 use crate::sqlstate::SqlError;
 
 type Emit<'a> = &'a mut dyn FnMut(&[Datum]) -> Result<(), SqlError>;
@@ -35,7 +37,57 @@ pub fn providers(node: &Arc<Replication>) -> Vec<(&'static str, Arc<dyn VirtualT
         ("pg_stat_wal_receiver", view(stat_wal_receiver)),
         ("pg_replication_slots", view(replication_slots)),
         ("pg_stat_archiver", view(stat_archiver)),
+        ("pg_stat_wal", view(stat_wal)),
+        ("pg_stat_bgwriter", view(stat_bgwriter)),
+        ("pg_stat_recovery_prefetch", view(stat_recovery_prefetch)),
     ]
+}
+
+/// WAL made here since the start; sync and write times are not measured.
+fn stat_wal(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    let stats = node.engine.wal().stats();
+    let value = |counter: &AtomicU64| count(counter.load(Ordering::Relaxed));
+    let bytes = Datum::Numeric(Numeric::from(stats.bytes.load(Ordering::Relaxed)));
+    emit(&[
+        value(&stats.records),
+        value(&stats.images),
+        bytes,
+        Datum::Int8(0),
+        value(&stats.syncs),
+        value(&stats.syncs),
+        Datum::Float8(0.0),
+        Datum::Float8(0.0),
+        Datum::TimestampTz(node.started_at),
+    ])
+}
+
+/// Checkpoints and who wrote pages.
+fn stat_bgwriter(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    let (checkpoints, pool) = (node.engine.checkpoint_stats(), node.engine.pool().stats());
+    let value = |counter: &AtomicU64| count(counter.load(Ordering::Relaxed));
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds need no more")]
+    let time = |counter: &AtomicU64| Datum::Float8(counter.load(Ordering::Relaxed) as f64);
+    emit(&[
+        value(&checkpoints.timed),
+        value(&checkpoints.requested),
+        time(&checkpoints.write_ms),
+        time(&checkpoints.sync_ms),
+        value(&pool.checkpoint_writes),
+        value(&pool.cleaner_writes),
+        Datum::Int8(0),
+        value(&pool.backend_writes),
+        Datum::Int8(0),
+        value(&pool.allocations),
+        Datum::TimestampTz(node.started_at),
+    ])
+}
+
+/// Recovery does not read ahead: the row is there for those who look, its counters stay at zero.
+fn stat_recovery_prefetch(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    let mut row = vec![Datum::TimestampTz(node.started_at)];
+    row.extend(std::iter::repeat_n(Datum::Int8(0), 6));
+    row.extend(std::iter::repeat_n(Datum::Int4(0), 3));
+    emit(&row)
 }
 
 fn text(value: &str) -> Datum {

@@ -483,6 +483,9 @@ impl Session {
             (entry.pid, entry.client, entry.backend_start)
         };
         let application = self.who.application.clone();
+        if matches!(command, command::ReplicationCommand::StartReplication(_)) {
+            self.registered.entry.activity.lock().state = SessionState::Streaming;
+        }
         let may_write_files = self.ctx.catalog.has_privileges_of(self.ctx.user, PG_WRITE_SERVER_FILES).unwrap_or(false);
         let mut connection = connection::Connection {
             may_write_files,

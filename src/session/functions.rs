@@ -195,6 +195,22 @@ fn record(func: &'static ProcEntry, values: Vec<Datum>) -> Result<Datum, SqlErro
     Ok(Datum::Record(Arc::new(RecordValue { type_oid: oids::RECORD, desc, values: values.into_boxed_slice() })))
 }
 
+/// Name, size and modification time of each plain file.
+fn list_files(func: &'static ProcEntry, dir: &str, entries: fs::ReadDir) -> Result<Vec<Datum>, SqlError> {
+    let mut rows = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|e| file_error("read directory", dir, &e))?;
+        // It may have been removed since it was listed.
+        let Ok(meta) = entry.metadata() else { continue };
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if meta.is_file() && !name.starts_with('.') {
+            let size = Datum::Int8(i64::try_from(meta.len()).unwrap_or(i64::MAX));
+            rows.push(record(func, vec![Datum::text(name), size, Datum::TimestampTz(micros(meta.mtime(), meta.mtime_nsec()))])?);
+        }
+    }
+    Ok(rows)
+}
+
 impl ExternalFunctions for Functions {
     fn call(
         &self,
@@ -395,23 +411,30 @@ impl ExternalFunctions for Functions {
                     _ => "pg_wal/archive_status".to_owned(),
                 };
                 let dir = server.config.data_dir().join(&name);
-                let mut rows = Vec::new();
-                for entry in fs::read_dir(dir).map_err(|e| file_error("open directory", &name, &e))? {
-                    let entry = entry.map_err(|e| file_error("read directory", &name, &e))?;
-                    // It may have been removed since it was listed.
-                    let Ok(meta) = entry.metadata() else { continue };
-                    if meta.is_file() {
-                        rows.push(record(
-                            func,
-                            vec![
-                                Datum::text(&*entry.file_name().to_string_lossy()),
-                                Datum::Int8(i64::try_from(meta.len()).unwrap_or(i64::MAX)),
-                                Datum::TimestampTz(micros(meta.mtime(), meta.mtime_nsec())),
-                            ],
-                        )?);
+                let entries = fs::read_dir(dir).map_err(|e| file_error("open directory", &name, &e))?;
+                list_files(func, &name, entries)?
+            }
+            "pg_ls_tmpdir" | "pg_ls_logicalsnapdir" | "pg_ls_logicalmapdir" | "pg_ls_replslotdir" => {
+                let name = match func.name {
+                    "pg_ls_tmpdir" => "base/pgsql_tmp".to_owned(),
+                    "pg_ls_logicalsnapdir" => "pg_logical/snapshots".to_owned(),
+                    "pg_ls_logicalmapdir" => "pg_logical/mappings".to_owned(),
+                    _ => {
+                        let slot = text_arg(args, 0)?;
+                        let plain = !slot.is_empty() && slot.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+                        if !plain || !server.config.data_dir().join("pg_replslot").join(slot).is_dir() {
+                            let text = format!("replication slot \"{slot}\" does not exist");
+                            return Err(SqlError::new(SqlState::UNDEFINED_OBJECT, text));
+                        }
+                        format!("pg_replslot/{slot}")
                     }
-                }
-                rows
+                };
+                let entries = match fs::read_dir(server.config.data_dir().join(&name)) {
+                    Ok(entries) => entries,
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Some(Box::new(std::iter::empty()))),
+                    Err(e) => return Err(file_error("open directory", &name, &e)),
+                };
+                list_files(func, &name, entries)?
             }
             _ => return Ok(None),
         };

@@ -1,15 +1,26 @@
 //! Directories of databases, whole copies of relations, and the WAL records of both.
 
 use std::io;
+use std::path::PathBuf;
 
 use afterimage_wal::{BlockNo, Fork, Lsn, Oid, Record, RecordBuilder, RelId, Xid, record::FPI, rmgr};
 
-use super::{StorageError, buffer_pool::BufferPool, critical::CriticalSection, files::Files, page::PAGE_SIZE};
+use super::{
+    StorageError,
+    buffer_pool::BufferPool,
+    critical::CriticalSection,
+    files::{Files, TABLESPACE_VERSION_DIR},
+    page::PAGE_SIZE,
+};
 
 /// A database directory was made: database, tablespace.
 pub const CREATE: u8 = 0x00;
 /// A database's directories are gone: database, then tablespaces.
 pub const DROP: u8 = 0x10;
+/// A tablespace was made: its OID, then where it lies, as text; nothing for one in place.
+pub const CREATE_TABLESPACE: u8 = 0x20;
+/// A tablespace is gone: its OID.
+pub const DROP_TABLESPACE: u8 = 0x30;
 
 /// What a `PG_VERSION` file says.
 pub const PG_VERSION: &str = "15\n";
@@ -21,6 +32,8 @@ pub fn kind_name(kind: u8) -> Option<&'static str> {
     match kind {
         CREATE => Some("CREATE"),
         DROP => Some("DROP"),
+        CREATE_TABLESPACE => Some("CREATE_TABLESPACE"),
+        DROP_TABLESPACE => Some("DROP_TABLESPACE"),
         _ => None,
     }
 }
@@ -55,6 +68,71 @@ impl BufferPool {
             files.disk().sync_dir(parent).map_err(|source| StorageError::Sync { path: parent.to_owned(), source })?;
         }
         Ok(())
+    }
+
+    /// Whether a database has a directory in a tablespace.
+    pub fn has_database_dir(&self, db: Oid, spc: Oid) -> bool {
+        self.files().root().join(Files::database_dir(spc, db)).is_dir()
+    }
+
+    /// Makes a tablespace at `location`, an absolute path, or in place if it is empty. Logged and durable.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn create_tablespace(&self, spc: Oid, location: &str, xid: Xid) -> Result<Lsn, StorageError> {
+        self.make_tablespace(spc, location)?;
+        let mut record = RecordBuilder::new(rmgr::DATABASE, CREATE_TABLESPACE, xid);
+        record.main(&spc.to_le_bytes()).main(location.as_bytes());
+        Ok(self.wal().insert(&record)?.end)
+    }
+
+    /// The directory, and the link to it. Both may be there: redo repeats.
+    fn make_tablespace(&self, spc: Oid, location: &str) -> Result<(), StorageError> {
+        let relative = format!("pg_tblspc/{spc}");
+        let link = self.files().root().join(&relative);
+        let top = if location.is_empty() { link.clone() } else { PathBuf::from(location) };
+        let ours = top.join(TABLESPACE_VERSION_DIR);
+        self.files().disk().create_dir(&ours).map_err(io_error("create", &ours.display().to_string()))?;
+        if !location.is_empty() {
+            match std::fs::read_link(&link) {
+                Ok(found) if found == top => {}
+                found => {
+                    if found.is_ok() {
+                        std::fs::remove_file(&link).map_err(io_error("remove", &relative))?;
+                    }
+                    std::os::unix::fs::symlink(&top, &link).map_err(io_error("create", &relative))?;
+                }
+            }
+        }
+        for dir in [&top, &self.files().root().join("pg_tblspc")] {
+            self.files().disk().sync_dir(dir).map_err(|source| StorageError::Sync { path: dir.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    /// Removes a tablespace, logged. No relation lies in it.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn drop_tablespace(&self, spc: Oid, xid: Xid) -> Result<Lsn, StorageError> {
+        let mut record = RecordBuilder::new(rmgr::DATABASE, DROP_TABLESPACE, xid);
+        record.main(&spc.to_le_bytes());
+        let end = self.wal().insert(&record)?.end;
+        self.wal().flush(end)?;
+        self.remove_tablespace(spc)?;
+        Ok(end)
+    }
+
+    /// Its directory of ours and the link; what else lies at the location is not ours.
+    fn remove_tablespace(&self, spc: Oid) -> Result<(), StorageError> {
+        let relative = format!("pg_tblspc/{spc}");
+        let link = self.files().root().join(&relative);
+        let gone = |result: io::Result<()>| match result {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(io_error("remove", &relative)),
+        };
+        gone(self.files().disk().remove_dir_all(&link.join(TABLESPACE_VERSION_DIR)))?;
+        if link.is_symlink() { gone(std::fs::remove_file(&link)) } else { gone(std::fs::remove_dir(&link)) }
     }
 
     /// Removes a database's directories, logged. Nobody is connected to it, and the commit that dropped it is durable.
@@ -150,6 +228,11 @@ impl BufferPool {
 /// A record that does not decode; I/O.
 pub fn redo(pool: &BufferPool, record: &Record<'_>) -> Result<(), StorageError> {
     let bad = || StorageError::BadRecord { at: record.start(), what: "malformed database record" };
+    if record.kind() == CREATE_TABLESPACE {
+        let (oid, location) = record.main().split_first_chunk::<4>().ok_or_else(bad)?;
+        let location = std::str::from_utf8(location).map_err(|_| bad())?;
+        return pool.make_tablespace(u32::from_le_bytes(*oid), location);
+    }
     let (oids, rest) = record.main().as_chunks::<4>();
     if !rest.is_empty() {
         return Err(bad());
@@ -160,6 +243,10 @@ pub fn redo(pool: &BufferPool, record: &Record<'_>) -> Result<(), StorageError> 
         (DROP, [db, spcs @ ..]) => {
             pool.pass_write_gate(record.end())?;
             pool.remove_database_dirs(*db, spcs)
+        }
+        (DROP_TABLESPACE, [spc]) => {
+            pool.pass_write_gate(record.end())?;
+            pool.remove_tablespace(*spc)
         }
         _ => Err(bad()),
     }

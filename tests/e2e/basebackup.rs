@@ -76,3 +76,61 @@ fn damaged_pages_are_named_and_fail_the_backup() {
     let anyway = pg_basebackup(&a, &["-D", &dir, "--no-verify-checksums"]);
     assert!(anyway.status.success(), "{}", said(&anyway));
 }
+
+#[test]
+fn our_verification_reads_the_wal_too_and_names_what_is_wrong() {
+    let a = Node::start_new("a", "");
+    a.sql("create table t as select g from generate_series(1, 1000) g");
+    let dir = a.home.path().join("backup");
+    assert!(pg_basebackup(&a, &["-D", &dir.display().to_string(), "-X", "stream"]).status.success());
+    let verify = |args: &[&str]| a.tool("verifybackup").args(args).arg(&dir).output().expect("verifybackup");
+    let fine = verify(&[]);
+    assert!(fine.status.success(), "{}", said(&fine));
+    assert_eq!(String::from_utf8_lossy(&fine.stdout), "backup successfully verified\n");
+
+    let file = a.sql("select pg_relation_filepath('t')");
+    let relation = fs::OpenOptions::new().write(true).open(dir.join(&file)).expect("the relation");
+    relation.write_all_at(b"x", 5000).expect("damage");
+    fs::write(dir.join("extra"), "").expect("a file");
+    fs::remove_file(dir.join("pg_hba.conf")).expect("a file");
+    let wrong = verify(&[]);
+    assert_eq!(wrong.status.code(), Some(1));
+    for text in [
+        format!("checksum mismatch for file \"{file}\""),
+        "\"extra\" is present on disk but not in the manifest".to_owned(),
+        "\"pg_hba.conf\" is present in the manifest but not on disk".to_owned(),
+    ] {
+        assert!(said(&wrong).contains(&text), "{text}: {}", said(&wrong));
+    }
+    assert!(verify(&["-s", "-i", "extra", "-i", "pg_hba.conf"]).status.success());
+    let segment = a.sql("select redo_wal_file from pg_control_checkpoint()");
+    let wal = dir.join("pg_wal").join(
+        fs::read_dir(dir.join("pg_wal"))
+            .expect("pg_wal")
+            .filter_map(|e| e.ok()?.file_name().into_string().ok())
+            .find(|n| *n == segment)
+            .expect("the segment"),
+    );
+    fs::OpenOptions::new().write(true).open(wal).expect("the segment").write_all_at(&[0xff; 4096], 64).expect("damage");
+    let broken = verify(&["-s", "-i", "extra", "-i", "pg_hba.conf"]);
+    assert!(said(&broken).contains("WAL parsing failed for timeline 1"), "{}", said(&broken));
+    assert!(verify(&["-n", "-s", "-i", "extra", "-i", "pg_hba.conf"]).status.success());
+}
+
+#[test]
+fn control_data_and_counters_are_seen_in_sql() {
+    let a = Node::start_new("a", "");
+    a.sql("create table t as select g from generate_series(1, 1000) g; checkpoint");
+    assert_eq!(
+        a.sql("select database_block_size, bytes_per_wal_segment, data_page_checksum_version from pg_control_init()"),
+        "8192|16777216|1"
+    );
+    assert_eq!(a.sql("select timeline_id, checkpoint_lsn >= redo_lsn from pg_control_checkpoint()"), "1|t");
+    assert_eq!(a.sql("select min_recovery_end_lsn, end_of_backup_record_required from pg_control_recovery()"), "0/0|f");
+    let shown = a.tool("controldata").arg("-D").arg(a.data()).output().expect("controldata");
+    let id = a.sql("select system_identifier from pg_control_system()");
+    assert!(String::from_utf8_lossy(&shown.stdout).contains(&id));
+    assert_eq!(a.sql("select wal_records > 0, wal_bytes > wal_records, wal_sync > 0 from pg_stat_wal"), "t|t|t");
+    assert_eq!(a.sql("select checkpoints_req > 0, buffers_checkpoint > 0 from pg_stat_bgwriter"), "t|t");
+    assert!(a.sql_error("select * from pg_ls_replslotdir('none')").contains("42704"));
+}

@@ -15,4 +15,5 @@ mod quickstart;
 mod replication;
 mod rewind;
 mod serializable;
+mod tablespaces;
 mod vacuum;

@@ -23,7 +23,7 @@ fn links_answer_to_postgresql_names() {
     let bin = node.home.path().join("bin");
     let made = node.tool("install-links").arg(&bin).output().expect("install-links");
     assert!(made.status.success(), "{}", both(&made));
-    for name in ["initdb", "pg_ctl", "postgres", "pg_controldata", "pg_waldump", "pg_rewind"] {
+    for name in ["initdb", "pg_ctl", "postgres", "pg_controldata", "pg_waldump", "pg_rewind", "pg_verifybackup"] {
         let version = Command::new(bin.join(name)).arg("--version").output().expect("a link runs");
         assert!(version.status.success(), "{name}: {}", both(&version));
         let text = both(&version);

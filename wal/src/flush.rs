@@ -213,6 +213,7 @@ impl Inner {
             s.map.publish(s.offset(upto));
             let synced = s.map.sync(s.offset(from)..s.offset(upto));
             synced.map_err(|e| WalError::Sync { upto, path: s.path.clone(), source: Arc::new(e) })?;
+            self.stats.syncs.fetch_add(1, Ordering::Relaxed);
         }
         self.write_flushed_file(upto)
     }

@@ -141,6 +141,20 @@ pub(crate) struct Inner {
     /// Last file read for a sender that lags behind the mapped segments.
     old_file: Mutex<Option<(SegNo, Arc<dyn DiskFile>)>>,
     pub(crate) flushed_file: Arc<dyn DiskFile>,
+    pub(crate) stats: WalStats,
+}
+
+/// Counters since the WAL was opened, for `pg_stat_wal`. Relaxed: nothing follows from them.
+#[derive(Debug, Default)]
+pub struct WalStats {
+    /// Records inserted here.
+    pub records: AtomicU64,
+    /// Full page images in them.
+    pub images: AtomicU64,
+    /// Their bytes.
+    pub bytes: AtomicU64,
+    /// Times WAL was synced.
+    pub syncs: AtomicU64,
 }
 
 /// Where the next record goes.
@@ -259,6 +273,7 @@ impl Wal {
             oldest_kept: AtomicU64::new(0),
             old_file: Mutex::new(None),
             flushed_file,
+            stats: WalStats::default(),
             files,
             options,
         });
@@ -329,6 +344,11 @@ impl Wal {
             out.finish();
             drop(reserved);
             inner.publish(from, range.end);
+            inner.stats.records.fetch_add(1, Ordering::Relaxed);
+            inner.stats.bytes.fetch_add(u64::from(header.total_bytes), Ordering::Relaxed);
+            if record.images > 0 {
+                inner.stats.images.fetch_add(record.images.into(), Ordering::Relaxed);
+            }
             Ok(range)
         })
     }
@@ -407,6 +427,11 @@ impl Wal {
     /// PostgreSQL: `XLogFlush` in access/transam/xlog.c.
     pub fn flush(&self, upto: Lsn) -> Result<(), WalError> {
         self.inner.flush(upto)
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &WalStats {
+        &self.inner.stats
     }
 
     /// Asks the flusher for durability up to `upto`; does not wait. A position listener hears of it.

@@ -23,6 +23,8 @@ pub struct RecordBuilder {
     pub(crate) kind: u8,
     pub(crate) xid: Xid,
     pub(crate) block_count: u8,
+    /// Blocks with a full image.
+    pub(crate) images: u8,
     pub(crate) flags: u8,
     last_rel: Option<RelId>,
     /// Set when a caller asked for what no record can hold; `insert` reports it.
@@ -35,7 +37,18 @@ pub struct RecordBuilder {
 impl RecordBuilder {
     /// An empty record. `xid` is the (sub)transaction that makes the change, or [`Xid::INVALID`].
     pub fn new(rmgr: u8, kind: u8, xid: Xid) -> Self {
-        Self { rmgr, kind, xid, block_count: 0, flags: 0, last_rel: None, too_large: false, blocks: SmallVec::new(), main: SmallVec::new() }
+        Self {
+            rmgr,
+            kind,
+            xid,
+            block_count: 0,
+            images: 0,
+            flags: 0,
+            last_rel: None,
+            too_large: false,
+            blocks: SmallVec::new(),
+            main: SmallVec::new(),
+        }
     }
 
     /// Starts another record, keeping the memory.
@@ -49,6 +62,7 @@ impl RecordBuilder {
     /// Forgets blocks and data; resource manager, kind and xid stay.
     pub fn clear(&mut self) -> &mut Self {
         self.block_count = 0;
+        self.images = 0;
         self.flags = 0;
         self.last_rel = None;
         self.too_large = false;
@@ -71,6 +85,7 @@ impl RecordBuilder {
             return self;
         };
         self.block_count = count;
+        self.images += u8::from(flags & FPI != 0);
         let data_bytes: usize = data.iter().map(|d| d.len()).sum();
         let mut head = fork.as_u8() | (flags & (FPI | WILL_INIT));
         let same_rel = self.last_rel == Some(rel);

@@ -127,7 +127,15 @@ pub(super) fn call(
             let oid = args[0].as_oid()?;
             let row = ctx.catalog.reader()?.row(&pg_tablespace::DEF, by::TABLESPACE_OID, &[Datum::Oid(oid)])?;
             match row {
-                Some(_) => some(Datum::text("")),
+                Some(_) => {
+                    let link = format!("pg_tblspc/{oid}");
+                    match std::fs::read_link(ctx.engine.data_dir().join(&link)) {
+                        Ok(target) => some(Datum::text(target.display().to_string())),
+                        // In place, or one of the two that are no links at all.
+                        Err(_) if ctx.engine.data_dir().join(&link).is_dir() => some(Datum::text(link)),
+                        Err(_) => some(Datum::text("")),
+                    }
+                }
                 None if oid == 0 => some(Datum::text("")),
                 None => Err(SqlError::new(SqlState::UNDEFINED_OBJECT, format!("tablespace with OID {oid} does not exist"))),
             }

@@ -323,7 +323,7 @@ pub(crate) fn rewrite_table(
 ) -> Result<(), SqlError> {
     const BATCH: usize = 512;
     let old = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
-    let file = ctx.new_file()?;
+    let file = ctx.new_file_in(old.file.spc)?;
     let new = crate::access::RelHandle { file, ..old };
     // Values out of line move too, so that none is left behind that no row points to.
     let toast = toast::new_files(ctx, relation)?;

@@ -415,6 +415,7 @@ fn add_key(ctx: &mut SessionContext, relation: &Arc<Relation>, new: &NewConstrai
         including,
         predicate: None,
         options: key.options.clone(),
+        tablespace: super::tablespace::choose(ctx, "", relation.persistence)?,
     };
     let index = index::define(ctx, relation.oid, &definition)?;
     key_constraint(ctx, relation, new, key.primary, &name, index)

@@ -41,6 +41,8 @@ pub(crate) struct NewIndex {
     pub(crate) including: Vec<i16>,
     pub(crate) predicate: Option<NewExpression>,
     pub(crate) options: Vec<String>,
+    /// 0 for the database's.
+    pub(crate) tablespace: Oid,
 }
 
 /// An expression in an index.
@@ -136,6 +138,7 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &IndexStmt, source: &str) -
         including,
         predicate,
         options: nodes::rel_options(&stmt.options),
+        tablespace: super::tablespace::choose(ctx, &stmt.table_space, relation.persistence)?,
     };
     define(ctx, relation.oid, &new)?;
     Ok(())
@@ -209,7 +212,7 @@ fn expression_name(node: &pg_query::protobuf::Node) -> &str {
 pub(crate) fn define(ctx: &mut SessionContext, table: Oid, new: &NewIndex) -> Result<Oid, SqlError> {
     let relation = ctx.reopen(table)?;
     let oid = ctx.new_relation_oid()?;
-    let file = ctx.new_file()?;
+    let file = ctx.new_file_in(new.tablespace)?;
     let mut columns = Vec::new();
     let mut attributes = Vec::new();
     for c in &new.columns {
@@ -287,7 +290,7 @@ pub(crate) fn define(ctx: &mut SessionContext, table: Oid, new: &NewIndex) -> Re
         owner: relation.owner,
         access_method: BTREE_AM,
         file: file.rel,
-        tablespace: 0,
+        tablespace: new.tablespace,
         kind: RelKind::Index,
         persistence: relation.persistence,
         shared: false,
@@ -513,7 +516,7 @@ pub(crate) fn bind_expressions(
 /// Gives an index a new, freshly built file; the old one goes when the transaction commits.
 pub(crate) fn rebuild(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Result<(), SqlError> {
     let (expressions, predicate) = bind_expressions(ctx, relation, index)?;
-    let file = ctx.new_file()?;
+    let file = ctx.new_file_in(index.file.spc)?;
     let new = Index { file, ..index.clone() };
     let entries = fill(ctx, relation, &new, &expressions, predicate.as_ref())?;
     ctx.transaction()?.moves_relation(index.file, file);

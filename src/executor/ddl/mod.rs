@@ -23,6 +23,7 @@ pub(crate) mod sequence;
 pub(crate) mod step;
 pub(crate) mod table;
 pub(crate) mod table_as;
+pub(crate) mod tablespace;
 pub(crate) mod temp;
 pub(crate) mod toast;
 pub(crate) mod truncate;

@@ -81,13 +81,22 @@ impl SessionContext {
 
     /// Makes the empty file of a new relation, gone again if the transaction rolls back.
     pub(crate) fn new_file(&mut self) -> Result<RelId, SqlError> {
+        self.new_file_in(0)
+    }
+
+    /// As [`Self::new_file`], in a tablespace; 0 for the database's.
+    pub(crate) fn new_file_in(&mut self, tablespace: Oid) -> Result<RelId, SqlError> {
+        let spc = if tablespace == 0 { DEFAULT_TABLESPACE } else { tablespace };
         let pool = self.engine.pool().clone();
         loop {
-            let file = RelId { spc: DEFAULT_TABLESPACE, db: self.database, rel: self.engine.allocate_oid()? };
+            let file = RelId { spc, db: self.database, rel: self.engine.allocate_oid()? };
             if pool.files().exists(file, Fork::Main)? {
                 continue;
             }
-            self.transaction()?.xid()?;
+            let xid = self.transaction()?.xid()?;
+            if spc != DEFAULT_TABLESPACE && !pool.has_database_dir(self.database, spc) {
+                pool.create_database_dir(self.database, spc, xid)?;
+            }
             pool.create_fork(file, Fork::Main)?;
             self.transaction()?.drop_on_abort(file);
             return Ok(file);

@@ -69,13 +69,15 @@ pub(crate) struct NewRelation<'a> {
     pub(crate) persistence: Persistence,
     pub(crate) columns: &'a [Column],
     pub(crate) options: &'a [String],
+    /// 0 for the database's.
+    pub(crate) tablespace: Oid,
 }
 
 /// Makes the file of a relation that has one, and the rows of `pg_class`, `pg_attribute` and `pg_attrdef`. Returns its OID.
 pub(crate) fn insert_relation(ctx: &mut SessionContext, new: &NewRelation<'_>) -> Result<Oid, SqlError> {
     let oid = ctx.new_relation_oid()?;
     let stored = matches!(new.kind, RelKind::Table | RelKind::MatView);
-    let file = if stored { ctx.new_file()?.rel } else { 0 };
+    let file = if stored { ctx.new_file_in(new.tablespace)?.rel } else { 0 };
     let owner = ctx.user;
     let class = ClassRow {
         oid,
@@ -84,7 +86,7 @@ pub(crate) fn insert_relation(ctx: &mut SessionContext, new: &NewRelation<'_>) -
         owner,
         access_method: if stored { HEAP_AM } else { 0 },
         file,
-        tablespace: 0,
+        tablespace: new.tablespace,
         kind: new.kind,
         persistence: new.persistence,
         shared: false,
@@ -153,7 +155,8 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateStmt, source: &str) 
     finish_columns(&mut columns)?;
     constraint::mark_primary_columns(&name, &mut columns, &constraints, source)?;
     let options = nodes::rel_options(&stmt.options);
-    let oid = create_with(ctx, &name, namespace, persistence, columns, constraints, &options, source)?;
+    let tablespace = super::tablespace::choose(ctx, &stmt.tablespacename, persistence)?;
+    let oid = create_with(ctx, &name, namespace, persistence, columns, constraints, &options, tablespace, source)?;
     super::temp::register(ctx, oid, stmt.oncommit());
     Ok(Some(oid))
 }
@@ -193,6 +196,7 @@ fn create_with(
     mut columns: Vec<NewColumn>,
     constraints: Vec<NewConstraint>,
     options: &[String],
+    tablespace: Oid,
     source: &str,
 ) -> Result<Oid, SqlError> {
     let mut sequences = Vec::new();
@@ -218,7 +222,7 @@ fn create_with(
         }
     }
     let plain: Vec<Column> = columns.iter().map(|c| c.column.clone()).collect();
-    let new = NewRelation { name, namespace, kind: RelKind::Table, persistence, columns: &plain, options };
+    let new = NewRelation { name, namespace, kind: RelKind::Table, persistence, columns: &plain, options, tablespace };
     let oid = insert_relation(ctx, &new)?;
     for (attnum, text, relations) in defaults {
         insert_default(ctx, oid, attnum, &text, &relations)?;

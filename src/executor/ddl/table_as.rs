@@ -71,7 +71,8 @@ fn run(
     let stored = if materialized { Some(store_query(ctx, query, raw)?) } else { None };
     let options = nodes::rel_options(&into.options);
     let kind = if materialized { RelKind::MatView } else { RelKind::Table };
-    let new = NewRelation { name: &name, namespace, kind, persistence, columns: &columns, options: &options };
+    let tablespace = super::tablespace::choose(ctx, &into.table_space_name, persistence)?;
+    let new = NewRelation { name: &name, namespace, kind, persistence, columns: &columns, options: &options, tablespace };
     let oid = insert_relation(ctx, &new)?;
     super::temp::register(ctx, oid, into.on_commit());
     if let Some(stored) = stored {

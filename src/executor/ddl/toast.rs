@@ -124,7 +124,7 @@ pub(crate) fn ensure_for(ctx: &mut SessionContext, table: Oid) -> Result<(), Sql
 pub(crate) fn new_files(ctx: &mut SessionContext, relation: &Relation) -> Result<Option<ToastTable>, SqlError> {
     let Some(old) = relation.toast else { return Ok(None) };
     ctx.lock_oid(old.table.oid, false, LockMode::AccessExclusive, WaitPolicy::Block)?;
-    let (file, index_file): (RelId, RelId) = (ctx.new_file()?, ctx.new_file()?);
+    let (file, index_file): (RelId, RelId) = (ctx.new_file_in(old.table.file.spc)?, ctx.new_file_in(old.index.file.spc)?);
     let new = ToastTable { table: RelHandle { file, ..old.table }, index: RelHandle { file: index_file, ..old.index } };
     btree::create(&ctx.access(), &new.index)?;
     Ok(Some(new))

@@ -80,10 +80,10 @@ fn check(ctx: &SessionContext, relation: &Relation) -> Result<(), SqlError> {
 pub(crate) fn empty(ctx: &mut SessionContext, relation: &Relation) -> Result<(), SqlError> {
     let toast = super::toast::new_files(ctx, relation)?;
     super::toast::put_files(ctx, relation, toast)?;
-    let file = ctx.new_file()?;
+    let file = ctx.new_file_in(relation.rel_handle().map_or(0, |r| r.file.spc))?;
     let access = ctx.access();
     for index in &relation.indexes {
-        let file = ctx.new_file()?;
+        let file = ctx.new_file_in(index.file.spc)?;
         let handle = RelHandle { oid: index.oid, file, persistence: relation.persistence.access() };
         btree::create(&access, &handle)?;
         ctx.transaction()?.drop_on_commit(index.file);

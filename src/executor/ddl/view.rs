@@ -41,7 +41,7 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &ViewStmt, raw: &RawStmt) -
         }
         return replace(ctx, oid, columns, &stored);
     }
-    let new = NewRelation { name, namespace, kind: RelKind::View, persistence, columns: &columns, options: &options };
+    let new = NewRelation { name, namespace, kind: RelKind::View, persistence, columns: &columns, options: &options, tablespace: 0 };
     let oid = insert_relation(ctx, &new)?;
     insert_rule(ctx, oid, &stored)
 }

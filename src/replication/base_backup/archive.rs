@@ -159,7 +159,10 @@ impl<'a> Archive<'a> {
     /// [`ArchiveError`].
     pub fn text_file(&mut self, name: &str, contents: &[u8]) -> Result<(), ArchiveError> {
         let now = jiff::Timestamp::now().as_second();
-        self.header(name, contents.len() as u64, 0o600, now, tar::EntryType::Regular)?;
+        // As the files around it: the group may read them, or not.
+        let group = fs::metadata(&self.source.data_dir).is_ok_and(|m| mode(&m) & 0o040 != 0);
+        let mode = if group { 0o640 } else { 0o600 };
+        self.header(name, contents.len() as u64, mode, now, tar::EntryType::Regular)?;
         self.put(contents)?;
         self.pad(contents.len() as u64)?;
         let mut checksum = FileChecksum::new(self.source.checksums);

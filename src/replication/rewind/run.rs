@@ -329,6 +329,9 @@ impl Rewind<'_> {
         for path in self.doomed(&theirs, &ours) {
             self.remove(&path, ours.get(&path))?;
         }
+        for (path, location) in self.source.links(&theirs).await? {
+            self.make_link(&path, &location)?;
+        }
         for (path, _) in theirs.iter().filter(|(path, e)| **e == Entry::Directory && classify(path, &theirs) == Class::Whole) {
             self.make_directory(path)?;
         }
@@ -493,6 +496,20 @@ impl Rewind<'_> {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && full.is_dir() => Ok(()),
             Err(source) => Err(RewindError::Io { what: "create directory", path: full, source }),
         }
+    }
+
+    /// A tablespace that lies elsewhere: at the same place here.
+    fn make_link(&mut self, path: &str, location: &str) -> Result<(), RewindError> {
+        let full = self.target.join(path);
+        match fs::read_link(&full) {
+            Ok(found) if found == Path::new(location) => return Ok(()),
+            Ok(_) => fs::remove_file(&full).map_err(RewindError::io("remove", &full))?,
+            Err(_) if full.is_dir() => return Ok(()),
+            Err(_) => {}
+        }
+        fs::create_dir_all(location).map_err(RewindError::io("create directory", location))?;
+        std::os::unix::fs::symlink(location, &full).map_err(RewindError::io("create link", &full))?;
+        self.observer.step(Step::Made(path))
     }
 
     fn open(&self, path: &str, truncate: bool) -> Result<(PathBuf, fs::File), RewindError> {

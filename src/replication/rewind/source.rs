@@ -103,6 +103,26 @@ impl Source {
         Ok(listing)
     }
 
+    /// Where the tablespaces that lie outside the directory are: path of the link, and its target.
+    ///
+    /// # Errors
+    /// The connection.
+    pub async fn links(&mut self, listing: &Listing) -> Result<Vec<(String, String)>, RewindError> {
+        let mut links = Vec::new();
+        for path in listing.keys() {
+            let Some(oid) = path.strip_prefix("pg_tblspc/").and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let target = match self {
+                Self::Directory(dir) => fs::read_link(dir.join(path)).ok().map(|t| t.display().to_string()),
+                Self::Server(client) => {
+                    let sets = client.query(&format!("SELECT pg_catalog.pg_tablespace_location({oid})")).await?;
+                    sets.first().and_then(|s| s.text(0, 0)).filter(|t| t.starts_with('/')).map(str::to_owned)
+                }
+            };
+            links.extend(target.map(|target| (path.clone(), target)));
+        }
+        Ok(links)
+    }
+
     /// Up to `len` bytes of a file from `offset`, fewer at its end; `None` if the file is gone.
     ///
     /// # Errors
