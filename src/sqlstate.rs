@@ -42,6 +42,7 @@ sqlstates! {
     PROTOCOL_VIOLATION = "08P01";
     FEATURE_NOT_SUPPORTED = "0A000";
     CARDINALITY_VIOLATION = "21000";
+    CASE_NOT_FOUND = "20000";
     DATA_EXCEPTION = "22000";
     STRING_DATA_RIGHT_TRUNCATION = "22001";
     NUMERIC_VALUE_OUT_OF_RANGE = "22003";
@@ -62,6 +63,7 @@ sqlstates! {
     CHARACTER_NOT_IN_REPERTOIRE = "22021";
     INVALID_PARAMETER_VALUE = "22023";
     INVALID_ESCAPE_SEQUENCE = "22025";
+    ERROR_IN_ASSIGNMENT = "22005";
     ARRAY_SUBSCRIPT_ERROR = "2202E";
     FLOATING_POINT_EXCEPTION = "22P01";
     INVALID_TEXT_REPRESENTATION = "22P02";
@@ -86,6 +88,8 @@ sqlstates! {
     INVALID_PASSWORD = "28P01";
     DEPENDENT_OBJECTS_STILL_EXIST = "2BP01";
     INVALID_TRANSACTION_TERMINATION = "2D000";
+    FUNCTION_EXECUTED_NO_RETURN_STATEMENT = "2F005";
+    STACKED_DIAGNOSTICS_ACCESSED_WITHOUT_ACTIVE_HANDLER = "0Z002";
     INVALID_CURSOR_NAME = "34000";
     S_E_INVALID_SPECIFICATION = "3B001";
     INVALID_CATALOG_NAME = "3D000";
@@ -157,9 +161,30 @@ sqlstates! {
     UNDEFINED_FILE = "58P01";
     DUPLICATE_FILE = "58P02";
     CONFIG_FILE_ERROR = "F0000";
+    RAISE_EXCEPTION = "P0001";
+    NO_DATA_FOUND = "P0002";
+    TOO_MANY_ROWS = "P0003";
+    ASSERT_FAILURE = "P0004";
     INTERNAL_ERROR = "XX000";
     DATA_CORRUPTED = "XX001";
     INDEX_CORRUPTED = "XX002";
+}
+
+impl SqlState {
+    /// Any five characters, as a function may raise them. Codes of no constant are kept for the life of the process, once each.
+    pub fn custom(code: &str) -> Self {
+        static KNOWN: std::sync::Mutex<std::collections::BTreeSet<&'static str>> = std::sync::Mutex::new(std::collections::BTreeSet::new());
+        if let Some(known) = Self::from_code(code) {
+            return known;
+        }
+        let mut known = KNOWN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(found) = known.get(code) {
+            return Self(found);
+        }
+        let kept: &'static str = String::leak(code.to_owned());
+        known.insert(kept);
+        Self(kept)
+    }
 }
 
 /// How far an error reaches.
@@ -194,6 +219,10 @@ pub struct ErrorFields {
     pub position: Option<u32>,
     /// CONTEXT.
     pub context: Option<String>,
+    /// The statement inside a function it happened in.
+    pub internal_query: Option<String>,
+    /// Where in that statement, as `position`.
+    pub internal_position: Option<u32>,
     /// Schema, table, column, data type, constraint names, for constraint errors.
     pub schema: Option<String>,
     /// Table name.
@@ -215,6 +244,8 @@ impl SqlError {
             hint: None,
             position: None,
             context: None,
+            internal_query: None,
+            internal_position: None,
             schema: None,
             table: None,
             column: None,
@@ -278,6 +309,28 @@ impl SqlError {
     #[must_use]
     pub fn at(mut self, position: u32) -> Self {
         self.0.position.get_or_insert(position);
+        self
+    }
+
+    /// Gives it another position.
+    #[must_use]
+    pub fn moved(mut self, position: u32) -> Self {
+        self.0.position = Some(position);
+        self
+    }
+
+    /// Makes its position one in a statement inside a function, of which `skipped` bytes nobody wrote.
+    #[must_use]
+    pub fn inside(mut self, statement: &str, skipped: u32) -> Self {
+        self.0.internal_position = self.0.position.take().and_then(|p| p.checked_sub(skipped));
+        self.0.internal_query = Some(statement.to_owned());
+        self
+    }
+
+    /// Names what it is about.
+    #[must_use]
+    pub fn named(mut self, schema: Option<String>, table: Option<String>, column: Option<String>, constraint: Option<String>) -> Self {
+        (self.0.schema, self.0.table, self.0.column, self.0.constraint) = (schema, table, column, constraint);
         self
     }
 

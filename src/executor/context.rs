@@ -54,6 +54,12 @@ pub struct SessionContext {
     pub catalog: CatalogHandle,
     /// Sequences used so far.
     pub sequences: super::catalog_function::SequenceCache,
+    /// Variables of the function whose statement is being bound or run.
+    pub variables: Option<Arc<super::routine::Variables>>,
+    /// Functions called so far.
+    pub routines: super::routine::Routines,
+    /// Constraints whose checks are put off.
+    pub deferral: super::referential::Deferral,
     /// Temporary tables that COMMIT empties or drops.
     pub on_commit: Vec<super::OnCommit>,
     /// Notices and warnings the session has yet to send; severity is the first word of each (`NOTICE`, `WARNING`).
@@ -265,6 +271,10 @@ impl FnCtx for SessionContext {
 
     fn external(&mut self, func: &'static ProcEntry, types: &CallTypes, args: &[Datum]) -> Result<Datum, SqlError> {
         super::privileges::check_function(self, func)?;
+        if func.oid >= oids::FIRST_NORMAL {
+            let front_end = self.front_end;
+            return front_end.call_routine(self, func, types, args);
+        }
         if let Some(value) = super::catalog_function::call(self, func, types, args)? {
             return Ok(value);
         }
@@ -278,6 +288,15 @@ impl FnCtx for SessionContext {
 
     fn external_set(&mut self, func: &'static ProcEntry, types: &CallTypes, args: &[Datum]) -> Result<SetRows, SqlError> {
         super::privileges::check_function(self, func)?;
+        if func.oid >= oids::FIRST_NORMAL {
+            let front_end = self.front_end;
+            let rows = front_end.call_routine_set(self, func, types, args)?;
+            return Ok(Box::new(rows.into_iter().map(Ok)));
+        }
+        // Nothing is partitioned.
+        if matches!(func.source, "pg_partition_ancestors" | "pg_partition_tree") {
+            return Ok(Box::new(std::iter::empty()));
+        }
         for other in self.externals.clone() {
             if let Some(rows) = other.call_set(self, func, types, args)? {
                 return Ok(rows);

@@ -51,6 +51,8 @@ pub struct ExecState {
     /// In a re-check: the rows scans return instead of scanning, by scan number.
     #[expect(clippy::type_complexity, reason = "one use")]
     pub replaced: Option<FxHashMap<usize, Option<(Tid, Vec<u8>)>>>,
+    /// What the changes so far ask of foreign keys.
+    pub foreign: Vec<super::referential::Event>,
     /// EXPLAIN ANALYZE: per node.
     pub stats: Option<Vec<NodeStats>>,
 }
@@ -100,6 +102,7 @@ impl ExecState {
             working: Vec::new(),
             processed: 0,
             replaced: None,
+            foreign: Vec::new(),
             stats: None,
         }
     }

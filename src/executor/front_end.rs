@@ -8,9 +8,11 @@ use super::code::Code;
 use super::context::SessionContext;
 use super::plan::TableWriter;
 use super::portal::Prepared;
+use super::sink::RowSink;
 use super::statement::RawStmt;
 use crate::sql::catalog::Relation;
-use crate::sql::types::Oid;
+use crate::sql::functions::{CallTypes, ProcEntry};
+use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::SqlError;
 
 /// An expression ready to run over a relation's rows (value `i` = attribute `i + 1`).
@@ -114,6 +116,65 @@ pub trait SqlFrontEnd: Send + Sync {
     /// # Errors
     /// The query has no text form.
     fn deparse_query(&self, node: &pg_query::NodeEnum) -> Result<String, SqlError>;
+
+    /// Calls a function with a body.
+    ///
+    /// # Errors
+    /// The function's own.
+    fn call_routine(
+        &self,
+        session: &mut SessionContext,
+        func: &'static ProcEntry,
+        types: &CallTypes,
+        args: &[Datum],
+    ) -> Result<Datum, SqlError>;
+
+    /// The rows of a set-returning one.
+    ///
+    /// # Errors
+    /// The function's own.
+    fn call_routine_set(
+        &self,
+        session: &mut SessionContext,
+        func: &'static ProcEntry,
+        types: &CallTypes,
+        args: &[Datum],
+    ) -> Result<Vec<Datum>, SqlError>;
+
+    /// Checks the body of a new function.
+    ///
+    /// # Errors
+    /// Syntax; a type that does not exist.
+    fn check_routine(&self, session: &mut SessionContext, func: &'static ProcEntry, source: &str) -> Result<(), SqlError>;
+
+    /// DO.
+    ///
+    /// # Errors
+    /// The block's own.
+    fn do_block(&self, session: &mut SessionContext, stmt: &protobuf::DoStmt, source: &str) -> Result<(), SqlError>;
+
+    /// CALL.
+    ///
+    /// # Errors
+    /// The procedure's own.
+    fn call_procedure(
+        &self,
+        session: &mut SessionContext,
+        stmt: &protobuf::CallStmt,
+        source: &str,
+        sink: &mut dyn RowSink,
+    ) -> Result<(), SqlError>;
+
+    /// Names and types of the columns of a CALL's row, if it gives one.
+    ///
+    /// # Errors
+    /// There is no such procedure.
+    fn call_columns(
+        &self,
+        session: &mut SessionContext,
+        stmt: &protobuf::CallStmt,
+        source: &str,
+    ) -> Result<Option<Vec<(String, Oid)>>, SqlError>;
 
     /// Parses a query string.
     ///

@@ -9,6 +9,7 @@ use super::eval::{Exec, ExecState};
 use super::front_end::TableExpr;
 use super::large::RowWriter;
 use super::modify::index_error;
+use super::referential;
 use crate::access::btree::{self, Inserted, UniqueProbe};
 use crate::access::{RelHandle, Tid, heap};
 use crate::executor::SessionContext;
@@ -36,6 +37,8 @@ pub(crate) struct Loader {
     written: u64,
     tids: Vec<Tid>,
     key: Vec<u8>,
+    /// What the rows ask of foreign keys.
+    events: Vec<referential::Event>,
 }
 
 struct LoadIndex {
@@ -88,6 +91,7 @@ impl Loader {
             written: 0,
             tids: Vec::new(),
             key: Vec::new(),
+            events: Vec::new(),
         })
     }
 
@@ -110,7 +114,7 @@ impl Loader {
         writer.write(txn, &values, &[], &mut bytes)?;
         self.bytes += bytes.len();
         self.rows.push(bytes);
-        if !self.indexes.is_empty() {
+        if !self.indexes.is_empty() || referential::concerns(&self.relation) {
             self.values.push(values);
         }
         if self.rows.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES {
@@ -162,8 +166,16 @@ impl Loader {
         let values = std::mem::take(&mut self.values);
         for (values, &tid) in values.iter().zip(&self.tids) {
             insert_entries(ctx, &self.relation, &self.handle, &self.indexes, values, tid, &mut self.key)?;
+            referential::stored(&self.relation, &mut self.events, tid, None, values);
         }
         Ok(())
+    }
+
+    /// The last row is in: foreign keys look at all of them.
+    pub(crate) fn finish(&mut self, ctx: &mut SessionContext) -> Result<(), SqlError> {
+        self.flush(ctx)?;
+        ctx.transaction()?.command_counter_increment()?;
+        referential::after_statement(ctx, std::mem::take(&mut self.events))
     }
 }
 

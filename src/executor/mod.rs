@@ -24,6 +24,8 @@ pub mod node;
 pub mod plan;
 pub mod portal;
 pub mod privileges;
+pub mod referential;
+pub mod routine;
 mod scan;
 mod set;
 pub mod setting;

@@ -9,6 +9,7 @@ use super::hash::same_value;
 use super::large::{self, RowWriter};
 use super::node::Node;
 use super::plan::{Command, IndexSource, IndexWriter, Modify, OnConflict, PlanNode, PlanOp, TableWriter};
+use super::referential;
 use super::scan::{datum_tid, tid_datum};
 use crate::access::btree::{self, Inserted, UniqueProbe};
 use crate::access::heap::{self, ChangeOptions, ChangeResult, UpdateOptions};
@@ -226,11 +227,13 @@ pub struct ModifyNode {
     values: Row,
     bytes: Vec<u8>,
     rel: Option<RelHandle>,
+    /// ON CONFLICT updated a row, and noted that.
+    noted: bool,
 }
 
 impl ModifyNode {
     pub(super) fn new(plan: Arc<PlanNode>, child: Box<dyn Node>) -> Self {
-        Self { plan, child, row: Row::new(), values: Row::new(), bytes: Vec::new(), rel: None }
+        Self { plan, child, row: Row::new(), values: Row::new(), bytes: Vec::new(), rel: None, noted: false }
     }
 
     /// Inserts `self.values`: the row's place, or `None` if ON CONFLICT took another way.
@@ -393,6 +396,10 @@ impl ModifyNode {
                     insert_index_entries(x, &m.table, rel, &new, tid)?;
                 }
                 drop_values(x, m, &old, Some(&self.bytes))?;
+                if m.foreign {
+                    referential::note(x.state, &m.table.relation, Command::Update, tid, &old_values, &new);
+                    self.noted = true;
+                }
                 self.values = new;
                 Ok(Conflict::Done(Some(tid)))
             }
@@ -625,6 +632,14 @@ impl Node for ModifyNode {
                 self.change(x, m, &rel)?
             };
             let Some(tid) = done else { continue };
+            if m.foreign {
+                let count = m.table.desc.len();
+                let old = self.row.get(..count).unwrap_or_default();
+                if !self.noted {
+                    referential::note(x.state, &m.table.relation, m.command, tid, old, &self.values);
+                }
+                self.noted = false;
+            }
             count_row(x, &plan);
             if m.returning.is_some() {
                 self.returning(x, m, tid, out)?;

@@ -678,6 +678,8 @@ pub struct Modify {
     pub returning: Option<Box<[Code]>>,
     /// ON CONFLICT.
     pub on_conflict: Option<Box<OnConflict>>,
+    /// Foreign keys must be told of changes.
+    pub foreign: bool,
     /// INSERT: values may be taken as they are, a row at a time from VALUES.
     pub input_width: usize,
 }

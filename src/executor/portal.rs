@@ -328,6 +328,10 @@ impl Running {
                 }
                 if stmt.modifies {
                     x.session.transaction()?.command_counter_increment()?;
+                    let events = std::mem::take(&mut x.state.foreign);
+                    if !events.is_empty() {
+                        super::referential::after_statement(x.session, events)?;
+                    }
                 }
                 return Ok(true);
             }

@@ -17,6 +17,20 @@ use crate::sqlstate::SqlError;
 /// # Errors
 /// The statement names something that does not exist.
 pub fn describe(session: &mut SessionContext, statement: &super::RawStmt) -> Result<Option<Vec<super::ColumnDesc>>, SqlError> {
+    if let NodeEnum::CallStmt(call) = &*statement.node {
+        session.refresh_catalog();
+        let front_end = session.front_end;
+        let columns = front_end.call_columns(session, call, &statement.source)?;
+        let desc = |(name, type_oid): (String, crate::sql::types::Oid)| super::ColumnDesc {
+            name: Arc::from(name.as_str()),
+            table: 0,
+            attnum: 0,
+            type_oid,
+            type_len: crate::sql::types::registry::type_by_oid(type_oid).map_or(-1, |t| t.len),
+            typmod: -1,
+        };
+        return Ok(columns.map(|c| c.into_iter().map(desc).collect()));
+    }
     super::setting::describe(session, statement)
 }
 
@@ -37,6 +51,12 @@ pub fn run(
     #[expect(clippy::wildcard_enum_match_arm, reason = "the others return no rows")]
     match &*statement.node {
         NodeEnum::CopyStmt(s) => super::copy::run(session, s, statement, sink),
+        NodeEnum::CallStmt(s) => {
+            session.refresh_catalog();
+            let front_end = session.front_end;
+            front_end.call_procedure(session, s, &statement.source, sink)?;
+            Ok(PortalStatus::Complete("CALL".to_owned()))
+        }
         node => run_node(session, node, statement).map(PortalStatus::Complete),
     }
 }
@@ -207,6 +227,27 @@ pub(crate) fn run_node(ctx: &mut SessionContext, node: &NodeEnum, raw: &super::R
             ddl::database::set(ctx, s)?;
             "ALTER DATABASE"
         }
+        NodeEnum::CreateFunctionStmt(s) => {
+            let tag = if s.is_procedure { "CREATE PROCEDURE" } else { "CREATE FUNCTION" };
+            ctx.check_writable(tag)?;
+            ddl::function::create(ctx, s, source)?;
+            tag
+        }
+        NodeEnum::AlterFunctionStmt(s) => {
+            let tag = if s.objtype() == ObjectType::ObjectProcedure { "ALTER PROCEDURE" } else { "ALTER FUNCTION" };
+            ctx.check_writable(tag)?;
+            ddl::function::alter(ctx, s)?;
+            tag
+        }
+        NodeEnum::ConstraintsSetStmt(s) => {
+            ddl::foreign_key::set_constraints(ctx, s)?;
+            "SET CONSTRAINTS"
+        }
+        NodeEnum::DoStmt(s) => {
+            let front_end = ctx.front_end;
+            front_end.do_block(ctx, s, source)?;
+            "DO"
+        }
         _ => return Err(SqlError::unsupported("this statement")),
     };
     Ok(tag.to_owned())
@@ -217,6 +258,9 @@ pub(crate) fn run_node(ctx: &mut SessionContext, node: &NodeEnum, raw: &super::R
 /// # Errors
 /// PostgreSQL's; the transaction must then roll back.
 pub fn before_commit(session: &mut SessionContext) -> Result<(), SqlError> {
+    if !session.deferral.is_empty() {
+        super::referential::before_commit(session)?;
+    }
     if session.on_commit.is_empty() { Ok(()) } else { ddl::temp::before_commit(session) }
 }
 
@@ -257,6 +301,9 @@ fn drop_tag(kind: ObjectType) -> &'static str {
         ObjectType::ObjectView => "DROP VIEW",
         ObjectType::ObjectMatview => "DROP MATERIALIZED VIEW",
         ObjectType::ObjectSchema => "DROP SCHEMA",
+        ObjectType::ObjectFunction => "DROP FUNCTION",
+        ObjectType::ObjectProcedure => "DROP PROCEDURE",
+        ObjectType::ObjectRoutine => "DROP ROUTINE",
         _ => "DROP",
     }
 }

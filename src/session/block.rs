@@ -95,6 +95,7 @@ impl Session {
     }
 
     fn begin(&mut self) {
+        self.ctx.deferral.clear();
         self.ctx.transaction_timestamp = self.ctx.statement_timestamp;
         self.ctx.io.now = self.ctx.transaction_timestamp;
         let settings = &mut self.ctx.settings;

@@ -96,6 +96,9 @@ impl Session {
             io: IoSettings::default(),
             catalog: handle,
             sequences: crate::executor::catalog_function::SequenceCache::default(),
+            variables: None,
+            routines: crate::executor::routine::Routines::default(),
+            deferral: crate::executor::referential::Deferral::default(),
             on_commit: Vec::new(),
             notices: Vec::new(),
             transaction_timestamp: time,
@@ -364,7 +367,9 @@ impl Session {
         let least = Level::from_label(self.ctx.settings.str(Setting::ClientMinMessages));
         for Notice { severity, fields } in std::mem::take(&mut self.ctx.notices) {
             let level = Level::from_label(severity);
-            if level == Level::Info || (level >= least && level != Level::Log) || (level == Level::Log && least <= Level::Log) {
+            // For clients LOG lies between DEBUG1 and INFO.
+            let rank = |l: Level| if l == Level::Log { (Level::Debug1, 1) } else { (l, 0) };
+            if level == Level::Info || rank(level) >= rank(least) {
                 self.conn.out.notice(severity, fields.fields());
             }
             if log::enabled(level) && level >= Level::Warning {

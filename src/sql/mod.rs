@@ -6,6 +6,7 @@ pub mod functions;
 pub mod parse;
 pub mod plan;
 pub mod plan_cache;
+pub mod plpgsql;
 pub mod types;
 
 mod prepare;

@@ -6,13 +6,15 @@ use pg_query::{NodeEnum, protobuf};
 
 use super::bind::deparse::Deparser;
 use super::bind::{Binder, ExprKind};
+use super::functions::{CallTypes, ProcEntry};
 use super::parse;
 use super::plan::planner::{Deps, Layout, Level};
 use super::plan::{self, Planner};
+use super::plpgsql;
 use super::types::{Datum, Oid, oids};
 use crate::executor::plan::{PlannedStmt, TableWriter};
 use crate::executor::portal::{Body, Explain, PlanCell, PlanVersion};
-use crate::executor::{ColumnDesc, Portal, Prepared, RawStmt, SessionContext, SqlFrontEnd, StmtKind, TableExpr, utility};
+use crate::executor::{ColumnDesc, Portal, Prepared, RawStmt, RowSink, SessionContext, SqlFrontEnd, StmtKind, TableExpr, utility};
 use crate::sql::catalog::Relation;
 use crate::sqlstate::{SqlError, SqlState};
 
@@ -52,6 +54,7 @@ fn plan_statement(
     explain: bool,
 ) -> Result<(PlannedStmt, Vec<Oid>, Vec<u32>), SqlError> {
     let mut binder = Binder::new(session, &statement.source, param_types.to_vec(), true);
+    binder.variables = binder.session.variables.clone();
     #[expect(clippy::wildcard_enum_match_arm, reason = "the caller sends queries only")]
     let query = match node {
         NodeEnum::SelectStmt(s) => binder.select(s)?,
@@ -253,6 +256,53 @@ impl SqlFrontEnd for FrontEnd {
 
     fn deparse_query(&self, node: &NodeEnum) -> Result<String, SqlError> {
         deparse_statement(node.clone())
+    }
+
+    fn call_routine(
+        &self,
+        session: &mut SessionContext,
+        func: &'static ProcEntry,
+        types: &CallTypes,
+        args: &[Datum],
+    ) -> Result<Datum, SqlError> {
+        plpgsql::call_scalar(session, func, types, args)
+    }
+
+    fn call_routine_set(
+        &self,
+        session: &mut SessionContext,
+        func: &'static ProcEntry,
+        types: &CallTypes,
+        args: &[Datum],
+    ) -> Result<Vec<Datum>, SqlError> {
+        plpgsql::call_set(session, func, types, args)
+    }
+
+    fn check_routine(&self, session: &mut SessionContext, func: &'static ProcEntry, source: &str) -> Result<(), SqlError> {
+        plpgsql::validate(session, func, source)
+    }
+
+    fn do_block(&self, session: &mut SessionContext, stmt: &protobuf::DoStmt, source: &str) -> Result<(), SqlError> {
+        crate::txn::blocking(|| plpgsql::do_block(session, stmt, source))
+    }
+
+    fn call_procedure(
+        &self,
+        session: &mut SessionContext,
+        stmt: &protobuf::CallStmt,
+        source: &str,
+        sink: &mut dyn RowSink,
+    ) -> Result<(), SqlError> {
+        plpgsql::call_procedure(session, stmt, source, sink)
+    }
+
+    fn call_columns(
+        &self,
+        session: &mut SessionContext,
+        stmt: &protobuf::CallStmt,
+        source: &str,
+    ) -> Result<Option<Vec<(String, Oid)>>, SqlError> {
+        plpgsql::call_columns(session, stmt, source)
     }
 
     fn parse(&self, text: &str) -> Result<Vec<RawStmt>, SqlError> {

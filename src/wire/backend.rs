@@ -254,6 +254,7 @@ impl Writer {
                 (b'D', f.detail.as_deref()),
                 (b'H', f.hint.as_deref()),
                 (b'W', f.context.as_deref()),
+                (b'q', f.internal_query.as_deref()),
                 (b's', f.schema.as_deref()),
                 (b't', f.table.as_deref()),
                 (b'c', f.column.as_deref()),
@@ -266,6 +267,9 @@ impl Writer {
             }
             if let Some(position) = f.position {
                 put(b'P', &position.to_string());
+            }
+            if let Some(position) = f.internal_position {
+                put(b'p', &position.to_string());
             }
             b.put_u8(0);
         });

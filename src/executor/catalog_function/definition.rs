@@ -72,11 +72,14 @@ pub(super) fn call(
         | "pg_get_statisticsobjdef_columns"
         | "pg_get_statisticsobjdef_expressions"
         | "pg_get_function_sqlbody" => Ok(Some(Datum::Null)),
-        "pg_get_function_arguments" => text(proc_by_oid(args[0].as_oid()?).map(|p| arguments(p, true))),
-        "pg_get_function_identity_arguments" => text(proc_by_oid(args[0].as_oid()?).map(|p| arguments(p, false))),
-        "pg_get_function_result" => text(proc_by_oid(args[0].as_oid()?).and_then(function_result)),
+        "pg_get_function_arguments" => text(function(ctx, args)?.map(|p| arguments(p, true))),
+        "pg_get_function_identity_arguments" => text(function(ctx, args)?.map(|p| arguments(p, false))),
+        "pg_get_function_result" => text(function(ctx, args)?.and_then(function_result)),
         "pg_get_function_arg_default" => Ok(Some(Datum::Null)),
-        "pg_get_functiondef" => text(proc_by_oid(args[0].as_oid()?).map(function_definition)),
+        "pg_get_functiondef" => match function(ctx, args)? {
+            Some(p) => text(Some(function_definition(ctx, p)?)),
+            None => text(None),
+        },
         _ => Ok(None),
     }
 }
@@ -331,6 +334,7 @@ fn arguments(proc: &ProcEntry, with_defaults: bool) -> String {
             b'o' => "OUT ",
             b'b' => "INOUT ",
             b'v' => "VARIADIC ",
+            _ if proc.kind == b'p' => "IN ",
             _ => "",
         });
         if let Some(name) = names.get(i).filter(|n| !n.is_empty() && !proc.arg_names.is_empty()) {
@@ -393,32 +397,66 @@ fn function_result(proc: &ProcEntry) -> Option<String> {
     Some(if proc.returns_set { format!("SETOF {shown}") } else { shown })
 }
 
-fn function_definition(proc: &ProcEntry) -> String {
+/// A function by OID, built in or made by a user.
+fn function(ctx: &SessionContext, args: &[Datum]) -> Result<Option<&'static ProcEntry>, SqlError> {
+    let oid = args[0].as_oid()?;
+    match proc_by_oid(oid) {
+        Some(found) => Ok(Some(found)),
+        None => Ok(ctx.catalog.function(oid)?.map(|f| f.entry)),
+    }
+}
+
+fn function_definition(ctx: &SessionContext, proc: &ProcEntry) -> Result<String, SqlError> {
+    let made = ctx.catalog.function(proc.oid)?;
+    let schema = match &made {
+        Some(f) => ctx.catalog.namespace_name(f.namespace)?.map_or_else(String::new, |n| n.to_string()),
+        None => "pg_catalog".to_owned(),
+    };
+    let procedure = proc.kind == b'p';
     let mut out = format!(
-        "CREATE OR REPLACE FUNCTION pg_catalog.{}({})\n RETURNS {}\n LANGUAGE internal\n",
-        quote_identifier(proc.name),
-        arguments(proc, true),
-        function_result(proc).unwrap_or_default()
+        "CREATE OR REPLACE {} {}({})\n",
+        if procedure { "PROCEDURE" } else { "FUNCTION" },
+        quote_qualified(Some(&schema), proc.name),
+        arguments(proc, true)
     );
+    if !procedure {
+        out.push_str(&format!(" RETURNS {}\n", function_result(proc).unwrap_or_default()));
+    }
+    let language = crate::sql::catalog::compiled::language_name(proc.language).unwrap_or("internal");
+    out.push_str(&format!(" LANGUAGE {language}\n"));
     let mut flags = Vec::new();
     match proc.volatility {
-        b'i' => flags.push("IMMUTABLE"),
-        b's' => flags.push("STABLE"),
+        b'i' => flags.push("IMMUTABLE".to_owned()),
+        b's' => flags.push("STABLE".to_owned()),
         _ => {}
     }
     match proc.parallel {
-        b's' => flags.push("PARALLEL SAFE"),
-        b'r' => flags.push("PARALLEL RESTRICTED"),
+        b's' => flags.push("PARALLEL SAFE".to_owned()),
+        b'r' => flags.push("PARALLEL RESTRICTED".to_owned()),
         _ => {}
     }
     if proc.strict {
-        flags.push("STRICT");
+        flags.push("STRICT".to_owned());
+    }
+    if proc.leakproof {
+        flags.push("LEAKPROOF".to_owned());
+    }
+    let usual = if proc.language <= 13 { 1.0 } else { 100.0 };
+    if (proc.cost - usual).abs() > f32::EPSILON {
+        flags.push(format!("COST {}", proc.cost));
+    }
+    if proc.returns_set && (proc.rows - 1000.0).abs() > f32::EPSILON {
+        flags.push(format!("ROWS {}", proc.rows));
     }
     if !flags.is_empty() {
         out.push_str(&format!(" {}\n", flags.join(" ")));
     }
-    out.push_str(&format!("AS $function${}$function$\n", proc.source));
-    out
+    let mut quote = if procedure { "$procedure".to_owned() } else { "$function".to_owned() };
+    while proc.source.contains(&quote) {
+        quote.push('x');
+    }
+    out.push_str(&format!("AS {quote}${}{quote}$\n", proc.source));
+    Ok(out)
 }
 
 #[cfg(test)]

@@ -16,8 +16,17 @@ impl NameLookup for CatalogHandle {
             ObjectKind::Namespace => self.find_namespace(name),
             ObjectKind::Role => Ok(self.find_role(name)?.map(|r| r.oid)),
             ObjectKind::Collation => Ok(collation_by_name(name)),
-            ObjectKind::Type | ObjectKind::Function => Ok(None),
+            ObjectKind::Function => Ok(self.functions(schema, name)?.first().map(|f| f.oid)),
+            ObjectKind::Type => Ok(None),
         }
+    }
+
+    fn functions_named(&self, schema: Option<&str>, name: &str) -> Result<Vec<(Oid, Vec<Oid>)>, SqlError> {
+        Ok(self.functions(schema, name)?.into_iter().map(|f| (f.oid, f.args.to_vec())).collect())
+    }
+
+    fn arguments_of(&self, function: Oid) -> Result<Option<Vec<Oid>>, SqlError> {
+        Ok(self.function(function)?.map(|f| f.entry.args.to_vec()))
     }
 
     fn name_of(&self, kind: ObjectKind, oid: Oid) -> Result<Option<(Option<String>, String)>, SqlError> {
@@ -30,7 +39,14 @@ impl NameLookup for CatalogHandle {
             ObjectKind::Namespace => Ok(self.namespace_name(oid)?.map(|n| (None, n.to_string()))),
             ObjectKind::Role => Ok(self.role(oid)?.map(|r| (None, r.name.to_string()))),
             ObjectKind::Collation => Ok(collation_name(oid).map(|n| (None, n.to_owned()))),
-            ObjectKind::Type | ObjectKind::Function => Ok(None),
+            ObjectKind::Function => {
+                let Some(f) = self.function(oid)? else { return Ok(None) };
+                let first = self.functions(None, f.entry.name)?.into_iter().find(|o| o.args == f.entry.args);
+                let visible = first.is_some_and(|o| o.oid == oid);
+                let schema = if visible { None } else { self.namespace_name(f.namespace)?.map(|n| n.to_string()) };
+                Ok(Some((schema, f.entry.name.to_owned())))
+            }
+            ObjectKind::Type => Ok(None),
         }
     }
 }

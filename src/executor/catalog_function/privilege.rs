@@ -150,7 +150,11 @@ fn has(
                 Datum::Oid(oid) => *oid,
                 other => crate::sql::types::names::parse_reg(crate::sql::types::oids::REGPROCEDURE, other.as_str()?, &ctx.io)?,
             };
-            proc_by_oid(oid).map(|function| privilege::on_function(&catalog, user, function)).transpose()
+            let function = match proc_by_oid(oid) {
+                Some(function) => Some(function),
+                None => catalog.function(oid)?.map(|f| f.entry),
+            };
+            function.map(|function| privilege::on_function(&catalog, user, function)).transpose()
         }
         What::Type => match object {
             Datum::Oid(oid) => Ok(type_by_oid(*oid).map(|_| true)),

@@ -23,7 +23,17 @@ pub(super) fn call(
             None => Ok(Some(Datum::Null)),
         },
         "pg_type_is_visible" => known(type_by_oid(oid()?).is_some()),
-        "pg_function_is_visible" => known(proc_by_oid(oid()?).is_some()),
+        "pg_function_is_visible" => {
+            let oid = oid()?;
+            match (proc_by_oid(oid), ctx.catalog.function(oid)?) {
+                (Some(_), _) => known(true),
+                (None, Some(f)) => {
+                    let first = ctx.catalog.functions(None, f.entry.name)?.into_iter().find(|o| o.args == f.entry.args);
+                    Ok(Some(Datum::Bool(first.is_some_and(|o| o.oid == oid))))
+                }
+                (None, None) => known(false),
+            }
+        }
         "pg_operator_is_visible" => known(oper_by_oid(oid()?).is_some()),
         "pg_opclass_is_visible" => {
             let oid = oid()?;

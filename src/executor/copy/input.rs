@@ -102,6 +102,7 @@ impl CopyInState {
     pub fn finish(mut self, session: &mut SessionContext) -> Result<String, SqlError> {
         self.take_rows(session, true)?;
         self.loader.flush(session).map_err(|e| self.with_context(e, None))?;
+        self.loader.finish(session)?;
         Ok(format!("COPY {}", self.copied))
     }
 

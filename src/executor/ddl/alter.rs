@@ -522,6 +522,11 @@ fn validate_constraint(ctx: &mut SessionContext, relation: &Arc<Relation>, name:
         let expr = front_end.table_expression_text(ctx, &check.expression, Some(relation), target, "check constraints")?;
         constraint::validate_check(ctx, relation, name, &expr)?;
     }
+    if let Some(foreign) =
+        relation.constraints.iter().find(|c| c.oid == oid && matches!(c.kind, crate::sql::catalog::relation::ConstraintKind::Foreign(_)))
+    {
+        crate::executor::referential::validate(ctx, relation.oid, foreign)?;
+    }
     let row = ctx.catalog_reader()?.row(&pg_constraint::DEF, by::CONSTRAINT_OID, &[Datum::Oid(oid)])?;
     let row = row.ok_or_else(|| SqlError::internal("constraint vanished"))?;
     ctx.writer()?.set(&pg_constraint::DEF, &row, &[(pg_constraint::convalidated, Datum::Bool(true))])?;

@@ -11,7 +11,7 @@ use crate::sql::catalog::names::{quote_identifier, quote_qualified};
 use crate::sql::catalog::relation::{PG_CATALOG_NAMESPACE, PUBLIC_NAMESPACE, RelKind, Relation};
 use crate::sql::catalog::rows::ObjectAddress;
 use crate::sql::catalog::schema::{
-    CatalogDef, pg_attrdef, pg_attribute, pg_class, pg_constraint, pg_depend, pg_description, pg_index, pg_namespace, pg_rewrite,
+    CatalogDef, pg_attrdef, pg_attribute, pg_class, pg_constraint, pg_depend, pg_description, pg_index, pg_namespace, pg_proc, pg_rewrite,
     pg_sequence, pg_shdepend, pg_statistic,
 };
 use crate::sql::types::{Datum, Oid};
@@ -34,6 +34,13 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &DropStmt) -> Result<(), SqlEr
             | ObjectType::ObjectView
             | ObjectType::ObjectMatview) => relation_target(ctx, object, kind, stmt.missing_ok)?,
             ObjectType::ObjectSchema => schema_target(ctx, object, stmt.missing_ok)?,
+            kind @ (ObjectType::ObjectFunction | ObjectType::ObjectProcedure | ObjectType::ObjectRoutine) => {
+                let named = super::function::object(object)?;
+                match super::function::find(ctx, named, kind, stmt.missing_ok)? {
+                    Some(row) => Some(ObjectAddress::new(pg_proc::ID, row.oid(pg_proc::oid)?)),
+                    None => None,
+                }
+            }
             other => {
                 return Err(SqlError::unsupported(format_args!("DROP {}", other.as_str_name().trim_start_matches("OBJECT_"))));
             }
@@ -177,6 +184,12 @@ fn collect(
         .find(|d| d.object == object || (d.object.sub == 0 && d.object.class == object.class && d.object.object == object.object))
     {
         known.implied |= implied;
+        // What was asked to go is the better reason.
+        if let Some(because) = because
+            && targets.contains(&because)
+        {
+            known.because = Some(because);
+        }
         return Ok(());
     }
     doomed.push(Doomed { object, implied, because });
@@ -295,6 +308,14 @@ pub(crate) fn describe(ctx: &mut SessionContext, object: ObjectAddress) -> Resul
             let name = ctx.catalog.namespace_name(object.object)?;
             Ok(format!("schema {}", name.map_or_else(|| object.object.to_string(), |n| quote_identifier(&n))))
         }
+        pg_proc::ID => match ctx.catalog.function(object.object)? {
+            Some(f) => {
+                let noun = if f.entry.kind == b'p' { "procedure" } else { "function" };
+                let types: Vec<String> = f.entry.args.iter().map(|&t| crate::sql::types::format_type(t, -1)).collect();
+                Ok(format!("{noun} {}({})", quote_identifier(f.entry.name), types.join(",")))
+            }
+            None => Ok(format!("function {}", object.object)),
+        },
         pg_rewrite::ID => match view_of_rule(ctx, object.object)? {
             Some(view) => Ok(format!("rule _RETURN on {}", describe(ctx, view)?)),
             None => Ok(format!("rule {}", object.object)),
@@ -354,6 +375,10 @@ fn remove(ctx: &mut SessionContext, object: ObjectAddress) -> Result<(), SqlErro
         pg_namespace::ID => {
             remove_rows(ctx, &pg_namespace::DEF, by::NAMESPACE_OID, &[Datum::Oid(object.object)])?;
             ctx.namespaces_changed()?;
+        }
+        pg_proc::ID => {
+            remove_rows(ctx, &pg_proc::DEF, by::PROC_OID, &[Datum::Oid(object.object)])?;
+            super::function::changed(ctx)?;
         }
         other => return Err(SqlError::unsupported(format_args!("dropping objects of catalog {other}"))),
     }

@@ -11,6 +11,7 @@ pub(crate) mod database;
 pub(crate) mod drop;
 pub(crate) mod expression;
 pub(crate) mod foreign_key;
+pub(crate) mod function;
 pub(crate) mod grant;
 pub(crate) mod index;
 pub(crate) mod lock;

@@ -10,6 +10,7 @@ use pg_query::protobuf::{
 use super::expr::{ArrayCompare, CallExpr, CaseExpr, Expr, ExprKind, SubLink, SubLinkKind};
 use super::scope::{Binder, NameItem, Place, SYSTEM_COLUMNS, strings_of};
 use crate::executor::code::{BoolTest, CompareOp, SessionValue, row_desc};
+use crate::executor::routine::Meaning;
 use crate::sql::functions::{CallTypes, CoercionContext, resolve_operator, select_common_type};
 use crate::sql::types::{self, ColDesc, Datum, Oid, TupleDesc, oids, registry};
 use crate::sqlstate::{SqlError, SqlState};
@@ -234,9 +235,16 @@ impl Binder<'_> {
         {
             return Err(self.error(SqlState::FEATURE_NOT_SUPPORTED, "cannot use column reference in DEFAULT expression", at));
         }
+        let variable = self.variable(&names, at)?;
         match names.as_slice() {
             [name] => {
                 if let Some(e) = self.find_column(name, at)? {
+                    return match variable {
+                        Some(_) if self.variables.as_ref().is_some_and(|v| !v.prefer_columns) => Err(self.ambiguous_variable(name, at)),
+                        _ => Ok(e),
+                    };
+                }
+                if let Some(e) = variable {
                     return Ok(e);
                 }
                 if let Some((up, item)) = self.find_item(None, name, at)? {
@@ -245,10 +253,49 @@ impl Binder<'_> {
                 let error = self.error(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" does not exist"), at);
                 Err(self.column_hint(error, None, name))
             }
-            [table, name] => self.qualified(None, table, name, at),
+            [table, name] => match variable {
+                Some(e) if self.find_item(None, table, at)?.is_none() => Ok(e),
+                _ => self.qualified(None, table, name, at),
+            },
+            [schema, table, _] if variable.is_some() && self.find_item(Some(schema), table, at)?.is_none() => {
+                variable.ok_or_else(|| SqlError::internal("variable"))
+            }
             [schema, table, name] | [_, schema, table, name] => self.qualified(Some(schema), table, name, at),
             _ => {
                 Err(self.error(SqlState::SYNTAX_ERROR, format!("improper qualified name (too many dotted names): {}", names.join(".")), at))
+            }
+        }
+    }
+
+    fn ambiguous_variable(&self, name: &str, at: i32) -> SqlError {
+        self.error(SqlState::AMBIGUOUS_COLUMN, format!("column reference \"{name}\" is ambiguous"), at)
+            .detail("It could refer to either a PL/pgSQL variable or a table column.")
+    }
+
+    /// The variable, or field of one, that a name means in a function.
+    fn variable(&mut self, names: &[&str], at: i32) -> Result<Option<Expr>, SqlError> {
+        let Some(variables) = self.variables.clone().filter(|_| self.views.is_empty()) else { return Ok(None) };
+        let whole = |i: usize| {
+            let (ty, typmod) = variables.types.get(i).copied().unwrap_or((oids::TEXT, -1));
+            Expr::new(ExprKind::Param(i), ty, typmod).located(at)
+        };
+        match variables.meaning(names) {
+            None => Ok(None),
+            Some(Meaning::Variable(i)) => Ok(Some(whole(i))),
+            Some(Meaning::Field(i, field)) => {
+                let record = names.get(names.len().saturating_sub(2)).copied().unwrap_or_default();
+                let Some(shape) = variables.shapes.get(i).cloned().flatten() else {
+                    let message = format!("record \"{record}\" is not assigned yet");
+                    return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+                        .detail("The tuple structure of a not-yet-assigned record is indeterminate."));
+                };
+                match shape.cols.iter().position(|c| !c.dropped && &*c.name == field) {
+                    Some(place) => {
+                        let (ty, typmod) = shape.cols.get(place).map_or((oids::TEXT, -1), |c| (c.type_oid, c.typmod));
+                        Ok(Some(Expr::new(ExprKind::Field(Box::new(whole(i)), place), ty, typmod).located(at)))
+                    }
+                    None => Err(self.error(SqlState::UNDEFINED_COLUMN, format!("record \"{record}\" has no field \"{field}\""), at)),
+                }
             }
         }
     }
@@ -928,6 +975,7 @@ impl Binder<'_> {
         Ok(match &e.kind {
             ExprKind::Row(_, desc) => Some(desc.clone()),
             ExprKind::Call(c) => c.func.out_columns(),
+            ExprKind::Param(n) => self.variables.as_ref().and_then(|v| v.shapes.get(*n).cloned().flatten()),
             ExprKind::SubLink(s) => match &s.kind {
                 SubLinkKind::Scalar => match s.query.targets.iter().find(|t| !t.junk) {
                     Some(t) => self.record_shape(&t.expr.clone())?,

@@ -7,8 +7,8 @@ use super::expr::{AggRef, CallExpr, Expr, ExprKind, WindowRef};
 use super::query::{Frame, FrameEdge, SortKey, Window};
 use super::scope::{Binder, Place, strings_of};
 use crate::executor::plan::{FrameExclude, FrameMode};
-use crate::sql::functions::resolve::undefined_function;
-use crate::sql::functions::{CallTypes, CoercionContext, ProcBody, ProcEntry, ResolvedFn, resolve_function};
+use crate::sql::functions::resolve::{resolve_among, undefined_function};
+use crate::sql::functions::{CallTypes, CoercionContext, ProcBody, ProcEntry, ResolvedFn};
 use crate::sql::types::{Oid, oids, registry, type_by_name};
 use crate::sqlstate::{SqlError, SqlState};
 
@@ -62,8 +62,10 @@ impl Binder<'_> {
             [s, n] | [_, s, n] => (Some(*s), *n),
             _ => return Err(SqlError::internal("function without a name")),
         };
+        let own = self.session.catalog.functions(schema, name)?;
         if let Some(s) = schema
             && s != "pg_catalog"
+            && own.is_empty()
         {
             if self.session.catalog.find_namespace(s)?.is_none() {
                 return Err(self.error(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{s}\" does not exist"), at));
@@ -73,7 +75,9 @@ impl Binder<'_> {
             return Err(self.position(undefined_function(&names.join("."), &types), at));
         }
         // Arguments.
-        let probe = crate::sql::functions::procs_by_name(name);
+        let builtin = if schema.is_none_or(|s| s == "pg_catalog") { crate::sql::functions::procs_by_name(name) } else { &[] };
+        let candidates: Vec<&'static ProcEntry> = builtin.iter().copied().chain(own).collect();
+        let probe = builtin;
         let aggregate = probe.iter().any(|p| p.is_aggregate());
         let place = match (&f.over, aggregate) {
             (Some(_), _) => Some(Place::WindowArgs),
@@ -81,6 +85,7 @@ impl Binder<'_> {
             _ => None,
         };
         let scope_aggregates = self.scope()?.has_aggregates;
+        let calling = std::mem::take(&mut self.calling);
         let mut args = Vec::with_capacity(f.args.len());
         let mut arg_names: Vec<Option<&str>> = Vec::new();
         let mut named = false;
@@ -118,10 +123,11 @@ impl Binder<'_> {
             }
         }
         let arg_types: Vec<Oid> = args.iter().map(|a| self.known_type(a)).collect();
+        self.calling = calling;
         let resolved = if f.agg_star && args.is_empty() {
-            resolve_function(name, &[], &[], false).map_err(|e| self.position(e, at))?
+            resolve_among(name, &candidates, &[], &[], false).map_err(|e| self.position(e, at))?
         } else {
-            resolve_function(name, &arg_types, &arg_names, f.func_variadic).map_err(|e| self.position(e, at))?
+            resolve_among(name, &candidates, &arg_types, &arg_names, f.func_variadic).map_err(|e| self.position(e, at))?
         };
         let Some(resolved) = resolved else {
             // A cast in functional notation?
@@ -141,6 +147,12 @@ impl Binder<'_> {
         let special = match func.kind {
             b'a' => true,
             b'w' => true,
+            b'p' if self.calling => false,
+            _ if self.calling => {
+                return Err(self
+                    .error(SqlState::WRONG_OBJECT_TYPE, format!("{} is not a procedure", func.signature()), at)
+                    .hint("To call a function, use SELECT."));
+            }
             b'p' => {
                 return Err(self
                     .error(SqlState::WRONG_OBJECT_TYPE, format!("{} is a procedure", func.signature()), at)
@@ -200,6 +212,27 @@ impl Binder<'_> {
             }
         }
         Ok(Expr::new(ExprKind::Call(Box::new(CallExpr { func, oper: None, types, args, cast: false })), resolved.result, -1).located(at))
+    }
+
+    /// The call of a CALL.
+    ///
+    /// # Errors
+    /// There is no such procedure.
+    pub fn procedure(&mut self, f: &protobuf::FuncCall) -> Result<Expr, SqlError> {
+        self.scopes.push(super::scope::Scope { place: Place::Stored("CALL arguments"), ..super::scope::Scope::default() });
+        self.calling = true;
+        let result = self.func_call(f).map_err(|e| {
+            if e.state() == SqlState::UNDEFINED_FUNCTION {
+                let message = e.to_string().replacen("function ", "procedure ", 1);
+                let hint = "No procedure matches the given name and argument types. You might need to add explicit type casts.";
+                self.position(SqlError::new(SqlState::UNDEFINED_FUNCTION, message).hint(hint), f.location)
+            } else {
+                e
+            }
+        });
+        self.calling = false;
+        self.scopes.pop();
+        result
     }
 
     /// Arguments in the order of the parameters, converted, variadic ones gathered, defaults added.

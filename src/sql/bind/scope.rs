@@ -8,6 +8,7 @@ use pg_query::protobuf::Node;
 use super::expr::{Expr, ExprKind};
 use super::query::{Cte, Rte, RteColumn, Window};
 use crate::executor::SessionContext;
+use crate::executor::routine::Variables;
 use crate::sql::parse::{self, MAX_DEPTH};
 use crate::sql::types::{Oid, oids};
 use crate::sqlstate::{SqlError, SqlState};
@@ -31,6 +32,10 @@ pub struct Binder<'a> {
     pub(super) depth: usize,
     /// Privileges needed: relation and `acl` letter.
     pub privileges: Vec<(Oid, u8)>,
+    /// Variables of the function the statement is in.
+    pub variables: Option<Arc<Variables>>,
+    /// A CALL is bound: procedures, and no functions.
+    pub(super) calling: bool,
     /// Views being expanded, innermost last.
     pub(super) views: Vec<Oid>,
 }
@@ -183,6 +188,8 @@ impl<'a> Binder<'a> {
             scopes: Vec::new(),
             depth: 0,
             privileges: Vec::new(),
+            variables: None,
+            calling: false,
             views: Vec::new(),
         }
     }

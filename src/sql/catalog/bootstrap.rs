@@ -229,12 +229,14 @@ fn relations(writer: &mut CatalogWriter<'_>, superuser: &str) -> Result<(), SqlE
         let file = if def.keep == Keep::Virtual { 0 } else { def.oid };
         classes.push(class(relation, file, 2, superuser));
         attributes.extend(relation.columns.iter().map(|c| rows::attribute(relation.oid, c)));
-        for index in &relation.indexes {
-            let Some(as_relation) = builtin.relation(index.oid) else { continue };
-            classes.push(class(as_relation, index.oid, 403, superuser));
-            attributes.extend(as_relation.columns.iter().map(|c| rows::attribute(index.oid, c)));
-            indexes.push(rows::index(index));
+        if def.keep != Keep::Virtual {
+            for index in def.indexes {
+                let Some(as_relation) = builtin.relation(index.oid) else { continue };
+                classes.push(class(as_relation, index.oid, 403, superuser));
+                attributes.extend(as_relation.columns.iter().map(|c| rows::attribute(index.oid, c)));
+            }
         }
+        indexes.extend(relation.indexes.iter().map(|index| rows::index(index)));
     }
     for view in views() {
         let Some(relation) = builtin.relation(view.oid) else { continue };

@@ -95,7 +95,7 @@ impl Providers {
             slots.insert(oid, Arc::new(Slot { provider: RwLock::new(provider) }));
             by_name.insert(name, oid);
         };
-        for def in CATALOGS.iter().filter(|d| d.keep == Keep::Virtual) {
+        for def in CATALOGS.iter().filter(|d| matches!(d.keep, Keep::Virtual | Keep::Mixed)) {
             add(def.oid, def.name, compiled::provider(def.oid).map(|p| Arc::new(p) as Arc<dyn VirtualTable>));
         }
         for view in views().iter().filter(|v| v.body.is_none()) {
@@ -124,13 +124,17 @@ impl Builtin {
     pub(super) fn new(database: Oid, providers: &Providers) -> Self {
         let mut this = Self { by_oid: FxHashMap::default(), by_name: FxHashMap::default(), index_table: FxHashMap::default() };
         for def in CATALOGS {
-            let relation = catalog_relation(def, database, providers);
+            let mut relation = catalog_relation(def, database, providers);
             for index in &relation.indexes {
                 this.index_table.insert(index.oid, def.oid);
             }
             for index in def.indexes {
                 this.by_name.insert((PG_CATALOG_NAMESPACE, index.name), index.oid);
                 this.by_oid.insert(index.oid, Arc::new(index_relation(&relation, index.oid)));
+            }
+            if def.keep == Keep::Mixed {
+                // They know only the stored rows: no use to scans.
+                relation.indexes.clear();
             }
             this.by_name.insert((PG_CATALOG_NAMESPACE, def.name), def.oid);
             this.by_oid.insert(def.oid, Arc::new(relation));
@@ -160,7 +164,7 @@ impl Builtin {
 pub(super) fn catalog_file(def: &CatalogDef, rel: Oid, database: Oid) -> RelId {
     match def.keep {
         Keep::Shared => RelId { spc: GLOBAL_TABLESPACE, db: 0, rel },
-        Keep::Heap | Keep::Virtual => RelId { spc: DEFAULT_TABLESPACE, db: database, rel },
+        Keep::Heap | Keep::Virtual | Keep::Mixed => RelId { spc: DEFAULT_TABLESPACE, db: database, rel },
     }
 }
 
@@ -227,7 +231,7 @@ fn catalog_relation(def: &CatalogDef, database: Oid, providers: &Providers) -> R
     });
     let source = match def.keep {
         Keep::Heap | Keep::Shared => Source::File(catalog_file(def, def.oid, database)),
-        Keep::Virtual => match providers.slots.get(&def.oid) {
+        Keep::Virtual | Keep::Mixed => match providers.slots.get(&def.oid) {
             Some(slot) => Source::Virtual(slot.clone()),
             None => Source::None,
         },

@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 
 use super::builtin::Builtin;
+use super::function::UserFunction;
 use super::handle::{Database, Role};
 use super::relation::Relation;
 
@@ -27,6 +28,8 @@ pub mod class {
     pub const RELATION_NAMES: Oid = 2663;
     /// Schemas (object: 0).
     pub const NAMESPACE: Oid = 2615;
+    /// Functions (object: 0).
+    pub const FUNCTION: Oid = 1255;
     /// Roles and memberships; shared.
     pub const ROLE: Oid = 1260;
     /// Databases; shared.
@@ -146,6 +149,7 @@ pub(super) struct DatabaseCache {
     pub(super) index_tables: Cache<Oid, Oid>,
     pub(super) namespace_names: Cache<Oid, Arc<str>>,
     pub(super) namespaces: Cache<Arc<str>, Oid>,
+    pub(super) functions: Cache<Arc<str>, Arc<[UserFunction]>>,
 }
 
 impl DatabaseCache {
@@ -158,6 +162,7 @@ impl DatabaseCache {
             index_tables: Cache::new(class::RELATION_NAMES),
             namespace_names: Cache::new(class::NAMESPACE),
             namespaces: Cache::new(class::NAMESPACE),
+            functions: Cache::new(class::FUNCTION),
         }
     }
 }

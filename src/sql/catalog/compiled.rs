@@ -1,5 +1,6 @@
 //! Rows of the catalogs that are compiled in: types, functions, operators and what surrounds them.
 
+use super::load::CatalogReader as _;
 use super::relation::{BOOTSTRAP_ROLE, PG_CATALOG_NAMESPACE};
 use super::schema::{
     self, pg_aggregate, pg_am, pg_amop, pg_amproc, pg_cast, pg_collation, pg_language, pg_opclass, pg_operator, pg_opfamily, pg_proc,
@@ -102,7 +103,10 @@ fn types(_cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
     Ok(())
 }
 
-fn procs(_cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+fn procs(cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    for row in cx.catalog.reader()?.rows(&pg_proc::DEF, 0, &[])? {
+        emit(&row.values)?;
+    }
     for p in registry::all_procs() {
         let mut row = blank(&pg_proc::DEF);
         row[pg_proc::oid] = Datum::Oid(p.oid);
@@ -335,7 +339,23 @@ fn collations(_cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
 }
 
 /// Languages: OID, name, trusted, validator.
-const LANGUAGES: [(Oid, &str, bool, Oid); 3] = [(12, "internal", false, 2246), (13, "c", false, 2247), (14, "sql", true, 2248)];
+const LANGUAGES: [(Oid, &str, bool, Oid); 4] =
+    [(12, "internal", false, 2246), (13, "c", false, 2247), (SQL_LANGUAGE, "sql", true, 2248), (PLPGSQL_LANGUAGE, "plpgsql", true, 0)];
+
+/// Functions in SQL.
+pub const SQL_LANGUAGE: Oid = 14;
+/// Functions in PL/pgSQL.
+pub const PLPGSQL_LANGUAGE: Oid = 13_577;
+
+/// The OID of a language.
+pub fn language_by_name(name: &str) -> Option<Oid> {
+    LANGUAGES.iter().find(|l| l.1 == name).map(|l| l.0)
+}
+
+/// The name of a language.
+pub fn language_name(oid: Oid) -> Option<&'static str> {
+    LANGUAGES.iter().find(|l| l.0 == oid).map(|l| l.1)
+}
 
 fn languages(_cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
     for (oid, name, trusted, validator) in LANGUAGES {
@@ -343,7 +363,7 @@ fn languages(_cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
         row[pg_language::oid] = Datum::Oid(oid);
         row[pg_language::lanname] = Datum::text(name);
         row[pg_language::lanowner] = Datum::Oid(BOOTSTRAP_ROLE);
-        row[pg_language::lanispl] = Datum::Bool(false);
+        row[pg_language::lanispl] = Datum::Bool(oid == PLPGSQL_LANGUAGE);
         row[pg_language::lanpltrusted] = Datum::Bool(trusted);
         row[pg_language::lanplcallfoid] = Datum::Oid(0);
         row[pg_language::laninline] = Datum::Oid(0);

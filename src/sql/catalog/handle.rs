@@ -7,12 +7,14 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 use super::cache::{Cache, DatabaseCache, Invalidations, SharedCache};
+use super::function::{self, UserFunction};
 use super::load::{self, CatalogReader, by};
 use super::names::split_identifiers;
 use super::relation::{Index, PG_CATALOG_NAMESPACE, Relation};
-use super::schema::{pg_auth_members, pg_authid, pg_class, pg_database, pg_index, pg_namespace};
+use super::schema::{pg_auth_members, pg_authid, pg_class, pg_database, pg_index, pg_namespace, pg_proc};
 use super::shared::Catalog;
 use super::tables::StoredReader;
+use crate::sql::functions::ProcEntry;
 use crate::sql::types::Datum;
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::snapshot::OwnXids;
@@ -283,6 +285,36 @@ impl CatalogHandle {
             return Ok(relation);
         }
         self.cached(&db.relations, &db.invalidations, oid, oid, read)
+    }
+
+    /// Functions users made under a name, in a schema or in the search path's, those of earlier schemas first.
+    ///
+    /// # Errors
+    /// Reading catalogs failed.
+    pub fn functions(&self, schema: Option<&str>, name: &str) -> Result<Vec<&'static ProcEntry>, SqlError> {
+        let db = &self.inner.database;
+        let read = |reader: &StoredReader| -> Result<Option<Arc<[UserFunction]>>, SqlError> {
+            let rows = reader.rows(&pg_proc::DEF, by::PROC_NAME, &[Datum::text(name)])?;
+            if rows.is_empty() {
+                return Ok(None);
+            }
+            Ok(Some(rows.iter().map(function::from_row).collect::<Result<Vec<_>, _>>()?.into()))
+        };
+        let Some(all) = self.cached(&db.functions, &db.invalidations, Arc::from(name), 0, read)? else { return Ok(Vec::new()) };
+        let schemas = match schema {
+            Some(schema) => self.find_namespace(schema)?.into_iter().collect(),
+            None => self.search_path().to_vec(),
+        };
+        Ok(schemas.iter().flat_map(|s| all.iter().filter(move |f| f.namespace == *s)).map(|f| f.entry).collect())
+    }
+
+    /// A function users made, by OID.
+    ///
+    /// # Errors
+    /// Reading catalogs failed.
+    pub fn function(&self, oid: Oid) -> Result<Option<UserFunction>, SqlError> {
+        let row = self.reader()?.row(&pg_proc::DEF, by::PROC_OID, &[Datum::Oid(oid)])?;
+        row.as_ref().map(function::from_row).transpose()
     }
 
     /// OID of the relation of this name in this schema.

@@ -180,6 +180,10 @@ pub mod by {
     pub const ATTRIBUTE_NUM: Oid = 2659;
     /// pg_namespace (nspname).
     pub const NAMESPACE_NAME: Oid = 2684;
+    /// `pg_proc (proname, proargtypes, pronamespace)`.
+    pub const PROC_NAME: Oid = 2691;
+    /// `pg_proc (oid)`.
+    pub const PROC_OID: Oid = 2690;
     /// pg_namespace (oid).
     pub const NAMESPACE_OID: Oid = 2685;
     /// pg_index (indrelid).
@@ -190,6 +194,8 @@ pub mod by {
     pub const CONSTRAINT_TABLE: Oid = 2665;
     /// pg_constraint (oid).
     pub const CONSTRAINT_OID: Oid = 2667;
+    /// `pg_constraint (conname, connamespace)`.
+    pub const CONSTRAINT_NAME: Oid = 2664;
     /// pg_attrdef (adrelid, adnum).
     pub const ATTRDEF_COLUMN: Oid = 2656;
     /// pg_attrdef (oid).

@@ -10,6 +10,7 @@ mod builtin;
 pub mod cache;
 pub mod compiled;
 pub mod database;
+pub mod function;
 pub mod handle;
 pub mod index_key;
 pub mod load;

@@ -1,7 +1,7 @@
 //! The system catalogs: names, OIDs, columns and indexes, as PostgreSQL 15 has them.
 //!
 //! `heap` catalogs exist once per database, `shared` ones once per cluster, both as ordinary files whose number is the
-//! catalog's OID; `virtual` ones have rows compiled in. `schema::pg_class::relname` is a column's position in a row.
+//! catalog's OID; `virtual` ones have rows compiled in, `mixed` ones both. `schema::pg_class::relname` is a column's position in a row.
 //!
 //! PostgreSQL: src/include/catalog/pg_*.h.
 
@@ -18,6 +18,8 @@ pub enum Keep {
     Shared,
     /// Made on the fly.
     Virtual,
+    /// Rows compiled in, and rows of users in a file per database.
+    Mixed,
 }
 
 /// One system catalog.
@@ -70,6 +72,9 @@ macro_rules! keep {
     };
     (virtual) => {
         Keep::Virtual
+    };
+    (mixed) => {
+        Keep::Mixed
     };
 }
 macro_rules! required {
@@ -414,7 +419,7 @@ catalogs! {
     } [
         pkey afterimage_function_acl_funcoid_index 9101 (funcoid),
     ]
-    virtual pg_proc 1255 {
+    mixed pg_proc 1255 {
         oid: OID req, proname: NAME req, pronamespace: OID req, proowner: OID req, prolang: OID req,
         procost: FLOAT4 req, prorows: FLOAT4 req, provariadic: OID req, prosupport: REGPROC req, prokind: CHAR req,
         prosecdef: BOOL req, proleakproof: BOOL req, proisstrict: BOOL req, proretset: BOOL req,

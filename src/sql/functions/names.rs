@@ -66,7 +66,11 @@ pub(crate) fn lookup(type_oid: Oid, s: &str, io: &IoSettings) -> Result<Option<O
             match found {
                 [one] => Ok(Some(one.oid)),
                 [] => match &io.names {
-                    Some(n) => n.oid_of(ObjectKind::Function, schema.as_deref(), &name),
+                    Some(n) => match n.functions_named(schema.as_deref(), &name)?.as_slice() {
+                        [] => Ok(None),
+                        [(oid, _)] => Ok(Some(*oid)),
+                        _ => Err(ambiguous(format!("more than one function named \"{s}\""))),
+                    },
                     None => Ok(None),
                 },
                 _ => Err(ambiguous(format!("more than one function named \"{s}\""))),
@@ -75,10 +79,13 @@ pub(crate) fn lookup(type_oid: Oid, s: &str, io: &IoSettings) -> Result<Option<O
         oids::REGPROCEDURE => {
             let (name, types) = signature(s, io)?;
             let (schema, name) = in_catalog(&name)?;
-            if schema.is_some_and(|s| s != "pg_catalog") {
-                return Ok(None);
+            let builtin = if schema.as_deref().is_none_or(|s| s == "pg_catalog") { procs_by_name(&name) } else { &[] };
+            if let Some(found) = builtin.iter().find(|p| *p.args == *types) {
+                return Ok(Some(found.oid));
             }
-            Ok(procs_by_name(&name).iter().find(|p| *p.args == *types).map(|p| p.oid))
+            let Some(names) = &io.names else { return Ok(None) };
+            let own = names.functions_named(schema.as_deref(), &name)?;
+            Ok(own.into_iter().find(|(_, args)| *args == types).map(|(oid, _)| oid))
         }
         oids::REGOPER => match opers_by_name(operator_name(s)) {
             [one] => Ok(Some(one.oid)),
@@ -124,9 +131,19 @@ pub(crate) fn text(type_oid: Oid, oid: Oid, io: &IoSettings) -> Result<Option<St
         oids::REGPROC | oids::REGPROCEDURE => match proc_by_oid(oid) {
             Some(p) => Some(proc_text(p, type_oid == oids::REGPROCEDURE)),
             None => match &io.names {
-                Some(n) => {
-                    n.name_of(ObjectKind::Function, oid)?.map(|(schema, name)| crate::sql::types::names::qualify(schema.as_deref(), &name))
-                }
+                Some(n) => match n.name_of(ObjectKind::Function, oid)? {
+                    Some((schema, name)) => {
+                        let name = crate::sql::types::names::qualify(schema.as_deref(), &name);
+                        Some(match n.arguments_of(oid)? {
+                            Some(args) if type_oid == oids::REGPROCEDURE => {
+                                let args: Vec<String> = args.iter().map(|&t| type_name(t)).collect();
+                                format!("{name}({})", args.join(","))
+                            }
+                            _ => name,
+                        })
+                    }
+                    None => None,
+                },
                 None => None,
             },
         },

@@ -245,6 +245,7 @@ impl Planner<'_> {
             companions: Box::new([]),
             returning,
             on_conflict,
+            foreign: crate::executor::referential::concerns(&relation),
             input_width: width,
         }));
         let mut node = self.node(op, out, if out == 0 { 1.0 } else { rows }, costs, &deps);
@@ -276,7 +277,7 @@ impl Planner<'_> {
         let count = relation.columns.len();
         let mut wanted = Wanted::of(q);
         wanted.add(rt, -1);
-        let old_values = update || !q.returning.is_empty();
+        let old_values = update || !q.returning.is_empty() || !relation.referenced_by.is_empty();
         if old_values {
             for c in relation.live_columns() {
                 wanted.add(rt, c.attnum);
@@ -360,6 +361,7 @@ impl Planner<'_> {
             companions: companions.into(),
             returning,
             on_conflict: None,
+            foreign: crate::executor::referential::concerns(&relation),
             input_width: exprs.len(),
         }));
         let mut node = self.node(op, out, rows, costs, &deps);

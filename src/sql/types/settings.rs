@@ -132,6 +132,24 @@ pub trait NameLookup: Send + Sync {
     /// What reading the catalog failed with. "Not found" is `Ok(None)`.
     fn oid_of(&self, kind: ObjectKind, schema: Option<&str>, name: &str) -> Result<Option<Oid>, SqlError>;
 
+    /// Functions made by users under a name: OID and argument types, those of earlier schemas first.
+    ///
+    /// # Errors
+    /// What reading the catalog failed with.
+    fn functions_named(&self, schema: Option<&str>, name: &str) -> Result<Vec<(Oid, Vec<Oid>)>, SqlError> {
+        let _ = (schema, name);
+        Ok(Vec::new())
+    }
+
+    /// Argument types of a function made by a user.
+    ///
+    /// # Errors
+    /// What reading the catalog failed with.
+    fn arguments_of(&self, function: Oid) -> Result<Option<Vec<Oid>>, SqlError> {
+        let _ = function;
+        Ok(None)
+    }
+
     /// Name of an object: its schema, when it must be written for the name to be found, and its name.
     ///
     /// # Errors

@@ -1,0 +1,449 @@
+//! Foreign keys at work: what a change of either side asks for, at the end of its statement or of its transaction.
+//!
+//! A change notes an event; nothing is looked at while the statement still runs. Checks lock the referenced row FOR KEY SHARE, so that it
+//! stays until the transaction ends. What the rows are now decides, not the event: an event of a row that was changed again or rolled
+//! back asks for nothing. So deferred events need no care when a savepoint is rolled back.
+//!
+//! PostgreSQL: utils/adt/ri_triggers.c, commands/trigger.c.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::context::SessionContext;
+use super::eval::ExecState;
+use super::hash::same_value;
+use super::plan::Command;
+use super::portal::{Portal, PortalStatus};
+use super::routine::{RoutinePlan, Variables};
+use super::sink::{Collect, RowSink};
+use crate::access::{Tid, heap};
+use crate::sql::catalog::names::{quote_identifier, quote_qualified};
+use crate::sql::catalog::relation::{Constraint, ConstraintKind, FkAction, FkMatch, ForeignKey, Relation};
+use crate::sql::types::{Datum, Oid, text_out};
+use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::Isolation;
+
+/// Something a foreign key has to look at.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The referencing table and its constraint.
+    table: Oid,
+    constraint: Constraint,
+    kind: EventKind,
+}
+
+#[derive(Clone, Debug)]
+enum EventKind {
+    /// A referencing row was stored: its place and key.
+    Stored(Tid, Vec<Datum>),
+    /// A referenced key is gone: the old one, and the new one if the row was updated.
+    Gone(Vec<Datum>, Option<Vec<Datum>>),
+}
+
+/// SET CONSTRAINTS, until the transaction ends.
+#[derive(Clone, Debug, Default)]
+pub struct Deferral {
+    /// ALL, the last time it was said.
+    all: Option<bool>,
+    /// By constraint, said since.
+    some: FxHashMap<Oid, bool>,
+    /// Events put off.
+    events: Vec<Event>,
+}
+
+impl Deferral {
+    /// Another transaction begins.
+    pub fn clear(&mut self) {
+        self.all = None;
+        self.some.clear();
+        self.events.clear();
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    fn puts_off(&self, c: &Constraint) -> bool {
+        c.deferrable && self.some.get(&c.oid).copied().or(self.all).unwrap_or(c.deferred)
+    }
+}
+
+fn foreign(c: &Constraint) -> Option<&ForeignKey> {
+    match &c.kind {
+        ConstraintKind::Foreign(f) => Some(f),
+        ConstraintKind::Primary | ConstraintKind::Unique | ConstraintKind::Exclusion => None,
+    }
+}
+
+fn key_of(values: &[Datum], columns: &[i16]) -> Vec<Datum> {
+    let value = |n: &i16| usize::try_from(*n).ok().and_then(|n| n.checked_sub(1)).and_then(|i| values.get(i)).cloned().unwrap_or_default();
+    columns.iter().map(value).collect()
+}
+
+fn same_key(a: &[Datum], b: &[Datum]) -> bool {
+    a.iter().zip(b).all(|(a, b)| same_value(a, b))
+}
+
+/// Whether changes of a table concern foreign keys at all.
+pub fn concerns(relation: &Relation) -> bool {
+    !relation.referenced_by.is_empty() || relation.constraints.iter().any(|c| matches!(c.kind, ConstraintKind::Foreign(_)))
+}
+
+/// Notes what a stored row asks for; `old`: what it was before an update.
+pub fn stored(relation: &Relation, events: &mut Vec<Event>, tid: Tid, old: Option<&[Datum]>, new: &[Datum]) {
+    for c in &relation.constraints {
+        if foreign(c).is_none() {
+            continue;
+        }
+        let key = key_of(new, &c.columns);
+        if key.iter().all(Datum::is_null) || old.is_some_and(|old| same_key(&key_of(old, &c.columns), &key)) {
+            continue;
+        }
+        events.push(Event { table: relation.oid, constraint: c.clone(), kind: EventKind::Stored(tid, key) });
+    }
+    if let Some(old) = old {
+        gone(relation, events, old, Some(new));
+    }
+}
+
+/// Notes what a row that is no longer what it was asks for.
+pub fn gone(relation: &Relation, events: &mut Vec<Event>, old: &[Datum], new: Option<&[Datum]>) {
+    for (table, c) in &relation.referenced_by {
+        let Some(f) = foreign(c) else { continue };
+        let before = key_of(old, &f.columns);
+        let after = new.map(|new| key_of(new, &f.columns));
+        if before.iter().any(Datum::is_null) || after.as_ref().is_some_and(|after| same_key(&before, after)) {
+            continue;
+        }
+        events.push(Event { table: *table, constraint: c.clone(), kind: EventKind::Gone(before, after) });
+    }
+}
+
+/// Notes what one change of a statement asks for.
+pub(super) fn note(state: &mut ExecState, relation: &Relation, command: Command, tid: Tid, old: &[Datum], new: &[Datum]) {
+    match command {
+        Command::Insert => stored(relation, &mut state.foreign, tid, None, new),
+        Command::Update => stored(relation, &mut state.foreign, tid, Some(old), new),
+        Command::Delete => gone(relation, &mut state.foreign, old, None),
+        Command::Select => {}
+    }
+}
+
+/// The statement is over: looks at its events, or puts them off.
+pub fn after_statement(session: &mut SessionContext, events: Vec<Event>) -> Result<(), SqlError> {
+    for event in events {
+        // Actions happen at once, whatever is deferred.
+        let acts = match (&event.kind, foreign(&event.constraint)) {
+            (EventKind::Gone(_, new), Some(f)) => (if new.is_some() { f.on_update } else { f.on_delete }) != FkAction::NoAction,
+            _ => false,
+        };
+        if !acts && session.deferral.puts_off(&event.constraint) {
+            session.deferral.events.push(event);
+        } else {
+            look(session, &event)?;
+        }
+    }
+    Ok(())
+}
+
+/// The transaction is about to commit: what was put off is due.
+pub fn before_commit(session: &mut SessionContext) -> Result<(), SqlError> {
+    while !session.deferral.events.is_empty() {
+        for event in std::mem::take(&mut session.deferral.events) {
+            look(session, &event)?;
+        }
+    }
+    Ok(())
+}
+
+/// SET CONSTRAINTS. `only`: some constraints, else all.
+pub fn set_constraints(session: &mut SessionContext, only: Option<&[Oid]>, deferred: bool) -> Result<(), SqlError> {
+    match only {
+        None => {
+            session.deferral.some.clear();
+            session.deferral.all = Some(deferred);
+        }
+        Some(list) => session.deferral.some.extend(list.iter().map(|oid| (*oid, deferred))),
+    }
+    if deferred {
+        return Ok(());
+    }
+    let (due, kept): (Vec<Event>, Vec<Event>) =
+        std::mem::take(&mut session.deferral.events).into_iter().partition(|e| only.is_none_or(|list| list.contains(&e.constraint.oid)));
+    session.deferral.events = kept;
+    due.iter().try_for_each(|event| look(session, event))
+}
+
+/// Names and types both sides of a constraint are asked by.
+struct Sides {
+    referencing: Arc<Relation>,
+    referenced: Arc<Relation>,
+    own_columns: Vec<String>,
+    own_types: Vec<Oid>,
+    their_columns: Vec<String>,
+    their_types: Vec<Oid>,
+}
+
+fn sides(session: &SessionContext, table: Oid, c: &Constraint, f: &ForeignKey) -> Result<Option<Sides>, SqlError> {
+    let (Some(referencing), Some(referenced)) = (session.catalog.relation(table)?, session.catalog.relation(f.table)?) else {
+        return Ok(None);
+    };
+    let columns = |r: &Relation, list: &[i16]| -> (Vec<String>, Vec<Oid>) {
+        list.iter().filter_map(|&n| r.attribute(n)).map(|c| (quote_identifier(&c.name), c.type_oid)).unzip()
+    };
+    let (own_columns, own_types) = columns(&referencing, &c.columns);
+    let (their_columns, their_types) = columns(&referenced, &f.columns);
+    Ok(Some(Sides { referencing, referenced, own_columns, own_types, their_columns, their_types }))
+}
+
+fn name_of(r: &Relation) -> String {
+    quote_qualified(Some(&r.namespace_name), &r.name)
+}
+
+fn conditions(alias: &str, columns: &[String], first: usize) -> String {
+    let one = |(i, c): (usize, &String)| format!("{alias}{c} = ${}", i + first);
+    columns.iter().enumerate().map(one).collect::<Vec<_>>().join(" AND ")
+}
+
+fn key_text(session: &SessionContext, columns: &[String], types: &[Oid], key: &[Datum]) -> String {
+    let value = |(v, ty): (&Datum, &Oid)| {
+        let mut out = Vec::new();
+        if v.is_null() || text_out(v, *ty, &mut out, session.io()).is_err() {
+            return "null".to_owned();
+        }
+        String::from_utf8_lossy(&out).into_owned()
+    };
+    let values: Vec<String> = key.iter().zip(types).map(value).collect();
+    let names: Vec<String> = columns.iter().map(|c| c.trim_matches('"').replace("\"\"", "\"")).collect();
+    format!("Key ({})=({})", names.join(", "), values.join(", "))
+}
+
+/// What is asked of a table; each has one plan per constraint and session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Question {
+    Present = 1,
+    StillReferenced = 2,
+    Cascade = 3,
+    CascadeUpdate = 4,
+    SetNull = 5,
+    SetDefault = 6,
+}
+
+/// Marks plans of constraints among those of functions.
+const PLANS: usize = usize::MAX / 2;
+
+/// Runs a statement of a constraint as the owner of the table it is about, over what is committed now; its rows.
+fn ask(
+    session: &mut SessionContext,
+    constraint: Oid,
+    question: Question,
+    text: &str,
+    owner: Oid,
+    types: &[Oid],
+    params: Vec<Datum>,
+) -> Result<u64, SqlError> {
+    let own = session.transaction()?.invalidations().len();
+    let epoch = (session.routines.undone << 32).wrapping_add(u64::try_from(own).unwrap_or(u64::MAX));
+    let key = (PLANS + usize::try_from(constraint).unwrap_or(0), question as usize);
+    let known = session.routines.plans.get(&key).filter(|p| p.epoch == epoch && p.prepared.statement.source[..] == *text).cloned();
+    let (user, name) = (session.user, Arc::clone(&session.user_name));
+    session.user = owner;
+    let outer = session.variables.take();
+    let isolation = session.transaction()?.isolation();
+    if isolation == Isolation::RepeatableRead {
+        // What is there now decides, not what the transaction sees.
+        session.transaction()?.set_isolation(Isolation::ReadCommitted);
+    }
+    let result = (|| {
+        let plan = match known {
+            Some(plan) => plan,
+            None => {
+                session.refresh_catalog();
+                let front_end = session.front_end;
+                let statements = front_end.parse(text)?;
+                let statement = statements.first().ok_or_else(|| SqlError::internal("a constraint's question"))?;
+                let prepared = front_end.prepare(session, statement, types)?;
+                let nothing = Variables { names: Arc::from([]), types: Arc::from([]), shapes: Vec::new(), prefer_columns: true };
+                let plan = RoutinePlan { prepared, variables: Arc::new(nothing), epoch };
+                session.routines.plans.insert(key, plan.clone());
+                plan
+            }
+        };
+        let mut portal = Portal::open(session, plan.prepared, params)?;
+        let mut sink = Collect::default();
+        let max = if matches!(question, Question::Present | Question::StillReferenced) { 1 } else { 0 };
+        let sink_ref: &mut dyn RowSink = &mut sink;
+        match portal.run(session, max, sink_ref)? {
+            PortalStatus::CopyIn(_) => Err(SqlError::internal("a constraint's question")),
+            PortalStatus::Suspended | PortalStatus::Complete(_) => Ok(u64::try_from(sink.rows.len()).unwrap_or(0)),
+        }
+    })();
+    if isolation == Isolation::RepeatableRead {
+        session.transaction()?.set_isolation(isolation);
+    }
+    session.variables = outer;
+    session.user = user;
+    session.user_name = name;
+    session.refresh_catalog();
+    result
+}
+
+fn look(session: &mut SessionContext, event: &Event) -> Result<(), SqlError> {
+    let Some(f) = foreign(&event.constraint) else { return Ok(()) };
+    let Some(s) = sides(session, event.table, &event.constraint, f)? else { return Ok(()) };
+    match &event.kind {
+        EventKind::Stored(tid, key) => present(session, &event.constraint, f, &s, *tid, key),
+        EventKind::Gone(old, new) => act(session, &event.constraint, f, &s, old, new.as_deref()),
+    }
+}
+
+/// `23503` of the referencing side.
+fn not_present(session: &SessionContext, c: &Constraint, s: &Sides, key: &[Datum]) -> SqlError {
+    let message = format!("insert or update on table \"{}\" violates foreign key constraint \"{}\"", s.referencing.name, c.name);
+    let shown = key_text(session, &s.own_columns, &s.own_types, key);
+    SqlError::new(SqlState::FOREIGN_KEY_VIOLATION, message)
+        .detail(format!("{shown} is not present in table \"{}\".", s.referenced.name))
+        .constraint(&s.referencing.namespace_name, &s.referencing.name, &c.name)
+}
+
+fn present(session: &mut SessionContext, c: &Constraint, f: &ForeignKey, s: &Sides, tid: Tid, key: &[Datum]) -> Result<(), SqlError> {
+    // A row that was changed again has an event of its own; one that is gone has none.
+    let Some(handle) = s.referencing.rel_handle() else { return Ok(()) };
+    let engine = session.engine.clone();
+    let latest = session.transaction()?.latest_snapshot()?;
+    if heap::fetch_exact(engine.ctx(), &handle, tid, &latest, |_, _| ())?.is_none() {
+        return Ok(());
+    }
+    if key.iter().any(Datum::is_null) {
+        return match f.match_type {
+            FkMatch::Simple => Ok(()),
+            FkMatch::Full => {
+                let message =
+                    format!("insert or update on table \"{}\" violates foreign key constraint \"{}\"", s.referencing.name, c.name);
+                Err(SqlError::new(SqlState::FOREIGN_KEY_VIOLATION, message)
+                    .detail("MATCH FULL does not allow mixing of null and nonnull key values.")
+                    .constraint(&s.referencing.namespace_name, &s.referencing.name, &c.name))
+            }
+        };
+    }
+    if is_present(session, c, s, &s.own_types.clone(), key)? { Ok(()) } else { Err(not_present(session, c, s, key)) }
+}
+
+fn is_present(session: &mut SessionContext, c: &Constraint, s: &Sides, types: &[Oid], key: &[Datum]) -> Result<bool, SqlError> {
+    let text =
+        format!("SELECT 1 FROM ONLY {} x WHERE {} FOR KEY SHARE OF x", name_of(&s.referenced), conditions("x.", &s.their_columns, 1));
+    Ok(ask(session, c.oid, Question::Present, &text, s.referenced.owner, types, key.to_vec())? > 0)
+}
+
+fn act(
+    session: &mut SessionContext,
+    c: &Constraint,
+    f: &ForeignKey,
+    s: &Sides,
+    old: &[Datum],
+    new: Option<&[Datum]>,
+) -> Result<(), SqlError> {
+    let action = if new.is_some() { f.on_update } else { f.on_delete };
+    let table = name_of(&s.referencing);
+    let owner = s.referencing.owner;
+    let matching = conditions("", &s.own_columns, 1);
+    let types = s.their_types.clone();
+    let set = |value: &str| s.own_columns.iter().map(|c| format!("{c} = {value}")).collect::<Vec<_>>().join(", ");
+    match action {
+        FkAction::NoAction | FkAction::Restrict => {
+            // Another row may have the key by now.
+            if action == FkAction::NoAction && is_present(session, c, s, &types, old)? {
+                return Ok(());
+            }
+            let condition = conditions("x.", &s.own_columns, 1);
+            let text = format!("SELECT 1 FROM ONLY {table} x WHERE {condition} FOR KEY SHARE OF x");
+            if ask(session, c.oid, Question::StillReferenced, &text, owner, &types, old.to_vec())? > 0 {
+                let message = format!(
+                    "update or delete on table \"{}\" violates foreign key constraint \"{}\" on table \"{}\"",
+                    s.referenced.name, c.name, s.referencing.name
+                );
+                let shown = key_text(session, &s.their_columns, &s.their_types, old);
+                return Err(SqlError::new(SqlState::FOREIGN_KEY_VIOLATION, message)
+                    .detail(format!("{shown} is still referenced from table \"{}\".", s.referencing.name))
+                    .constraint(&s.referencing.namespace_name, &s.referencing.name, &c.name));
+            }
+        }
+        FkAction::Cascade => match new {
+            None => {
+                let text = format!("DELETE FROM ONLY {table} WHERE {matching}");
+                ask(session, c.oid, Question::Cascade, &text, owner, &types, old.to_vec())?;
+            }
+            Some(new) => {
+                let n = s.own_columns.len();
+                let values: Vec<String> = s.own_columns.iter().enumerate().map(|(i, c)| format!("{c} = ${}", n + i + 1)).collect();
+                let text = format!("UPDATE ONLY {table} SET {} WHERE {matching}", values.join(", "));
+                let twice: Vec<Oid> = types.iter().chain(&types).copied().collect();
+                let params = old.iter().chain(new).cloned().collect();
+                ask(session, c.oid, Question::CascadeUpdate, &text, owner, &twice, params)?;
+            }
+        },
+        FkAction::SetNull | FkAction::SetDefault => {
+            let (value, question) =
+                if action == FkAction::SetNull { ("NULL", Question::SetNull) } else { ("DEFAULT", Question::SetDefault) };
+            let text = format!("UPDATE ONLY {table} SET {} WHERE {matching}", set(value));
+            ask(session, c.oid, question, &text, owner, &types, old.to_vec())?;
+            // The default may be the very key that is gone.
+            if action == FkAction::SetDefault {
+                let again = Constraint {
+                    kind: ConstraintKind::Foreign(ForeignKey { on_delete: FkAction::NoAction, on_update: FkAction::NoAction, ..f.clone() }),
+                    ..c.clone()
+                };
+                if let Some(f) = foreign(&again) {
+                    act(session, &again, f, s, old, new)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks every row there is.
+pub fn validate(session: &mut SessionContext, table: Oid, c: &Constraint) -> Result<(), SqlError> {
+    let Some(f) = foreign(c) else { return Ok(()) };
+    let Some(s) = sides(session, table, c, f)? else { return Ok(()) };
+    let join: Vec<String> = s.own_columns.iter().zip(&s.their_columns).map(|(own, their)| format!("pk.{their} = fk.{own}")).collect();
+    let full = f.match_type == FkMatch::Full;
+    let given: Vec<String> = s.own_columns.iter().map(|c| format!("fk.{c} IS NOT NULL")).collect();
+    let first = s.their_columns.first().map_or("", String::as_str);
+    let keys: Vec<String> = s.own_columns.iter().map(|c| format!("fk.{c}")).collect();
+    let text = format!(
+        "SELECT {} FROM ONLY {} fk LEFT JOIN ONLY {} pk ON ({}) WHERE pk.{first} IS NULL AND ({}) LIMIT 1",
+        keys.join(", "),
+        name_of(&s.referencing),
+        name_of(&s.referenced),
+        join.join(" AND "),
+        given.join(if full { " OR " } else { " AND " })
+    );
+    session.refresh_catalog();
+    let front_end = session.front_end;
+    let statements = front_end.parse(&text)?;
+    let statement = statements.first().ok_or_else(|| SqlError::internal("a constraint's question"))?;
+    let user = std::mem::replace(&mut session.user, s.referencing.owner);
+    let outer = session.variables.take();
+    let ran = (|| {
+        let prepared = front_end.prepare(session, statement, &[])?;
+        let mut portal = Portal::open(session, prepared, Vec::new())?;
+        let mut sink = Collect::default();
+        portal.run(session, 1, &mut sink)?;
+        Ok::<_, SqlError>(sink.rows.pop())
+    })();
+    session.variables = outer;
+    session.user = user;
+    match ran? {
+        None => Ok(()),
+        Some(key) if full && key.iter().any(Datum::is_null) => {
+            let message = format!("insert or update on table \"{}\" violates foreign key constraint \"{}\"", s.referencing.name, c.name);
+            Err(SqlError::new(SqlState::FOREIGN_KEY_VIOLATION, message)
+                .detail("MATCH FULL does not allow mixing of null and nonnull key values.")
+                .constraint(&s.referencing.namespace_name, &s.referencing.name, &c.name))
+        }
+        Some(key) => Err(not_present(session, c, &s, &key)),
+    }
+}

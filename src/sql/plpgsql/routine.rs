@@ -1,0 +1,451 @@
+//! Functions with bodies as the executor calls them: found in the catalog, compiled once per session, run.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pg_query::protobuf::{CallStmt, DoStmt};
+
+use super::ast::{Function, TypeName};
+use super::parse::{Argument, function};
+use super::run::{self, Compiled, Outcome, Returns};
+use crate::executor::code::Code;
+use crate::executor::eval::{Exec, ExecState};
+use crate::executor::routine::{RoutinePlan, VariableName, Variables};
+use crate::executor::sink::{Collect, Discard};
+use crate::executor::{Portal, PortalStatus, RowSink, SessionContext};
+use crate::sql::bind::{Binder, Expr, ExprKind};
+use crate::sql::catalog::compiled::{PLPGSQL_LANGUAGE, SQL_LANGUAGE};
+use crate::sql::functions::{CallTypes, CoercionContext, ProcEntry};
+use crate::sql::parse::parse_statements;
+use crate::sql::plan::Planner;
+use crate::sql::plan::planner::{Deps, Layout};
+use crate::sql::types::{ColDesc, Datum, Oid, RecordValue, TupleDesc, format_type, oids};
+use crate::sqlstate::{SqlError, SqlState};
+
+/// Numbers of compiled bodies.
+static NEXT: AtomicUsize = AtomicUsize::new(1);
+
+/// A body in SQL.
+struct SqlBody {
+    id: usize,
+    statements: Vec<(String, crate::executor::RawStmt)>,
+    names: Arc<[VariableName]>,
+    types: Arc<[(Oid, i32)]>,
+}
+
+/// A compiled body.
+enum Body {
+    Plpgsql(Compiled),
+    Sql(SqlBody),
+}
+
+/// Input arguments' names, in order.
+fn argument_names(func: &ProcEntry) -> Vec<String> {
+    let names: Vec<&str> = if func.arg_names.is_empty() { Vec::new() } else { func.arg_names.split(' ').collect() };
+    let modes = func.arg_modes.as_bytes();
+    let all = if func.all_args.is_empty() { func.args.len() } else { func.all_args.len() };
+    (0..all)
+        .filter(|&i| matches!(modes.get(i).copied().unwrap_or(b'i'), b'i' | b'b' | b'v'))
+        .map(|i| names.get(i).map_or_else(String::new, |n| (*n).to_owned()))
+        .collect()
+}
+
+/// OUT, INOUT and TABLE arguments: name, type, and for INOUT which input it is.
+fn outputs(func: &ProcEntry) -> Vec<(String, Oid, Option<usize>)> {
+    let names: Vec<&str> = func.arg_names.split(' ').collect();
+    let (mut out, mut input) = (Vec::new(), 0);
+    for (i, (&ty, mode)) in func.all_args.iter().zip(func.arg_modes.bytes()).enumerate() {
+        let name = || names.get(i).map_or_else(String::new, |n| (*n).to_owned());
+        match mode {
+            b'o' | b't' => out.push((name(), ty, None)),
+            b'b' => {
+                out.push((name(), ty, Some(input)));
+                input += 1;
+            }
+            _ => input += 1,
+        }
+    }
+    out
+}
+
+/// Resolves the types a body declares.
+fn resolve(session: &mut SessionContext, tree: Function, signature: String, returns: Returns) -> Result<Compiled, SqlError> {
+    let (mut types, mut shapes) = (Vec::new(), Vec::new());
+    for v in &tree.variables {
+        let mut shape = None;
+        let ty = match &v.ty {
+            TypeName::Known(ty, typmod) => (*ty, *typmod),
+            TypeName::Record => (oids::RECORD, -1),
+            TypeName::Named(text) => {
+                match named_type(session, text) {
+                    Ok(found) => found,
+                    // A table's name is the type of its rows.
+                    Err(e) if e.state() == SqlState::UNDEFINED_OBJECT => {
+                        let parts = crate::sql::catalog::names::split_identifiers(text, '.').unwrap_or_default();
+                        shape = row_of(session, &parts).map_err(|_| e)?;
+                        (oids::RECORD, -1)
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+            TypeName::Same(names) => same_type(session, &tree, &types, names)?,
+            TypeName::RowOf(names) => {
+                shape = row_of(session, names)?;
+                (oids::RECORD, -1)
+            }
+        };
+        let ty = if shape.is_some() { (oids::RECORD, -1) } else { ty };
+        types.push(ty);
+        shapes.push(shape);
+    }
+    let names = (0..tree.scopes.len()).map(|scope| visible(&tree, scope)).collect();
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    Ok(Compiled { tree, id, signature, types: types.into(), shapes, names, returns })
+}
+
+/// Columns of the table a name means.
+fn row_of(session: &SessionContext, names: &[String]) -> Result<Option<Arc<TupleDesc>>, SqlError> {
+    let (schema, name) = match names {
+        [name] => (None, name),
+        [schema, name] => (Some(schema.as_str()), name),
+        _ => return Err(SqlError::new(SqlState::SYNTAX_ERROR, "improper %ROWTYPE reference")),
+    };
+    let relation = session.catalog.open_relation(schema, name)?;
+    let columns = relation.live_columns().map(|c| ColDesc::new(&c.name, c.type_oid, c.typmod));
+    Ok(Some(Arc::new(TupleDesc::new(columns.collect()))))
+}
+
+/// Names a scope sees, innermost first.
+fn visible(tree: &Function, scope: usize) -> Arc<[VariableName]> {
+    let mut out: Vec<VariableName> = Vec::new();
+    let mut at = Some(scope);
+    while let Some(found) = at.and_then(|s| tree.scopes.get(s)) {
+        let label: Option<Arc<str>> = found.label.as_deref().map(Arc::from);
+        for (name, variable) in found.names.iter().rev() {
+            out.push((label.clone(), Arc::from(name.as_str()), *variable));
+        }
+        at = found.parent;
+    }
+    out.into()
+}
+
+fn named_type(session: &mut SessionContext, text: &str) -> Result<(Oid, i32), SqlError> {
+    use pg_query::NodeEnum;
+    let node = crate::sql::parse::parse_expression(&format!("NULL::{text}"))?;
+    let Some(NodeEnum::TypeCast(cast)) = &node.node else { return Err(SqlError::internal("type name")) };
+    let Some(name) = &cast.type_name else { return Err(SqlError::internal("type name")) };
+    // The position would count in a text nobody wrote.
+    Binder::new(session, "", Vec::new(), false).type_name(name)
+}
+
+fn same_type(session: &mut SessionContext, tree: &Function, types: &[(Oid, i32)], names: &[String]) -> Result<(Oid, i32), SqlError> {
+    let parts: Vec<&str> = names.iter().map(String::as_str).collect();
+    if let [name] = parts.as_slice()
+        && let Some(i) = tree.variables.iter().take(types.len()).rposition(|v| v.name == *name)
+    {
+        return Ok(types.get(i).copied().unwrap_or((oids::TEXT, -1)));
+    }
+    let (schema, table, column) = match parts.as_slice() {
+        [table, column] => (None, *table, *column),
+        [schema, table, column] => (Some(*schema), *table, *column),
+        _ => return Err(SqlError::new(SqlState::UNDEFINED_OBJECT, format!("variable \"{}\" does not exist", names.join(".")))),
+    };
+    let relation = session.catalog.open_relation(schema, table)?;
+    let found = relation.column(column).map(|c| (c.type_oid, c.typmod));
+    found.ok_or_else(|| {
+        let message = format!("column \"{column}\" of relation \"{table}\" does not exist");
+        SqlError::new(SqlState::UNDEFINED_COLUMN, message)
+    })
+}
+
+fn signature(func: &ProcEntry) -> String {
+    let types: Vec<String> = func.args.iter().map(|&t| format_type(t, -1)).collect();
+    format!("{}({})", func.name, types.join(","))
+}
+
+fn compile(session: &mut SessionContext, func: &'static ProcEntry) -> Result<Arc<Body>, SqlError> {
+    let key = std::ptr::from_ref(func).addr();
+    if let Some(body) = session.routines.bodies.get(&key)
+        && let Ok(body) = Arc::clone(body).downcast::<Body>()
+    {
+        return Ok(body);
+    }
+    let names = argument_names(func);
+    let body = match func.language {
+        PLPGSQL_LANGUAGE => {
+            let outputs = outputs(func);
+            let mut arguments: Vec<Argument> =
+                func.args.iter().zip(&names).map(|(&type_oid, name)| Argument { name: name.clone(), type_oid }).collect();
+            let mut places = Vec::new();
+            for (name, type_oid, input) in &outputs {
+                places.push(match input {
+                    Some(input) => *input,
+                    None => {
+                        arguments.push(Argument { name: name.clone(), type_oid: *type_oid });
+                        arguments.len() - 1
+                    }
+                });
+            }
+            let tree = function(func.source, func.name, &arguments)?;
+            let returns = if outputs.is_empty() {
+                match func.result {
+                    oids::VOID | 0 => Returns::Nothing,
+                    oids::RECORD => Returns::Row(None),
+                    ty => Returns::Value(ty, -1),
+                }
+            } else {
+                let desc = outputs.iter().enumerate().map(|(i, (name, ty, _))| {
+                    let name = if name.is_empty() { format!("column{}", i + 1) } else { name.clone() };
+                    ColDesc::new(&name, *ty, -1)
+                });
+                Returns::Out(places, Arc::new(TupleDesc::new(desc.collect())))
+            };
+            Body::Plpgsql(resolve(session, tree, signature(func), returns)?)
+        }
+        SQL_LANGUAGE => {
+            let mut visible: Vec<VariableName> = Vec::new();
+            let label: Arc<str> = Arc::from(func.name);
+            for (i, name) in names.iter().enumerate().filter(|(_, n)| !n.is_empty()) {
+                visible.push((Some(Arc::clone(&label)), Arc::from(name.as_str()), i));
+            }
+            let statements = parse_statements(func.source)?.into_iter().map(|s| (s.text().to_owned(), s)).collect();
+            let types: Vec<(Oid, i32)> = func.args.iter().map(|&t| (t, -1)).collect();
+            Body::Sql(SqlBody { id: NEXT.fetch_add(1, Ordering::Relaxed), statements, names: visible.into(), types: types.into() })
+        }
+        _ => return Err(SqlError::unsupported(format_args!("function {} in this language", func.name))),
+    };
+    let body = Arc::new(body);
+    session.routines.bodies.insert(key, Arc::clone(&body) as Arc<dyn std::any::Any + Send + Sync>);
+    Ok(body)
+}
+
+/// Runs `f` one call deeper, as a function: what cannot be undone is refused.
+fn deeper<T>(session: &mut SessionContext, f: impl FnOnce(&mut SessionContext) -> Result<T, SqlError>) -> Result<T, SqlError> {
+    crate::stack::check()?;
+    session.routines.depth += 1;
+    let block = std::mem::replace(&mut session.in_block, true);
+    let variables = session.variables.take();
+    let result = f(session);
+    session.variables = variables;
+    session.in_block = block;
+    session.routines.depth -= 1;
+    result
+}
+
+/// Moves a position in a body to where the body stands in its statement, if it stands there as it is.
+fn in_statement(e: SqlError, source: &str, body: &str) -> SqlError {
+    let Some(position) = e.fields().position else { return e };
+    match source.find(body) {
+        Some(at) => {
+            let before = u32::try_from(source.get(..at).map_or(0, |s| s.chars().count())).unwrap_or(0);
+            e.moved(position + before)
+        }
+        None => e.inside(body, 0),
+    }
+}
+
+/// DO.
+pub fn do_block(session: &mut SessionContext, stmt: &DoStmt, source: &str) -> Result<(), SqlError> {
+    use crate::executor::ddl::nodes;
+    let (mut text, mut language) = (None, "plpgsql".to_owned());
+    for option in nodes::options(&stmt.args) {
+        match option.defname.as_str() {
+            "as" => text = nodes::option_text(option),
+            "language" => language = nodes::option_text(option).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    let Some(text) = text else { return Err(SqlError::new(SqlState::SYNTAX_ERROR, "no inline code specified")) };
+    if language != "plpgsql" {
+        return Err(match language.as_str() {
+            "sql" | "c" | "internal" => {
+                SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("language \"{language}\" does not support inline code execution"))
+            }
+            _ => SqlError::new(SqlState::UNDEFINED_OBJECT, format!("language \"{language}\" does not exist")),
+        });
+    }
+    deeper(session, |session| {
+        let tree = function(&text, "", &[]).map_err(|e| in_statement(e, source, &text))?;
+        let compiled = resolve(session, tree, "inline_code_block".to_owned(), Returns::Nothing)?;
+        let done = run::call(session, &compiled, &[], false);
+        session.routines.plans.retain(|(id, _), _| *id != compiled.id);
+        done.map(|_| ())
+    })
+}
+
+fn call(session: &mut SessionContext, func: &'static ProcEntry, args: &[Datum], set: bool) -> Result<Outcome, SqlError> {
+    crate::txn::blocking(|| {
+        deeper(session, |session| {
+            let body = compile(session, func)?;
+            match &*body {
+                Body::Plpgsql(compiled) => run::call(session, compiled, args, set),
+                Body::Sql(sql) => call_sql(session, func, sql, args, set),
+            }
+        })
+    })
+}
+
+/// A function's value.
+pub fn call_scalar(session: &mut SessionContext, func: &'static ProcEntry, _types: &CallTypes, args: &[Datum]) -> Result<Datum, SqlError> {
+    match call(session, func, args, false)? {
+        Outcome::Value(value) => Ok(value),
+        Outcome::Set(_) => Err(SqlError::internal("a set where a value was wanted")),
+    }
+}
+
+/// A set-returning function's rows.
+pub fn call_set(
+    session: &mut SessionContext,
+    func: &'static ProcEntry,
+    _types: &CallTypes,
+    args: &[Datum],
+) -> Result<Vec<Datum>, SqlError> {
+    match call(session, func, args, true)? {
+        Outcome::Set(rows) => Ok(rows),
+        Outcome::Value(value) => Ok(vec![value]),
+    }
+}
+
+fn call_sql(
+    session: &mut SessionContext,
+    func: &'static ProcEntry,
+    body: &SqlBody,
+    args: &[Datum],
+    set: bool,
+) -> Result<Outcome, SqlError> {
+    let context = |e: SqlError, n: usize| {
+        let line = format!("SQL function \"{}\" statement {}", func.name, n + 1);
+        let context = e.fields().context.as_ref().map_or_else(|| line.clone(), |c| format!("{c}\n{line}"));
+        e.context(context)
+    };
+    let last = body.statements.len().saturating_sub(1);
+    let mut rows = Vec::new();
+    let mut columns = Vec::new();
+    for (n, (_, statement)) in body.statements.iter().enumerate() {
+        let plan = sql_plan(session, body, n, statement).map_err(|e| context(e, n))?;
+        let mut portal = Portal::open(session, Arc::clone(&plan.prepared), args.to_vec())?;
+        let wanted = n == last && plan.prepared.columns.is_some() && func.result != oids::VOID;
+        let mut sink = Collect::default();
+        let outer = session.variables.replace(Arc::clone(&plan.variables));
+        let taken: &mut dyn RowSink = if wanted { &mut sink } else { &mut Discard };
+        // Only a set needs more than the first row of the last statement.
+        let max = if wanted && !set && matches!(statement.kind(), crate::executor::StmtKind::Select) { 1 } else { 0 };
+        let status = portal.run(session, max, taken);
+        session.variables = outer;
+        if let PortalStatus::CopyIn(_) = status.map_err(|e| context(e, n))? {
+            return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "cannot COPY to/from client in an SQL function"));
+        }
+        session.transaction()?.command_counter_increment()?;
+        if plan.prepared.columns.is_none() {
+            session.refresh_catalog();
+        }
+        if wanted {
+            rows = sink.rows;
+            columns = plan.prepared.columns.clone().unwrap_or_default();
+        }
+    }
+    if func.result == oids::VOID {
+        return Ok(if set { Outcome::Set(Vec::new()) } else { Outcome::Value(Datum::Void) });
+    }
+    let outputs = outputs(func);
+    let desc = Arc::new(TupleDesc::new(columns.iter().map(|c| ColDesc::new(&c.name, c.type_oid, c.typmod)).collect()));
+    let composite = func.result == oids::RECORD;
+    let mut values = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        values.push(if composite && outputs.len() != 1 && !matches!(row.as_slice(), [Datum::Record(_)]) {
+            let targets: Vec<Oid> = outputs.iter().map(|(_, ty, _)| *ty).collect();
+            let mut fitted = Vec::with_capacity(row.len());
+            for (i, value) in row.into_iter().enumerate() {
+                let from = columns.get(i).map_or(0, |c| c.type_oid);
+                let to = targets.get(i).copied().unwrap_or(from);
+                fitted.push(cast(session, value, from, to)?);
+            }
+            Datum::Record(Arc::new(RecordValue { type_oid: func.result, desc: Arc::clone(&desc), values: fitted.into() }))
+        } else {
+            let value = if row.is_empty() { Datum::Null } else { row.swap_remove(0) };
+            let from = columns.first().map_or(0, |c| c.type_oid);
+            cast(session, value, from, func.result)?
+        });
+    }
+    Ok(if set { Outcome::Set(values) } else { Outcome::Value(values.into_iter().next().unwrap_or_default()) })
+}
+
+fn cast(session: &mut SessionContext, value: Datum, from: Oid, to: Oid) -> Result<Datum, SqlError> {
+    if from == to || to == oids::RECORD || from == oids::RECORD {
+        return Ok(value);
+    }
+    let code = cast_code(session, from, to, -1)?;
+    let mut state = ExecState::bare();
+    code.eval(&mut Exec { session, state: &mut state }, &[value])
+}
+
+fn sql_plan(session: &mut SessionContext, body: &SqlBody, n: usize, statement: &crate::executor::RawStmt) -> Result<RoutinePlan, SqlError> {
+    let own = session.transaction()?.invalidations().len();
+    let epoch = (session.routines.undone << 32).wrapping_add(u64::try_from(own).unwrap_or(u64::MAX));
+    if let Some(plan) = session.routines.plans.get(&(body.id, n))
+        && plan.epoch == epoch
+    {
+        return Ok(plan.clone());
+    }
+    let variables =
+        Arc::new(Variables { names: Arc::clone(&body.names), types: Arc::clone(&body.types), shapes: Vec::new(), prefer_columns: true });
+    session.refresh_catalog();
+    let types: Vec<Oid> = body.types.iter().map(|(ty, _)| *ty).collect();
+    let outer = session.variables.replace(Arc::clone(&variables));
+    let front_end = session.front_end;
+    let prepared = front_end.prepare(session, statement, &types);
+    session.variables = outer;
+    let plan = RoutinePlan { prepared: prepared?, variables, epoch };
+    session.routines.plans.insert((body.id, n), plan.clone());
+    Ok(plan)
+}
+
+/// What turns a value of one type into another as an assignment does, else through its text.
+pub(super) fn cast_code(session: &mut SessionContext, from: Oid, to: Oid, typmod: i32) -> Result<Arc<Code>, SqlError> {
+    let mut binder = Binder::new(session, "", Vec::new(), false);
+    let from = if from == oids::UNKNOWN { oids::TEXT } else { from };
+    let e = Expr::new(ExprKind::Slot(0), from, -1);
+    let e = match binder.try_coerce(e.clone(), to, typmod, CoercionContext::Assignment)? {
+        Some(e) => e,
+        None => {
+            let text = Expr::new(ExprKind::InOut(Box::new(e)), to, -1);
+            if typmod < 0 { text } else { Expr::new(ExprKind::Typmod(Box::new(text), false), to, typmod) }
+        }
+    };
+    let layout = Layout { width: 1, ..Layout::default() };
+    let code = Planner::bare(session).compile(&e, &layout, &mut Deps::new())?;
+    Ok(Arc::new(code))
+}
+
+/// CALL.
+pub fn call_procedure(session: &mut SessionContext, stmt: &CallStmt, source: &str, sink: &mut dyn RowSink) -> Result<(), SqlError> {
+    let Some(call) = &stmt.funccall else { return Err(SqlError::internal("CALL of nothing")) };
+    let mut binder = Binder::new(session, source, Vec::new(), false);
+    let e = binder.procedure(call)?;
+    let has_rows = matches!(&e.kind, ExprKind::Call(c) if !outputs(c.func).is_empty());
+    let layout = Layout::default();
+    let code = Planner::bare(session).compile(&e, &layout, &mut Deps::new())?;
+    let mut state = ExecState::bare();
+    let value = code.eval(&mut Exec { session, state: &mut state }, &[])?;
+    if has_rows {
+        match value {
+            Datum::Record(record) => sink.row(&record.values)?,
+            one => sink.row(&[one])?,
+        }
+    }
+    Ok(())
+}
+
+/// Columns of a CALL's row, if it gives one.
+pub fn call_columns(session: &mut SessionContext, stmt: &CallStmt, source: &str) -> Result<Option<Vec<(String, Oid)>>, SqlError> {
+    let Some(call) = &stmt.funccall else { return Ok(None) };
+    let e = Binder::new(session, source, Vec::new(), false).procedure(call)?;
+    let ExprKind::Call(c) = &e.kind else { return Ok(None) };
+    let columns: Vec<(String, Oid)> = outputs(c.func).into_iter().map(|(name, ty, _)| (name, ty)).collect();
+    Ok((!columns.is_empty()).then_some(columns))
+}
+
+/// Checks a new function's body as far as CREATE FUNCTION does.
+pub fn validate(session: &mut SessionContext, func: &'static ProcEntry, source: &str) -> Result<(), SqlError> {
+    compile(session, func).map(|_| ()).map_err(|e| in_statement(e, source, func.source))
+}
