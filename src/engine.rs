@@ -398,6 +398,7 @@ impl Engine {
             oldest_xid: parts.oldest_xid,
             position: parts.position,
         });
+        txns.load_prepared(parts.position)?;
         let ctx = AccessCtx::new(Arc::clone(&pool), Arc::clone(&txns));
         let oids = Arc::new(OidCounter::new(parts.next_oid));
         let restart = Arc::new(RestartPoints::default());

@@ -450,6 +450,13 @@ impl From<TxnError> for SqlError {
             TxnError::SerializableInRecovery => Self::new(SqlState::FEATURE_NOT_SUPPORTED, message)
                 .detail("\"default_transaction_isolation\" is set to \"serializable\".")
                 .hint("You can use \"SET default_transaction_isolation = 'repeatable read'\" to change the default."),
+            TxnError::GidInUse(_) => Self::new(SqlState::DUPLICATE_OBJECT, message),
+            TxnError::TooManyPrepared(limit) => {
+                Self::new(SqlState::OUT_OF_MEMORY, message).hint(format!("Increase max_prepared_transactions (currently {limit})."))
+            }
+            TxnError::CannotPrepare(_) => Self::new(SqlState::FEATURE_NOT_SUPPORTED, message),
+            TxnError::PreparedBusy(_) => Self::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message),
+            TxnError::BadTwoPhaseFile { .. } => Self::new(SqlState::DATA_CORRUPTED, message),
             TxnError::InRecovery(_) | TxnError::ReadOnly(_) => Self::new(SqlState::READ_ONLY_SQL_TRANSACTION, message),
             TxnError::NoSuchSavepoint(_) => Self::new(SqlState::S_E_INVALID_SPECIFICATION, message),
             TxnError::TooManyCommands => Self::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message),

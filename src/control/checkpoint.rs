@@ -507,6 +507,7 @@ impl Shared {
         let redo = xids.redo_limit.map_or(inserted, |limit| limit.min(inserted));
         let tli = wal.tli();
         env.ctx.txns.checkpoint_status()?;
+        env.ctx.txns.checkpoint_prepared()?;
         let mut outcome = self.write_pages(request, causes, began, redo)?;
         self.write_pending_drops()?;
         let xids_now = env.ctx.txns.checkpoint_xids();
@@ -559,6 +560,7 @@ impl Shared {
             // double-write area.
             if causes.shutdown {
                 env.ctx.txns.checkpoint_status()?;
+                env.ctx.txns.checkpoint_prepared()?;
                 env.ctx.pool.flush_all()?;
                 self.write_pending_drops()?;
                 env.control.update(|c| c.state = ClusterState::ShutdownedInRecovery)?;
@@ -571,6 +573,7 @@ impl Shared {
         }
         let redo = candidate.checkpoint.redo;
         env.ctx.txns.checkpoint_status()?;
+        env.ctx.txns.checkpoint_prepared()?;
         let mut outcome = self.write_pages(request, causes, began, redo)?;
         self.write_pending_drops()?;
         env.control.update(|c| {

@@ -141,6 +141,9 @@ impl Dispatcher {
             rmgr::XLOG => return self.xlog(record),
             rmgr::XACT => {
                 txn::redo::redo(&self.ctx.txns, record)?;
+                if record.kind() == txn::record::KIND_PREPARE {
+                    return Ok(Applied::Decision);
+                }
                 if let Some(decision) = txn::record::Decision::decode(record.main(), record.xid()) {
                     self.progress.set_commit_time(decision.time);
                 }

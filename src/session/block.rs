@@ -10,7 +10,7 @@ use crate::executor::TransactionKind;
 use crate::executor::context::cancelled;
 use crate::executor::utility;
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{CommitLevel, Isolation, TransactionOptions};
+use crate::txn::{CommitLevel, Isolation, TransactionOptions, TxnError};
 use crate::wire::BlockStatus;
 
 /// What kind of transaction runs.
@@ -75,6 +75,13 @@ fn isolation(label: &str) -> Isolation {
 /// In a failed block only the end of it is accepted.
 pub(super) fn aborted() -> SqlError {
     SqlError::new(SqlState::IN_FAILED_SQL_TRANSACTION, "current transaction is aborted, commands ignored until end of transaction block")
+}
+
+fn not_in_recovery(in_recovery: bool, command: &str) -> Result<(), SqlError> {
+    if in_recovery {
+        return Err(SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, format!("cannot execute {command} during recovery")));
+    }
+    Ok(())
 }
 
 fn no_transaction() -> SqlError {
@@ -324,10 +331,87 @@ impl Session {
                 self.portals.retain(|_, p| p.outlives_transaction);
                 Ok("ROLLBACK".into())
             }
-            TransactionKind::Prepare(_) | TransactionKind::CommitPrepared(_) | TransactionKind::RollbackPrepared(_) => {
-                Err(SqlError::unsupported("two-phase commit"))
+            TransactionKind::Prepare(gid) => self.prepare_transaction(gid).await,
+            TransactionKind::CommitPrepared(gid) => self.finish_prepared(&gid, true).await,
+            TransactionKind::RollbackPrepared(gid) => self.finish_prepared(&gid, false).await,
+        }
+    }
+
+    /// PREPARE TRANSACTION. PostgreSQL: `PrepareTransactionBlock`, `PrepareTransaction` in xact.c, `MarkAsPreparing` in twophase.c.
+    async fn prepare_transaction(&mut self, gid: String) -> Result<String, SqlError> {
+        not_in_recovery(self.engine.is_in_recovery(), "PREPARE TRANSACTION")?;
+        if self.block.kind != Kind::Explicit {
+            if self.block.kind != Kind::Failed {
+                let warning = no_transaction();
+                self.ctx.warning(warning.state(), warning.to_string());
+            }
+            self.rollback()?;
+            return Ok("ROLLBACK".into());
+        }
+        self.portals.retain(|_, p| p.outlives_transaction);
+        let prepared = self.prepare_now(gid);
+        match prepared {
+            Ok(wait) => {
+                self.over(true);
+                self.wait_for_commit(wait).await?;
+                Ok("PREPARE TRANSACTION".into())
+            }
+            Err(e) => {
+                // As a commit that fails: the block is over.
+                self.rollback()?;
+                Err(e)
             }
         }
+    }
+
+    fn prepare_now(&mut self, gid: String) -> Result<crate::txn::CommitWait, SqlError> {
+        use crate::sql::catalog::relation::Persistence;
+        if gid.len() >= crate::txn::two_phase::GID_SIZE {
+            return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("transaction identifier \"{gid}\" is too long")));
+        }
+        let limit = usize::try_from(self.ctx.config.current().int(Setting::MaxPreparedTransactions)).unwrap_or(0);
+        if limit == 0 {
+            return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "prepared transactions are disabled")
+                .hint("Set max_prepared_transactions to a nonzero value."));
+        }
+        for oid in self.ctx.transaction()?.locked_relations() {
+            if self.ctx.catalog.relation(oid)?.is_some_and(|r| r.persistence == Persistence::Temporary) {
+                let what = "a transaction that has operated on temporary objects";
+                return Err(TxnError::CannotPrepare(what).into());
+            }
+        }
+        utility::before_commit(&mut self.ctx)?;
+        let at = level(self.ctx.settings.str(Setting::SynchronousCommit));
+        let (owner, database) = (self.ctx.user, self.ctx.database);
+        match self.ctx.transaction.take() {
+            Some(transaction) => Ok(transaction.prepare(gid, owner, database, limit, at)?),
+            None => Err(no_transaction()),
+        }
+    }
+
+    /// COMMIT PREPARED, ROLLBACK PREPARED. PostgreSQL: `LockGXact`, `FinishPreparedTransaction` in twophase.c.
+    async fn finish_prepared(&mut self, gid: &str, commit: bool) -> Result<String, SqlError> {
+        let command = if commit { "COMMIT PREPARED" } else { "ROLLBACK PREPARED" };
+        self.ctx.in_block = self.block.is_block();
+        self.ctx.prevent_in_block(command)?;
+        not_in_recovery(self.engine.is_in_recovery(), command)?;
+        let txns = self.engine.ctx().txns.clone();
+        let Some(prepared) = txns.find_prepared(gid) else {
+            let message = format!("prepared transaction with identifier \"{gid}\" does not exist");
+            return Err(SqlError::new(SqlState::UNDEFINED_OBJECT, message));
+        };
+        if prepared.state.owner != self.ctx.user && !self.ctx.catalog.is_superuser(self.ctx.user)? {
+            return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, "permission denied to finish prepared transaction")
+                .hint("Must be superuser or the user that prepared the transaction."));
+        }
+        if prepared.state.database != self.ctx.database {
+            return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "prepared transaction belongs to another database")
+                .hint("Connect to the database where the transaction was prepared to finish it."));
+        }
+        let at = level(self.ctx.settings.str(Setting::SynchronousCommit));
+        let wait = txns.finish_prepared(&self.ctx.proc, &prepared, commit, at)?;
+        self.wait_for_commit(wait).await?;
+        Ok(command.into())
     }
 
     fn need_block(&self, what: &str) -> Result<(), SqlError> {

@@ -34,6 +34,7 @@ pub(super) fn providers(server: &Arc<Server>) -> Vec<(&'static str, Arc<dyn Virt
     vec![
         ("pg_stat_activity", view(stat_activity)),
         ("pg_locks", view(locks)),
+        ("pg_prepared_xacts", view(prepared_xacts)),
         ("pg_settings", view(settings)),
         ("pg_file_settings", view(file_settings)),
         ("pg_stat_ssl", view(stat_ssl)),
@@ -200,6 +201,16 @@ fn stat_progress_vacuum(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>)
     Ok(())
 }
 
+fn prepared_xacts(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    let Some(services) = server.services_even_if_stopping() else { return Ok(()) };
+    for p in services.engine.ctx().txns.prepared() {
+        let owner = cx.catalog.role(p.state.owner)?.map_or(Datum::Null, |r| text(&r.name));
+        let database = cx.catalog.database_by_oid(p.state.database)?.map_or(Datum::Null, |d| text(&d.name));
+        emit(&[xid(p.xid.as_u64()), text(&p.state.gid), Datum::TimestampTz(p.state.time), owner, database])?;
+    }
+    Ok(())
+}
+
 fn labels(list: &[&str]) -> Datum {
     Datum::Array(Arc::new(ArrayValue::one_dim(oids::TEXT, list.iter().map(|l| text(l)).collect())))
 }
@@ -300,6 +311,15 @@ fn stat_gssapi(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Resu
     Ok(())
 }
 
+/// A prepared transaction has no session.
+fn pid(proc: ProcId) -> Datum {
+    if proc.0 > 0 { Datum::Int4(proc.0) } else { Datum::Null }
+}
+
+fn virtual_transaction(proc: ProcId) -> Datum {
+    text(&if proc.0 > 0 { format!("{}/0", proc.0) } else { "-1/0".to_owned() })
+}
+
 /// The columns of `pg_locks` that say what is locked: from `locktype` to `objsubid`.
 fn lock_tag(tag: &LockTag) -> [Datum; 10] {
     let mut row: [Datum; 10] = std::array::from_fn(|_| Datum::Null);
@@ -341,8 +361,8 @@ fn locks(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(),
             }
         };
         row.extend([
-            text(&format!("{}/0", lock.proc.0)),
-            Datum::Int4(lock.proc.0),
+            virtual_transaction(lock.proc),
+            pid(lock.proc),
             text(lock.mode.name()),
             Datum::Bool(lock.granted),
             Datum::Bool(false),
@@ -363,8 +383,8 @@ fn locks(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(),
             (row[0], row[4]) = (text("page"), Datum::Null);
         }
         row.extend([
-            text(&format!("{}/0", marked.proc.0)),
-            Datum::Int4(marked.proc.0),
+            virtual_transaction(marked.proc),
+            pid(marked.proc),
             text("SIReadLock"),
             Datum::Bool(true),
             Datum::Bool(false),

@@ -36,6 +36,24 @@ pub enum TxnError {
     /// SERIALIZABLE, by default, on a standby.
     #[error("cannot use serializable mode in a hot standby")]
     SerializableInRecovery,
+    /// `PREPARE TRANSACTION` with an identifier that is taken.
+    #[error("transaction identifier \"{0}\" is already in use")]
+    GidInUse(String),
+    /// More prepared transactions than `max_prepared_transactions`.
+    #[error("maximum number of prepared transactions reached")]
+    TooManyPrepared(usize),
+    /// What it did cannot wait for another session.
+    #[error("cannot PREPARE {0}")]
+    CannotPrepare(&'static str),
+    /// COMMIT PREPARED or ROLLBACK PREPARED while another session does one of them.
+    #[error("prepared transaction with identifier \"{0}\" is busy")]
+    PreparedBusy(String),
+    /// A state file of a prepared transaction that does not decode.
+    #[error("corrupted two-phase state file {path}")]
+    BadTwoPhaseFile {
+        /// Which file.
+        path: std::path::PathBuf,
+    },
     /// A write, or something that needs an xid, on a standby.
     #[error("cannot {0} during recovery")]
     InRecovery(&'static str),

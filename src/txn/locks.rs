@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, BuildHasherDefault};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use afterimage_wal::ids::{BlockNo, Lsn, Oid, RelId, Xid};
@@ -212,7 +212,8 @@ pub enum WaitPolicy {
 /// The lock table and the holder both know of each grant; the table's shard is locked first.
 #[derive(Debug)]
 pub struct LockHolder {
-    proc: ProcId,
+    /// 0 once its transaction is prepared. Relaxed: changed by the session itself, before it can ask for more.
+    proc: AtomicI32,
     /// Its transaction committed and waits for its level; its session may be doing other things. Relaxed: only the detector asks.
     detached: AtomicBool,
     /// Rank 82, below the shards of the table (81).
@@ -300,7 +301,22 @@ impl HeldLocks {
 
 impl LockHolder {
     pub(super) fn new(proc: ProcId) -> Arc<Self> {
-        Arc::new(Self { proc, detached: AtomicBool::new(false), held: Mutex::default() })
+        Arc::new(Self { proc: AtomicI32::new(proc.0), detached: AtomicBool::new(false), held: Mutex::default() })
+    }
+
+    /// Whose it is; 0 for a prepared transaction's.
+    pub(super) fn proc(&self) -> ProcId {
+        ProcId(self.proc.load(Ordering::Relaxed))
+    }
+
+    /// Its transaction is prepared: no session's any more.
+    pub(super) fn disown(&self) {
+        self.proc.store(0, Ordering::Relaxed);
+    }
+
+    /// Everything it holds.
+    pub(super) fn list(&self) -> Vec<(LockTag, LockMode)> {
+        self.held.lock().list.iter().flat_map(|h| h.modes.iter().map(|m| (h.tag, m.0))).collect()
     }
 
     /// Its locks are released by a position's advance from now on, not by its session.
@@ -349,11 +365,11 @@ struct LockState {
 impl LockState {
     /// Whether a grant of another session excludes `mode`.
     fn excluded(&self, proc: ProcId, mode: LockMode) -> bool {
-        self.granted.iter().any(|g| g.mask & mode.conflicts() != 0 && g.holder.proc != proc)
+        self.granted.iter().any(|g| g.mask & mode.conflicts() != 0 && g.holder.proc() != proc)
     }
 
     fn mask_of(&self, proc: ProcId) -> u16 {
-        self.granted.iter().filter(|g| g.holder.proc == proc).fold(0, |m, g| m | g.mask)
+        self.granted.iter().filter(|g| g.holder.proc() == proc).fold(0, |m, g| m | g.mask)
     }
 
     fn grant(&mut self, tag: LockTag, holder: &Arc<LockHolder>, mode: LockMode, depth: u32) {
@@ -379,7 +395,7 @@ impl LockState {
         let mut i = 0;
         let in_order = !matches!(tag, LockTag::Tuple { .. });
         while let Some(r) = self.waiting.get(i) {
-            if (r.mode.conflicts() & ahead == 0 || !in_order) && !self.excluded(r.holder.proc, r.mode) {
+            if (r.mode.conflicts() & ahead == 0 || !in_order) && !self.excluded(r.holder.proc(), r.mode) {
                 let r = Arc::clone(r);
                 self.waiting.remove(i);
                 self.grant(tag, &r.holder, r.mode, r.depth);
@@ -514,7 +530,7 @@ impl LockManager {
             let behind = state
                 .waiting
                 .iter()
-                .rposition(|r| !is_tuple && r.holder.proc != proc.id() && r.mode.conflicts_with(mode) && r.mode.conflicts() & mine == 0);
+                .rposition(|r| !is_tuple && r.holder.proc() != proc.id() && r.mode.conflicts_with(mode) && r.mode.conflicts() & mine == 0);
             if behind.is_none() && !state.excluded(proc.id(), mode) {
                 state.grant(tag, holder, mode, depth);
                 return Ok(true);
@@ -530,13 +546,13 @@ impl LockManager {
             }
             // One that waits for what this session holds, and holds what it asks for: neither can ever go on.
             let stuck = state.waiting.iter().find(|r| {
-                r.holder.proc != proc.id() && r.mode.conflicts() & mine != 0 && mode.conflicts() & state.mask_of(r.holder.proc) != 0
+                r.holder.proc() != proc.id() && r.mode.conflicts() & mine != 0 && mode.conflicts() & state.mask_of(r.holder.proc()) != 0
             });
             if let Some(other) = stuck {
                 let edge = |a: ProcId, m: LockMode, b: ProcId| {
                     format!("Process {} waits for {} on {tag}; blocked by process {}.", a.0, m.name(), b.0)
                 };
-                let (me, they) = (proc.id(), other.holder.proc);
+                let (me, they) = (proc.id(), other.holder.proc());
                 if is_tuple {
                     self.tuple_locks.fetch_sub(1, Ordering::SeqCst);
                 }
@@ -662,11 +678,11 @@ impl LockManager {
                 WaitsFor::Lock(tag, mode) if !reversed.contains(&(*ahead, *p)) && !reversed.contains(&(*p, *ahead)) => {
                     let mut shard = self.shard(&tag).lock();
                     let state = shard.get_mut(&tag)?;
-                    if state.granted.iter().any(|g| g.holder.proc == *ahead && g.mask & mode.conflicts() != 0) {
+                    if state.granted.iter().any(|g| g.holder.proc() == *ahead && g.mask & mode.conflicts() != 0) {
                         return None;
                     }
-                    let before = state.waiting.iter().position(|r| r.holder.proc == *ahead)?;
-                    let from = state.waiting.iter().position(|r| r.holder.proc == *p).filter(|from| *from > before)?;
+                    let before = state.waiting.iter().position(|r| r.holder.proc() == *ahead)?;
+                    let from = state.waiting.iter().position(|r| r.holder.proc() == *p).filter(|from| *from > before)?;
                     let order = state.waiting.iter().cloned().collect();
                     let request = state.waiting.remove(from)?;
                     state.waiting.insert(before, request);
@@ -719,12 +735,12 @@ impl LockManager {
                 let held = state
                     .granted
                     .iter()
-                    .filter(|g| g.mask & mode.conflicts() != 0 && g.holder.proc != p)
+                    .filter(|g| g.mask & mode.conflicts() != 0 && g.holder.proc() != p)
                     .filter(|g| !g.holder.detached.load(Ordering::Relaxed))
-                    .map(|g| g.holder.proc);
+                    .map(|g| g.holder.proc());
                 let in_order = !matches!(tag, LockTag::Tuple { .. });
-                let earlier = state.waiting.iter().take_while(|r| in_order && r.holder.proc != p);
-                let ahead = earlier.filter(|r| r.mode.conflicts_with(*mode)).map(|r| r.holder.proc);
+                let earlier = state.waiting.iter().take_while(|r| in_order && r.holder.proc() != p);
+                let ahead = earlier.filter(|r| r.mode.conflicts_with(*mode)).map(|r| r.holder.proc());
                 held.chain(ahead).collect()
             }
         }
@@ -734,6 +750,17 @@ impl LockManager {
     pub fn blockers(&self, p: ProcId) -> Vec<ProcId> {
         let wait = self.waits.lock().get(&p).copied();
         wait.map_or_else(Vec::new, |w| self.blockers_of(p, &w.what))
+    }
+
+    /// Gives a prepared transaction what it held: nobody else can hold what excludes it.
+    pub(super) fn grant_recovered(&self, holder: &Arc<LockHolder>, tag: LockTag, mode: LockMode) {
+        if holder.holds(&tag, mode) {
+            return;
+        }
+        if matches!(tag, LockTag::Tuple { .. }) {
+            self.tuple_locks.fetch_add(1, Ordering::SeqCst);
+        }
+        self.shard(&tag).lock().entry(tag).or_default().grant(tag, holder, mode, 1);
     }
 
     /// Gives up one hold of a session lock. False: it was not held.
@@ -829,6 +856,15 @@ impl LockManager {
     /// Called by the session that changes the row, with the row's page latched exclusively. Its own locks need not come along: nobody
     /// else can have the new version before it commits.
     pub fn carry_tuple_locks(&self, proc: &Proc, from: &LockTag, to: LockTag) {
+        self.carry(proc.id(), from, to);
+    }
+
+    /// The same in redo: the row locks of prepared transactions.
+    pub fn carry_in_redo(&self, from: &LockTag, to: LockTag) {
+        self.carry(ProcId(-1), from, to);
+    }
+
+    fn carry(&self, proc: ProcId, from: &LockTag, to: LockTag) {
         if self.tuple_locks.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -836,7 +872,7 @@ impl LockManager {
             let shard = self.shard(from).lock();
             let Some(state) = shard.get(from) else { return };
             let mut all = SmallVec::new();
-            for g in state.granted.iter().filter(|g| g.holder.proc != proc.id()) {
+            for g in state.granted.iter().filter(|g| g.holder.proc() != proc) {
                 let held = g.holder.held.lock();
                 if let Some(at) = held.place(from) {
                     for m in &held.list[at].modes {
@@ -853,7 +889,7 @@ impl LockManager {
         for (holder, mode, depth) in carried {
             // A holder that ended in between never looks at its list again: what were added now would stay for ever.
             let mut held = holder.held.lock();
-            if held.ended || held.mask(from) & mode.bit() == 0 {
+            if held.ended || held.mask(from) & mode.bit() == 0 || held.mask(&to) & mode.bit() != 0 {
                 continue;
             }
             held.add(to, mode, depth);
@@ -911,11 +947,11 @@ impl LockManager {
             for (tag, s) in &*shard.lock() {
                 for g in &s.granted {
                     for mode in LockMode::ALL.into_iter().filter(|m| g.mask & m.bit() != 0) {
-                        out.push(LockInfo { tag: Some(*tag), xid: None, mode, proc: g.holder.proc, granted: true });
+                        out.push(LockInfo { tag: Some(*tag), xid: None, mode, proc: g.holder.proc(), granted: true });
                     }
                 }
                 for r in &s.waiting {
-                    out.push(LockInfo { tag: Some(*tag), xid: None, mode: r.mode, proc: r.holder.proc, granted: false });
+                    out.push(LockInfo { tag: Some(*tag), xid: None, mode: r.mode, proc: r.holder.proc(), granted: false });
                 }
             }
         }

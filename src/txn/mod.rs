@@ -25,6 +25,7 @@ pub mod snapshot;
 pub mod table_stats;
 pub mod transaction;
 pub mod transactions;
+pub mod two_phase;
 pub mod wait;
 pub mod xact_status;
 
@@ -39,4 +40,5 @@ pub use snapshot::Snapshot;
 pub use table_stats::{TableKey, TableStats, VacuumProgress};
 pub use transaction::{Isolation, SavepointMark, Transaction, TransactionOptions};
 pub use transactions::{CheckpointXids, Transactions, TransactionsStart, XidStatus};
+pub use two_phase::Prepared;
 pub use wait::blocking;

@@ -19,6 +19,13 @@ pub const KIND_COMMIT: u8 = 1;
 /// Abort of a transaction, or of a savepoint's xids.
 pub const KIND_ABORT: u8 = 2;
 
+/// A transaction is prepared: main data is [`super::two_phase::PreparedState`].
+pub const KIND_PREPARE: u8 = 3;
+/// Commit of a prepared transaction; main data as of a commit.
+pub const KIND_COMMIT_PREPARED: u8 = 4;
+/// Abort of a prepared transaction; main data as of an abort.
+pub const KIND_ABORT_PREPARED: u8 = 5;
+
 const SUBS: u8 = 1;
 const DROPS: u8 = 2;
 const INVALS: u8 = 4;
@@ -112,7 +119,7 @@ fn len<T>(v: &[T]) -> u64 {
     u64::try_from(v.len()).unwrap_or(u64::MAX)
 }
 
-fn put(out: &mut Vec<u8>, mut v: u64) {
+pub(super) fn put(out: &mut Vec<u8>, mut v: u64) {
     while v >= 0x80 {
         out.push((v & 0x7f) as u8 | 0x80);
         v >>= 7;
@@ -120,7 +127,7 @@ fn put(out: &mut Vec<u8>, mut v: u64) {
     out.push((v & 0x7f) as u8);
 }
 
-fn get(d: &mut &[u8]) -> Option<u64> {
+pub(super) fn get(d: &mut &[u8]) -> Option<u64> {
     let mut v = 0u64;
     for shift in (0..64).step_by(7) {
         let b = u8::from_le_bytes(take(d)?);
@@ -136,13 +143,13 @@ fn get(d: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn take<const N: usize>(d: &mut &[u8]) -> Option<[u8; N]> {
+pub(super) fn take<const N: usize>(d: &mut &[u8]) -> Option<[u8; N]> {
     let (head, rest) = d.split_first_chunk()?;
     *d = rest;
     Some(*head)
 }
 
-fn oid(d: &mut &[u8]) -> Option<Oid> {
+pub(super) fn oid(d: &mut &[u8]) -> Option<Oid> {
     Some(u32::from_le_bytes(take(d)?))
 }
 

@@ -3,8 +3,9 @@
 use afterimage_wal::Record;
 
 use super::error::TxnError;
-use super::record::{Decision, KIND_ABORT, KIND_COMMIT};
+use super::record::{Decision, KIND_ABORT, KIND_ABORT_PREPARED, KIND_COMMIT, KIND_COMMIT_PREPARED, KIND_PREPARE};
 use super::transactions::Transactions;
+use super::two_phase::PreparedState;
 
 /// Applies a record of resource manager `XACT`.
 ///
@@ -13,8 +14,12 @@ use super::transactions::Transactions;
 pub fn redo(txns: &Transactions, record: &Record<'_>) -> Result<(), TxnError> {
     let bad = || TxnError::BadRecord(record.end());
     let commit = match record.kind() {
-        KIND_COMMIT => true,
-        KIND_ABORT => false,
+        KIND_COMMIT | KIND_COMMIT_PREPARED => true,
+        KIND_ABORT | KIND_ABORT_PREPARED => false,
+        KIND_PREPARE => {
+            let state = PreparedState::decode(record.main(), record.xid()).ok_or_else(bad)?;
+            return txns.add_recovered(record.xid(), state, record.end());
+        }
         _ => return Err(bad()),
     };
     let d = Decision::decode(record.main(), record.xid()).ok_or_else(bad)?;
@@ -30,11 +35,20 @@ impl afterimage_wal::rmgr::Describe for DescribeXact {
         match kind {
             KIND_COMMIT => Some("COMMIT"),
             KIND_ABORT => Some("ABORT"),
+            KIND_PREPARE => Some("PREPARE"),
+            KIND_COMMIT_PREPARED => Some("COMMIT_PREPARED"),
+            KIND_ABORT_PREPARED => Some("ABORT_PREPARED"),
             _ => None,
         }
     }
 
     fn describe(&self, record: &Record<'_>, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
+        if record.kind() == KIND_PREPARE {
+            return match PreparedState::decode(record.main(), record.xid()) {
+                None => write!(out, "does not decode"),
+                Some(s) => write!(out, "gid {}; time {}; subxacts: {}; locks: {}", s.gid, s.time, s.commit.subs.len(), s.locks.len()),
+            };
+        }
         let Some(d) = Decision::decode(record.main(), record.xid()) else {
             return write!(out, "does not decode");
         };

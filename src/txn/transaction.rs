@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use afterimage_wal::ids::{Lsn, RelId, Xid};
+use afterimage_wal::ids::{Lsn, Oid, RelId, Xid};
 
 use super::error::TxnError;
 use super::locks::{LockHolder, LockManager, LockMode, LockTag, WaitPolicy};
 use super::positions::{CommitLevel, CommitWait};
 use super::proc::Proc;
-use super::record::{Decision, Invalidation};
+use super::record::{Decision, Invalidation, KIND_COMMIT};
 use super::serializable::Serializable;
 use super::snapshot::{OwnXids, Snapshot};
 use super::table_stats::{Counts, TableChanges, TableKey};
 use super::transactions::Transactions;
+use super::two_phase::PreparedState;
 
 /// Isolation level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -89,6 +90,8 @@ pub struct Transaction {
     /// What happened outside of savepoints.
     changes: TableChanges,
     finished: bool,
+    /// It made something that only its session sees.
+    temporary: bool,
 }
 
 impl std::fmt::Debug for Transaction {
@@ -119,6 +122,7 @@ impl Transaction {
             end: AtEnd::default(),
             changes: TableChanges::default(),
             finished: false,
+            temporary: false,
         }
     }
 
@@ -571,7 +575,7 @@ impl Transaction {
                     invalidations: std::mem::take(&mut self.end.invalidations),
                 };
                 let holder = Some(Arc::clone(&self.holder));
-                match self.txns.commit_xid(&self.proc, own.top(), decision, level, holder) {
+                match self.txns.commit_xid(KIND_COMMIT, &self.proc, own.top(), decision, level, holder) {
                     Ok(w) => {
                         self.finished = true;
                         if let Some(s) = self.serializable.take() {
@@ -589,6 +593,61 @@ impl Transaction {
             }
         };
         std::mem::take(&mut self.end.on_commit).into_iter().for_each(|f| f());
+        Ok(wait)
+    }
+
+    /// It makes a temporary object: it cannot be prepared.
+    pub fn note_temporary(&mut self) {
+        self.temporary = true;
+    }
+
+    /// The relations it holds locks on.
+    pub fn locked_relations(&self) -> Vec<Oid> {
+        let mut all: Vec<Oid> = self
+            .holder
+            .list()
+            .iter()
+            .filter_map(|(tag, _)| if let LockTag::Relation { rel, .. } = tag { Some(*rel) } else { None })
+            .collect();
+        all.dedup();
+        all
+    }
+
+    /// Prepares it under `gid`: what remains is COMMIT PREPARED or ROLLBACK PREPARED, by any session, after any crash.
+    ///
+    /// # Errors
+    /// If it holds a lock that is its session's as well, the identifier is taken, there are `limit` already, or the record cannot be
+    /// inserted; the transaction is then aborted.
+    pub fn prepare(mut self, gid: String, owner: Oid, database: Oid, limit: usize, level: CommitLevel) -> Result<CommitWait, TxnError> {
+        self.release_sub(SavepointMark(0));
+        if self.temporary {
+            return Err(TxnError::CannotPrepare("a transaction that has operated on temporary objects"));
+        }
+        let locks = self.holder.list();
+        if locks.iter().any(|(tag, _)| self.proc.session_locks.holds_any(tag)) {
+            return Err(TxnError::CannotPrepare("while holding both session-level and transaction-level locks on the same object"));
+        }
+        self.xid()?;
+        let Some(own) = self.own.clone() else { return Err(TxnError::StatusMissing(Xid::INVALID)) };
+        if let Some(s) = &self.serializable {
+            s.prepare(true)?;
+        }
+        let state = PreparedState {
+            gid,
+            time: Transactions::now(),
+            owner,
+            database,
+            commit: Decision { time: 0, subs: own.subs(), drops: self.end.drops.clone(), invalidations: self.end.invalidations.clone() },
+            creates: self.end.creates.clone(),
+            locks,
+            marks: self.serializable.as_ref().map(|s| s.marks()),
+        };
+        let wait = self.txns.prepare_xids(&own, state, &self.holder, self.serializable.clone(), limit, level)?;
+        self.finished = true;
+        self.kept = None;
+        self.own = None;
+        self.serializable = None;
+        self.proc.set_own(None);
         Ok(wait)
     }
 

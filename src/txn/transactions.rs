@@ -16,11 +16,12 @@ use super::error::TxnError;
 use super::locks::{LockHolder, LockManager, WaitsFor};
 use super::positions::{CommitLevel, CommitQueue, CommitWait, CommitWaiter, Positions, Queued, Released, SyncPositions, acknowledge};
 use super::proc::{Proc, ProcId, Procs};
-use super::record::{Decision, Invalidation, KIND_ABORT, KIND_COMMIT};
+use super::record::{Decision, Invalidation, KIND_ABORT, KIND_ABORT_PREPARED, KIND_COMMIT_PREPARED, KIND_PREPARE};
 use super::serializable::{Serializable, SerializableNode};
 use super::snapshot::{OwnXids, Registration, Snapshot};
 use super::table_stats::TableStats;
 use super::transaction::{Transaction, TransactionOptions};
+use super::two_phase::{Prepared, PreparedNode, PreparedState};
 use super::xact_status::{Status, XactStatus};
 use crate::storage::CriticalSection;
 
@@ -70,6 +71,7 @@ pub struct Transactions {
     wal: Arc<Wal>,
     locks: Arc<LockManager>,
     serializable: Arc<SerializableNode>,
+    prepared: PreparedNode,
     procs: Arc<Procs>,
     status: XactStatus,
     lsns: CommitLsns,
@@ -110,6 +112,7 @@ impl Transactions {
         let queue = Arc::new(CommitQueue::new(start.position));
         let this = Arc::new(Self {
             serializable: SerializableNode::new(Arc::clone(&queue)),
+            prepared: PreparedNode::new(start.dir.with_file_name("pg_twophase"), Arc::clone(&start.disk), system),
             locks: Arc::new(LockManager::new(Arc::clone(&procs))),
             procs,
             status: XactStatus::new(start.dir, start.disk, system),
@@ -213,7 +216,9 @@ impl Transactions {
         Ok(match self.status.get(xid)? {
             Status::Committed => XidStatus::Committed(self.lsns.get(xid)),
             Status::Aborted => XidStatus::Aborted,
-            Status::Unknown if xid.as_u64() < self.crashed_below.load(Ordering::Acquire) => XidStatus::Aborted,
+            Status::Unknown if xid.as_u64() < self.crashed_below.load(Ordering::Acquire) && !self.prepared.contains(xid) => {
+                XidStatus::Aborted
+            }
             Status::Unknown => XidStatus::Running,
         })
     }
@@ -412,7 +417,7 @@ impl Transactions {
 
     // ---- deciding
 
-    fn now() -> i64 {
+    pub(super) fn now() -> i64 {
         const EPOCH_2000: u64 = 946_684_800;
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX) - i64::try_from(EPOCH_2000 * 1_000_000).unwrap_or(0)
@@ -421,6 +426,7 @@ impl Transactions {
     /// Writes and records a commit. The locks pass to the queue.
     pub(super) fn commit_xid(
         &self,
+        kind: u8,
         proc: &Proc,
         top: Xid,
         mut decision: Decision,
@@ -432,7 +438,7 @@ impl Transactions {
         let inserted = {
             let mut main = Vec::with_capacity(64);
             decision.encode(top, &mut main);
-            let mut record = RecordBuilder::new(rmgr::XACT, KIND_COMMIT, top);
+            let mut record = RecordBuilder::new(rmgr::XACT, kind, top);
             record.carry_flushed_mark().main(&main);
             self.wal.insert(&record)
         };
@@ -468,11 +474,15 @@ impl Transactions {
 
     /// Writes and records the abort of `xids` (ascending, the first stands for all), then wakes who waits for them.
     pub(super) fn abort_xids(&self, xids: &[Xid], created: Vec<RelId>) -> Result<(), TxnError> {
-        let Some((first, rest)) = xids.split_first() else { return Ok(()) };
+        self.abort_as(KIND_ABORT, xids, created).map(drop)
+    }
+
+    fn abort_as(&self, kind: u8, xids: &[Xid], created: Vec<RelId>) -> Result<Lsn, TxnError> {
+        let Some((first, rest)) = xids.split_first() else { return Ok(Lsn::INVALID) };
         let decision = Decision { time: Self::now(), subs: rest.to_vec(), drops: created, ..Decision::default() };
         let mut main = Vec::with_capacity(32);
         decision.encode(*first, &mut main);
-        let mut record = RecordBuilder::new(rmgr::XACT, KIND_ABORT, *first);
+        let mut record = RecordBuilder::new(rmgr::XACT, kind, *first);
         record.main(&main);
         let lsn = self.wal.insert(&record)?.end;
         self.record(*first, rest, Status::Aborted, lsn)?;
@@ -480,7 +490,146 @@ impl Transactions {
         if !decision.drops.is_empty() {
             self.unlink_hooks.read().iter().for_each(|h| h(lsn, &decision.drops));
         }
-        self.settle_sometimes()
+        self.settle_sometimes()?;
+        Ok(lsn)
+    }
+
+    // ---- two-phase commit
+
+    /// Prepares the transaction of `own`: from now on it is no session's. Resolves like a commit once the record is as safe as `level` asks.
+    pub(super) fn prepare_xids(
+        &self,
+        own: &Arc<OwnXids>,
+        state: PreparedState,
+        holder: &Arc<LockHolder>,
+        serializable: Option<Arc<Serializable>>,
+        limit: usize,
+        level: CommitLevel,
+    ) -> Result<CommitWait, TxnError> {
+        let top = own.top();
+        let reserved = self.prepared.reserve(&state.gid, limit)?;
+        let ticket = self.queue.enter(|| self.wal.inserted());
+        let inserted = {
+            let mut main = Vec::new();
+            state.encode(top, &mut main);
+            let mut record = RecordBuilder::new(rmgr::XACT, KIND_PREPARE, top);
+            record.main(&main);
+            self.wal.insert(&record)
+        };
+        let lsn = match inserted {
+            Ok(range) => range.end,
+            Err(e) => {
+                self.release(self.queue.leave(&ticket, None, || self.wal.flushed()));
+                return Err(e.into());
+            }
+        };
+        let proc = self.procs.enter(ProcId(0), CancelFlag::new());
+        proc.set_own(Some(Arc::clone(own)));
+        holder.disown();
+        let prepared = Prepared::new(top, state, lsn, proc, Arc::clone(holder), serializable);
+        self.prepared.add(prepared);
+        drop(reserved);
+        let waiter = Arc::<CommitWaiter>::default();
+        let queued = Queued { locks: None, top, subs: Vec::new(), waiter: Some(Arc::clone(&waiter)) };
+        // Whoever may commit it elsewhere must find it after a crash.
+        let level = level.max(CommitLevel::Local);
+        self.release(self.queue.leave(&ticket, Some((lsn, level, queued)), || self.wal.flushed()));
+        self.wal.request_flush(lsn);
+        Ok(CommitWait::new(lsn, waiter))
+    }
+
+    /// The prepared transactions, oldest first.
+    pub fn prepared(&self) -> Vec<Arc<Prepared>> {
+        self.prepared.list()
+    }
+
+    /// The prepared transaction of this identifier.
+    pub fn find_prepared(&self, gid: &str) -> Option<Arc<Prepared>> {
+        self.prepared.find(gid)
+    }
+
+    /// COMMIT PREPARED, ROLLBACK PREPARED.
+    ///
+    /// # Errors
+    /// If another session is at it, or has done it; if the WAL fails.
+    pub fn finish_prepared(&self, proc: &Proc, p: &Prepared, commit: bool, level: CommitLevel) -> Result<CommitWait, TxnError> {
+        if p.ending.swap(true, Ordering::SeqCst) {
+            return Err(TxnError::PreparedBusy(p.state.gid.clone()));
+        }
+        let serializable = p.serializable.write().take();
+        let wait = if commit {
+            let decision = p.state.commit.clone();
+            // As safe as the PREPARE was: after a crash it must not be prepared again.
+            let level = level.max(CommitLevel::Local);
+            let wait = self.commit_xid(KIND_COMMIT_PREPARED, proc, p.xid, decision, level, Some(Arc::clone(&p.holder)))?;
+            if let Some(s) = serializable {
+                s.committed(Some(wait.lsn()));
+            }
+            wait
+        } else {
+            let mut xids = vec![p.xid];
+            xids.extend(&p.state.commit.subs);
+            let lsn = self.abort_as(KIND_ABORT_PREPARED, &xids, p.state.creates.clone())?;
+            if let Some(s) = serializable {
+                s.rolled_back();
+            }
+            self.locks.release_from(&p.holder, 0);
+            self.wal.flush(lsn)?;
+            CommitWait::done(lsn)
+        };
+        p.proc.set_own(None);
+        self.prepared.remove(p.xid);
+        Ok(wait)
+    }
+
+    /// A prepared transaction as redo, or its state file, tells of it.
+    pub(super) fn add_recovered(&self, xid: Xid, state: PreparedState, lsn: Lsn) -> Result<(), TxnError> {
+        self.note_xid(state.commit.subs.last().copied().unwrap_or(xid).max(xid));
+        if self.prepared.contains(xid) {
+            return Ok(());
+        }
+        let own = Arc::new(OwnXids::new(xid));
+        state.commit.subs.iter().for_each(|s| own.push_sub(*s));
+        let proc = self.procs.enter(ProcId(0), CancelFlag::new());
+        proc.set_own(Some(own));
+        let holder = LockHolder::new(ProcId(0));
+        state.locks.iter().for_each(|(tag, mode)| self.locks.grant_recovered(&holder, *tag, *mode));
+        self.prepared.add(Prepared::new(xid, state, lsn, proc, holder, None));
+        Ok(())
+    }
+
+    /// A decision was replayed: if it was a prepared transaction's, that is over.
+    fn forget_recovered(&self, xid: Xid) {
+        if let Some(p) = self.prepared.remove(xid) {
+            p.proc.set_own(None);
+            self.locks.release_from(&p.holder, 0);
+            self.locks.xid_finished(p.state.commit.subs.iter().copied().chain([xid]));
+        }
+    }
+
+    /// Before redo from `redo`: what was prepared before it, as the state files tell. Those prepared later redo will meet.
+    ///
+    /// # Errors
+    /// A file that is damaged or cannot be read.
+    pub fn load_prepared(&self, redo: Lsn) -> Result<(), TxnError> {
+        for (xid, lsn, state) in self.prepared.read()? {
+            if lsn <= redo && self.status.get(xid)? == Status::Unknown {
+                self.add_recovered(xid, state, lsn)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the states of prepared transactions durable; before the checkpoint record.
+    ///
+    /// # Errors
+    /// If the WAL cannot be flushed or a file not written.
+    pub fn checkpoint_prepared(&self) -> Result<(), TxnError> {
+        // A decision must be durable before the file it makes superfluous goes.
+        if !self.in_recovery() {
+            self.wal.flush(self.wal.inserted())?;
+        }
+        self.prepared.checkpoint()
     }
 
     /// LSN first, status second: readers look the other way round.
@@ -506,6 +655,7 @@ impl Transactions {
         self.note_xid(d.subs.last().copied().unwrap_or(top).max(top));
         let status = if commit { Status::Committed } else { Status::Aborted };
         self.record(top, &d.subs, status, lsn)?;
+        self.forget_recovered(top);
         if !d.invalidations.is_empty() {
             self.invalidation_hooks.read().iter().for_each(|h| h(lsn, &d.invalidations));
         }
@@ -525,6 +675,14 @@ impl Transactions {
     pub fn end_recovery(&self, at: Lsn) {
         self.note_writer_restart(self.next_xid());
         self.release(self.queue.set_all(at));
+        for p in self.prepared.list() {
+            if let Some(marks) = &p.state.marks {
+                let s = self.serializable.enter(ProcId(0), false, || at);
+                let xids: Vec<Xid> = [p.xid].into_iter().chain(p.state.commit.subs.iter().copied()).collect();
+                s.recovered(&xids, at, marks);
+                *p.serializable.write() = Some(s);
+            }
+        }
         self.recovering.store(false, Ordering::Release);
     }
 

@@ -16,4 +16,5 @@ mod replication;
 mod rewind;
 mod serializable;
 mod tablespaces;
+mod two_phase;
 mod vacuum;

@@ -10,6 +10,7 @@ use super::vacuum::{apply_freeze, apply_unused};
 use crate::access::{AccessCtx, AccessError, Tid};
 use crate::storage::page::FLAG_ALL_VISIBLE;
 use crate::storage::{Page, vm};
+use crate::txn::LockTag;
 
 /// Applies a record of resource manager `HEAP`.
 ///
@@ -121,6 +122,9 @@ fn update(ctx: &AccessCtx, record: &Record<'_>, block: BlockNo, xid: Xid) -> Res
         let old_off = record.block(1).and_then(|b| split_off(b.data)).ok_or(bad("update"))?.0;
         ctx.pool
             .redo_block(record, 1, |page, _| end(page, old_off, xid, next, has(KEYS_CHANGED), false).ok_or(bad("update of nothing")))?;
+        if let (Some(new), Some(old)) = (record.block(0), record.block(1)) {
+            carry(ctx, new.rel, Tid::new(old.block, old_off), next);
+        }
         return Ok(());
     }
     let (old_off, mut rest) = split_off(rest).ok_or(bad("update"))?;
@@ -144,7 +148,16 @@ fn update(ctx: &AccessCtx, record: &Record<'_>, block: BlockNo, xid: Xid) -> Res
         add(page, block, new_off, xid, bits, &row).ok_or(bad("update does not fit"))?;
         end(page, old_off, xid, next, has(KEYS_CHANGED), has(UPDATE_HOT)).ok_or(bad("update of nothing"))
     })?;
+    if let Some(b) = record.block(0) {
+        carry(ctx, b.rel, Tid::new(block, old_off), next);
+    }
     Ok(())
+}
+
+/// Prepared transactions that share the row share its new version too.
+fn carry(ctx: &AccessCtx, rel: afterimage_wal::ids::RelId, from: Tid, to: Tid) {
+    let tag = |t: Tid| LockTag::Tuple { rel, block: t.block, offset: t.offset };
+    ctx.locks.carry_in_redo(&tag(from), tag(to));
 }
 
 fn add(page: &mut Page, block: BlockNo, off: u16, xid: Xid, bits: u16, row: &[u8]) -> Option<()> {

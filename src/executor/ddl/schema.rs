@@ -85,6 +85,7 @@ fn run_inside(
 
 /// The session's temporary schema, made on first use.
 pub(crate) fn temp_namespace(ctx: &mut SessionContext) -> Result<Oid, SqlError> {
+    ctx.transaction()?.note_temporary();
     if let Some(oid) = ctx.catalog.viewer().temp_namespace {
         // Gone if the transaction that made it rolled back.
         if ctx.catalog.namespace_name(oid)?.is_some() {

@@ -775,6 +775,35 @@ impl Serializable {
             });
         }
     }
+
+    /// What it has read, for the state of a prepared transaction.
+    pub(in crate::txn) fn marks(&self) -> Vec<Mark> {
+        self.graph(|g, me| g.marks.of(me))
+    }
+
+    /// It was prepared before a crash: what it read is marked again, and whom it met is not known, so the worst is assumed.
+    pub(in crate::txn) fn recovered(&self, xids: &[Xid], snapshot: Lsn, marks: &[Mark]) {
+        self.graph(|g, me| {
+            g.clock += 1;
+            let now = g.clock;
+            if let Some(n) = g.nodes.get_mut(&me) {
+                n.snapshot = snapshot;
+                (n.old_readers, n.old_writers) = (true, true);
+                n.phase = Phase::Prepared(now);
+                n.xids.extend(xids.iter().copied());
+                for x in xids {
+                    g.by_xid.insert(*x, me);
+                }
+            }
+            for mark in marks {
+                match *mark {
+                    Mark::Relation(rel) => g.marks.mark_relation(me, rel),
+                    Mark::Page(rel, block) => g.marks.mark_page(me, rel, block),
+                    Mark::Row(rel, block, offset) => g.marks.mark_row(me, rel, block, offset),
+                }
+            }
+        });
+    }
 }
 
 impl Drop for Serializable {

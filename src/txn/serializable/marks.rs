@@ -292,6 +292,19 @@ impl Marks {
         all
     }
 
+    /// What a prepared transaction has read, as far as its state keeps it: an index's ranges become the whole index.
+    pub(super) fn of(&self, id: SxId) -> Vec<Mark> {
+        let mut out = Vec::new();
+        for (rel, held) in self.by_holder.get(&id).into_iter().flatten() {
+            if held.whole || !held.ranges.0.is_empty() {
+                out.push(Mark::Relation(*rel));
+            }
+            out.extend(held.pages.iter().map(|p| Mark::Page(*rel, BlockNo::new(*p))));
+            out.extend(held.rows.iter().flat_map(|(p, rows)| rows.iter().map(move |r| Mark::Row(*rel, BlockNo::new(*p), *r))));
+        }
+        out
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.by_holder.is_empty()
     }
