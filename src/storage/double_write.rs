@@ -3,9 +3,12 @@
 //! A page torn in place by a crash is restored from its copy, so the WAL carries no full page images in normal running.
 //!
 //! ```text
-//! pg_dblwr: file header (one page: magic, format version, system id, slots, crc) | slot 0 | slot 1 | ...
+//! pg_dblwr: file header (one page: magic, format version, system id, slots, crc, generation) | slot 0 | slot 1 | ...
 //! slot: magic u32, crc32c u32, sequence u64, spc u32, db u32, rel u32, fork u32, block u32, zero to 64 bytes | page, stamped
 //! ```
+//! Each start draws the next generation, with which the crc of a slot begins: copies of an earlier start no longer verify, and the file
+//! need not be emptied and allocated again.
+//!
 //! Slots are a ring. The ring is cut in regions; before a region is written again every file its pages went to is synced, so a
 //! copy is overwritten only when the page in place is durable. A sequence number tells the newest copy of a page.
 
@@ -33,7 +36,9 @@ use super::{
 pub const AREA_FILE: &str = "pg_dblwr";
 const MAGIC: u32 = 0x5744_4941;
 const SLOT_MAGIC: u32 = 0x544f_4c53;
-const FORMAT_VERSION: u32 = 1;
+/// 2: the generation. In version 1 a start emptied the file, and the crc of a slot began at nothing.
+const FORMAT_VERSION: u32 = 2;
+const HEADER_BYTES: usize = 36;
 const FILE_HEADER: usize = PAGE_SIZE;
 const SLOT_HEADER: usize = 64;
 const SLOT_BYTES: usize = SLOT_HEADER + PAGE_SIZE;
@@ -45,6 +50,8 @@ pub const REGION_SLOTS: usize = 512;
 pub struct DoubleWrite {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
+    /// The crc every slot's begins with.
+    seed: u32,
     region_slots: usize,
     /// Next slot of the ring.
     next: usize,
@@ -89,24 +96,34 @@ impl DoubleWrite {
     /// I/O.
     pub fn open_sized(disk: &dyn Disk, data_dir: &Path, system_id: SystemId, region_slots: usize) -> Result<Self, StorageError> {
         let path = data_dir.join(AREA_FILE);
-        let file = disk.open(&path, Open::Create).map_err(io_error("open", &path))?;
-        // Emptied first: a copy from before this start must not outlive it.
-        file.set_len(0).map_err(io_error("truncate", &path))?;
-        let mut header = vec![0_u8; FILE_HEADER];
-        header[0..4].copy_from_slice(&MAGIC.to_le_bytes());
-        header[4..8].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        header[8..16].copy_from_slice(&system_id.to_le_bytes());
+        let size = u64::try_from(FILE_HEADER + region_slots * REGIONS * SLOT_BYTES).unwrap_or(u64::MAX);
         let slots = u64::try_from(region_slots * REGIONS).unwrap_or(0);
-        header[16..24].copy_from_slice(&slots.to_le_bytes());
-        let crc = crc32c::crc32c(&header[..24]);
-        header[24..28].copy_from_slice(&crc.to_le_bytes());
-        file.write_at(&header, 0).map_err(io_error("write", &path))?;
-        file.allocate(u64::try_from(FILE_HEADER + region_slots * REGIONS * SLOT_BYTES).unwrap_or(0)).map_err(io_error("extend", &path))?;
+        let known = open_existing(disk, &path).map_err(io_error("open", &path))?;
+        let (file, generation) = match known {
+            Some(file) if file.len().map_err(io_error("read", &path))? == size => {
+                let header = read_exactly(&*file, 0, FILE_HEADER).map_err(io_error("read", &path))?;
+                // Whatever else it is, it is allocated; copies without a generation go, as they could pass for ours.
+                let generation = Header::decode(&header).ok().and_then(|h| h.generation).map(|g| g.wrapping_add(1));
+                (file, generation)
+            }
+            _ => (disk.open(&path, Open::Create).map_err(io_error("open", &path))?, None),
+        };
+        let header = Header { system_id, slots, generation: Some(generation.unwrap_or(1)) };
+        if generation.is_none() {
+            file.set_len(0).map_err(io_error("truncate", &path))?;
+        }
+        // One sector, so that a crash leaves the old generation or the new one.
+        file.write_at(&header.encode(), 0).map_err(io_error("write", &path))?;
+        if generation.is_none() {
+            file.allocate(size).map_err(io_error("extend", &path))?;
+        }
+        // Before any page is written in place: a copy from before this start must not outlive it.
         file.sync_data().map_err(|source| StorageError::Sync { path: path.clone(), source })?;
         disk.sync_dir(data_dir).map_err(|source| StorageError::Sync { path: data_dir.to_owned(), source })?;
         Ok(Self {
             file,
             path,
+            seed: header.seed(),
             region_slots,
             next: 0,
             sequence: 0,
@@ -138,7 +155,7 @@ impl DoubleWrite {
         slot[16..28].copy_from_slice(&tag.rel.to_le_bytes());
         slot[28..32].copy_from_slice(&u32::from(tag.fork.as_u8()).to_le_bytes());
         slot[32..36].copy_from_slice(&tag.block.to_le_bytes());
-        let crc = crc32c::crc32c(&slot[8..]);
+        let crc = crc32c::crc32c_append(self.seed, &slot[8..]);
         slot[4..8].copy_from_slice(&crc.to_le_bytes());
         let lsn = page.lsn().max(page.hint_lsn());
         if self.newest.is_none_or(|(newest, _)| lsn > newest) {
@@ -210,24 +227,16 @@ pub fn restore(disk: &dyn Disk, data_dir: &Path, system_id: SystemId, files: &Fi
         // Crashed while it was being emptied: nothing was written in place since.
         return Ok(restored);
     }
-    if le32(&header, 0) != MAGIC {
-        return Err(bad(&path, "not a double-write area"));
-    }
-    if le32(&header, 4) != FORMAT_VERSION {
-        return Err(bad(&path, format!("format version {} (this server reads {FORMAT_VERSION})", le32(&header, 4))));
-    }
-    if le32(&header, 24) != crc32c::crc32c(&header[..24]) {
-        return Err(bad(&path, "header checksum does not match"));
-    }
-    if SystemId::from_le_bytes(le64(&header, 8).to_le_bytes()) != system_id {
+    let header = Header::decode(&header).map_err(|what| bad(&path, what))?;
+    if header.system_id != system_id {
         return Err(bad(&path, "belongs to another database system"));
     }
-    let slots = le64(&header, 16);
+    let seed = header.seed();
     let mut newest: HashMap<PageTag, (u64, u64)> = HashMap::new();
-    for slot in 0..slots {
+    for slot in 0..header.slots {
         let at = slot_offset(slot);
         let bytes = read_exactly(&*file, at, SLOT_BYTES).map_err(io_error("read", &path))?;
-        if let Some((tag, sequence)) = decode_slot(&bytes) {
+        if let Some((tag, sequence)) = decode_slot(&bytes, seed) {
             restored.copies += 1;
             let entry = newest.entry(tag).or_insert((sequence, at));
             if sequence >= entry.0 {
@@ -247,6 +256,57 @@ pub fn restore(disk: &dyn Disk, data_dir: &Path, system_id: SystemId, files: &Fi
     Ok(restored)
 }
 
+/// The file's header.
+struct Header {
+    system_id: SystemId,
+    slots: u64,
+    /// `None` in version 1.
+    generation: Option<u64>,
+}
+
+impl Header {
+    /// The crc, at byte 24, covers what is before it and the generation behind it.
+    fn encode(&self) -> Vec<u8> {
+        let mut b = vec![0_u8; FILE_HEADER];
+        b[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+        b[4..8].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        b[8..16].copy_from_slice(&self.system_id.to_le_bytes());
+        b[16..24].copy_from_slice(&self.slots.to_le_bytes());
+        b[28..36].copy_from_slice(&self.generation.unwrap_or(0).to_le_bytes());
+        let crc = Self::crc(&b, FORMAT_VERSION);
+        b[24..28].copy_from_slice(&crc.to_le_bytes());
+        b
+    }
+
+    fn crc(b: &[u8], version: u32) -> u32 {
+        let crc = crc32c::crc32c(&b[..24]);
+        if version == 1 { crc } else { crc32c::crc32c_append(crc, &b[28..HEADER_BYTES]) }
+    }
+
+    /// What is wrong with it, if anything.
+    fn decode(b: &[u8]) -> Result<Self, String> {
+        if b.len() < HEADER_BYTES || le32(b, 0) != MAGIC {
+            return Err("not a double-write area".to_owned());
+        }
+        let version = le32(b, 4);
+        if !(1..=FORMAT_VERSION).contains(&version) {
+            return Err(format!("format version {version} (this server reads 1 to {FORMAT_VERSION})"));
+        }
+        if le32(b, 24) != Self::crc(b, version) {
+            return Err("header checksum does not match".to_owned());
+        }
+        Ok(Self {
+            system_id: SystemId::from_le_bytes(le64(b, 8).to_le_bytes()),
+            slots: le64(b, 16),
+            generation: (version > 1).then(|| le64(b, 28)),
+        })
+    }
+
+    fn seed(&self) -> u32 {
+        self.generation.map_or(0, |g| crc32c::crc32c(&g.to_le_bytes()))
+    }
+}
+
 fn slot_offset(slot: u64) -> u64 {
     u64::try_from(FILE_HEADER).unwrap_or(0) + slot * u64::try_from(SLOT_BYTES).unwrap_or(0)
 }
@@ -258,8 +318,8 @@ fn read_exactly(file: &dyn DiskFile, at: u64, len: usize) -> io::Result<Vec<u8>>
     Ok(bytes)
 }
 
-fn decode_slot(slot: &[u8]) -> Option<(PageTag, u64)> {
-    if le32(slot, 0) != SLOT_MAGIC || le32(slot, 4) != crc32c::crc32c(slot.get(8..)?) {
+fn decode_slot(slot: &[u8], seed: u32) -> Option<(PageTag, u64)> {
+    if le32(slot, 0) != SLOT_MAGIC || le32(slot, 4) != crc32c::crc32c_append(seed, slot.get(8..)?) {
         return None;
     }
     let rel = RelId::new(le32(slot, 16), le32(slot, 20), le32(slot, 24));

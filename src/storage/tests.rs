@@ -135,6 +135,44 @@ fn every_torn_page_is_restored_and_whole_ones_are_left_alone() {
     }
     // A damaged copy is no copy, and another system's area is refused.
     assert!(double_write::restore(&RealDisk, dir.path(), SystemId::new(8), &files).is_err());
+    // The next start keeps the file and not the copies in it.
+    drop(pool);
+    let area = dir.path().join(double_write::AREA_FILE);
+    let before = std::fs::metadata(&area).unwrap().len();
+    drop(DoubleWrite::open_sized(&RealDisk, dir.path(), SYSTEM, 16).unwrap());
+    assert_eq!(std::fs::metadata(&area).unwrap().len(), before);
+    assert_eq!(double_write::restore(&RealDisk, dir.path(), SYSTEM, &files).unwrap(), double_write::Restored::default());
+}
+
+#[test]
+fn an_area_of_version_1_is_restored_from_and_then_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path(), 32, 16);
+    pool.files().create(REL, Fork::Main).unwrap();
+    pool.extend_unlogged(REL, Fork::Main, 1).unwrap().write().bytes_mut()[100..8000].fill(1);
+    pool.flush_all().unwrap();
+    drop(pool);
+    // Version 1: no generation in the header, the crc of a slot begins at nothing.
+    let area = dir.path().join(double_write::AREA_FILE);
+    let mut bytes = std::fs::read(&area).unwrap();
+    bytes[4..8].copy_from_slice(&1_u32.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..24]);
+    bytes[24..28].copy_from_slice(&crc.to_le_bytes());
+    bytes[28..36].fill(0);
+    let slot = &mut bytes[PAGE_SIZE..2 * PAGE_SIZE + 64];
+    let crc = crc32c::crc32c(&slot[8..]);
+    slot[4..8].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(&area, &bytes).unwrap();
+    let files = Files::new(RealDisk::shared(), dir.path());
+    let path = dir.path().join("base/1/100");
+    let good = std::fs::read(&path).unwrap();
+    let mut torn = good.clone();
+    torn[512..1024].fill(0xEE);
+    std::fs::write(&path, &torn).unwrap();
+    assert_eq!(double_write::restore(&RealDisk, dir.path(), SYSTEM, &files).unwrap().healed.len(), 1);
+    assert_eq!(std::fs::read(&path).unwrap(), good);
+    drop(DoubleWrite::open_sized(&RealDisk, dir.path(), SYSTEM, 16).unwrap());
+    assert_eq!(double_write::restore(&RealDisk, dir.path(), SYSTEM, &files).unwrap().copies, 0);
 }
 
 #[test]
