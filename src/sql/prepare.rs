@@ -108,7 +108,7 @@ fn explain(session: &mut SessionContext, statement: RawStmt, param_types: &[Oid]
             "buffers" => options.buffers = flag()?,
             "timing" => timing = Some(flag()?),
             "summary" => summary = Some(flag()?),
-            "settings" | "wal" | "generic_plan" | "memory" => {
+            "settings" | "wal" => {
                 flag()?;
             }
             "format" => match text.to_ascii_lowercase().as_str() {

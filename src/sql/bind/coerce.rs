@@ -36,7 +36,8 @@ impl Binder<'_> {
                             ExprKind::Const(v) => v,
                             _ => Datum::Null,
                         };
-                        let value = typmod::coerce_typmod(value, ty, modifier, explicit).map_err(|x| self.position(x, at))?;
+                        // PostgreSQL folds this when it plans, where no position is known.
+                        let value = typmod::coerce_typmod(value, ty, modifier, explicit)?;
                         e.kind = ExprKind::Const(value);
                     }
                     e.typmod = modifier;
