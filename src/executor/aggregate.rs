@@ -5,10 +5,11 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use super::eval::{Exec, Row};
-use super::hash::{hash_values, same_rows, same_value};
+use super::hash::{hash_values, row_bytes, same_rows, same_value};
 use super::node::Node;
-use super::plan::{AggCall, AggStrategy, Aggregate, PlanNode, PlanOp};
-use super::sort::compare_rows;
+use super::plan::{AggCall, AggStrategy, Aggregate, PlanNode, PlanOp, SortColumn};
+use super::sort::Sorter;
+use super::spill::Aside;
 use crate::sql::functions::{Accumulator, Call};
 use crate::sql::types::Datum;
 use crate::sqlstate::SqlError;
@@ -21,8 +22,8 @@ fn wrong_plan() -> SqlError {
 enum AggState {
     /// Takes rows as they come.
     Direct(Box<dyn Accumulator>),
-    /// DISTINCT or ORDER BY: arguments are gathered first.
-    Gathered(Vec<Row>),
+    /// DISTINCT or ORDER BY: arguments are gathered and sorted first.
+    Gathered(Sorter),
 }
 
 struct Group {
@@ -31,11 +32,30 @@ struct Group {
     set: usize,
 }
 
-fn new_states(a: &Aggregate) -> Vec<AggState> {
+fn new_states(x: &Exec<'_>, a: &Aggregate) -> Vec<AggState> {
     a.calls
         .iter()
-        .map(|c| if c.distinct || !c.order.is_empty() { AggState::Gathered(Vec::new()) } else { AggState::Direct((c.new)(&c.types)) })
+        .map(|c| {
+            if c.distinct || !c.order.is_empty() {
+                AggState::Gathered(Sorter::new(x, order_of(c)))
+            } else {
+                AggState::Direct((c.new)(&c.types))
+            }
+        })
         .collect()
+}
+
+/// The order in which an aggregate takes its arguments.
+fn order_of(call: &AggCall) -> Arc<[SortColumn]> {
+    let mut order: Vec<SortColumn> = call.order.to_vec();
+    if call.distinct {
+        for column in 0..call.arg_count {
+            if !order.iter().any(|o| o.column == column) {
+                order.push(SortColumn { column, desc: false, nulls_first: false });
+            }
+        }
+    }
+    order.into()
 }
 
 fn accumulate(x: &mut Exec<'_>, a: &Aggregate, states: &mut [AggState], row: &[Datum], args: &mut Vec<Datum>) -> Result<(), SqlError> {
@@ -52,7 +72,7 @@ fn accumulate(x: &mut Exec<'_>, a: &Aggregate, states: &mut [AggState], row: &[D
         }
         match state {
             AggState::Direct(acc) => acc.add(&mut Call { ctx: x.session, types: &call.types }, args)?,
-            AggState::Gathered(rows) => rows.push(args.clone()),
+            AggState::Gathered(sorter) => sorter.push(x, args.clone())?,
         }
     }
     Ok(())
@@ -61,25 +81,22 @@ fn accumulate(x: &mut Exec<'_>, a: &Aggregate, states: &mut [AggState], row: &[D
 fn finish(x: &mut Exec<'_>, call: &AggCall, state: AggState) -> Result<Datum, SqlError> {
     match state {
         AggState::Direct(acc) => acc.finish(&mut Call { ctx: x.session, types: &call.types }),
-        AggState::Gathered(mut rows) => {
-            let mut order: Vec<super::plan::SortColumn> = call.order.to_vec();
-            if call.distinct {
-                for column in 0..call.arg_count {
-                    if !order.iter().any(|o| o.column == column) {
-                        order.push(super::plan::SortColumn { column, desc: false, nulls_first: false });
-                    }
-                }
-            }
-            rows.sort_by(|a, b| compare_rows(a, b, &order));
+        AggState::Gathered(sorter) => {
+            let mut rows = sorter.finish()?;
             let mut acc = (call.new)(&call.types);
-            let mut last: Option<&[Datum]> = None;
-            for row in &rows {
-                let args = row.get(..call.arg_count).unwrap_or(row);
-                if call.distinct && last.is_some_and(|l| same_rows(l, args)) {
+            let mut last: Option<Row> = None;
+            let mut count = 0u32;
+            while let Some(mut row) = rows.next()? {
+                count = count.wrapping_add(1);
+                if count & 1023 == 0 {
+                    x.session.check_cancel()?;
+                }
+                row.truncate(call.arg_count);
+                if call.distinct && last.as_ref().is_some_and(|l| same_rows(l, &row)) {
                     continue;
                 }
-                acc.add(&mut Call { ctx: x.session, types: &call.types }, args)?;
-                last = Some(args);
+                acc.add(&mut Call { ctx: x.session, types: &call.types }, &row)?;
+                last = call.distinct.then_some(row);
             }
             acc.finish(&mut Call { ctx: x.session, types: &call.types })
         }
@@ -96,23 +113,47 @@ pub(super) struct AggregateNode {
     /// Sorted input: the group at hand, and whether the input is used up.
     current: Option<Group>,
     done: bool,
+    aside: Aside,
 }
 
 impl AggregateNode {
     pub(super) fn new(plan: Arc<PlanNode>, child: Box<dyn Node>) -> Self {
-        Self { plan, child, row: Row::new(), args: Vec::new(), groups: None, current: None, done: false }
+        Self { plan, child, row: Row::new(), args: Vec::new(), groups: None, current: None, done: false, aside: Aside::default() }
     }
 
+    /// Reads the input, or the next of its parts that were set aside, into groups. Once they fill the memory, rows of other groups are set
+    /// aside by hash and read again after these groups are done with.
+    ///
+    /// PostgreSQL: nodeAgg.c, "Spilling To Disk".
     fn hash(&mut self, x: &mut Exec<'_>, a: &Aggregate) -> Result<Vec<Group>, SqlError> {
+        let memory = super::hash::memory(x);
         let mut groups: Vec<Group> = Vec::new();
         let mut table: HashTable<usize> = HashTable::new();
         let mut keys = Row::new();
         let mut count = 0u32;
+        let mut bytes = 0usize;
         let one = [vec![true; a.keys.len()]];
         let sets: &[Vec<bool>] = a.sets.as_deref().unwrap_or(&one);
         let mut any = false;
         let mut masked = Row::new();
-        while self.child.next(x, &mut self.row)? {
+        let again = self.aside.reading();
+        loop {
+            // A row set aside ends with the number of the grouping set it is for.
+            let mut only = None;
+            if again {
+                match self.aside.next_row()? {
+                    Some(mut row) => {
+                        only = match row.pop() {
+                            Some(Datum::Int4(n)) => usize::try_from(n).ok(),
+                            _ => return Err(wrong_plan()),
+                        };
+                        self.row = row;
+                    }
+                    None => break,
+                }
+            } else if !self.child.next(x, &mut self.row)? {
+                break;
+            }
             any = true;
             count = count.wrapping_add(1);
             if count & 1023 == 0 {
@@ -123,16 +164,23 @@ impl AggregateNode {
                 let v = k.eval(x, &self.row)?;
                 keys.push(v);
             }
-            for (number, set) in sets.iter().enumerate() {
+            for (number, set) in sets.iter().enumerate().filter(|(n, _)| only.is_none_or(|o| o == *n)) {
                 masked.clear();
                 masked.extend(keys.iter().zip(set).map(|(v, used)| if *used { v.clone() } else { Datum::Null }));
                 let hash = hash_values(masked.iter()) ^ (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
                 let found = table.find(hash, |g| groups.get(*g).is_some_and(|g| g.set == number && same_rows(&g.keys, &masked))).copied();
                 let at = match found {
                     Some(at) => at,
+                    None if bytes > memory && groups.len() > sets.len() && self.aside.can_split() => {
+                        let mut row = self.row.clone();
+                        row.push(Datum::Int4(i32::try_from(number).unwrap_or(0)));
+                        self.aside.push(x, hash, &row, memory)?;
+                        continue;
+                    }
                     None => {
                         let at = groups.len();
-                        groups.push(Group { keys: masked.clone(), states: new_states(a), set: number });
+                        bytes += row_bytes(&masked) + 48 + 80 * a.calls.len();
+                        groups.push(Group { keys: masked.clone(), states: new_states(x, a), set: number });
                         table.insert_unique(hash, at, |g| {
                             groups.get(*g).map_or(0, |g| hash_values(g.keys.iter()) ^ (g.set as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15))
                         });
@@ -144,17 +192,18 @@ impl AggregateNode {
                 }
             }
         }
-        if !any {
+        if !any && !again {
             // An empty grouping set has a row even so.
             for (number, set) in sets.iter().enumerate() {
                 if a.sets.is_some() && set.iter().all(|u| !u) {
-                    groups.push(Group { keys: vec![Datum::Null; a.keys.len()], states: new_states(a), set: number });
+                    groups.push(Group { keys: vec![Datum::Null; a.keys.len()], states: new_states(x, a), set: number });
                 }
             }
         }
         if a.sets.is_some() {
             groups.sort_by_key(|g| g.set);
         }
+        self.aside.note(x, self.plan.id, bytes);
         Ok(groups)
     }
 
@@ -173,7 +222,7 @@ impl AggregateNode {
             let finished = if same {
                 None
             } else {
-                let group = Group { keys, states: new_states(a), set: 0 };
+                let group = Group { keys, states: new_states(x, a), set: 0 };
                 self.current.replace(group)
             };
             if let Some(g) = &mut self.current {
@@ -212,7 +261,7 @@ impl Node for AggregateNode {
                     return Ok(false);
                 }
                 self.done = true;
-                let mut group = Group { keys: Row::new(), states: new_states(a), set: 0 };
+                let mut group = Group { keys: Row::new(), states: new_states(x, a), set: 0 };
                 let mut count = 0u32;
                 while self.child.next(x, &mut self.row)? {
                     count = count.wrapping_add(1);
@@ -229,7 +278,14 @@ impl Node for AggregateNode {
                     self.groups = Some(groups.into_iter());
                 }
                 loop {
-                    let Some(group) = self.groups.as_mut().and_then(Iterator::next) else { return Ok(false) };
+                    let Some(group) = self.groups.as_mut().and_then(Iterator::next) else {
+                        if !self.aside.open_next() {
+                            return Ok(false);
+                        }
+                        let groups = self.hash(x, a)?;
+                        self.groups = Some(groups.into_iter());
+                        continue;
+                    };
                     if self.emit(x, a, group, out)? {
                         return Ok(true);
                     }
@@ -246,6 +302,7 @@ impl Node for AggregateNode {
 
     fn rescan(&mut self, x: &mut Exec<'_>) -> Result<(), SqlError> {
         self.groups = None;
+        self.aside = Aside::default();
         self.current = None;
         self.done = false;
         self.child.rescan(x)

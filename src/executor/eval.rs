@@ -70,6 +70,16 @@ pub struct NodeStats {
     pub total: Duration,
     /// Rows a filter threw away.
     pub removed: u64,
+    /// Of a hash table: its batches now, and at first.
+    pub batches: (u64, u64),
+    /// Of a hash table: buckets.
+    pub buckets: u64,
+    /// Bytes of memory at most.
+    pub memory: u64,
+    /// Bytes in temporary files.
+    pub disk: u64,
+    /// Of a sort: how.
+    pub sort_method: Option<&'static str>,
 }
 
 /// A WITH query's execution.
@@ -143,6 +153,13 @@ impl ExecState {
 }
 
 impl Exec<'_> {
+    /// Lets EXPLAIN ANALYZE know something about a node.
+    pub fn note(&mut self, id: usize, f: impl FnOnce(&mut NodeStats)) {
+        if let Some(s) = self.state.stats.as_mut().and_then(|s| s.get_mut(id)) {
+            f(s);
+        }
+    }
+
     /// What access functions get.
     ///
     /// # Errors

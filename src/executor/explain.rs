@@ -43,7 +43,24 @@ pub fn children(node: &PlanNode) -> Vec<&PlanNode> {
 struct Shown<'p> {
     text: NodeText,
     node: &'p PlanNode,
+    /// The node whose hash table or sort is told of here.
+    memory: Option<(usize, Table)>,
     children: Vec<(Option<String>, Shown<'p>)>,
+}
+
+/// What takes memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Table {
+    /// A hash join's.
+    Join,
+    /// Of groups.
+    Groups,
+    /// A sort.
+    Sort,
+}
+
+fn kb(bytes: u64) -> u64 {
+    bytes.div_ceil(1024)
 }
 
 /// Nodes that only compute or filter are part of the node below, as in PostgreSQL.
@@ -74,11 +91,17 @@ fn shown(node: &PlanNode) -> Shown<'_> {
         }
         _ => {}
     }
-    let mut out = Shown { text, node, children: Vec::new() };
+    let memory = match &node.op {
+        PlanOp::Aggregate(a) if a.strategy == super::plan::AggStrategy::Hashed => Some((node.id, Table::Groups)),
+        PlanOp::HashUnique(_) => Some((node.id, Table::Groups)),
+        PlanOp::Sort(..) => Some((node.id, Table::Sort)),
+        _ => None,
+    };
+    let mut out = Shown { text, node, memory, children: Vec::new() };
     if let Some(index) = out.text.bitmap.take() {
         let props = out.text.props.iter().filter(|p| p.0 == "Recheck Cond").map(|p| ("Index Cond", p.1.clone())).collect();
         let text = NodeText { node_type: "Bitmap Index Scan".into(), relation: Some(index), props, ..NodeText::default() };
-        out.children.push((None, Shown { text, node, children: Vec::new() }));
+        out.children.push((None, Shown { text, node, memory: None, children: Vec::new() }));
     }
     for c in children(node) {
         let mut child = shown(c);
@@ -86,7 +109,12 @@ fn shown(node: &PlanNode) -> Shown<'_> {
         if let PlanOp::HashJoin(j) = &node.op
             && std::ptr::eq(c, &*j.right)
         {
-            child = Shown { text: NodeText { node_type: "Hash".into(), ..NodeText::default() }, node: c, children: vec![(None, child)] };
+            child = Shown {
+                text: NodeText { node_type: "Hash".into(), ..NodeText::default() },
+                node: c,
+                memory: Some((node.id, Table::Join)),
+                children: vec![(None, child)],
+            };
         }
         out.children.push((None, child));
     }
@@ -166,6 +194,23 @@ fn text_node(e: &Explain, state: Option<&ExecState>, s: &Shown<'_>, indent: usiz
             TextValue::Text(v) => out.push(format!("{pad}{label}: {v}")),
             TextValue::List(v) => out.push(format!("{pad}{label}: {}", v.join(", "))),
         }
+    }
+    if let Some((id, table)) = s.memory
+        && let Some(st) = stats_of(state, id).filter(|s| s.batches.0 > 0 || s.sort_method.is_some())
+    {
+        let (batches, original) = st.batches;
+        out.push(match table {
+            Table::Join if batches != original => {
+                format!("{pad}Buckets: {}  Batches: {batches} (originally {original})  Memory Usage: {}kB", st.buckets, kb(st.memory))
+            }
+            Table::Join => format!("{pad}Buckets: {}  Batches: {batches}  Memory Usage: {}kB", st.buckets, kb(st.memory)),
+            Table::Groups if st.disk > 0 => {
+                format!("{pad}Batches: {batches}  Memory Usage: {}kB  Disk Usage: {}kB", kb(st.memory), kb(st.disk))
+            }
+            Table::Groups => format!("{pad}Batches: {batches}  Memory Usage: {}kB", kb(st.memory)),
+            Table::Sort if st.disk > 0 => format!("{pad}Sort Method: {}  Disk: {}kB", st.sort_method.unwrap_or_default(), kb(st.disk)),
+            Table::Sort => format!("{pad}Sort Method: {}  Memory: {}kB", st.sort_method.unwrap_or_default(), kb(st.memory)),
+        });
     }
     if let Some(st) = stats
         && st.removed > 0
@@ -306,6 +351,29 @@ fn json_node(e: &Explain, state: Option<&ExecState>, s: &Shown<'_>, relationship
                 TextValue::List(v) => json!(v),
             },
         );
+    }
+    if let Some((id, table)) = s.memory
+        && let Some(st) = stats_of(state, id).filter(|s| s.batches.0 > 0 || s.sort_method.is_some())
+    {
+        match table {
+            Table::Join => {
+                m.insert("Hash Buckets".into(), json!(st.buckets));
+                m.insert("Original Hash Buckets".into(), json!(st.buckets));
+                m.insert("Hash Batches".into(), json!(st.batches.0));
+                m.insert("Original Hash Batches".into(), json!(st.batches.1));
+                m.insert("Peak Memory Usage".into(), json!(kb(st.memory)));
+            }
+            Table::Groups => {
+                m.insert("HashAgg Batches".into(), json!(st.batches.0));
+                m.insert("Peak Memory Usage".into(), json!(kb(st.memory)));
+                m.insert("Disk Usage".into(), json!(kb(st.disk)));
+            }
+            Table::Sort => {
+                m.insert("Sort Method".into(), json!(st.sort_method));
+                m.insert("Sort Space Used".into(), json!(kb(if st.disk > 0 { st.disk } else { st.memory })));
+                m.insert("Sort Space Type".into(), json!(if st.disk > 0 { "Disk" } else { "Memory" }));
+            }
+        }
     }
     if !s.children.is_empty() {
         let mut plans = Vec::new();

@@ -4,6 +4,8 @@ use std::hash::Hasher;
 
 use rustc_hash::FxHasher;
 
+use super::eval::Exec;
+use crate::config::Setting;
 use crate::sql::types::{self, Datum};
 
 /// Feeds a value so that values an equality operator may call equal hash equal, across integer and float widths too.
@@ -19,6 +21,18 @@ fn feed(v: &Datum, h: &mut FxHasher) {
         Datum::Date(_) | Datum::Timestamp(_) | Datum::TimestampTz(_) => types::hash(v, h),
         other => types::hash(other, h),
     }
+}
+
+/// Bytes a hash table may take: `work_mem` times `hash_mem_multiplier`.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a limit, rounded; casts saturate"
+)]
+pub(super) fn memory(x: &Exec<'_>) -> usize {
+    let work = x.session.settings.bytes(Setting::WorkMem).unwrap_or(4 << 20);
+    (work as f64 * x.session.settings.real(Setting::HashMemMultiplier).max(1.0)) as usize
 }
 
 /// Hash of a row of values.

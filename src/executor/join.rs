@@ -5,9 +5,10 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use super::eval::{Exec, Row};
-use super::hash::{hash_values, same_rows};
+use super::hash::{hash_values, row_bytes, same_rows};
 use super::node::Node;
-use super::plan::{JoinKind, NestLoop, PlanNode, PlanOp};
+use super::plan::{HashJoin, JoinKind, NestLoop, PlanNode, PlanOp};
+use super::spill::{Part, PartReader, Store};
 use crate::sql::types::Datum;
 use crate::sqlstate::SqlError;
 
@@ -117,31 +118,199 @@ impl Node for NestLoopNode {
 }
 
 /// Build side rows: key values, then the row.
+#[derive(Default)]
 struct Built {
     rows: Vec<(Box<[Datum]>, Row)>,
     matched: Vec<bool>,
     table: HashTable<u32>,
     /// Next row with the same hash bucket entry, by row.
     chain: Vec<u32>,
+    /// Bytes it takes, roughly.
+    bytes: usize,
 }
 
 const NONE: u32 = u32::MAX;
 
-/// Right side into a hash table.
+impl Built {
+    fn insert(&mut self, hash: u64, keys: Box<[Datum]>, row: Row) -> Result<(), SqlError> {
+        let n = u32::try_from(self.rows.len())
+            .map_err(|_| SqlError::new(crate::sqlstate::SqlState::PROGRAM_LIMIT_EXCEEDED, "too many rows in a hash join"))?;
+        self.bytes += row_bytes(&keys) + row_bytes(&row) + 32;
+        self.rows.push((keys, row));
+        self.chain.push(NONE);
+        self.matched.push(false);
+        let Self { rows, table, chain, .. } = self;
+        let Some((keys, _)) = rows.last() else { return Err(wrong_plan()) };
+        let entry = table.entry(
+            hash,
+            |other| rows.get(*other as usize).is_some_and(|(k, _)| same_rows(k, keys)),
+            |other| rows.get(*other as usize).map_or(0, |(k, _)| hash_values(k.iter())),
+        );
+        match entry {
+            hashbrown::hash_table::Entry::Occupied(mut e) => {
+                // Newest first; the order within a key does not matter.
+                if let Some(slot) = chain.last_mut() {
+                    *slot = *e.get();
+                }
+                *e.get_mut() = n;
+            }
+            hashbrown::hash_table::Entry::Vacant(e) => {
+                e.insert(n);
+            }
+        }
+        Ok(())
+    }
+
+    fn find(&self, hash: u64, keys: &[Datum]) -> u32 {
+        self.table.find(hash, |n| self.rows.get(*n as usize).is_some_and(|(k, _)| same_rows(k, keys))).copied().unwrap_or(NONE)
+    }
+}
+
+/// Most batches one join is split into.
+const MAX_BATCHES: usize = 1 << 16;
+
+/// What does not fit: both sides split by hash, one batch at a time in memory.
+///
+/// Doubling their number moves a row to a later batch or leaves it where it is, so that batches done with never get another row.
+/// PostgreSQL: nodeHash.c, `ExecHashIncreaseNumBatches`.
+struct Batches {
+    count: usize,
+    /// Number at the start, for EXPLAIN.
+    original: usize,
+    current: usize,
+    /// Doubling helps: not all rows of a batch have one hash.
+    grow: bool,
+    store: Option<Store>,
+    inner: Vec<Part>,
+    outer: Vec<Part>,
+}
+
+impl Batches {
+    fn new() -> Self {
+        Self { count: 1, original: 1, current: 0, grow: true, store: None, inner: vec![Part::default()], outer: vec![Part::default()] }
+    }
+
+    fn of(&self, hash: u64) -> usize {
+        // Bits the hash table looks at neither for its buckets nor for its tags.
+        usize::try_from(hash >> 32 & 0x00ff_ffff).unwrap_or(0) & (self.count - 1)
+    }
+
+    /// Bytes a part gathers before it writes: all of them together stay small.
+    fn block(&self, memory: usize) -> usize {
+        (memory / 8 / self.count).clamp(1 << 10, 64 << 10)
+    }
+
+    fn push(&mut self, x: &Exec<'_>, outer: bool, batch: usize, row: &[Datum], memory: usize) -> Result<(), SqlError> {
+        let block = self.block(memory);
+        if self.store.is_none() {
+            self.store = Some(Store::new(x.state.engine()?.data_dir())?);
+        }
+        let parts = if outer { &mut self.outer } else { &mut self.inner };
+        match (&mut self.store, parts.get_mut(batch)) {
+            (Some(store), Some(part)) => store.push(part, row, block),
+            _ => Err(wrong_plan()),
+        }
+    }
+
+    /// Twice as many; rows of the table that now belong to a later batch go there.
+    fn double(&mut self, x: &Exec<'_>, built: &mut Built, memory: usize) -> Result<(), SqlError> {
+        if self.count >= MAX_BATCHES {
+            self.grow = false;
+            return Ok(());
+        }
+        self.count *= 2;
+        self.inner.resize_with(self.count, Part::default);
+        self.outer.resize_with(self.count, Part::default);
+        let before = built.rows.len();
+        for (keys, row) in std::mem::take(built).rows {
+            let hash = hash_values(keys.iter());
+            let batch = self.of(hash);
+            if batch == self.current {
+                built.insert(hash, keys, row)?;
+            } else {
+                self.push(x, false, batch, &row, memory)?;
+            }
+        }
+        // One value that fills the memory by itself is not split by doubling.
+        if built.rows.len() == before || built.rows.is_empty() {
+            self.grow = false;
+        }
+        Ok(())
+    }
+}
+
+/// Rows with a NULL key of a side whose rows all appear: they match nothing.
+#[derive(Default)]
+struct Loose {
+    rows: Vec<Row>,
+    bytes: usize,
+    store: Option<(Store, Part)>,
+    reader: Option<(Store, PartReader)>,
+}
+
+impl Loose {
+    fn push(&mut self, x: &Exec<'_>, row: Row, memory: usize) -> Result<(), SqlError> {
+        if self.bytes <= memory / 4 {
+            self.bytes += row_bytes(&row);
+            self.rows.push(row);
+            return Ok(());
+        }
+        if self.store.is_none() {
+            self.store = Some((Store::new(x.state.engine()?.data_dir())?, Part::default()));
+        }
+        match &mut self.store {
+            Some((store, part)) => store.push(part, &row, 64 << 10),
+            None => Err(wrong_plan()),
+        }
+    }
+
+    /// Row `at`; after those in memory those in the file, in turn.
+    fn next(&mut self, at: usize) -> Result<Option<Row>, SqlError> {
+        if let Some(row) = self.rows.get(at) {
+            return Ok(Some(row.clone()));
+        }
+        if let Some((store, part)) = self.store.take() {
+            self.reader = Some((store, Store::read(part)));
+        }
+        match &mut self.reader {
+            Some((store, reader)) => store.next(reader),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Where a hash join is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Reading left rows of the current batch.
+    Probe,
+    /// Right rows of the current batch that nobody matched, from this one.
+    Rest(usize),
+    /// Right rows with a NULL key, from this one.
+    Loose(usize),
+    /// At the end.
+    Done,
+}
+
+/// Right side into a hash table, in batches if it is larger than the memory for it.
 pub(super) struct HashJoinNode {
     plan: Arc<PlanNode>,
     left: Box<dyn Node>,
     right: Box<dyn Node>,
     built: Option<Built>,
+    batches: Batches,
+    loose: Loose,
+    /// Left rows of a batch after the first.
+    probe: Option<PartReader>,
     row: Row,
     keys: Vec<Datum>,
     /// Candidate at hand for the current left row.
     at: u32,
     have: bool,
     matched: bool,
-    /// Left side is done; unmatched right rows from here on.
-    rest: Option<usize>,
+    phase: Phase,
     count: u32,
+    memory: usize,
 }
 
 impl HashJoinNode {
@@ -151,63 +320,124 @@ impl HashJoinNode {
             left,
             right,
             built: None,
+            batches: Batches::new(),
+            loose: Loose::default(),
+            probe: None,
             row: Row::new(),
             keys: Vec::new(),
             at: NONE,
             have: false,
             matched: false,
-            rest: None,
+            phase: Phase::Probe,
             count: 0,
+            memory: 0,
         }
     }
 
-    fn build(&mut self, x: &mut Exec<'_>) -> Result<Built, SqlError> {
-        let PlanOp::HashJoin(j) = &self.plan.op else { return Err(wrong_plan()) };
-        let outer = matches!(j.kind, JoinKind::Right | JoinKind::Full);
-        let mut built = Built { rows: Vec::new(), matched: Vec::new(), table: HashTable::new(), chain: Vec::new() };
+    fn tick(&mut self, x: &mut Exec<'_>) -> Result<(), SqlError> {
+        self.count = self.count.wrapping_add(1);
+        if self.count & 1023 == 0 { x.session.check_cancel() } else { Ok(()) }
+    }
+
+    /// Puts a right row where it belongs: into the table, or into a later batch.
+    fn place(&mut self, x: &mut Exec<'_>, j: &HashJoin, built: &mut Built, row: Row) -> Result<(), SqlError> {
+        let keys = j.right_keys.iter().map(|k| k.eval(x, &row)).collect::<Result<Box<[Datum]>, _>>()?;
+        if keys.iter().any(Datum::is_null) {
+            return if matches!(j.kind, JoinKind::Right | JoinKind::Full) { self.loose.push(x, row, self.memory) } else { Ok(()) };
+        }
+        let hash = hash_values(keys.iter());
+        let batch = self.batches.of(hash);
+        if batch != self.batches.current {
+            return self.batches.push(x, false, batch, &row, self.memory);
+        }
+        built.insert(hash, keys, row)?;
+        if built.bytes > self.memory && self.batches.grow {
+            self.batches.double(x, built, self.memory)?;
+        }
+        Ok(())
+    }
+
+    /// Tells EXPLAIN ANALYZE about the table at hand.
+    fn note(&self, x: &mut Exec<'_>, built: &Built) {
+        let (batches, original) = (self.batches.count as u64, self.batches.original as u64);
+        let disk = self.batches.store.as_ref().map_or(0, Store::bytes);
+        x.note(self.plan.id, |s| {
+            s.batches = (batches, original);
+            s.buckets = s.buckets.max((built.rows.len() as u64).next_power_of_two().max(1024));
+            s.memory = s.memory.max(built.bytes as u64 + s.buckets * 8);
+            s.disk = disk;
+        });
+    }
+
+    fn build(&mut self, x: &mut Exec<'_>, j: &HashJoin) -> Result<Built, SqlError> {
+        self.memory = super::hash::memory(x);
+        let mut built = Built::default();
         let mut row = Row::new();
         while self.right.next(x, &mut row)? {
-            if built.rows.len() & 1023 == 0 {
-                x.session.check_cancel()?;
-            }
-            let keys = j.right_keys.iter().map(|k| k.eval(x, &row)).collect::<Result<Box<[Datum]>, _>>()?;
-            let null = keys.iter().any(Datum::is_null);
-            if null && !outer {
-                continue;
-            }
-            let n = u32::try_from(built.rows.len())
-                .map_err(|_| SqlError::new(crate::sqlstate::SqlState::PROGRAM_LIMIT_EXCEEDED, "too many rows in a hash join"))?;
-            built.rows.push((keys, std::mem::take(&mut row)));
-            built.chain.push(NONE);
-            built.matched.push(false);
-            if null {
-                continue;
-            }
-            let Built { rows, table, chain, .. } = &mut built;
-            let keys = match rows.last() {
-                Some((k, _)) => k,
-                None => return Err(wrong_plan()),
-            };
-            let hash = hash_values(keys.iter());
-            let entry = table.entry(
-                hash,
-                |other| rows.get(*other as usize).is_some_and(|(k, _)| same_rows(k, keys)),
-                |other| rows.get(*other as usize).map_or(0, |(k, _)| hash_values(k.iter())),
-            );
-            match entry {
-                hashbrown::hash_table::Entry::Occupied(mut e) => {
-                    // Newest first; the order within a key does not matter.
-                    if let Some(slot) = chain.last_mut() {
-                        *slot = *e.get();
-                    }
-                    *e.get_mut() = n;
-                }
-                hashbrown::hash_table::Entry::Vacant(e) => {
-                    e.insert(n);
-                }
-            }
+            self.tick(x)?;
+            self.place(x, j, &mut built, std::mem::take(&mut row))?;
         }
+        self.note(x, &built);
         Ok(built)
+    }
+
+    /// Loads the next batch that can yield a row; false after the last.
+    fn advance(&mut self, x: &mut Exec<'_>, j: &HashJoin) -> Result<bool, SqlError> {
+        loop {
+            self.batches.current += 1;
+            let current = self.batches.current;
+            if current >= self.batches.count {
+                return Ok(false);
+            }
+            let inner = self.batches.inner.get_mut(current).map(std::mem::take).unwrap_or_default();
+            let outer = self.batches.outer.get_mut(current).map(std::mem::take).unwrap_or_default();
+            let useful = match j.kind {
+                JoinKind::Inner | JoinKind::Semi => inner.rows > 0 && outer.rows > 0,
+                JoinKind::Left | JoinKind::Anti => outer.rows > 0,
+                JoinKind::Right => inner.rows > 0,
+                JoinKind::Full => inner.rows > 0 || outer.rows > 0,
+            };
+            if !useful {
+                continue;
+            }
+            let mut built = Built::default();
+            let mut reader = Store::read(inner);
+            loop {
+                self.tick(x)?;
+                let row = match &self.batches.store {
+                    Some(store) => store.next(&mut reader)?,
+                    None => None,
+                };
+                let Some(row) = row else { break };
+                self.place(x, j, &mut built, row)?;
+            }
+            self.note(x, &built);
+            self.built = Some(built);
+            self.probe = Some(Store::read(outer));
+            return Ok(true);
+        }
+    }
+
+    /// The next left row of the current batch.
+    fn next_left(&mut self, x: &mut Exec<'_>) -> Result<bool, SqlError> {
+        match (&mut self.probe, &self.batches.store) {
+            (None, _) => self.left.next(x, &mut self.row),
+            (Some(reader), Some(store)) => match store.next(reader)? {
+                Some(row) => {
+                    self.row = row;
+                    Ok(true)
+                }
+                None => Ok(false),
+            },
+            (Some(_), None) => Ok(false),
+        }
+    }
+
+    /// A right row without a match.
+    fn unmatched(&self, row: &[Datum], out: &mut Row) {
+        out.clear();
+        out.resize(self.plan.width - row.len(), Datum::Null);
+        out.extend_from_slice(row);
     }
 }
 
@@ -216,60 +446,83 @@ impl Node for HashJoinNode {
         let plan = self.plan.clone();
         let PlanOp::HashJoin(j) = &plan.op else { return Err(wrong_plan()) };
         if self.built.is_none() {
-            let built = self.build(x)?;
+            let built = self.build(x, j)?;
             self.built = Some(built);
         }
+        let all_right = matches!(j.kind, JoinKind::Right | JoinKind::Full);
         loop {
-            let Some(built) = &mut self.built else { return Err(wrong_plan()) };
-            if let Some(at) = &mut self.rest {
-                // Right rows nobody matched.
-                while let Some((_, row)) = built.rows.get(*at) {
-                    let taken = built.matched.get(*at).copied().unwrap_or(true);
-                    *at += 1;
-                    if !taken {
-                        out.clear();
-                        out.resize(plan.width - row.len(), Datum::Null);
-                        out.extend_from_slice(row);
+            match self.phase {
+                Phase::Probe => {}
+                Phase::Rest(at) => {
+                    let Some(built) = &self.built else { return Err(wrong_plan()) };
+                    let found = (at..built.rows.len()).find(|n| !built.matched.get(*n).copied().unwrap_or(true));
+                    if let Some((n, (_, row))) = found.and_then(|n| built.rows.get(n).map(|r| (n, r))) {
+                        self.unmatched(row, out);
+                        self.phase = Phase::Rest(n + 1);
                         return Ok(true);
                     }
+                    self.phase = if self.advance(x, j)? { Phase::Probe } else { Phase::Loose(0) };
+                    continue;
                 }
-                return Ok(false);
+                Phase::Loose(at) => {
+                    self.tick(x)?;
+                    match self.loose.next(at)? {
+                        Some(row) => {
+                            self.unmatched(&row, out);
+                            self.phase = Phase::Loose(at + 1);
+                            return Ok(true);
+                        }
+                        None => self.phase = Phase::Done,
+                    }
+                    continue;
+                }
+                Phase::Done => {
+                    out.clear();
+                    return Ok(false);
+                }
             }
+            let Some(built) = &self.built else { return Err(wrong_plan()) };
             if !self.have {
                 // Nothing to find in an empty table.
-                if built.rows.is_empty() && matches!(j.kind, JoinKind::Inner | JoinKind::Semi | JoinKind::Right) {
-                    return Ok(false);
+                let empty = built.rows.is_empty() && self.batches.count == 1;
+                if empty && matches!(j.kind, JoinKind::Inner | JoinKind::Semi | JoinKind::Right) {
+                    self.phase = Phase::Loose(0);
+                    continue;
                 }
-                if !self.left.next(x, &mut self.row)? {
-                    if matches!(j.kind, JoinKind::Right | JoinKind::Full) {
-                        self.rest = Some(0);
-                        continue;
-                    }
-                    return Ok(false);
+                if !self.next_left(x)? {
+                    self.phase = if all_right {
+                        Phase::Rest(0)
+                    } else if self.advance(x, j)? {
+                        Phase::Probe
+                    } else {
+                        Phase::Done
+                    };
+                    continue;
                 }
-                self.count = self.count.wrapping_add(1);
-                if self.count & 1023 == 0 {
-                    x.session.check_cancel()?;
-                }
-                self.have = true;
+                self.tick(x)?;
                 self.matched = false;
                 self.keys.clear();
                 for k in &j.left_keys {
                     let v = k.eval(x, &self.row)?;
                     self.keys.push(v);
                 }
-                self.at = if self.keys.iter().any(Datum::is_null) {
-                    NONE
+                if self.keys.iter().any(Datum::is_null) {
+                    self.at = NONE;
                 } else {
                     let hash = hash_values(self.keys.iter());
-                    let keys = &self.keys;
-                    built
-                        .table
-                        .find(hash, |n| built.rows.get(*n as usize).is_some_and(|(k, _)| same_rows(k, keys)))
-                        .copied()
-                        .unwrap_or(NONE)
-                };
+                    let batch = self.batches.of(hash);
+                    if batch != self.batches.current {
+                        let row = std::mem::take(&mut self.row);
+                        self.batches.push(x, true, batch, &row, self.memory)?;
+                        self.row = row;
+                        continue;
+                    }
+                    let Some(built) = &self.built else { return Err(wrong_plan()) };
+                    self.at = built.find(hash, &self.keys);
+                }
+                self.have = true;
             }
+            let Some(built) = &mut self.built else { return Err(wrong_plan()) };
             while self.at != NONE {
                 let n = self.at as usize;
                 self.at = built.chain.get(n).copied().unwrap_or(NONE);
@@ -322,11 +575,15 @@ impl Node for HashJoinNode {
 
     fn rescan(&mut self, x: &mut Exec<'_>) -> Result<(), SqlError> {
         self.have = false;
-        self.rest = None;
+        self.phase = Phase::Probe;
+        self.probe = None;
         let PlanOp::HashJoin(j) = &self.plan.op else { return Err(wrong_plan()) };
-        if j.right.correlated {
-            self.built = None;
+        let spilled = self.batches.count > 1 || self.loose.store.is_some() || self.loose.reader.is_some();
+        if j.right.correlated || spilled {
             self.right.rescan(x)?;
+            self.built = None;
+            self.batches = Batches::new();
+            self.loose = Loose::default();
         } else if let Some(b) = &mut self.built {
             b.matched.iter_mut().for_each(|m| *m = false);
         }

@@ -45,4 +45,5 @@ pub use eval::{Exec, ExecState};
 pub use front_end::{SqlFrontEnd, TableExpr};
 pub use portal::{ColumnDesc, Portal, PortalStatus, Prepared};
 pub use sink::RowSink;
+pub use spill::remove_temporary_files;
 pub use statement::{RawStmt, StmtKind, TransactionKind};

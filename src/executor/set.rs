@@ -8,6 +8,7 @@ use super::eval::{Exec, Row};
 use super::hash::{hash_values, same_rows, same_value};
 use super::node::{Node, build};
 use super::plan::{PlanNode, PlanOp, SetOpKind};
+use super::spill::Aside;
 use crate::sql::types::Datum;
 use crate::sqlstate::SqlError;
 
@@ -90,7 +91,11 @@ struct Seen {
 
 impl Seen {
     fn find(&self, row: &[Datum]) -> Option<usize> {
-        self.table.find(hash_values(row), |i| self.rows.get(*i).is_some_and(|r| same_rows(r, row))).copied()
+        self.find_hashed(hash_values(row), row)
+    }
+
+    fn find_hashed(&self, hash: u64, row: &[Datum]) -> Option<usize> {
+        self.table.find(hash, |i| self.rows.get(*i).is_some_and(|r| same_rows(r, row))).copied()
     }
 
     /// Its number, and whether it is new.
@@ -111,30 +116,66 @@ pub(super) struct HashUniqueNode {
     plan: Arc<PlanNode>,
     child: Box<dyn Node>,
     seen: Seen,
+    bytes: usize,
+    memory: Option<usize>,
+    aside: Aside,
+    count: u32,
 }
 
 impl HashUniqueNode {
     pub(super) fn new(plan: Arc<PlanNode>, child: Box<dyn Node>) -> Self {
-        Self { plan, child, seen: Seen::default() }
+        Self { plan, child, seen: Seen::default(), bytes: 0, memory: None, aside: Aside::default(), count: 0 }
     }
 }
 
 impl Node for HashUniqueNode {
     fn next(&mut self, x: &mut Exec<'_>, out: &mut Row) -> Result<bool, SqlError> {
-        let _ = &self.plan;
-        while self.child.next(x, out)? {
-            if self.seen.rows.len() & 1023 == 0 {
+        let memory = *self.memory.get_or_insert_with(|| super::hash::memory(x));
+        loop {
+            let found = if self.aside.reading() {
+                match self.aside.next_row()? {
+                    Some(row) => {
+                        *out = row;
+                        true
+                    }
+                    None => false,
+                }
+            } else {
+                self.child.next(x, out)?
+            };
+            if !found {
+                self.aside.note(x, self.plan.id, self.bytes);
+                if !self.aside.open_next() {
+                    out.clear();
+                    return Ok(false);
+                }
+                self.seen = Seen::default();
+                self.bytes = 0;
+                continue;
+            }
+            self.count = self.count.wrapping_add(1);
+            if self.count & 1023 == 0 {
                 x.session.check_cancel()?;
             }
-            if self.seen.insert(out).1 {
-                return Ok(true);
+            let hash = hash_values(out.iter());
+            if self.seen.find_hashed(hash, out).is_some() {
+                continue;
             }
+            // A full table takes no more rows: the others wait until it is empty again.
+            if self.bytes > memory && !self.seen.rows.is_empty() && self.aside.can_split() {
+                self.aside.push(x, hash, out, memory)?;
+                continue;
+            }
+            self.bytes += super::hash::row_bytes(out) + 16;
+            self.seen.insert(out);
+            return Ok(true);
         }
-        Ok(false)
     }
 
     fn rescan(&mut self, x: &mut Exec<'_>) -> Result<(), SqlError> {
         self.seen = Seen::default();
+        self.aside = Aside::default();
+        self.bytes = 0;
         self.child.rescan(x)
     }
 }

@@ -87,13 +87,14 @@ impl Ord for Keyed {
     }
 }
 
-enum Sorted {
+/// Rows in order.
+pub(super) enum Sorted {
     Memory(std::vec::IntoIter<Row>),
     Merge(Merge),
 }
 
 /// Runs being merged.
-struct Merge {
+pub(super) struct Merge {
     readers: Vec<BufReader<File>>,
     /// Smallest first: reversed order on a max-heap.
     heap: BinaryHeap<std::cmp::Reverse<Keyed>>,
@@ -122,6 +123,80 @@ impl Merge {
     }
 }
 
+/// Takes rows in any order and gives them back sorted, through runs in temporary files once they are more than `work_mem`.
+pub(super) struct Sorter {
+    columns: Arc<[SortColumn]>,
+    memory: usize,
+    rows: Vec<Row>,
+    used: usize,
+    peak: usize,
+    runs: Vec<File>,
+    disk: u64,
+}
+
+impl Sorter {
+    pub(super) fn new(x: &Exec<'_>, columns: Arc<[SortColumn]>) -> Self {
+        let memory = usize::try_from(x.session.settings.bytes(Setting::WorkMem).unwrap_or(4 << 20)).unwrap_or(usize::MAX);
+        Self { columns, memory, rows: Vec::new(), used: 0, peak: 0, runs: Vec::new(), disk: 0 }
+    }
+
+    pub(super) fn push(&mut self, x: &Exec<'_>, row: Row) -> Result<(), SqlError> {
+        self.used += row_bytes(&row);
+        self.peak = self.peak.max(self.used);
+        self.rows.push(row);
+        if self.used <= self.memory || self.rows.len() < 2 {
+            return Ok(());
+        }
+        self.rows.sort_by(|a, b| compare_rows(a, b, &self.columns));
+        let mut file = BufWriter::with_capacity(256 << 10, spill::temp_file(x.state.engine()?.data_dir())?);
+        for r in self.rows.drain(..) {
+            spill::write_row(&mut file, &r)?;
+        }
+        let mut file = file.into_inner().map_err(|e| spill::io_error(e.into_error()))?;
+        self.disk += file.stream_position().map_err(spill::io_error)?;
+        file.seek(SeekFrom::Start(0)).map_err(spill::io_error)?;
+        self.runs.push(file);
+        self.used = 0;
+        Ok(())
+    }
+
+    /// How it went, for EXPLAIN ANALYZE.
+    fn note(&self, x: &mut Exec<'_>, id: usize) {
+        let (peak, disk) = (self.peak as u64, self.disk);
+        x.note(id, |s| {
+            s.memory = s.memory.max(peak);
+            s.disk = s.disk.max(disk);
+            s.sort_method = Some(if disk > 0 { "external merge" } else { "quicksort" });
+        });
+    }
+
+    pub(super) fn finish(mut self) -> Result<Sorted, SqlError> {
+        self.rows.sort_by(|a, b| compare_rows(a, b, &self.columns));
+        if self.runs.is_empty() {
+            return Ok(Sorted::Memory(self.rows.into_iter()));
+        }
+        // Few enough to be merged at once, whatever their number: each has its own buffer.
+        let buffer = (self.memory / (self.runs.len() + 1)).clamp(8 << 10, 1 << 20);
+        let readers: Vec<BufReader<File>> = self.runs.into_iter().map(|f| BufReader::with_capacity(buffer, f)).collect();
+        let count = readers.len();
+        let mut merge = Merge { readers, heap: BinaryHeap::new(), columns: self.columns, memory: self.rows.into_iter() };
+        for run in 0..=count {
+            merge.pull(run)?;
+        }
+        Ok(Sorted::Merge(merge))
+    }
+}
+
+impl Sorted {
+    /// The next row in order.
+    pub(super) fn next(&mut self) -> Result<Option<Row>, SqlError> {
+        match self {
+            Self::Memory(rows) => Ok(rows.next()),
+            Self::Merge(merge) => merge.next(),
+        }
+    }
+}
+
 /// Sorts.
 pub(super) struct SortNode {
     plan: Arc<PlanNode>,
@@ -139,7 +214,6 @@ impl SortNode {
     }
 
     fn run(&mut self, x: &mut Exec<'_>, columns: &Arc<[SortColumn]>) -> Result<Sorted, SqlError> {
-        let memory = usize::try_from(x.session.settings.bytes(Setting::WorkMem).unwrap_or(4 << 20)).unwrap_or(usize::MAX);
         let mut row = Row::new();
         let mut count = 0u64;
         // Rows may be packed, what they are sorted by may not.
@@ -172,44 +246,24 @@ impl SortNode {
                 }
             }
             let rows: Vec<Row> = heap.into_sorted_vec().into_iter().map(|k| k.row).collect();
+            let bytes = rows.iter().map(|r| row_bytes(r) as u64).sum();
+            x.note(self.plan.id, |s| {
+                s.memory = s.memory.max(bytes);
+                s.sort_method = Some(if count > bound as u64 { "top-N heapsort" } else { "quicksort" });
+            });
             return Ok(Sorted::Memory(rows.into_iter()));
         }
-        let mut rows: Vec<Row> = Vec::new();
-        let mut used = 0usize;
-        let mut runs: Vec<File> = Vec::new();
+        let mut sorter = Sorter::new(x, columns.clone());
         while self.child.next(x, &mut row)? {
-            unpack(x, &mut row)?;
             count += 1;
             if count & 1023 == 0 {
                 x.session.check_cancel()?;
             }
-            used += row_bytes(&row);
-            rows.push(std::mem::take(&mut row));
-            if used > memory && rows.len() > 1 && rows.iter().all(|r| spill::can_write(r)) {
-                rows.sort_by(|a, b| compare_rows(a, b, columns));
-                let mut file = BufWriter::with_capacity(256 << 10, spill::temp_file(x.state.engine()?.data_dir())?);
-                for r in rows.drain(..) {
-                    spill::write_row(&mut file, &r)?;
-                }
-                let mut file = file.into_inner().map_err(|e| spill::io_error(e.into_error()))?;
-                file.seek(SeekFrom::Start(0)).map_err(spill::io_error)?;
-                runs.push(file);
-                used = 0;
-            }
+            unpack(x, &mut row)?;
+            sorter.push(x, std::mem::take(&mut row))?;
         }
-        rows.sort_by(|a, b| compare_rows(a, b, columns));
-        if runs.is_empty() {
-            return Ok(Sorted::Memory(rows.into_iter()));
-        }
-        // Few enough to be merged at once, whatever their number: each has its own buffer.
-        let buffer = (memory / (runs.len() + 1)).clamp(8 << 10, 1 << 20);
-        let readers: Vec<BufReader<File>> = runs.into_iter().map(|f| BufReader::with_capacity(buffer, f)).collect();
-        let count = readers.len();
-        let mut merge = Merge { readers, heap: BinaryHeap::new(), columns: columns.clone(), memory: rows.into_iter() };
-        for run in 0..=count {
-            merge.pull(run)?;
-        }
-        Ok(Sorted::Merge(merge))
+        sorter.note(x, self.plan.id);
+        sorter.finish()
     }
 }
 
@@ -230,8 +284,7 @@ impl Node for SortNode {
             self.sorted = Some(sorted);
         }
         let row = match &mut self.sorted {
-            Some(Sorted::Memory(rows)) => rows.next(),
-            Some(Sorted::Merge(merge)) => merge.next()?,
+            Some(sorted) => sorted.next()?,
             None => None,
         };
         out.clear();

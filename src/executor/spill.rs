@@ -1,13 +1,17 @@
 //! Rows in temporary files. A file has no name from the moment it is open, so that nothing is left of it after a crash.
+//!
+//! A sort's run is a file read from start to end. What is split by hash ([`Store`]) shares one file, whose parts take turns in it block by block,
+//! so that the number of parts is not bound by the number of files that may be open.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::eval::Row;
+use super::eval::{Exec, Row};
 use crate::access::{Persistence, RelHandle};
-use crate::sql::types::{Compression, Datum, Held, Interval, Packed, Pointer, Repr, Tid, ToastTable};
+use crate::sql::types::{Compression, Datum, Held, Interval, Packed, Pointer, Repr, Tid, ToastTable, stored};
 use crate::sqlstate::{SqlError, SqlState};
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -18,6 +22,25 @@ pub(super) fn io_error(e: io::Error) -> SqlError {
     SqlError::new(state, format!("could not use temporary file: {e}"))
 }
 
+/// Removes what a crash between opening a temporary file and unlinking it, or in the middle of an index build, has left.
+///
+/// # Errors
+/// The directory cannot be read, a file not be removed.
+pub fn remove_temporary_files(data_dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(data_dir.join("base/pgsql_tmp")) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("pgsql_tmp") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// A new temporary file, unlinked already.
 pub(super) fn temp_file(data_dir: &Path) -> Result<File, SqlError> {
     let dir = data_dir.join("base/pgsql_tmp");
@@ -26,11 +49,6 @@ pub(super) fn temp_file(data_dir: &Path) -> Result<File, SqlError> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(io_error)?;
     fs::remove_file(&path).map_err(io_error)?;
     Ok(file)
-}
-
-/// Can all values of the row be written?
-pub(super) fn can_write(row: &[Datum]) -> bool {
-    row.iter().all(|v| tag(v).is_some())
 }
 
 fn tag(v: &Datum) -> Option<u8> {
@@ -59,14 +77,14 @@ fn tag(v: &Datum) -> Option<u8> {
         Datum::Numeric(_) => 21,
         Datum::Void => 22,
         Datum::Packed(p) if packed_repr(p.repr).is_some() => 23,
-        Datum::Jsonb(_)
-        | Datum::Inet(_)
-        | Datum::MacAddr(_)
-        | Datum::Bits(_)
-        | Datum::Array(_)
-        | Datum::Range(_)
-        | Datum::Record(_)
-        | Datum::Packed(_) => return None,
+        Datum::Jsonb(_) => 24,
+        Datum::Inet(_) => 25,
+        Datum::MacAddr(_) => 26,
+        Datum::Bits(_) => 27,
+        Datum::Array(_) => 28,
+        Datum::Range(_) => 29,
+        Datum::Record(_) => 30,
+        Datum::Packed(_) => return None,
     })
 }
 
@@ -74,7 +92,7 @@ fn tag(v: &Datum) -> Option<u8> {
 pub(super) fn write_row(w: &mut impl Write, row: &[Datum]) -> Result<(), SqlError> {
     let mut buf: Vec<u8> = Vec::with_capacity(64);
     for v in row {
-        buf.push(tag(v).unwrap_or(0));
+        buf.push(tag(v).ok_or_else(|| SqlError::internal("a value that cannot be written to a temporary file"))?);
         #[expect(clippy::wildcard_enum_match_arm, reason = "tag() refuses the others")]
         match v {
             Datum::Bool(v) => buf.push(u8::from(*v)),
@@ -102,7 +120,14 @@ pub(super) fn write_row(w: &mut impl Write, row: &[Datum]) -> Result<(), SqlErro
                 buf.extend(t.offset.to_le_bytes());
             }
             Datum::Uuid(u) => buf.extend(u),
-            Datum::Numeric(n) => bytes(&mut buf, n.to_string().as_bytes()),
+            Datum::Numeric(_)
+            | Datum::Jsonb(_)
+            | Datum::Inet(_)
+            | Datum::MacAddr(_)
+            | Datum::Bits(_)
+            | Datum::Array(_)
+            | Datum::Range(_)
+            | Datum::Record(_) => stored::put(v, false, &mut buf)?,
             Datum::Packed(p) => write_packed(p, &mut buf),
             _ => {}
         }
@@ -192,9 +217,172 @@ impl<'b> Cursor<'b> {
         self.take(N)?.try_into().map_err(|_| SqlError::internal("temporary file"))
     }
 
+    /// A value as rows of tables hold it.
+    fn stored(&mut self, repr: Repr) -> Result<Datum, SqlError> {
+        let mut r = stored::Reader(self.0);
+        let v = stored::get(repr, &mut r)?;
+        self.0 = r.0;
+        Ok(v)
+    }
+
     fn sized(&mut self) -> Result<&'b [u8], SqlError> {
         let n = u32::from_le_bytes(self.array()?);
         self.take(usize::try_from(n).unwrap_or(usize::MAX))
+    }
+}
+
+/// A temporary file of many parts.
+pub(super) struct Store {
+    file: File,
+    end: u64,
+}
+
+/// Rows that belong together in a [`Store`].
+#[derive(Default)]
+pub(super) struct Part {
+    /// Rows not yet written.
+    buf: Vec<u8>,
+    /// Blocks written: place and length.
+    blocks: Vec<(u64, usize)>,
+    /// Rows.
+    pub rows: u64,
+}
+
+/// Reads a part.
+pub(super) struct PartReader {
+    blocks: std::vec::IntoIter<(u64, usize)>,
+    block: Vec<u8>,
+    at: usize,
+}
+
+impl Store {
+    /// An empty one.
+    pub(super) fn new(data_dir: &Path) -> Result<Self, SqlError> {
+        Ok(Self { file: temp_file(data_dir)?, end: 0 })
+    }
+
+    /// Bytes written.
+    pub(super) fn bytes(&self) -> u64 {
+        self.end
+    }
+
+    /// Appends a row to a part, and writes the part's rows once they are `block` bytes.
+    pub(super) fn push(&mut self, part: &mut Part, row: &[Datum], block: usize) -> Result<(), SqlError> {
+        write_row(&mut part.buf, row)?;
+        part.rows += 1;
+        if part.buf.len() >= block { self.flush(part) } else { Ok(()) }
+    }
+
+    fn flush(&mut self, part: &mut Part) -> Result<(), SqlError> {
+        if !part.buf.is_empty() {
+            self.file.write_all_at(&part.buf, self.end).map_err(io_error)?;
+            part.blocks.push((self.end, part.buf.len()));
+            self.end += part.buf.len() as u64;
+            part.buf.clear();
+        }
+        Ok(())
+    }
+
+    /// Reads a part: the rows not yet written first.
+    pub(super) fn read(part: Part) -> PartReader {
+        PartReader { blocks: part.blocks.into_iter(), block: part.buf, at: 0 }
+    }
+
+    /// The next row of a part.
+    pub(super) fn next(&self, reader: &mut PartReader) -> Result<Option<Row>, SqlError> {
+        loop {
+            let mut rest = reader.block.get(reader.at..).unwrap_or_default();
+            let before = rest.len();
+            if let Some(row) = read_row(&mut rest)? {
+                reader.at += before - rest.len();
+                return Ok(Some(row));
+            }
+            let Some((at, len)) = reader.blocks.next() else { return Ok(None) };
+            reader.block.resize(len, 0);
+            self.file.read_exact_at(&mut reader.block, at).map_err(io_error)?;
+            reader.at = 0;
+        }
+    }
+}
+
+/// Parts a pass over rows sets aside at most.
+const FAN_OUT: usize = 16;
+/// How often a row may be set aside: each time by other bits of its hash.
+const MAX_LEVEL: u32 = 8;
+
+/// Rows set aside by hash while a hash table is full, to be read when it is empty again.
+#[derive(Default)]
+pub(super) struct Aside {
+    store: Option<Store>,
+    /// Of the pass that runs, by hash.
+    parts: Vec<Part>,
+    /// Whole parts yet to be read, each with its level.
+    waiting: Vec<(Part, u32)>,
+    reader: Option<PartReader>,
+    level: u32,
+    passes: u64,
+}
+
+impl Aside {
+    /// Is a part being read?
+    pub(super) fn reading(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    /// May rows of this pass be set aside?
+    pub(super) fn can_split(&self) -> bool {
+        self.level < MAX_LEVEL
+    }
+
+    /// Sets a row aside.
+    pub(super) fn push(&mut self, x: &Exec<'_>, hash: u64, row: &[Datum], memory: usize) -> Result<(), SqlError> {
+        if self.store.is_none() {
+            self.store = Some(Store::new(x.state.engine()?.data_dir())?);
+        }
+        if self.parts.is_empty() {
+            self.parts.resize_with(FAN_OUT, Part::default);
+        }
+        let at = usize::try_from(hash >> (24 + 4 * self.level)).unwrap_or(0) % FAN_OUT;
+        match (&mut self.store, self.parts.get_mut(at)) {
+            (Some(store), Some(part)) => store.push(part, row, (memory / 8 / FAN_OUT).clamp(1 << 10, 64 << 10)),
+            _ => Err(SqlError::internal("rows set aside")),
+        }
+    }
+
+    /// Goes on to the next part; false if none is left.
+    pub(super) fn open_next(&mut self) -> bool {
+        let level = self.level + 1;
+        self.waiting.extend(self.parts.drain(..).filter(|p| p.rows > 0).map(|p| (p, level)));
+        match self.waiting.pop() {
+            Some((part, level)) => {
+                self.reader = Some(Store::read(part));
+                self.level = level;
+                true
+            }
+            None => {
+                self.reader = None;
+                false
+            }
+        }
+    }
+
+    /// The next row of the part being read.
+    pub(super) fn next_row(&mut self) -> Result<Option<Row>, SqlError> {
+        match (&self.store, &mut self.reader) {
+            (Some(store), Some(reader)) => store.next(reader),
+            _ => Ok(None),
+        }
+    }
+
+    /// Tells EXPLAIN ANALYZE about a pass whose table took `bytes`.
+    pub(super) fn note(&mut self, x: &mut Exec<'_>, id: usize, bytes: usize) {
+        self.passes += 1;
+        let (passes, disk) = (self.passes, self.store.as_ref().map_or(0, Store::bytes));
+        x.note(id, |s| {
+            s.batches = (passes, 1);
+            s.memory = s.memory.max(bytes as u64);
+            s.disk = s.disk.max(disk);
+        });
     }
 }
 
@@ -241,11 +429,15 @@ pub(super) fn read_row(r: &mut impl Read) -> Result<Option<Row>, SqlError> {
             18 => Datum::Lsn(u64::from_le_bytes(c.array()?)),
             19 => Datum::Tid(Tid { block: u32::from_le_bytes(c.array()?), offset: u16::from_le_bytes(c.array()?) }),
             20 => Datum::Uuid(c.array()?),
-            21 => {
-                let text = std::str::from_utf8(c.sized()?).map_err(|_| SqlError::internal("temporary file"))?;
-                crate::sql::types::text_in(crate::sql::types::oids::NUMERIC, -1, text, &crate::sql::types::IoSettings::default())?
-            }
+            21 => c.stored(Repr::Numeric)?,
             22 => Datum::Void,
+            24 => c.stored(Repr::Jsonb)?,
+            25 => c.stored(Repr::Inet)?,
+            26 => c.stored(Repr::MacAddr)?,
+            27 => c.stored(Repr::Bits)?,
+            28 => c.stored(Repr::Array)?,
+            29 => c.stored(Repr::Range)?,
+            30 => c.stored(Repr::Record)?,
             23 => Datum::Packed(std::sync::Arc::new(read_packed(&mut c)?)),
             _ => return Err(SqlError::internal("temporary file")),
         });

@@ -521,6 +521,7 @@ fn start_services(server: &Arc<Server>, engine: Arc<Engine>) -> Result<(), Faile
     let mode = std::fs::metadata(engine.data_dir())?.mode() & 0o777;
     server.config.set_internal(Setting::DataDirectoryMode, &format!("0{mode:o}")).map_err(bad)?;
     set_mark_limits(&engine, &server.config.current());
+    crate::executor::remove_temporary_files(engine.data_dir())?;
     let catalog = Catalog::new(engine.ctx().clone());
     let replication =
         Replication::start(Arc::clone(&engine), Arc::clone(&server.config)).map_err(|e| Failed { message: error_chain(&e), hint: None })?;
