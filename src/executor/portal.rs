@@ -103,6 +103,16 @@ impl PlanCell {
         Self(ArcSwap::from_pointee(version))
     }
 
+    /// May the plan be run now as it is?
+    pub fn is_current(&self, session: &SessionContext) -> bool {
+        self.0.load().is_current(session)
+    }
+
+    /// Is it good for more than the statement it was made in?
+    pub fn is_lasting(&self) -> bool {
+        self.0.load().version.is_some()
+    }
+
     /// The plan as it is.
     pub fn plan(&self) -> Arc<PlannedStmt> {
         self.0.load().plan.clone()

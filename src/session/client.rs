@@ -21,9 +21,10 @@ use crate::executor::{Notice, SessionContext};
 use crate::replication::Replication;
 use crate::replication::sender::After;
 use crate::replication::{command, connection, sender};
+use crate::sql::PlanCache;
 use crate::sql::catalog::bootstrap::TEMPLATE1;
 use crate::sql::catalog::{Catalog, Viewer};
-use crate::sql::types::{ByteaOutput, DateOrder, DateStyle, IntervalStyle, IoSettings};
+use crate::sql::types::{ByteaOutput, DateOrder, DateStyle, IntervalStyle, IoSettings, Oid};
 use crate::sqlstate::{Reach, SqlError, SqlState};
 use crate::txn::CancelReason;
 use crate::wire::Frontend;
@@ -58,6 +59,9 @@ pub(super) struct Session {
     physical: bool,
     settings_version: u64,
     reported_version: u64,
+    pub(super) plans: Arc<PlanCache>,
+    /// What parsing and binding depend on but catalogs, and the settings' version and user it was put together for.
+    pub(super) plan_context: Option<(u64, Oid, Arc<str>)>,
     /// Last: the session leaves the list after everything else is gone.
     pub(super) registered: Registered,
 }
@@ -67,6 +71,7 @@ impl Session {
         let services = server.services().ok()?;
         let (engine, catalog, replication) =
             (Arc::clone(&services.engine), Arc::clone(&services.catalog), Arc::clone(&services.replication));
+        let plans = Arc::clone(&services.plans);
         let database = login.database.as_ref().map_or(TEMPLATE1, |d| d.oid);
         let viewer = Viewer {
             database,
@@ -124,6 +129,8 @@ impl Session {
             physical: login.replication && login.database.is_none(),
             settings_version: 0,
             reported_version: 0,
+            plans,
+            plan_context: None,
             registered,
         })
     }

@@ -14,9 +14,9 @@ use super::registry::now;
 use crate::config::Setting;
 use crate::control::log::{self, Entry, Level};
 use crate::executor::copy::CopyInState;
-use crate::executor::{Exec, ExecState, Portal, PortalStatus, RawStmt, StmtKind, TransactionKind};
-use crate::sql;
+use crate::executor::{Exec, ExecState, Portal, PortalStatus, Prepared, RawStmt, StmtKind, TransactionKind};
 use crate::sql::types::Datum;
+use crate::sql::{self, Lookup};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::CancelReason;
 use crate::wire::frontend::MAX_MESSAGE_BYTES;
@@ -43,6 +43,34 @@ pub(super) fn ends_block(kind: &StmtKind) -> bool {
     )
 }
 
+/// Settings that parsing, binding, constant folding and planning look at.
+const PLAN_SETTINGS: &[Setting] = &[
+    Setting::SearchPath,
+    Setting::TimeZone,
+    Setting::DateStyle,
+    Setting::IntervalStyle,
+    Setting::ByteaOutput,
+    Setting::ExtraFloatDigits,
+    Setting::ArrayNulls,
+    Setting::StandardConformingStrings,
+    Setting::TransformNullEquals,
+    Setting::DefaultTextSearchConfig,
+    Setting::Xmlbinary,
+    Setting::WorkMem,
+    Setting::HashMemMultiplier,
+    Setting::EnableBitmapscan,
+    Setting::EnableHashagg,
+    Setting::EnableHashjoin,
+    Setting::EnableIndexonlyscan,
+    Setting::EnableIndexscan,
+    Setting::EnableMaterial,
+    Setting::EnableMergejoin,
+    Setting::EnableNestloop,
+    Setting::EnableSeqscan,
+    Setting::EnableSort,
+    Setting::EnableTidscan,
+];
+
 impl Session {
     pub(super) fn deadline(&self) -> Deadline {
         let limit = self.ctx.settings.duration(Setting::StatementTimeout).filter(|d| !d.is_zero());
@@ -66,6 +94,17 @@ impl Session {
         self.statements.remove("");
         self.portals.remove("");
         let _deadline = self.deadline();
+        let context = self.plan_context();
+        let known = match &context {
+            Some(context) => {
+                self.begin_statement();
+                self.plans.look_up(&self.ctx, context, &shared)
+            }
+            None => Lookup::Miss,
+        };
+        if let Lookup::Hit(prepared, values) = known {
+            return self.known(prepared, values, began, &shared).await;
+        }
         let statements = match sql::parse_statements(&shared) {
             Ok(statements) => statements,
             Err(e) => {
@@ -73,6 +112,12 @@ impl Session {
                 return self.fail(e);
             }
         };
+        if let (Lookup::Learn, Some(context), [statement]) = (known, &context, statements.as_slice()) {
+            let plans = Arc::clone(&self.plans);
+            if let Some((prepared, values)) = plans.learn(&mut self.ctx, context, &shared, statement) {
+                return self.known(prepared, values, began, &shared).await;
+            }
+        }
         let logged = self.log_statement(&shared, &statements);
         if statements.is_empty() {
             self.conn.out.empty(b'I');
@@ -90,6 +135,56 @@ impl Session {
         let ended = self.end_statement().await;
         self.settle(ended)?;
         self.log_duration(began.elapsed(), &shared, logged);
+        Ok(())
+    }
+
+    /// What a plan depends on besides the catalogs; `None` while plans are not to be shared.
+    fn plan_context(&mut self) -> Option<Arc<str>> {
+        let settings = &self.ctx.settings;
+        let (version, user) = (settings.version(), self.ctx.user);
+        if self.block.kind == Kind::Failed
+            || settings.str(Setting::LogStatement) != "none"
+            || settings.str(Setting::PlanCacheMode) == "force_custom_plan"
+        {
+            return None;
+        }
+        if let Some((v, u, context)) = &self.plan_context
+            && (*v, *u) == (version, user)
+        {
+            return Some(Arc::clone(context));
+        }
+        let mut context = format!("{}\0{user}", self.ctx.database);
+        for setting in PLAN_SETTINGS {
+            context.push('\0');
+            context.push_str(&settings.show_setting(*setting));
+        }
+        let context: Arc<str> = context.into();
+        self.plan_context = Some((version, user, Arc::clone(&context)));
+        Some(context)
+    }
+
+    /// A query that is one statement with a plan from the cache.
+    async fn known(&mut self, prepared: Arc<Prepared>, values: Vec<Datum>, began: Instant, text: &str) -> Result<(), End> {
+        if let Err(e) = self.run_known(prepared, values).await {
+            self.fail(e)?;
+        }
+        let ended = self.end_statement().await;
+        self.settle(ended)?;
+        self.log_duration(began.elapsed(), text, false);
+        Ok(())
+    }
+
+    async fn run_known(&mut self, prepared: Arc<Prepared>, values: Vec<Datum>) -> Result<(), SqlError> {
+        let mut portal = sql::open_portal(&mut self.ctx, prepared, values)?;
+        let tag = self.run_whole(&mut portal).await?;
+        self.take_settings();
+        self.end_command()?;
+        // The client hears of success only when it is one.
+        self.end_statement().await?;
+        self.send_notices();
+        if let Some(tag) = tag {
+            self.conn.out.command_complete(&tag);
+        }
         Ok(())
     }
 

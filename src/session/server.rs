@@ -30,6 +30,7 @@ use crate::recovery::start::RecoveryOptions;
 use crate::recovery::target::{Action, Goal, Target, TimelineGoal};
 use crate::replication::Replication;
 use crate::replication::services::Verdict;
+use crate::sql::PlanCache;
 use crate::sql::catalog::Catalog;
 use crate::sql::types::IoSettings;
 use crate::sql::types::datetime::parse_timestamptz;
@@ -47,6 +48,8 @@ pub struct Services {
     pub replication: Arc<Replication>,
     /// Functions of the upper layers.
     pub externals: Vec<Arc<dyn ExternalFunctions>>,
+    /// Plans of simple queries.
+    pub plans: Arc<PlanCache>,
 }
 
 /// How far a stop has gone.
@@ -536,7 +539,7 @@ fn start_services(server: &Arc<Server>, engine: Arc<Engine>) -> Result<(), Faile
         Arc::new(crate::replication::functions::Functions::new(Arc::clone(&replication))),
     ];
     // Only this task sets it.
-    let _once = server.services.set(Services { engine, catalog, replication, externals });
+    let _once = server.services.set(Services { engine, catalog, replication, externals, plans: Arc::default() });
     Ok(())
 }
 

@@ -12,6 +12,7 @@ pub mod types;
 mod prepare;
 
 pub use parse::{RawStmt, StmtKind, TransactionKind, parse_statements};
+pub use plan_cache::{Lookup, PlanCache};
 pub use prepare::{FRONT_END, open_portal, prepare};
 
 pub use crate::executor::{ColumnDesc, Portal, PortalStatus, Prepared, RowSink, SessionContext};

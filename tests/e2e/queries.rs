@@ -52,3 +52,246 @@ fn statements_nest_as_deeply_as_postgresql_has_them_or_fail_with_54001() {
     });
     assert_eq!(node.server_pids(), pids, "the server was restarted");
 }
+
+/// The `Batches: n` of the one line of a plan that has `what`, and whether it tells of a disk.
+fn batches(plan: &str, what: &str) -> (u64, bool) {
+    let line = plan.lines().find(|l| l.contains(what)).unwrap_or_else(|| panic!("no {what} in\n{plan}"));
+    let rest = line.split("Batches: ").nth(1).unwrap_or_else(|| panic!("no batches in\n{plan}"));
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    (digits.parse().expect("a number"), line.contains("Disk Usage"))
+}
+
+#[test]
+fn hash_joins_and_groups_larger_than_work_mem_go_to_disk_and_give_the_same_rows() {
+    let node = Node::start_new("spill", "");
+    node.sql(
+        "create table l as select i as id, case when i % 11 = 0 then null else i % 7000 end as k, repeat('l', i % 40) as pad, array[i, -i] as a
+            from generate_series(1, 20000) i;
+         create table r as select i as id, case when i % 13 = 0 then null else i end as k, i * 1.5 as n from generate_series(1, 9000) i;
+         analyze l; analyze r",
+    );
+    let small = "set work_mem = '64kB'; set hash_mem_multiplier = 1; ";
+    let large = "set work_mem = '256MB'; ";
+    let queries = [
+        "select count(*), sum(l.id), sum(r.n), sum(cardinality(l.a)), sum(length(l.pad)) from l {} join r on l.k = r.k",
+        "select count(*), sum(k), count(distinct pad) from l where k in (select k from r where id > 20)",
+        "select count(*), sum(c), sum(s), max(m) from (select k, pad, count(*) as c, sum(id) as s, max(a) as m from l group by k, pad) g",
+        "select count(*), sum(k) from (select distinct k, pad from l) d",
+        "select count(*), sum(k) from (select k, n from r union select id, n + 1 from r) u",
+        "select count(*), sum(c) from (select k % 1000 as x, pad, count(*) as c from l group by grouping sets ((1, 2), (1), ())) g",
+    ];
+    for q in queries {
+        let forms: &[&str] = match q {
+            q if q.contains("{} join") => &["inner", "left", "right", "full"],
+            _ => &[""],
+        };
+        for form in forms {
+            let sql = q.replace("{}", form);
+            assert_eq!(node.sql(&format!("{small}{sql}")), node.sql(&format!("{large}{sql}")), "{sql}");
+        }
+    }
+    let explain = |settings: &str, sql: &str| node.sql(&format!("{settings}explain (analyze, costs off, timing off) {sql}"));
+    let join = "select count(*) from l full join r on l.k = r.k";
+    assert!(batches(&explain(small, join), "Buckets").0 > 1);
+    assert_eq!(batches(&explain(large, join), "Buckets").0, 1);
+    let union = "select k, n from r union select id, n from r";
+    let (several, disk) = batches(&explain(small, union), "Batches");
+    assert!(several > 1 && disk);
+    assert_eq!(batches(&explain(large, union), "Batches"), (1, false));
+    let sort = explain(small, "select * from l order by pad, id");
+    assert!(sort.contains("Sort Method: external merge  Disk: "), "{sort}");
+    // One key that alone is more than the memory cannot be split, and is joined all the same.
+    let skew = "select count(*) from (select 1 as k, id from l) a join (select 1 as k, id from r where id <= 200) b using (k)";
+    assert_eq!(node.sql(&format!("{small}{skew}")), "4000000");
+    // No file is left; one that a crash might leave goes when the server starts.
+    let dir = node.data().join("base/pgsql_tmp");
+    let files = || std::fs::read_dir(&dir).map(|d| d.flatten().map(|e| e.file_name()).collect::<Vec<_>>()).unwrap_or_default();
+    assert!(files().is_empty(), "temporary files are left: {:?}", files());
+    node.kill();
+    std::fs::write(dir.join("pgsql_tmp4711.0"), "left").expect("written");
+    node.start();
+    assert!(files().is_empty(), "temporary files are left: {:?}", files());
+}
+
+/// Runs a statement three times in the simple protocol, so that the last comes from the plan cache; all must give the same.
+async fn thrice(c: &tokio_postgres::Client, sql: &str) -> Result<Vec<String>, String> {
+    let mut last = None;
+    for _ in 0..3 {
+        let result = match c.simple_query(sql).await {
+            Ok(messages) => Ok(messages
+                .iter()
+                .filter_map(|m| match m {
+                    tokio_postgres::SimpleQueryMessage::Row(r) => {
+                        Some((0..r.len()).map(|i| r.get(i).unwrap_or("null")).collect::<Vec<_>>().join("|"))
+                    }
+                    _ => None,
+                })
+                .collect::<Vec<_>>()),
+            Err(e) => {
+                let e = e.as_db_error().expect("an error of the server");
+                Err(format!("{} {:?}", e.code().code(), e.position()))
+            }
+        };
+        if let Some(before) = last.replace(result.clone()) {
+            assert_eq!(before, result, "{sql}");
+        }
+    }
+    last.expect("it ran")
+}
+
+async fn rows(c: &tokio_postgres::Client, sql: &str) -> String {
+    thrice(c, sql).await.unwrap_or_else(|e| panic!("{sql}: {e}")).join(",")
+}
+
+#[test]
+fn simple_queries_share_plans_and_no_literal_is_taken_for_another() {
+    let node = Node::start_new("plans", "");
+    block_on(async {
+        let c = connect(&node).await;
+        c.batch_execute(
+            "create table t (id int primary key, s varchar(5), n numeric, small int2, at timestamptz, done bool);
+             create unique index on t (s) where done;
+             insert into t values (1, 'a', 1.5, 1, '2024-01-01 00:00+00', false), (-2, 'it''s', -2, 2, null, true), (3, 'c', 3, 3, 'now', false);
+             create schema other; create table other.t (id int, s text); insert into other.t values (1, 'other')",
+        )
+        .await
+        .expect("made");
+        // Types and values.
+        for _ in 0..2 {
+            assert_eq!(rows(&c, "select s from t where id = 1").await, "a");
+            assert_eq!(rows(&c, "select s from t where id = 3").await, "c");
+            assert_eq!(rows(&c, "select s from t where id = -2").await, "it's");
+            assert_eq!(rows(&c, "select id from t where s = 'it''s'").await, "-2");
+            assert_eq!(rows(&c, "select id from t where s = 'a'").await, "1");
+            assert_eq!(rows(&c, "select count(*) from t where id = 3000000000").await, "0");
+            assert_eq!(rows(&c, "select count(*) from t where id > -3000000000").await, "3");
+            assert_eq!(rows(&c, "select count(*) from t where id = 2147483648").await, "0");
+            assert_eq!(rows(&c, "select s from t where n = 1.5").await, "a");
+            assert_eq!(rows(&c, "select s from t where n = 3").await, "c");
+            assert_eq!(rows(&c, "select s from t where id = '3'").await, "c");
+            assert_eq!(thrice(&c, "select s from t where id = 'x'").await, Err("22P02 Some(Original(28))".into()));
+            assert_eq!(rows(&c, "select id from t where id between 0 and 2").await, "1");
+            assert_eq!(rows(&c, "select id from t where id between 0 and 3 order by id").await, "1,3");
+            assert_eq!(rows(&c, "select id - 1 from t where id = 0 or id = 3").await, "2");
+            assert_eq!(rows(&c, "select id -2 from t where id=3").await, "1");
+        }
+        // Literals that are more than values.
+        assert_eq!(rows(&c, "select id from t order by id limit 1").await, "-2");
+        assert_eq!(rows(&c, "select id from t order by id limit 0").await, "");
+        assert_eq!(rows(&c, "select id, -id from t order by 1").await, "-2|2,1|-1,3|-3");
+        assert_eq!(rows(&c, "select id, -id from t order by 2").await, "3|-3,1|-1,-2|2");
+        assert_eq!(rows(&c, "select 1 as a, pg_typeof(1), pg_typeof(3000000000), pg_typeof('a')").await, "1|integer|bigint|unknown");
+        assert_eq!(rows(&c, "select 2 as a, pg_typeof(2), pg_typeof(3000000001), pg_typeof('b')").await, "2|integer|bigint|unknown");
+        assert_eq!(rows(&c, "select interval(0) '1.6 s', interval '1' day, interval '1' hour").await, "00:00:02|1 day|01:00:00");
+        assert_eq!(rows(&c, "select interval(1) '1.6 s', interval '2' day, interval '2' hour").await, "00:00:01.6|2 days|02:00:00");
+        assert_eq!(rows(&c, "select id from t where s = 'it''s' and done").await, "-2");
+        assert_eq!(rows(&c, "select id from t where s = 'a' and done").await, "");
+        let mut times = Vec::new();
+        for _ in 0..4 {
+            times.push(crate::client::text(&c, "select 'now'::timestamptz").await);
+        }
+        times.dedup();
+        assert_eq!(times.len(), 4, "{times:?}");
+        // What a session has set.
+        for (zone, shown) in
+            [("UTC", "2024-01-01 00:00:00+00"), ("Asia/Tokyo", "2024-01-01 09:00:00+09"), ("UTC", "2024-01-01 00:00:00+00")]
+        {
+            c.batch_execute(&format!("set timezone = '{zone}'")).await.expect("set");
+            assert_eq!(rows(&c, "select at from t where id = 1").await, shown);
+            let midnight = if zone == "UTC" { "t" } else { "f" };
+            assert_eq!(rows(&c, "select '2024-01-01 00:00'::timestamptz = at from t where id = 1").await, midnight);
+        }
+        assert_eq!(rows(&c, "select 't'::regclass::oid = 'public.t'::regclass").await, "t");
+        c.batch_execute("set search_path = other").await.expect("set");
+        assert_eq!(rows(&c, "select s from t where id = 1").await, "other");
+        assert_eq!(rows(&c, "select 't'::regclass::oid = 'public.t'::regclass").await, "f");
+        c.batch_execute("reset search_path").await.expect("reset");
+        assert_eq!(rows(&c, "select s from t where id = 1").await, "a");
+        // Changes, and what does not fit.
+        for i in 10..15 {
+            c.simple_query(&format!("insert into t values ({i}, 'n{i}', {i}.5, -{i}, '2024-02-{i}', true)")).await.expect("inserted");
+        }
+        assert_eq!(rows(&c, "select sum(small), sum(n), max(s), max(at)::date from t where id >= 10").await, "-60|62.5|n14|2024-02-14");
+        for _ in 0..3 {
+            let n = c.execute("update t set small = small + -5, s = 'z' where id = 3", &[]).await.expect("updated");
+            assert_eq!(n, 1);
+            c.simple_query("update t set small = small - 1 where id = 3").await.expect("updated");
+        }
+        assert_eq!(rows(&c, "select small from t where id = 3").await, "-15");
+        for _ in 0..3 {
+            for (sql, state) in [
+                ("insert into t values (1, 'a', 1, 1, null, false)", "23505"),
+                ("insert into t values (20, 'too long', 1, 1, null, false)", "22001"),
+                ("insert into t values (20, 'a', 1, 40000, null, false)", "22003"),
+                ("insert into t values (20, 'a', 'x', 1, null, false)", "22P02"),
+                ("insert into t values (20, 'a', 1, 1, 'no date', false)", "22007"),
+            ] {
+                let e = c.simple_query(sql).await.expect_err(sql);
+                assert_eq!(e.code().map(|c| c.code()), Some(state), "{sql}");
+            }
+        }
+    });
+}
+
+#[test]
+fn cached_plans_follow_ddl_on_the_primary_and_on_a_standby() {
+    let node = Node::start_new("plans_ddl", "");
+    let standby = node.standby("plans_ddl_standby");
+    block_on(async {
+        let (c, d) = (connect(&node).await, connect(&node).await);
+        c.batch_execute("create table t (id int, s text); insert into t values (1, 'a')").await.expect("made");
+        node.wait_for_catchup(&standby);
+        let s = connect(&standby).await;
+        let all = "select * from t where id = 1";
+        let steps = [
+            ("select 1", "1|a"),
+            ("alter table t add column x int default 7", "1|a|7"),
+            ("alter table t drop column s", "1|7"),
+            ("create index on t (id)", "1|7"),
+            ("alter table t alter column id type text using id::text || ''", ""),
+            ("alter table t alter column id type int using id::int", "1|7"),
+            ("drop table t; create table t (id int, y text); insert into t values (1, 'new')", "1|new"),
+            ("alter table t rename to u; create view t as select id, y || '!' as z from u", "1|new!"),
+        ];
+        for (ddl, expected) in steps {
+            c.batch_execute(ddl).await.expect(ddl);
+            node.wait_for_catchup(&standby);
+            for client in [&c, &d, &s] {
+                if expected.is_empty() {
+                    // text = integer
+                    assert_eq!(
+                        thrice(client, all).await.map_err(|e| e.split(' ').next().map(str::to_owned)),
+                        Err(Some("42883".into())),
+                        "{ddl}"
+                    );
+                } else {
+                    assert_eq!(rows(client, all).await, expected, "{ddl}");
+                }
+            }
+        }
+        // A transaction sees its own DDL; afterwards it is as before.
+        let base = "select * from u where id = 1";
+        assert_eq!(rows(&c, base).await, "1|new");
+        c.batch_execute("begin; alter table u add column w int default 5").await.expect("begun");
+        assert_eq!(rows(&c, base).await, "1|new|5");
+        c.batch_execute("rollback").await.expect("rolled back");
+        for client in [&c, &d, &s] {
+            assert_eq!(rows(client, base).await, "1|new");
+        }
+        // Temporary tables hide others, in their session only.
+        c.batch_execute("create temp table t as select 1 as id, 'temp' as z").await.expect("made");
+        assert_eq!(rows(&c, all).await, "1|temp");
+        assert_eq!(rows(&d, all).await, "1|new!");
+        c.batch_execute("drop table pg_temp.t").await.expect("dropped");
+        assert_eq!(rows(&c, all).await, "1|new!");
+        // Privileges are asked for each time.
+        c.batch_execute("create role r; grant select on t to r; set role r").await.expect("made");
+        assert_eq!(rows(&c, all).await, "1|new!");
+        d.batch_execute("revoke select on t from r").await.expect("revoked");
+        assert_eq!(thrice(&c, all).await, Err("42501 None".into()));
+        d.batch_execute("drop view t").await.expect("dropped");
+        assert_eq!(thrice(&d, all).await, Err("42P01 Some(Original(15))".into()));
+        node.wait_for_catchup(&standby);
+        assert_eq!(thrice(&s, all).await, Err("42P01 Some(Original(15))".into()));
+    });
+}
