@@ -7,7 +7,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 use afterimage_wal::{
@@ -123,6 +123,8 @@ pub struct EngineOptions {
     pub wal: WalOptions,
     /// Checkpoints.
     pub checkpoint: CheckpointSettings,
+    /// How often a long recovery tells how far it is (`log_startup_progress_interval`); `None`: never.
+    pub startup_progress: Option<Duration>,
     /// The node's state, if somebody wants to watch it from before the engine exists.
     pub node: Arc<NodeState>,
     /// What recovery is to do.
@@ -140,6 +142,7 @@ impl Default for EngineOptions {
             area_slots: REGION_SLOTS,
             wal: WalOptions::default(),
             checkpoint: CheckpointSettings::default(),
+            startup_progress: Some(Duration::from_secs(10)),
             node: Arc::new(NodeState::default()),
             recovery: RecoveryOptions::default(),
             parameters: None,
@@ -367,7 +370,7 @@ impl Engine {
             Mode::Crash => {
                 engine.event(event)?;
                 tracing::info!("database system was not properly shut down; automatic recovery in progress");
-                engine.redo_to_end(&start)?;
+                engine.redo_to_end(&start, options.startup_progress)?;
                 engine.begin_writing(&start, true)?;
                 engine.event(Event::Recovered)?;
                 engine.checkpointer.start()?;
@@ -461,16 +464,29 @@ impl Engine {
     }
 
     /// Crash recovery: everything from the redo point to the end.
-    fn redo_to_end(&self, start: &Start) -> Result<(), EngineError> {
+    fn redo_to_end(&self, start: &Start, progress: Option<Duration>) -> Result<(), EngineError> {
         let end = start.end.end;
         let consistency = Consistency { min_recovery: start.consistency.min_recovery.max(end), ..start.consistency.clone() };
         let reader = WalReader::follow(Arc::clone(self.wal()), start.checkpoint.redo, FollowLimit::Flushed);
         let mut redo = Redo::new(self.dispatcher.clone(), Arc::clone(&self.control), Arc::clone(&self.node), reader, consistency);
         tracing::info!("redo starts at {}", start.checkpoint.redo);
-        while redo.position() < end && matches!(redo.step()?, Step::Applied) {}
+        let began = Instant::now();
+        let mut told = began;
+        let mut records = 0_u32;
+        while redo.position() < end && matches!(redo.step()?, Step::Applied) {
+            records = records.wrapping_add(1);
+            if records.is_multiple_of(64)
+                && let Some(interval) = progress
+                && told.elapsed() >= interval
+            {
+                told = Instant::now();
+                let at = redo.position();
+                tracing::info!("redo in progress, elapsed time: {:.2} s, current LSN: {at}", began.elapsed().as_secs_f64());
+            }
+        }
         redo.publish();
         redo.check_start()?;
-        tracing::info!("redo done at {}", self.wal().last_record());
+        tracing::info!("redo done at {} system usage: elapsed: {:.2} s", self.wal().last_record(), began.elapsed().as_secs_f64());
         if !redo.consistency().reached {
             let what = if redo.consistency().backup_start.is_some() {
                 "WAL ends before end of online backup"

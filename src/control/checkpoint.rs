@@ -383,6 +383,7 @@ struct Outcome {
     recycled: usize,
     write: Duration,
     sync: Duration,
+    longest: Duration,
     distance_kb: u64,
     estimate_kb: u64,
 }
@@ -609,14 +610,14 @@ impl Shared {
         })?;
         let write = began.elapsed();
         let sync_began = Instant::now();
-        let synced_files = pool.files().sync_written()?;
+        let (synced_files, longest) = pool.files().sync_written_timed()?;
         let sync = sync_began.elapsed();
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         self.stats.write_ms.fetch_add(millis(write), Ordering::Relaxed);
         self.stats.sync_ms.fetch_add(millis(sync), Ordering::Relaxed);
         let counter = if causes.time { &self.stats.timed } else { &self.stats.requested };
         counter.fetch_add(1, Ordering::Relaxed);
-        Ok(Outcome { written, synced_files, write, sync, ..Outcome::default() })
+        Ok(Outcome { written, synced_files, write, sync, longest, ..Outcome::default() })
     }
 
     /// Waits while the writes are ahead of the schedule, unless somebody is in a hurry.
@@ -772,7 +773,7 @@ fn log_complete(what: &str, outcome: &Outcome, began: Instant, buffers: usize) {
         seconds(outcome.sync),
         seconds(began.elapsed()),
         outcome.synced_files,
-        seconds(outcome.sync),
+        seconds(outcome.longest),
         seconds(average),
         outcome.distance_kb,
         outcome.estimate_kb,

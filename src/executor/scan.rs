@@ -15,6 +15,7 @@ use crate::sql::functions::SetRows;
 use crate::sql::types::key::{self, KeyOrder};
 use crate::sql::types::{self, Datum, Oid, oids, row};
 use crate::sqlstate::SqlError;
+use crate::txn::{TableKey, Transactions};
 
 fn wrong_plan() -> SqlError {
     SqlError::internal("a node got another node's plan")
@@ -115,6 +116,34 @@ fn replaced(
     Ok(Some(true))
 }
 
+/// Counts a node's scans and rows for `pg_stat_*_tables` and `_indexes`, added when the node goes.
+struct Tally {
+    txns: Arc<Transactions>,
+    table: TableKey,
+    index: Option<TableKey>,
+    scans: u64,
+    rows: u64,
+}
+
+impl Tally {
+    fn new(x: &Exec<'_>, rel: &RelHandle, index: Option<&RelHandle>) -> Result<Self, SqlError> {
+        let txns = Arc::clone(&x.access()?.txns);
+        Ok(Self { txns, table: rel.stats_key(), index: index.map(RelHandle::stats_key), scans: 0, rows: 0 })
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        if self.scans > 0 {
+            let stats = self.txns.table_stats();
+            stats.scanned(self.table, self.index.is_some(), self.scans, self.rows);
+            if let Some(index) = self.index {
+                stats.scanned(index, true, self.scans, self.rows);
+            }
+        }
+    }
+}
+
 /// All rows of a table.
 pub(super) struct SeqScanNode {
     plan: Arc<PlanNode>,
@@ -122,6 +151,7 @@ pub(super) struct SeqScanNode {
     scan: Option<HeapScan>,
     scratch: Vec<Datum>,
     count: u32,
+    tally: Option<Tally>,
     replaced: bool,
     packed: bool,
 }
@@ -130,7 +160,7 @@ impl SeqScanNode {
     pub(super) fn new(plan: Arc<PlanNode>, packed: bool) -> Result<Self, SqlError> {
         let PlanOp::SeqScan(scan) = &plan.op else { return Err(wrong_plan()) };
         let rel = handle(scan)?;
-        Ok(Self { plan, rel, scan: None, scratch: Vec::new(), count: 0, replaced: false, packed })
+        Ok(Self { plan, rel, scan: None, scratch: Vec::new(), count: 0, tally: None, replaced: false, packed })
     }
 }
 
@@ -144,11 +174,17 @@ impl Node for SeqScanNode {
         }
         let heap = match &mut self.scan {
             Some(heap) => heap,
-            None => self.scan.insert(HeapScan::new(x.access()?, &self.rel, x.state.snapshot()?)?),
+            None => {
+                self.tally.insert(Tally::new(x, &self.rel, None)?).scans = 1;
+                self.scan.insert(HeapScan::new(x.access()?, &self.rel, x.state.snapshot()?)?)
+            }
         };
         loop {
             let Some((tid, bytes)) = heap.next(x.state.engine()?.ctx())? else { return Ok(false) };
             self.count = self.count.wrapping_add(1);
+            if let Some(tally) = &mut self.tally {
+                tally.rows += 1;
+            }
             if self.count & 1023 == 0 {
                 x.session.check_cancel()?;
             }
@@ -165,6 +201,9 @@ impl Node for SeqScanNode {
         self.replaced = false;
         if let Some(s) = &mut self.scan {
             s.rewind();
+        }
+        if let Some(tally) = &mut self.tally {
+            tally.scans += 1;
         }
         Ok(())
     }
@@ -185,6 +224,7 @@ pub(super) struct IndexScanNode {
     count: u32,
     /// A bitmap scan's tids.
     tids: Option<std::vec::IntoIter<Tid>>,
+    tally: Option<Tally>,
     packed: bool,
 }
 
@@ -236,6 +276,7 @@ impl IndexScanNode {
             replaced: false,
             count: 0,
             tids: None,
+            tally: None,
             packed,
         })
     }
@@ -355,6 +396,9 @@ impl IndexScanNode {
             let found = heap::fetch(ctx, &self.rel, tid, x.state.snapshot()?, |at, bytes| (at, fill(&s.scan, at, bytes, scratch, out)))?;
             let Some((at, filled)) = found else { continue };
             filled?;
+            if let Some(tally) = &mut self.tally {
+                tally.rows += 1;
+            }
             system_columns(x, &s.scan, at, out)?;
             match &s.scan.filter {
                 Some(f) if !f.holds(x, out)? => removed(x, id),
@@ -378,6 +422,12 @@ impl Node for IndexScanNode {
             self.started = true;
             self.done = true;
             self.tids = None;
+            if self.tally.is_none() {
+                self.tally = Some(Tally::new(x, &self.rel, Some(&self.index))?);
+            }
+            if let Some(tally) = &mut self.tally {
+                tally.scans += 1;
+            }
         }
         if s.bitmap {
             return self.next_in_heap_order(x, s, plan.id, out);
@@ -415,6 +465,9 @@ impl Node for IndexScanNode {
                 continue;
             };
             filled?;
+            if let Some(tally) = &mut self.tally {
+                tally.rows += 1;
+            }
             if s.single {
                 // No other row can match; let go of the leaf.
                 scan.end(ctx)?;

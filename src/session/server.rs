@@ -182,6 +182,7 @@ fn engine_options(settings: &Settings, node: Arc<NodeState>) -> Result<EngineOpt
         parameters: Some(parameters(settings)),
         ..EngineOptions::default()
     };
+    options.startup_progress = settings.duration(Setting::LogStartupProgressInterval).filter(|d| !d.is_zero());
     if let Some(delay) = settings.duration(Setting::WalWriterDelay) {
         options.wal.writer_delay = delay;
     }

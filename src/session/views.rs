@@ -43,6 +43,9 @@ pub(super) fn providers(server: &Arc<Server>) -> Vec<(&'static str, Arc<dyn Virt
         ("pg_stat_user_tables", view(|s, cx, emit| stat_tables(s, cx, emit, &|r| !is_system_schema(r)))),
         ("pg_stat_sys_tables", view(|s, cx, emit| stat_tables(s, cx, emit, &is_system_schema))),
         ("pg_stat_progress_vacuum", view(stat_progress_vacuum)),
+        ("pg_stat_all_indexes", view(|s, cx, emit| stat_indexes(s, cx, emit, &|_| true))),
+        ("pg_stat_user_indexes", view(|s, cx, emit| stat_indexes(s, cx, emit, &|r| !is_system_schema(r)))),
+        ("pg_stat_sys_indexes", view(|s, cx, emit| stat_indexes(s, cx, emit, &is_system_schema))),
     ]
 }
 
@@ -172,6 +175,35 @@ fn stat_tables(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>, wanted: 
             n(t.analyze_count),
             n(t.autoanalyze_count),
         ])?;
+    }
+    Ok(())
+}
+
+fn stat_indexes(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>, wanted: &dyn Fn(&Relation) -> bool) -> Result<(), SqlError> {
+    let Some(services) = server.services_even_if_stopping() else { return Ok(()) };
+    let stats = services.engine.ctx().txns.table_stats();
+    let mut oids = Vec::new();
+    for row in cx.catalog.reader()?.rows(&pg_class::DEF, 0, &[])? {
+        if matches!(row.char(pg_class::relkind)?, b'r' | b't' | b'm') {
+            oids.push(row.oid(pg_class::oid)?);
+        }
+    }
+    for oid in oids {
+        let Some(relation) = cx.catalog.relation(oid)?.filter(|r| wanted(r)) else { continue };
+        for index in &relation.indexes {
+            let t = stats.get(relation.index_handle(index).stats_key()).unwrap_or_default();
+            let n = |v: u64| Datum::Int8(i64::try_from(v).unwrap_or(i64::MAX));
+            emit(&[
+                Datum::Oid(oid),
+                Datum::Oid(index.oid),
+                text(&relation.namespace_name),
+                text(&relation.name),
+                text(&index.name),
+                n(t.idx_scan),
+                n(t.idx_tup_fetch),
+                n(t.idx_tup_fetch),
+            ])?;
+        }
     }
     Ok(())
 }

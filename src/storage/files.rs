@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use afterimage_wal::{
@@ -572,9 +573,17 @@ impl Files {
     /// # Errors
     /// [`StorageError::Sync`]: the node must stop.
     pub fn sync_written(&self) -> Result<usize, StorageError> {
+        self.sync_written_timed().map(|(n, _)| n)
+    }
+
+    /// As [`Self::sync_written`]; also how long the slowest of them took.
+    ///
+    /// # Errors
+    /// As [`Self::sync_written`].
+    pub fn sync_written_timed(&self) -> Result<(usize, Duration), StorageError> {
         let keys: Vec<FileKey> = self.written.lock().iter().copied().collect();
-        self.sync_these(&keys)?;
-        Ok(keys.len())
+        let longest = self.sync_each(&keys)?;
+        Ok((keys.len(), longest))
     }
 
     /// Syncs those of these files that were written since their last sync, and the directories of new ones.
@@ -582,6 +591,11 @@ impl Files {
     /// # Errors
     /// [`StorageError::Sync`]: the node must stop.
     pub fn sync_these(&self, keys: &[FileKey]) -> Result<(), StorageError> {
+        self.sync_each(keys).map(drop)
+    }
+
+    fn sync_each(&self, keys: &[FileKey]) -> Result<Duration, StorageError> {
+        let mut longest = Duration::ZERO;
         let mut dirs = FxHashSet::default();
         for key in keys {
             let Some(entry) = self.map(key.rel).read().get(&(key.rel, key.fork)).cloned() else { continue };
@@ -589,7 +603,9 @@ impl Files {
             let _syncing = segment.syncing.lock();
             self.written.lock().remove(key);
             if segment.dirty.swap(false, Ordering::AcqRel) {
+                let began = Instant::now();
                 segment.file.sync_data().map_err(|source| StorageError::Sync { path: segment.path.clone(), source })?;
+                longest = longest.max(began.elapsed());
                 if let Some(dir) = segment.path.parent() {
                     dirs.insert(dir.to_owned());
                 }
@@ -601,7 +617,7 @@ impl Files {
                 other => other.map_err(|source| StorageError::Sync { path: dir, source })?,
             }
         }
-        Ok(())
+        Ok(longest)
     }
 
     /// Syncs every data file there is: after a crash or a failed sync the page cache proves nothing.

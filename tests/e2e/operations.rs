@@ -222,3 +222,15 @@ fn damaged_pages_fail_the_statement_and_name_the_block() {
     assert_eq!(node.sql("select * from other"), "1");
     assert_eq!(node.sql("select id from t where id = 1"), "1");
 }
+
+#[test]
+fn a_long_recovery_tells_how_far_it_is() {
+    let node = Node::start_new("progress", "log_startup_progress_interval = 1\nautovacuum = off");
+    node.sql("create table t (id int primary key); insert into t select generate_series(1, 20000)");
+    node.kill();
+    node.start();
+    let log = node.log();
+    assert!(log.contains("redo in progress, elapsed time: 0.") && log.contains(" s, current LSN: 0/"), "{log}");
+    assert!(log.contains("redo done at 0/"), "{log}");
+    assert_eq!(node.sql("select count(*) from t"), "20000");
+}

@@ -21,6 +21,10 @@ fn table_counters_follow_commits_and_aborts_and_survive_a_clean_stop() {
          savepoint r; insert into t values (303, 1); release r; commit",
     );
     assert_eq!(node.sql(COUNTS), "108|10|10|92|26|122|102");
+    node.sql("select * from t");
+    node.sql("set enable_seqscan = off; select * from t where id = 5; select * from t where id in (1, 2, 1000)");
+    assert_eq!(node.sql("select seq_tup_read >= 92 and seq_scan > 0, idx_scan >= 2 from pg_stat_user_tables where relname = 't'"), "t|t");
+    assert_eq!(node.sql("select idx_scan >= 2, idx_tup_fetch >= 3 from pg_stat_user_indexes where indexrelname = 't_pkey'"), "t|t");
     node.sql("analyze t");
     node.sql("vacuum t");
     assert_eq!(node.sql(COUNTS), "108|10|10|92|0|0|0");
