@@ -502,10 +502,12 @@ impl Shared {
         if settings.log {
             log_start("checkpoint", request, causes);
         }
-        // Everything logged before this is in pages looked at after it. A commit not recorded yet holds the point back.
+        // Everything logged before this is in pages looked at after it. A commit not recorded yet holds the point back, and a file
+        // about to be cut.
         let inserted = wal.inserted();
         let xids = env.ctx.txns.checkpoint_xids();
-        let redo = xids.redo_limit.map_or(inserted, |limit| limit.min(inserted));
+        let limits = [xids.redo_limit, env.ctx.pool.redo_limit()];
+        let redo = limits.into_iter().flatten().fold(inserted, Lsn::min);
         let tli = wal.tli();
         env.ctx.txns.checkpoint_status()?;
         env.ctx.txns.checkpoint_prepared()?;

@@ -32,7 +32,7 @@ use super::{
     files::{Files, Growing},
     missing::MissingBlocks,
     page::Page,
-    smgr_redo,
+    smgr_redo, vm,
 };
 
 /// Which page: relation, fork and block.
@@ -134,6 +134,8 @@ pub struct BufferPool {
     lane: Mutex<DoubleWrite>,
     /// Blocks redo missed so far.
     missing: MissingBlocks,
+    /// Changes of files under way: each record begins at or after its bound. Leaf.
+    unfinished: Mutex<Vec<Lsn>>,
     /// Called when the sweep meets dirty pages: somebody should write ahead of it.
     pressure: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Leaf. Called before pages with LSNs up to its argument reach the area.
@@ -143,6 +145,21 @@ pub struct BufferPool {
 
 /// Makes sure that pages with LSNs up to its argument may reach disk.
 pub type WriteGate = Box<dyn Fn(Lsn) -> Result<(), StorageError> + Send + Sync>;
+
+/// See [`BufferPool::hold_redo_point`].
+struct HeldRedo<'a> {
+    pool: &'a BufferPool,
+    bound: Lsn,
+}
+
+impl Drop for HeldRedo<'_> {
+    fn drop(&mut self) {
+        let mut unfinished = self.pool.unfinished.lock();
+        if let Some(at) = unfinished.iter().position(|b| *b == self.bound) {
+            unfinished.swap_remove(at);
+        }
+    }
+}
 
 #[derive(Default)]
 struct PinGone {
@@ -424,6 +441,7 @@ impl BufferPool {
             wal,
             lane: Mutex::new(area),
             missing: MissingBlocks::default(),
+            unfinished: Mutex::default(),
             pressure: OnceLock::new(),
             write_gate: RwLock::new(None),
             stats: PoolStats::default(),
@@ -885,11 +903,26 @@ impl BufferPool {
         self.used_frames().filter(|(_, f)| f.dirty.load(Ordering::Relaxed)).count()
     }
 
+    /// Holds back the redo point of checkpoints while the result lives: between the record of a change of a file and the change itself. A
+    /// checkpoint in between would forget the record while the file is still as it was. PostgreSQL: `DELAY_CHKPT_COMPLETE`.
+    fn hold_redo_point(&self) -> HeldRedo<'_> {
+        let mut unfinished = self.unfinished.lock();
+        let bound = self.wal.inserted();
+        unfinished.push(bound);
+        HeldRedo { pool: self, bound }
+    }
+
+    /// The redo point of a checkpoint may not lie behind this. Ask after the inserted position was read.
+    pub fn redo_limit(&self) -> Option<Lsn> {
+        self.unfinished.lock().iter().min().copied()
+    }
+
     /// Creates the relation's file for `fork`, logged. Undone by the caller's transaction if it aborts.
     ///
     /// # Errors
     /// I/O.
     pub fn create_fork(&self, rel: RelId, fork: Fork) -> Result<Lsn, StorageError> {
+        let _held = self.hold_redo_point();
         let lsn = self.wal.insert(&smgr_redo::create_record(rel, fork))?.end;
         self.files.create(rel, fork)?;
         Ok(lsn)
@@ -941,10 +974,14 @@ impl BufferPool {
     /// # Errors
     /// I/O.
     pub fn truncate(&self, rel: RelId, fork: Fork, n: BlockNo, horizon: Lsn) -> Result<Lsn, StorageError> {
+        let _held = self.hold_redo_point();
         let end = self.wal.insert(&smgr_redo::truncate_record(rel, fork, n, horizon))?.end;
         // Durable before the file shrinks: redo of older records would otherwise miss the blocks and nothing would explain it.
         self.wal.flush(end)?;
         self.truncate_local(rel, fork, n)?;
+        if fork == Fork::Main {
+            vm::forget_from(self, rel, n, end)?;
+        }
         Ok(end)
     }
 
@@ -1041,6 +1078,10 @@ impl BufferPool {
             self.files.create(rel, fork)?;
             let extension = self.files.extension(rel, fork)?;
             let growing = extension.lock(&self.files);
+            // Blocks grow in order, so those in between were here once: a later truncate or drop took them, and must explain it.
+            for at in growing.n_blocks().get()..block.get() {
+                self.missing.note(PageTag { block: BlockNo::new(at), ..tag }, &self.files)?;
+            }
             return self.fill_up_to(&growing, tag).map(Some);
         }
         if self.files.n_blocks(rel, fork)? <= block {
@@ -1048,6 +1089,11 @@ impl BufferPool {
             return Ok(None);
         }
         match self.read(rel, fork, block) {
+            // Put there to fill a gap, see above: every page that was logged has an LSN.
+            Ok(buffer) if !buffer.read().lsn().is_valid() => {
+                self.missing.note(tag, &self.files)?;
+                Ok(None)
+            }
             Ok(buffer) => Ok(Some(buffer)),
             Err(StorageError::BadPage { stored: 0, .. }) if self.files.is_zero(tag)? => {
                 self.missing.note(tag, &self.files)?;

@@ -43,10 +43,36 @@ impl Drop for CriticalSection {
 
 /// Ends the process now; the supervisor starts it again and recovery rebuilds memory from what is on disk.
 pub fn stop_node(why: &str) -> ! {
+    #[cfg(test)]
+    simulated::stop(why);
     if tracing::dispatcher::has_been_set() {
         tracing::error!(severity = "PANIC", "{why}");
     } else {
         eprintln!("PANIC:  {why}");
     }
     std::process::abort()
+}
+
+/// Lets a test outlive the end of a node it runs in its own process.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use parking_lot::Mutex;
+
+    type Hook = Box<dyn Fn(&str) + Send>;
+    static HOOK: Mutex<Option<Hook>> = Mutex::new(None);
+
+    /// From now on a thread that would have ended the process calls `hook` and sleeps for ever, with all it holds.
+    pub(crate) fn on_stop(hook: Hook) {
+        *HOOK.lock() = Some(hook);
+    }
+
+    pub(super) fn stop(why: &str) {
+        let hook = HOOK.lock();
+        let Some(tell) = hook.as_ref() else { return };
+        tell(why);
+        drop(hook);
+        loop {
+            std::thread::park();
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use afterimage_wal::{BlockNo, Fork, Lsn, Record, RecordBuilder, RelId, Xid, rmgr};
 
-use super::{StorageError, buffer_pool::BufferPool};
+use super::{StorageError, buffer_pool::BufferPool, vm};
 
 /// A fork's file was created: spc, db, rel, fork.
 pub const CREATE: u8 = 0x10;
@@ -118,6 +118,9 @@ pub fn redo(pool: &BufferPool, record: &Record<'_>) -> Result<(), StorageError> 
             // the blocks that are gone.
             pool.pass_write_gate(record.end())?;
             pool.truncate_local(rel, fork, n)?;
+            if fork == Fork::Main {
+                vm::forget_from(pool, rel, n, record.end())?;
+            }
             pool.missing().forget_from(rel, fork, n);
             Ok(())
         }

@@ -3,7 +3,7 @@
 //! A map page is an ordinary page whose bits fill it after the header. Changes are logged by the heap record that makes them,
 //! which names the map's block too; the functions here only find and change bits.
 
-use afterimage_wal::{BlockNo, Fork, RelId};
+use afterimage_wal::{BlockNo, Fork, Lsn, RelId};
 
 use super::{
     Buffer, StorageError,
@@ -79,6 +79,29 @@ pub fn find_or_extend(pool: &BufferPool, rel: RelId, heap: BlockNo) -> Result<Bu
 /// I/O.
 pub fn all_visible(pool: &BufferPool, rel: RelId, heap: BlockNo) -> Result<bool, StorageError> {
     Ok(find(pool, rel, heap)?.is_some_and(|buffer| is_set(&buffer.read(), heap)))
+}
+
+/// A heap was shortened to `n` blocks by the record ending at `end`: the bits of the rest are cleared, as blocks that come there later begin
+/// with rows nobody sees. The same on a primary and in redo.
+///
+/// # Errors
+/// I/O.
+pub(super) fn forget_from(pool: &BufferPool, rel: RelId, n: BlockNo, end: Lsn) -> Result<(), StorageError> {
+    for block in map_block(n).get()..pool.n_blocks(rel, Fork::Vm)?.get() {
+        // Missing before the consistent point: the map is newer than the record, or gone with its relation.
+        let Some(buffer) = pool.read_for_redo(rel, Fork::Vm, BlockNo::new(block), false)? else { continue };
+        let mut page = buffer.write();
+        if page.lsn() >= end {
+            continue;
+        }
+        let first = block.saturating_mul(BLOCKS_PER_PAGE).max(n.get());
+        let (at, mask) = place(BlockNo::new(first));
+        let bytes = page.bytes_mut();
+        bytes[at] &= mask - 1;
+        bytes[at + 1..].fill(0);
+        page.set_lsn(end);
+    }
+    Ok(())
 }
 
 /// Number of bits set, for statistics.

@@ -27,7 +27,7 @@ mod verify;
 
 pub use build::{BuildOptions, Built, SortedEntries, SortedEntry, UniquePart, build, create};
 pub use insert::{Inserted, LEAF_FILL, Liveness, UniqueProbe, find_duplicate, insert};
-pub use node::MAX_KEY_BYTES;
+pub use node::{MAX_KEY_BYTES, mask_page};
 pub use record::DescribeBtree;
 pub use redo::{conflict_horizon, redo};
 pub use scan::{Direction, KeyRange, Scan, ScanOptions, successor};

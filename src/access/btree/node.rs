@@ -22,6 +22,7 @@ use std::cmp::Ordering;
 use afterimage_wal::BlockNo;
 use smallvec::SmallVec;
 
+use crate::access::heap::tuple::mask_space;
 use crate::storage::page::{LINE_POINTER_SIZE, Page};
 
 /// Bytes of the special area.
@@ -545,6 +546,20 @@ pub(super) fn kill(page: &mut Page, i: u16, tid: u64) -> bool {
     }
     item[..TID_SIZE].copy_from_slice(&(raw | u64::from(KILLED)).to_be_bytes()[2..]);
     true
+}
+
+/// Hides what may differ between a node and its replica: kill hints, free space, checksum, hint LSN.
+pub fn mask_page(page: &mut Page) {
+    if Node::new(page).is_some_and(|node| node.is_leaf()) {
+        for off in FIRST..=page.max_offset() {
+            if let Some(item) = page.item_mut(off)
+                && let Some((raw, _)) = split_tid(item)
+            {
+                item[..TID_SIZE].copy_from_slice(&(raw & !u64::from(KILLED)).to_be_bytes()[2..]);
+            }
+        }
+    }
+    mask_space(page);
 }
 
 /// Where to split and on which side the new entry belongs.

@@ -1,8 +1,9 @@
 //! A disk in memory that fails: loses what was not synced, tears it at sectors, returns errors. For tests of all layers.
 //!
 //! Every call is counted; a test can make the n-th call fail, all calls of a kind from now on, or cut the power ([`SimDisk::crash`]). After a
-//! crash each sector written since the last sync holds its old or its new bytes, by the seed; names changed since the last sync of their
-//! directory are taken back from some point on. Handles and maps of before the crash fail from then on.
+//! crash each sector written since the last sync holds its old or its new bytes, by the seed, whatever the order of the writes; names changed
+//! since the last sync of their directory are taken back from some point on, in each directory on its own. Handles and maps of before the
+//! crash fail from then on. [`SimDisk::freeze_at`] takes a copy of the disk at a chosen call: a power cut there, while the rest goes on.
 
 use super::{Disk, DiskFile, Open};
 use crate::mmap::{MapSync, SegmentMap};
@@ -15,8 +16,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
-/// Bytes that reach the disk as one.
+/// Bytes that reach the disk as one, at least; a crash may also tear at [`LARGE_SECTOR_BYTES`].
 pub const SECTOR_BYTES: usize = 512;
+/// Bytes that reach a disk with large sectors as one.
+pub const LARGE_SECTOR_BYTES: usize = 4096;
 
 /// What a call does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,6 +50,8 @@ pub enum Call {
 #[derive(Debug, Clone, Default)]
 pub struct SimDisk {
     state: Arc<Mutex<State>>,
+    /// Made for one life: fails after it.
+    life: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -56,10 +61,24 @@ struct State {
     calls: u64,
     fail_call: Option<(u64, i32)>,
     fail_kind: Option<(Call, i32)>,
+    freeze: Option<Freeze>,
+    frozen: Option<SimDisk>,
     names: BTreeMap<PathBuf, Arc<Mutex<Contents>>>,
     dirs: BTreeSet<PathBuf>,
     /// Changes of names that no sync of their directory has made durable, oldest first; those of one call go together.
     pending: Vec<Vec<NameChange>>,
+}
+
+/// A copy of the disk is to be taken at this call; the closure is told, so that the test can note what was true just then.
+struct Freeze {
+    call: u64,
+    tell: Box<dyn FnOnce() + Send>,
+}
+
+impl std::fmt::Debug for Freeze {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Freeze(at call {})", self.call)
+    }
 }
 
 #[derive(Debug)]
@@ -111,7 +130,13 @@ impl Contents {
         self.maps.retain(|m| m.strong_count() > 0);
     }
 
-    fn crash(&mut self, rng: &mut StdRng) {
+    /// A copy without handles and maps.
+    fn image(&mut self) -> Self {
+        self.absorb_maps();
+        Self { durable: self.durable.clone(), current: self.current.clone(), dirty: self.dirty.clone(), maps: Vec::new() }
+    }
+
+    fn crash(&mut self, rng: &mut StdRng, sector_bytes: usize) {
         self.absorb_maps();
         let len = if rng.random() { self.current.len() } else { self.durable.len() };
         let mut bytes = self.durable.clone();
@@ -122,9 +147,16 @@ impl Contents {
             1 => 1.0,
             _ => rng.random::<f64>(),
         };
+        let mut decided = None;
         for &sector in &self.dirty {
+            let whole = sector * SECTOR_BYTES / sector_bytes;
+            let survives = match decided {
+                Some((same, survives)) if same == whole => survives,
+                _ => rng.random_bool(survive),
+            };
+            decided = Some((whole, survives));
             let range = sector * SECTOR_BYTES..((sector + 1) * SECTOR_BYTES).min(self.current.len()).min(len);
-            if range.start < range.end && rng.random_bool(survive) {
+            if range.start < range.end && survives {
                 bytes[range.clone()].copy_from_slice(&self.current[range]);
             }
         }
@@ -144,6 +176,12 @@ impl SimDisk {
     /// Ready to share; the disk can still be told to fail through `self`.
     pub fn shared(&self) -> Arc<dyn Disk> {
         Arc::new(self.clone())
+    }
+
+    /// As [`Self::shared`], but every call fails once this life is over: what threads left behind by a test still do changes nothing.
+    pub fn for_this_life(&self) -> Arc<dyn Disk> {
+        let life = Some(self.state.lock().life);
+        Arc::new(Self { life, ..self.clone() })
     }
 
     /// Calls so far.
@@ -168,18 +206,83 @@ impl SimDisk {
         state.life += 1;
         state.fail_call = None;
         state.fail_kind = None;
-        let kept = if state.pending.is_empty() { 0 } else { rng.random_range(0..=state.pending.len()) };
-        let lost = state.pending.split_off(kept);
-        state.pending.clear();
-        for change in lost.into_iter().rev().flat_map(|call| call.into_iter().rev()) {
-            match change.before {
-                Some(file) => state.names.insert(change.path, file),
-                None => state.names.remove(&change.path),
-            };
+        state.freeze = None;
+        state.frozen = None;
+        let mut lost = BTreeMap::new();
+        let mut changes: BTreeMap<PathBuf, usize> = BTreeMap::new();
+        for call in &state.pending {
+            *changes.entry(directory(call)).or_default() += 1;
+        }
+        for (dir, count) in changes {
+            lost.insert(dir, rng.random_range(0..=count));
+        }
+        for call in std::mem::take(&mut state.pending).into_iter().rev() {
+            let left = lost.entry(directory(&call)).or_default();
+            if *left == 0 {
+                continue;
+            }
+            *left -= 1;
+            for change in call.into_iter().rev() {
+                match change.before {
+                    Some(file) => state.names.insert(change.path, file),
+                    None => state.names.remove(&change.path),
+                };
+            }
+        }
+        let sector_bytes = if rng.random() { SECTOR_BYTES } else { LARGE_SECTOR_BYTES };
+        for file in state.names.values() {
+            file.lock().crash(rng, sector_bytes);
+        }
+    }
+
+    /// Takes a copy of the disk just before the call with this number and calls `tell`; the calls go on. The copy is crashed on its own.
+    pub fn freeze_at(&self, call: u64, tell: impl FnOnce() + Send + 'static) {
+        self.state.lock().freeze = Some(Freeze { call, tell: Box::new(tell) });
+    }
+
+    /// The copy of [`Self::freeze_at`], if its call has come.
+    pub fn take_frozen(&self) -> Option<Self> {
+        let mut state = self.state.lock();
+        state.freeze = None;
+        state.frozen.take()
+    }
+
+    /// A copy of the disk as it is now.
+    pub fn copy(&self) -> Self {
+        Self { state: Arc::new(Mutex::new(self.state.lock().image())), life: None }
+    }
+
+    /// Which life this is: a crash begins the next one.
+    pub fn life(&self) -> u64 {
+        self.state.lock().life
+    }
+
+    /// Ends this life if it is not over: handles and maps fail from now on; what they did so far is still to be decided by [`Self::crash`].
+    pub fn cut(&self, life: u64) {
+        let mut state = self.state.lock();
+        if state.life != life {
+            return;
         }
         for file in state.names.values() {
-            file.lock().crash(rng);
+            let mut contents = file.lock();
+            contents.absorb_maps();
+            contents.maps.clear();
         }
+        state.life += 1;
+    }
+
+    /// Frees everything: what is left of a test that gave up on threads of an earlier life.
+    pub fn wipe(&self) {
+        let mut state = self.state.lock();
+        state.life += 1;
+        state.names.clear();
+        state.pending.clear();
+        state.frozen = None;
+    }
+
+    /// All files, sorted.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.state.lock().names.keys().cloned().collect()
     }
 
     /// Changes bytes behind everyone's back: a flipped bit, a zeroed sector.
@@ -203,10 +306,36 @@ impl SimDisk {
     }
 }
 
+fn directory(call: &[NameChange]) -> PathBuf {
+    call.first().and_then(|c| c.path.parent()).unwrap_or(Path::new("/")).to_owned()
+}
+
 impl State {
+    fn image(&self) -> Self {
+        let mut copies: Vec<(Arc<Mutex<Contents>>, Arc<Mutex<Contents>>)> = Vec::new();
+        let mut copy = |file: &Arc<Mutex<Contents>>| {
+            if let Some((_, copy)) = copies.iter().find(|(of, _)| Arc::ptr_eq(of, file)) {
+                return Arc::clone(copy);
+            }
+            let made = Arc::new(Mutex::new(file.lock().image()));
+            copies.push((Arc::clone(file), Arc::clone(&made)));
+            made
+        };
+        let names = self.names.iter().map(|(path, file)| (path.clone(), copy(file))).collect();
+        let pending = self.pending.iter();
+        let pending = pending
+            .map(|call| call.iter().map(|c| NameChange { path: c.path.clone(), before: c.before.as_ref().map(&mut copy) }).collect());
+        let pending = pending.collect();
+        Self { names, pending, dirs: self.dirs.clone(), ..Self::default() }
+    }
+
     fn call(&mut self, kind: Call, life: Option<u64>) -> io::Result<()> {
         const EIO: i32 = 5;
         self.calls += 1;
+        if let Some(freeze) = self.freeze.take_if(|f| f.call <= self.calls) {
+            self.frozen = Some(SimDisk { state: Arc::new(Mutex::new(self.image())), life: None });
+            (freeze.tell)();
+        }
         if life.is_some_and(|l| l != self.life) {
             return Err(io::Error::from_raw_os_error(EIO));
         }
@@ -340,7 +469,7 @@ impl MapSync for SimSync {
 impl Disk for SimDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state.lock();
-        state.call(Call::Open, None)?;
+        state.call(Call::Open, self.life)?;
         let found = state.names.get(path).cloned();
         let contents = match (found, how) {
             (Some(_), Open::CreateNew) => {
@@ -371,7 +500,7 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.call(Call::Rename, None)?;
+        state.call(Call::Rename, self.life)?;
         let file = state.find(from)?;
         state.set_names(&[(to, Some(&file)), (from, None)]);
         Ok(())
@@ -379,7 +508,7 @@ impl Disk for SimDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.call(Call::Remove, None)?;
+        state.call(Call::Remove, self.life)?;
         state.find(path)?;
         state.set_names(&[(path, None)]);
         Ok(())
@@ -387,7 +516,7 @@ impl Disk for SimDisk {
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.call(Call::Dir, None)?;
+        state.call(Call::Dir, self.life)?;
         for dir in path.ancestors() {
             state.dirs.insert(dir.to_owned());
         }
@@ -396,7 +525,7 @@ impl Disk for SimDisk {
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.call(Call::Remove, None)?;
+        state.call(Call::Remove, self.life)?;
         let inside: Vec<_> = state.names.keys().filter(|p| p.starts_with(path)).cloned().collect();
         for p in inside {
             state.set_names(&[(&p, None)]);
@@ -407,14 +536,14 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.call(Call::SyncDir, None)?;
+        state.call(Call::SyncDir, self.life)?;
         state.pending.retain(|call| call.iter().all(|c| c.path.parent() != Some(path)));
         Ok(())
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let mut state = self.state.lock();
-        state.call(Call::Dir, None)?;
+        state.call(Call::Dir, self.life)?;
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::NotADirectory.into());
         }
@@ -470,6 +599,60 @@ mod tests {
             gone += usize::from(!disk.exists(Path::new("/d/a")).unwrap());
         }
         assert!(gone > 0 && gone < 20);
+    }
+
+    #[test]
+    fn large_sectors_tear_as_a_whole_and_directories_each_on_their_own() {
+        let (mut whole, mut parts, mut mixed) = (0, 0, 0);
+        for seed in 0..60 {
+            let disk = SimDisk::new();
+            for dir in ["/d", "/e"] {
+                disk.create_dir(Path::new(dir)).unwrap();
+            }
+            let f = disk.open(Path::new("/d/a"), Open::CreateNew).unwrap();
+            f.write_at(&[1; 8192], 0).unwrap();
+            f.sync_data().unwrap();
+            disk.sync_dir(Path::new("/d")).unwrap();
+            f.write_at(&[2; 8192], 0).unwrap();
+            disk.open(Path::new("/d/b"), Open::CreateNew).unwrap();
+            disk.open(Path::new("/e/c"), Open::CreateNew).unwrap();
+            disk.crash(seed);
+            let bytes = super::super::read_all(&disk, Path::new("/d/a")).unwrap();
+            let torn = bytes.chunks(LARGE_SECTOR_BYTES).any(|c| c.iter().any(|b| *b != c[0]));
+            if torn {
+                parts += 1
+            } else {
+                whole += usize::from(bytes[0] != bytes[8191])
+            }
+            mixed += usize::from(!disk.exists(Path::new("/d/b")).unwrap() && disk.exists(Path::new("/e/c")).unwrap());
+        }
+        assert!(whole > 2 && parts > 10 && mixed > 5, "{whole} {parts} {mixed}");
+    }
+
+    #[test]
+    fn frozen_copy_is_the_disk_of_that_call() {
+        let disk = SimDisk::new();
+        disk.create_dir(Path::new("/d")).unwrap();
+        let f = disk.open(Path::new("/d/a"), Open::CreateNew).unwrap();
+        f.write_at(&[1; 512], 0).unwrap();
+        f.sync_data().unwrap();
+        disk.sync_dir(Path::new("/d")).unwrap();
+        disk.freeze_at(disk.calls() + 2, || {});
+        f.write_at(&[2; 512], 0).unwrap();
+        f.sync_data().unwrap();
+        assert_eq!(super::super::read_all(&disk, Path::new("/d/a")).unwrap(), [2; 512]);
+        let frozen = disk.take_frozen().unwrap();
+        assert!(disk.take_frozen().is_none());
+        assert_eq!(super::super::read_all(&frozen, Path::new("/d/a")).unwrap(), [2; 512]);
+        let lost = (0..20).any(|seed| {
+            disk.freeze_at(0, || {});
+            f.write_at(&[3; 512], 0).unwrap();
+            let frozen = disk.take_frozen().unwrap();
+            f.sync_data().unwrap();
+            frozen.crash(seed);
+            super::super::read_all(&frozen, Path::new("/d/a")).unwrap() == [2; 512]
+        });
+        assert!(lost);
     }
 
     #[test]
