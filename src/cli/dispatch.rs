@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::links::{self, TOOLS};
-use super::{controldata, initdb, pg_ctl, postgres, rewind, verifybackup, waldump};
+use super::{controldata, initdb, pg_ctl, postgres, rewind, verify, verifybackup, waldump};
 
 const HELP: &str = "\
 afterimage is a PostgreSQL-compatible database server built around physical replication.
@@ -24,6 +24,7 @@ Commands:
   verifybackup    check a base backup against its manifest
   rewind          make a data directory follow another one again
   controldata     show the control file of a data directory
+  verify          check every page, table and index of a data directory offline
   waldump         show the records of WAL files
   install-links   make links with PostgreSQL's tool names
   quickstart      run a primary and a hot standby, to try things
@@ -96,6 +97,7 @@ fn run_command(command: &str, name: &str, args: &[String]) -> u8 {
         "pg_ctl" => pg_ctl::run("pg_ctl", None, args),
         "start" | "stop" | "restart" | "reload" | "status" | "promote" | "logrotate" => pg_ctl::run(name, Some(command), args),
         "controldata" => controldata::run(name, args),
+        "verify" => verify::run(args),
         "waldump" => waldump::run(name, args),
         "install-links" => links::install(args),
         "basebackup" => base_backup(args),

@@ -10,6 +10,7 @@ mod pg_ctl;
 mod postgres;
 mod quickstart;
 mod rewind;
+mod verify;
 mod verifybackup;
 mod wait;
 mod waldump;

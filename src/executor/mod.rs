@@ -37,6 +37,7 @@ pub mod statement;
 pub mod subplan;
 pub mod utility;
 pub(crate) mod vacuum;
+pub mod verify;
 mod window;
 
 pub use context::{ExternalFunctions, Notice, SessionContext};

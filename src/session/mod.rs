@@ -22,6 +22,7 @@ mod scram;
 pub mod server;
 mod startup;
 mod stream;
+pub mod verify;
 mod views;
 
 pub use os_user::os_user;

@@ -18,3 +18,4 @@ mod serializable;
 mod tablespaces;
 mod two_phase;
 mod vacuum;
+mod verify;

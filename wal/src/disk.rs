@@ -196,7 +196,9 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
+mod overlay;
 mod real;
 pub mod sim;
+pub use overlay::OverlayDisk;
 pub use real::RealDisk;
 pub use sim::SimDisk;

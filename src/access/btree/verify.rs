@@ -1,6 +1,6 @@
 //! Checking a whole index: `bt_index_check`, `afterimage verify`, and our tests.
 
-use afterimage_wal::BlockNo;
+use afterimage_wal::{BlockNo, Fork};
 
 use super::descend::{ROOT, as_node, damaged, latch_read, sound};
 use super::node::{Fence, NO_BLOCK};
@@ -55,7 +55,12 @@ fn walk_level(
     let mut block = first;
     let mut expect = Fence::default();
     let mut leftmost_child = None;
+    let mut walked = 0_u32;
     loop {
+        if walked > ctx.pool.n_blocks(rel.file, Fork::Main)?.get() {
+            return Err(damaged(rel, block, "right links that lead in a circle"));
+        }
+        walked += 1;
         let mut children: Vec<(BlockNo, Fence)> = Vec::new();
         let next;
         {

@@ -30,5 +30,5 @@ pub(crate) fn call(
             return Ok(Some(value));
         }
     }
-    Ok(None)
+    super::verify::call(ctx, func, args)
 }

@@ -373,7 +373,7 @@ pub(crate) fn fill(
     let mut sorter = Sorter::new(&dir, usize::try_from(memory).unwrap_or(usize::MAX));
     // Expressions run on the session while the scan borrows its transaction.
     let txn = ctx.transaction.take().ok_or_else(|| SqlError::internal("no transaction"))?;
-    let mut keys = KeyMaker { relation, index, expressions, predicate, values: Vec::new(), key_values: Vec::new() };
+    let mut keys = KeyMaker::new(relation, index, expressions, predicate);
     let mut key = Vec::new();
     let mut count = 0_u32;
     let scanned = heap::build_scan(&access, &txn, &handle, |found: BuildRow<'_>| -> Result<(), SqlError> {
@@ -433,7 +433,7 @@ fn unique_length(index: &Index, key: &[u8]) -> Option<usize> {
 }
 
 /// Makes index keys from stored rows.
-struct KeyMaker<'a> {
+pub(crate) struct KeyMaker<'a> {
     relation: &'a Relation,
     index: &'a Index,
     expressions: &'a [TableExpr],
@@ -442,9 +442,14 @@ struct KeyMaker<'a> {
     key_values: Vec<Datum>,
 }
 
-impl KeyMaker<'_> {
+impl<'a> KeyMaker<'a> {
+    /// Keys of `index`, with its expressions and predicate bound.
+    pub(crate) fn new(relation: &'a Relation, index: &'a Index, expressions: &'a [TableExpr], predicate: Option<&'a TableExpr>) -> Self {
+        Self { relation, index, expressions, predicate, values: Vec::new(), key_values: Vec::new() }
+    }
+
     /// Appends the key of a row; `None` if the predicate leaves the row out.
-    fn make(&mut self, ctx: &mut SessionContext, bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<bool>, SqlError> {
+    pub(crate) fn make(&mut self, ctx: &mut SessionContext, bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<bool>, SqlError> {
         let n = self.relation.columns.len();
         self.values.clear();
         self.values.resize(n, Datum::Null);

@@ -1,0 +1,114 @@
+//! `afterimage verify`: checks a data directory offline.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::getopt::{OptionSpec, Takes, parse};
+use crate::control::pid_file::PidFile;
+use crate::session::verify::{self, Watch};
+
+const OPTIONS: &[OptionSpec] = &[
+    ('?', "help", Takes::Nothing, "help"),
+    ('V', "version", Takes::Nothing, "version"),
+    ('D', "pgdata", Takes::Value, "D"),
+    ('P', "progress", Takes::Nothing, "P"),
+    ('q', "quiet", Takes::Nothing, "q"),
+];
+
+const HELP: &str = "\
+afterimage verify checks a data directory that no server runs on: the checksum of every page, the structure of every table and index,
+and every index against its table. The directory is not changed; after a crash it is recovered in memory first.
+
+Usage:
+  afterimage verify [OPTION]... [DATADIR]
+
+Options:
+ [-D, --pgdata=]DATADIR  data directory
+  -P, --progress         show progress (default on a terminal)
+  -q, --quiet            print damage only
+  -V, --version          output version information, then exit
+  -?, --help             show this help, then exit
+
+Each piece of damage is a line on standard output. Exit status is 0 if there is none, 2 if there is some, 1 if the directory could not
+be checked. If no data directory is specified, the environment variable PGDATA is used.
+";
+
+struct Terminal {
+    bar: ProgressBar,
+}
+
+impl Watch for Terminal {
+    fn found(&mut self, damage: &str) {
+        self.bar.suspend(|| println!("{damage}"));
+    }
+
+    fn todo(&mut self, pages: u64) {
+        self.bar.inc_length(pages);
+    }
+
+    fn done(&mut self, pages: u64) {
+        self.bar.inc(pages);
+    }
+}
+
+/// Runs the command. Returns the exit code.
+pub(super) fn run(args: &[String]) -> u8 {
+    let complain = |message: &str| {
+        eprintln!("afterimage verify: error: {message}");
+        1
+    };
+    let parsed = match parse(args, OPTIONS) {
+        Ok(parsed) => parsed,
+        Err(message) => return complain(&message),
+    };
+    if parsed.has("help") {
+        print!("{HELP}");
+        return 0;
+    }
+    if parsed.has("version") {
+        println!("afterimage verify {}", env!("CARGO_PKG_VERSION"));
+        return 0;
+    }
+    let dir = parsed.value("D").map(str::to_owned).or_else(|| parsed.positional.first().cloned()).or_else(|| std::env::var("PGDATA").ok());
+    let Some(dir) = dir.map(PathBuf::from) else { return complain("no data directory specified") };
+    if let Some(pid) = running(&dir) {
+        return complain(&format!(
+            "a server is running on \"{}\" (PID {pid}); stop it, or use the functions verify_heapam and bt_index_check",
+            dir.display()
+        ));
+    }
+    if !dir.join("global/pg_control").exists() {
+        return complain(&format!("\"{}\" is not a data directory: there is no global/pg_control", dir.display()));
+    }
+    let shown = parsed.has("P") || (std::io::stderr().is_terminal() && !parsed.has("q"));
+    let bar = if shown { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{pos}/{len} pages ({percent}%) {bar:30} eta {eta}") {
+        bar.set_style(style);
+    }
+    let mut terminal = Terminal { bar };
+    let result = verify::run(&dir, &mut terminal);
+    terminal.bar.finish_and_clear();
+    match result {
+        Ok(checked) => {
+            if !parsed.has("q") {
+                println!(
+                    "{} files with {} pages, {} tables and {} indexes checked: {}",
+                    checked.files,
+                    checked.pages,
+                    checked.tables,
+                    checked.indexes,
+                    if checked.damaged == 0 { "no damage found".to_owned() } else { format!("{} pieces of damage found", checked.damaged) }
+                );
+            }
+            if checked.damaged == 0 { 0 } else { 2 }
+        }
+        Err(message) => complain(&message),
+    }
+}
+
+fn running(dir: &Path) -> Option<i32> {
+    let file = PidFile::read(&dir.join("postmaster.pid")).ok()??;
+    file.is_alive().then_some(file.pid)
+}

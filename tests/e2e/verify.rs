@@ -1,0 +1,141 @@
+//! Damage in data files: queries that touch it fail and say where, nobody else is harmed, `afterimage verify` and the SQL functions find it.
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use crate::support::node::{Node, file};
+
+/// Changes bytes of a file in place.
+pub(crate) fn change(path: &Path, at: u64, change: impl FnOnce(&mut [u8]), len: usize) {
+    let f = fs::OpenOptions::new().read(true).write(true).open(path).expect("the file is there");
+    let mut bytes = vec![0; len];
+    f.read_exact_at(&mut bytes, at).expect("the file is long enough");
+    change(&mut bytes);
+    f.write_all_at(&bytes, at).expect("the file is writable");
+}
+
+/// The main file of a relation.
+pub(crate) fn relation_file(node: &Node, relation: &str) -> PathBuf {
+    file(node, &node.sql(&format!("select pg_relation_filepath('{relation}')")))
+}
+
+fn verify(node: &Node) -> Output {
+    node.tool("verify").arg("-D").arg(node.data()).output().expect("afterimage verify")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn loaded(name: &str) -> Node {
+    let node = Node::start_new(name, "autovacuum = off");
+    node.sql("create table t (id int primary key, v text, n int); create index t_n on t (n) where n > 5; create index t_expr on t (lower(v), id desc)");
+    node.sql("insert into t select g, 'Value ' || g || repeat('x', 60), g % 100 from generate_series(1, 5000) g");
+    node.sql("update t set v = 'Changed ' || id where id % 3 = 0; delete from t where id % 7 = 0; create table other as select 1 a");
+    node
+}
+
+#[test]
+fn sound_directory_verifies_running_stopped_killed_and_as_a_standby() {
+    let node = loaded("sound");
+    assert_eq!(node.sql("select count(*) from verify_heapam('t')"), "0");
+    for index in ["t_pkey", "t_n", "t_expr", "pg_class_oid_index"] {
+        node.sql(&format!("select bt_index_check('{index}'), bt_index_check('{index}', true), bt_index_parent_check('{index}', true)"));
+    }
+    assert!(node.sql_error("select bt_index_check('t')").contains("only B-Tree indexes are supported as targets for verification"));
+    assert!(node.sql_error("select * from verify_heapam('t_n')").contains("cannot check relation \"t_n\""));
+    assert!(node.sql_error("select * from verify_heapam('t', skip => 'some')").contains("invalid skip option"));
+    let running = verify(&node);
+    assert_eq!(running.status.code(), Some(1), "{}", said(&running));
+    assert!(said(&running).contains("a server is running"));
+
+    let standby = node.standby("sound_standby");
+    node.sql("insert into t select g, 'more', 50 from generate_series(5001, 6000) g");
+    node.sql("vacuum t");
+    node.wait_for_catchup(&standby);
+    assert_eq!(standby.sql("select count(*) from verify_heapam('t')"), "0");
+    standby.sql("select bt_index_check('t_n', true), bt_index_check('t_expr', true)");
+    assert!(standby.sql_error("select bt_index_parent_check('t_n')").contains("recovery is in progress"));
+    standby.stop("fast");
+    node.sql("insert into t select g, 'unsaved', 50 from generate_series(6001, 6500) g");
+    node.kill();
+    let before = fs::read(file(&node, "global/pg_control")).expect("pg_control");
+    for stopped in [&node, &standby] {
+        let output = verify(stopped);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert!(said(&output).contains("no damage found"), "{}", said(&output));
+    }
+    assert_eq!(fs::read(file(&node, "global/pg_control")).expect("pg_control"), before, "verify changed the directory");
+    node.start();
+    assert_eq!(node.sql("select count(*) from t where v = 'unsaved'"), "500");
+}
+
+#[test]
+fn damaged_pages_are_named_and_harm_nobody_else() {
+    let node = loaded("damaged");
+    let (table, index) = (relation_file(&node, "t"), relation_file(&node, "t_n"));
+    let shown = node.sql("select pg_relation_filepath('t')");
+    let first = node.sql("select min(id) from t where ctid >= '(3,0)' and ctid < '(4,0)'");
+    node.stop("fast");
+    // A flipped bit, a zeroed page, and one that was written to another's place: right in itself, wrong here.
+    change(&table, 3 * 8192 + 5000, |b| b[0] ^= 4, 1);
+    change(&table, 5 * 8192, |b| b.fill(0), 8192);
+    let stray = {
+        let mut page = vec![0; 8192];
+        fs::File::open(&table).and_then(|f| f.read_exact_at(&mut page, 8 * 8192)).expect("page 8");
+        page
+    };
+    change(&table, 7 * 8192, |b| b.copy_from_slice(&stray), 8192);
+    let output = verify(&node);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    for (block, more) in [(3, ""), (5, " (all zero)"), (7, "")] {
+        let line = format!("invalid page in block {block} of relation {shown}{more}\n");
+        assert!(said(&output).contains(&line), "{line}: {}", said(&output));
+    }
+    assert!(said(&output).contains("3 pieces of damage found"), "{}", said(&output));
+
+    node.start();
+    let error = node.sql_error("select count(*) from t");
+    assert!(error.contains(&format!("XX001: invalid page in block 3 of relation {shown}")), "{error}");
+    let error = node.sql_error(&format!("select v from t where id = {first}"));
+    assert!(error.contains("XX001"), "{error}");
+    assert_eq!(node.sql("select v from t where id = 2"), format!("Value 2{}", "x".repeat(60)));
+    assert_eq!(node.sql("select a from other"), "1");
+    assert!(node.sql_error("select count(*) from verify_heapam('t')").contains("XX001"));
+
+    // An index page: found by its own check, and REINDEX mends it.
+    node.sql("delete from t where false; create table copy as select * from other");
+    node.stop("fast");
+    change(&index, 8192 + 4000, |b| b[0] ^= 1, 1);
+    node.start();
+    let error = node.sql_error("set enable_seqscan = off; select bt_index_check('t_n')");
+    assert!(
+        error.contains(&format!("XX001: invalid page in block 1 of relation {}", node.sql("select pg_relation_filepath('t_n')"))),
+        "{error}"
+    );
+}
+
+#[test]
+fn index_that_disagrees_with_its_table_is_found() {
+    let node = loaded("disagree");
+    // The index as it was before some rows came: right in every page, wrong as a whole.
+    node.sql("checkpoint");
+    let index = relation_file(&node, "t_n");
+    node.stop("fast");
+    let old = fs::read(&index).expect("the index");
+    node.start();
+    node.sql("insert into t select g, 'late', 7 from generate_series(10001, 10003) g");
+    node.stop("fast");
+    fs::write(&index, &old).expect("the index is writable");
+    let output = verify(&node);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("lacks matching index tuple within index \"t_n\""), "{}", said(&output));
+    node.start();
+    node.sql("select bt_index_check('t_n')");
+    let error = node.sql_error("select bt_index_check('t_n', true)");
+    assert!(error.contains("XX002: heap tuple (") && error.contains("from table \"t\" lacks matching index tuple"), "{error}");
+    node.sql("reindex index t_n");
+    node.sql("select bt_index_parent_check('t_n', true)");
+}
