@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::options::{Format, Header, Options};
-use super::parse::{Field, RowReader};
+use super::parse::{Fields, RowReader};
 use crate::executor::SessionContext;
 use crate::executor::ddl::alter::evaluate;
 use crate::executor::front_end::TableExpr;
@@ -28,7 +28,7 @@ pub struct CopyInState {
     defaults: Vec<(usize, TableExpr)>,
     condition: Option<TableExpr>,
     header_pending: bool,
-    fields: Vec<Field>,
+    fields: Fields,
     quoted: Vec<bool>,
     copied: u64,
 }
@@ -70,7 +70,7 @@ impl CopyInState {
             force_null,
             defaults,
             condition,
-            fields: Vec::new(),
+            fields: Fields::default(),
             quoted: Vec::new(),
             copied: 0,
         })
@@ -121,7 +121,7 @@ impl CopyInState {
         }
     }
 
-    fn take_row(&mut self, ctx: &mut SessionContext, fields: &[Field], quoted: &[bool]) -> Result<(), SqlError> {
+    fn take_row(&mut self, ctx: &mut SessionContext, fields: &Fields, quoted: &[bool]) -> Result<(), SqlError> {
         if self.header_pending {
             self.header_pending = false;
             return if self.options.header == Header::Match { self.match_header(fields) } else { Ok(()) };
@@ -137,7 +137,7 @@ impl CopyInState {
         Ok(())
     }
 
-    fn values(&self, ctx: &mut SessionContext, fields: &[Field], quoted: &[bool]) -> Result<Vec<Datum>, SqlError> {
+    fn values(&self, ctx: &mut SessionContext, fields: &Fields, quoted: &[bool]) -> Result<Vec<Datum>, SqlError> {
         let bad = |message: String| self.with_context(SqlError::new(SqlState::BAD_COPY_FILE_FORMAT, message), None);
         if self.is_binary() && fields.len() != self.columns.len() {
             return Err(bad(format!("row field count is {}, expected {}", fields.len(), self.columns.len())));
@@ -152,8 +152,8 @@ impl CopyInState {
                 return Err(bad(format!("missing data for column \"{}\"", column.name)));
             };
             let value = match field {
-                Some(bytes) if self.force_null[k] && *bytes == self.options.null && quoted.get(k) == Some(&true) => None,
-                Some(bytes) => Some(bytes.as_slice()),
+                Some(bytes) if self.force_null[k] && bytes == self.options.null && quoted.get(k) == Some(&true) => None,
+                Some(bytes) => Some(bytes),
                 None if self.force_not_null[k] => Some(self.options.null.as_slice()),
                 None => None,
             };
@@ -177,12 +177,12 @@ impl CopyInState {
         Ok(values)
     }
 
-    fn match_header(&self, fields: &[Field]) -> Result<(), SqlError> {
+    fn match_header(&self, fields: &Fields) -> Result<(), SqlError> {
         let bad = |message: String| self.with_context(SqlError::new(SqlState::BAD_COPY_FILE_FORMAT, message), None);
         if fields.len() != self.columns.len() {
             return Err(bad(format!("wrong number of fields in header line: got {}, expected {}", fields.len(), self.columns.len())));
         }
-        for (k, (&i, field)) in self.columns.iter().zip(fields).enumerate() {
+        for (k, (&i, field)) in self.columns.iter().zip(fields.iter()).enumerate() {
             let name = self.relation.columns.get(i).map_or("", |c| &c.name);
             let Some(bytes) = field else {
                 let null = String::from_utf8_lossy(&self.options.null);

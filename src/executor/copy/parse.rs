@@ -1,10 +1,49 @@
 //! Bytes to fields. Takes input in pieces that end anywhere; a piece of a line waits for its rest.
 
+use memchr::{memchr2, memchr3};
+
 use super::options::{Format, Options};
 use crate::sqlstate::{SqlError, SqlState};
 
-/// A field: its bytes, or NULL.
-pub(super) type Field = Option<Vec<u8>>;
+/// The fields of a row, one behind the other in one buffer that is used for every row.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    bytes: Vec<u8>,
+    /// Where each ends in `bytes`, and whether it is NULL.
+    ends: Vec<(usize, bool)>,
+}
+
+impl Fields {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    /// What was put into `bytes` since the last one is a field.
+    fn end(&mut self, null: bool) {
+        if null {
+            self.bytes.truncate(self.ends.last().map_or(0, |(end, _)| *end));
+        }
+        self.ends.push((self.bytes.len(), null));
+    }
+
+    /// How many.
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// One: its bytes, or NULL.
+    pub(super) fn get(&self, i: usize) -> Option<Option<&[u8]>> {
+        let (end, null) = *self.ends.get(i)?;
+        let start = i.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |(end, _)| *end);
+        Some(if null { None } else { self.bytes.get(start..end) })
+    }
+
+    /// All, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        (0..self.len()).map(|i| self.get(i).flatten())
+    }
+}
 
 /// What begins a binary copy.
 pub(super) const BINARY_SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
@@ -69,7 +108,7 @@ impl RowReader {
     /// The next row's fields; `None`: more input is needed. With `last`, what is left without an end of line is a row too.
     ///
     /// `fields` is cleared and filled; `quoted` tells for each field whether it was quoted (CSV).
-    pub(super) fn next(&mut self, last: bool, fields: &mut Vec<Field>, quoted: &mut Vec<bool>) -> Result<bool, SqlError> {
+    pub(super) fn next(&mut self, last: bool, fields: &mut Fields, quoted: &mut Vec<bool>) -> Result<bool, SqlError> {
         fields.clear();
         quoted.clear();
         if self.format == Format::Binary {
@@ -111,76 +150,93 @@ impl RowReader {
         if self.ended {
             return Ok(None);
         }
-        let csv = self.format == Format::Csv;
-        let mut i = self.scanned;
-        while let Some(&b) = self.pending.get(i) {
-            if csv {
-                // As PostgreSQL: an escape that is not the quote itself shields what follows inside quotes.
-                if self.in_quote && b == self.escape && self.escape != self.quote {
-                    self.escaped = !self.escaped;
-                } else if b == self.quote && !self.escaped {
-                    self.in_quote = !self.in_quote;
-                } else {
-                    self.escaped = false;
-                }
-                if self.in_quote {
-                    i += 1;
-                    continue;
-                }
-            } else if b == b'\\' {
-                // The next byte is data, even an end of line.
-                if i + 1 >= self.pending.len() {
-                    break;
-                }
-                i += 2;
-                continue;
-            }
-            if b == b'\n' {
-                return Ok(Some((i, i + 1)));
-            }
-            if b == b'\r' {
-                match self.pending.get(i + 1) {
-                    Some(b'\n') => return Ok(Some((i, i + 2))),
-                    Some(_) => return Ok(Some((i, i + 1))),
-                    None if last => return Ok(Some((i, i + 1))),
-                    None => break,
-                }
-            }
-            i += 1;
-        }
-        self.scanned = i.min(self.pending.len());
-        if last && self.start < self.pending.len() {
+        let found = if self.format == Format::Csv { self.csv_line_end(last) } else { self.text_line_end(last) };
+        if found.is_none() && last && self.start < self.pending.len() {
             if self.in_quote {
                 return Err(bad("unterminated CSV quoted field"));
             }
             let end = self.pending.len();
             return Ok(Some((end, end)));
         }
-        Ok(None)
+        Ok(found)
+    }
+
+    fn text_line_end(&mut self, last: bool) -> Option<(usize, usize)> {
+        let mut i = self.scanned;
+        loop {
+            let Some(found) = self.pending.get(i..).and_then(|rest| memchr3(b'\n', b'\r', b'\\', rest)) else {
+                i = self.pending.len();
+                break;
+            };
+            i += found;
+            if self.pending.get(i) != Some(&b'\\') {
+                match self.end_at(i, last) {
+                    Some(end) => return Some(end),
+                    None => break,
+                }
+            }
+            // The byte behind a backslash is data, even an end of line.
+            if i + 1 >= self.pending.len() {
+                break;
+            }
+            i += 2;
+        }
+        self.scanned = i.min(self.pending.len());
+        None
+    }
+
+    fn csv_line_end(&mut self, last: bool) -> Option<(usize, usize)> {
+        let mut i = self.scanned;
+        while let Some(&b) = self.pending.get(i) {
+            // As PostgreSQL: an escape that is not the quote itself shields what follows inside quotes.
+            if self.in_quote && b == self.escape && self.escape != self.quote {
+                self.escaped = !self.escaped;
+            } else if b == self.quote && !self.escaped {
+                self.in_quote = !self.in_quote;
+            } else {
+                self.escaped = false;
+            }
+            if !self.in_quote && matches!(b, b'\n' | b'\r') {
+                match self.end_at(i, last) {
+                    Some(end) => return Some(end),
+                    None => break,
+                }
+            }
+            i += 1;
+        }
+        self.scanned = i.min(self.pending.len());
+        None
+    }
+
+    /// The end of line at `i`, and where the next line begins; `None`: that needs one more byte.
+    fn end_at(&self, i: usize, last: bool) -> Option<(usize, usize)> {
+        match (self.pending.get(i), self.pending.get(i + 1)) {
+            (Some(b'\r'), Some(b'\n')) => Some((i, i + 2)),
+            (Some(b'\r'), None) if !last => None,
+            _ => Some((i, i + 1)),
+        }
     }
 
     /// PostgreSQL: `CopyReadAttributesText`.
-    fn split_text(&self, line: &[u8], fields: &mut Vec<Field>) {
+    fn split_text(&self, line: &[u8], fields: &mut Fields) {
         let mut start = 0;
         loop {
             let mut i = start;
-            let mut value = Vec::new();
-            while let Some(&b) = line.get(i) {
-                if b == self.delimiter {
+            loop {
+                let rest = line.get(i..).unwrap_or_default();
+                let plain = memchr2(self.delimiter, b'\\', rest).unwrap_or(rest.len());
+                fields.bytes.extend_from_slice(&rest[..plain]);
+                i += plain;
+                if line.get(i) != Some(&b'\\') {
                     break;
                 }
-                if b != b'\\' {
-                    value.push(b);
-                    i += 1;
-                    continue;
-                }
                 let Some(&c) = line.get(i + 1) else {
-                    value.push(b'\\');
+                    fields.bytes.push(b'\\');
                     i += 1;
                     continue;
                 };
                 i += 2;
-                value.push(match c {
+                fields.bytes.push(match c {
                     b'b' => 8,
                     b'f' => 12,
                     b'n' => b'\n',
@@ -216,8 +272,7 @@ impl RowReader {
                     other => other,
                 });
             }
-            let raw = line.get(start..i).unwrap_or_default();
-            fields.push(if raw == self.null.as_slice() { None } else { Some(value) });
+            fields.end(line.get(start..i).unwrap_or_default() == self.null.as_slice());
             if i >= line.len() {
                 return;
             }
@@ -226,11 +281,10 @@ impl RowReader {
     }
 
     /// PostgreSQL: `CopyReadAttributesCSV`.
-    fn split_csv(&self, line: &[u8], fields: &mut Vec<Field>, quoted: &mut Vec<bool>) -> Result<(), SqlError> {
+    fn split_csv(&self, line: &[u8], fields: &mut Fields, quoted: &mut Vec<bool>) -> Result<(), SqlError> {
         let mut i = 0;
         loop {
             let start = i;
-            let mut value = Vec::new();
             let (mut in_quote, mut saw_quote) = (false, false);
             loop {
                 let Some(&b) = line.get(i) else {
@@ -245,12 +299,12 @@ impl RowReader {
                         && let Some(&c) = line.get(i)
                         && (c == self.escape || c == self.quote)
                     {
-                        value.push(c);
+                        fields.bytes.push(c);
                         i += 1;
                     } else if b == self.quote {
                         in_quote = false;
                     } else {
-                        value.push(b);
+                        fields.bytes.push(b);
                     }
                 } else if b == self.delimiter {
                     break;
@@ -260,12 +314,12 @@ impl RowReader {
                         in_quote = true;
                         saw_quote = true;
                     } else {
-                        value.push(b);
+                        fields.bytes.push(b);
                     }
                 }
             }
             let raw = line.get(start..i).unwrap_or_default();
-            fields.push(if !saw_quote && raw == self.null.as_slice() { None } else { Some(value) });
+            fields.end(!saw_quote && raw == self.null.as_slice());
             quoted.push(saw_quote);
             if i >= line.len() {
                 return Ok(());
@@ -274,7 +328,7 @@ impl RowReader {
         }
     }
 
-    fn next_binary(&mut self, last: bool, fields: &mut Vec<Field>) -> Result<bool, SqlError> {
+    fn next_binary(&mut self, last: bool, fields: &mut Fields) -> Result<bool, SqlError> {
         if self.ended {
             return Ok(false);
         }
@@ -316,12 +370,13 @@ impl RowReader {
         for _ in 0..count {
             let Some(length) = cut.int4() else { return short(last, "unexpected EOF in COPY data") };
             if length == -1 {
-                fields.push(None);
+                fields.end(true);
                 continue;
             }
             let length = usize::try_from(length).map_err(|_| bad("invalid field size"))?;
             let Some(bytes) = cut.take(length) else { return short(last, "unexpected EOF in COPY data") };
-            fields.push(Some(bytes.to_vec()));
+            fields.bytes.extend_from_slice(bytes);
+            fields.end(false);
         }
         self.line += 1;
         self.consume(at);
@@ -379,10 +434,10 @@ mod tests {
     /// All rows of `input` given in pieces of `step` bytes.
     fn rows(format: Format, input: &[u8], step: usize) -> Result<Vec<Vec<Option<String>>>, SqlError> {
         let mut reader = RowReader::new(&options(format));
-        let (mut fields, mut quoted, mut out) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut fields, mut quoted, mut out) = (Fields::default(), Vec::new(), Vec::new());
         let mut take = |reader: &mut RowReader, last| -> Result<(), SqlError> {
             while reader.next(last, &mut fields, &mut quoted)? {
-                out.push(fields.iter().map(|f| f.as_ref().map(|b| String::from_utf8(b.clone()).unwrap())).collect());
+                out.push(fields.iter().map(|f| f.map(|b| String::from_utf8(b.to_vec()).unwrap())).collect());
             }
             Ok(())
         };
@@ -405,6 +460,18 @@ mod tests {
             assert_eq!(
                 rows(Format::Text, input, step).unwrap(),
                 [some(&["1", "one\ttab", "NULL"]), some(&["2", "AB\n", "\\N"]), some(&["3", "", ""])],
+            );
+        }
+    }
+
+    #[test]
+    fn ends_of_line_of_all_kinds_read_the_same_however_the_input_is_cut() {
+        let input = b"a\tb\rc\\\nd\te\r\nf\\\\\t\\N\r";
+        for step in 1..=input.len() {
+            assert_eq!(
+                rows(Format::Text, input, step).unwrap(),
+                [some(&["a", "b"]), some(&["c\nd", "e"]), some(&["f\\", "NULL"])],
+                "{step}"
             );
         }
     }

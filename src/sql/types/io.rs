@@ -8,7 +8,7 @@ use super::datum::{Inet, RangeBounds, RangeValue, RecordValue, Text, Tid};
 use super::json::Json;
 use super::registry::type_by_oid;
 use super::row::{ColDesc, TupleDesc};
-use super::scalar::{self, clip_name, fit_bpchar, fit_varchar};
+use super::scalar::{self, clip_name, fit_varchar};
 use super::settings::{IntervalStyle, IoSettings};
 use super::{ArrayValue, Datum, Interval, Numeric, Oid, array, datetime, float, interval, names, oids, range, typmod};
 use crate::sqlstate::{SqlError, SqlState};
@@ -23,7 +23,7 @@ pub fn text_in(type_oid: Oid, typmod: i32, s: &str, io: &IoSettings) -> Result<D
         oids::INT8 => Datum::Int8(scalar::parse_int(s, "bigint")?),
         oids::TEXT | oids::UNKNOWN | oids::CSTRING | oids::REFCURSOR | oids::XML | oids::ACLITEM | oids::PG_NODE_TREE => Datum::text(s),
         oids::VARCHAR => Datum::Text(fit_varchar(Text::from(s), typmod, false)?),
-        oids::BPCHAR => Datum::Text(fit_bpchar(Text::from(s), typmod, false)?),
+        oids::BPCHAR => Datum::Text(scalar::fitted_bpchar(s, typmod, false)?.unwrap_or_else(|| Text::from(s))),
         oids::NAME => Datum::text(clip_name(s)),
         oids::BOOL => Datum::Bool(scalar::parse_bool(s)?),
         oids::CHAR => Datum::Char(scalar::parse_char(s)),

@@ -122,12 +122,17 @@ pub fn fit_varchar(text: Text, typmod: i32, explicit: bool) -> Result<Text, SqlE
 /// # Errors
 /// `22001`.
 pub fn fit_bpchar(text: Text, typmod: i32, explicit: bool) -> Result<Text, SqlError> {
-    let Some(limit) = usize::try_from(typmod - 4).ok().filter(|_| typmod >= 4) else { return Ok(text) };
-    if let Some(end) = nth_char(&text, limit) {
+    Ok(fitted_bpchar(&text, typmod, explicit)?.unwrap_or(text))
+}
+
+/// As [`fit_bpchar`]; `None`: it fits as it is.
+pub(super) fn fitted_bpchar(text: &str, typmod: i32, explicit: bool) -> Result<Option<Text>, SqlError> {
+    let Some(limit) = usize::try_from(typmod - 4).ok().filter(|_| typmod >= 4) else { return Ok(None) };
+    if let Some(end) = nth_char(text, limit) {
         if !explicit && !text[end..].bytes().all(|b| b == b' ') {
             return Err(SqlError::new(SqlState::STRING_DATA_RIGHT_TRUNCATION, format!("value too long for type character({limit})")));
         }
-        return Ok(Text::from(&text[..end]));
+        return Ok(Some(Text::from(&text[..end])));
     }
     // A modifier no column can have, from a direct call of the cast function.
     if limit > 1 << 30 {
@@ -135,12 +140,18 @@ pub fn fit_bpchar(text: Text, typmod: i32, explicit: bool) -> Result<Text, SqlEr
     }
     let chars = if text.is_ascii() { text.len() } else { text.chars().count() };
     if chars == limit {
-        return Ok(text);
+        return Ok(None);
     }
-    let mut padded = String::with_capacity(text.len() + limit - chars);
-    padded.push_str(&text);
-    padded.extend(std::iter::repeat_n(' ', limit - chars));
-    Ok(Text::from(padded))
+    const SPACES: &str = "                                                                ";
+    let mut missing = limit - chars;
+    let mut padded = String::with_capacity(text.len() + missing);
+    padded.push_str(text);
+    while missing > 0 {
+        let some = missing.min(SPACES.len());
+        padded.push_str(&SPACES[..some]);
+        missing -= some;
+    }
+    Ok(Some(Text::from(padded)))
 }
 
 /// Byte offset of the `n`th character (from 0), `None` if the string has no more than `n`.
