@@ -504,8 +504,9 @@ impl BufferPool {
 
     fn shard(&self, tag: &PageTag) -> &RwLock<Shard> {
         let hash = self.hasher.hash_one(tag);
-        // FxHash mixes upwards: the high bits are the good ones.
-        &self.shards[usize::try_from(hash >> 57).unwrap_or(0) % SHARDS]
+        // Bits that the map of a shard has no use for: it takes the lowest for the place and the top seven to tell entries apart. Chosen by
+        // those, all entries of a shard would look alike, and each probe compare keys all over memory.
+        &self.shards[usize::try_from((hash >> 19) & 0x7f).unwrap_or(0) % SHARDS]
     }
 
     fn frame(&self, index: u32) -> &Arc<Frame> {
