@@ -37,8 +37,6 @@ pub struct Dispatcher {
 pub enum Applied {
     /// Nothing special.
     Plain,
-    /// A transaction ended: sessions may see it.
-    Decision,
     /// A base backup that began at this redo point is complete here.
     BackupEnd(Lsn),
     /// The primary's settings changed.
@@ -141,13 +139,11 @@ impl Dispatcher {
             rmgr::XLOG => return self.xlog(record),
             rmgr::XACT => {
                 txn::redo::redo(&self.ctx.txns, record)?;
-                if record.kind() == txn::record::KIND_PREPARE {
-                    return Ok(Applied::Decision);
-                }
-                if let Some(decision) = txn::record::Decision::decode(record.main(), record.xid()) {
+                if record.kind() != txn::record::KIND_PREPARE
+                    && let Some(decision) = txn::record::Decision::decode(record.main(), record.xid())
+                {
                     self.progress.set_commit_time(decision.time);
                 }
-                return Ok(Applied::Decision);
             }
             rmgr::SMGR => smgr_redo::redo(&self.ctx.pool, record)?,
             rmgr::HEAP => access::heap::redo::redo(&self.ctx, record).map_err(access)?,

@@ -62,8 +62,11 @@ impl Consistency {
     }
 }
 
-/// Publish the position at least every so many records.
-const PUBLISH_EVERY: u32 = 128;
+/// Records between two looks at what the thread is told.
+const BATCH: u32 = 128;
+/// Publish the position at least every so many records; sooner when there is no next one, or when the next one removes what a snapshot
+/// taken at the position known so far might need.
+const PUBLISH_EVERY: u32 = 32;
 
 /// What replay of a standby waits for. Reloadable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +125,8 @@ pub struct Redo {
     reader: WalReader,
     consistency: Consistency,
     unpublished: u32,
+    /// What everybody was told last.
+    published: Lsn,
     /// When it last had nothing to do.
     caught_up: Instant,
     goal: Goal,
@@ -129,12 +134,12 @@ pub struct Redo {
     door: Option<Arc<Door>>,
 }
 
-fn publish(dispatcher: &Dispatcher, unpublished: &mut u32) {
+fn publish(dispatcher: &Dispatcher, unpublished: &mut u32, published: &mut Lsn) {
     if *unpublished > 0 {
         *unpublished = 0;
-        let progress = &dispatcher.progress;
-        dispatcher.ctx.txns.set_replayed(progress.replayed());
-        progress.publish();
+        *published = dispatcher.progress.replayed();
+        dispatcher.ctx.txns.set_replayed(*published);
+        dispatcher.progress.publish();
     }
 }
 
@@ -148,7 +153,8 @@ impl Redo {
         consistency: Consistency,
     ) -> Self {
         let goal = Goal::default();
-        Self { dispatcher, control, node, reader, consistency, unpublished: 0, caught_up: Instant::now(), goal, door: None }
+        let published = Lsn::INVALID;
+        Self { dispatcher, control, node, reader, consistency, unpublished: 0, published, caught_up: Instant::now(), goal, door: None }
     }
 
     /// How consistency stands.
@@ -179,12 +185,16 @@ impl Redo {
             if door.delays()
                 && let Some(time) = target::commit_time(&record)
             {
-                publish(&self.dispatcher, &mut self.unpublished);
+                publish(&self.dispatcher, &mut self.unpublished, &mut self.published);
                 if !door.wait_for_delay(time) {
                     return Ok(Step::Interrupted);
                 }
             }
             if let Some(horizon) = conflict::horizon_of(&record) {
+                if horizon > self.published {
+                    // Or a new snapshot would be older than need be, and in the way of this record.
+                    publish(&self.dispatcher, &mut self.unpublished, &mut self.published);
+                }
                 let deadline = door.max_delay().map(|delay| self.caught_up + delay);
                 conflict::resolve(&self.dispatcher.ctx, horizon, deadline);
             }
@@ -200,7 +210,7 @@ impl Redo {
         drop(record);
         self.dispatcher.progress.advance(end);
         self.unpublished += 1;
-        if applied == Applied::Decision || self.unpublished >= PUBLISH_EVERY {
+        if self.unpublished >= PUBLISH_EVERY {
             self.publish();
         }
         if self.consistency.note(applied, end) {
@@ -217,7 +227,7 @@ impl Redo {
 
     /// Tells everybody how far replay is.
     pub fn publish(&mut self) {
-        publish(&self.dispatcher, &mut self.unpublished);
+        publish(&self.dispatcher, &mut self.unpublished, &mut self.published);
     }
 
     /// Looks whether the start itself is consistent already.
@@ -500,7 +510,7 @@ fn run(mut redo: Redo, door: &Door) -> Result<Finished, RecoveryError> {
         door.moved.store(false, Ordering::Release);
         // A batch without looking at the orders: they are not that urgent.
         let mut step = Step::Nothing;
-        for _ in 0..PUBLISH_EVERY {
+        for _ in 0..BATCH {
             step = match redo.step() {
                 Ok(step) => step,
                 Err(error) if error.refuses_more() => {

@@ -15,6 +15,7 @@
 //! check every offset and answer `None`; they never panic.
 
 use afterimage_wal::{BlockNo, Fork, Lsn, RelId};
+use smallvec::SmallVec;
 
 /// Bytes of a page.
 pub const PAGE_SIZE: usize = 8192;
@@ -366,7 +367,8 @@ impl Page {
     /// the page is then not compacted.
     pub fn compact(&mut self) {
         let count = self.max_offset();
-        let mut live: Vec<(u16, usize, usize)> = Vec::with_capacity(usize::from(count));
+        // Line pointer, start, end.
+        let mut live: SmallVec<[(u16, usize, usize); 128]> = SmallVec::new();
         let mut any_unused = false;
         for off in 1..=count {
             match self.line(off) {
@@ -383,13 +385,20 @@ impl Page {
         if total > self.special_start() - self.lower() {
             return;
         }
-        // Highest item first: it moves up into space nothing else still needs, unless two items overlap, which the copy guards.
-        let copy = self.0;
+        // Highest item first: it moves up into space nothing else still needs. Not so if two items overlap: then they come from a copy.
+        let overlap = live.windows(2).any(|pair| pair[1].2 > pair[0].1);
+        let copy = overlap.then(|| self.0);
         let mut upper = self.special_start();
         for (off, start, end) in live {
             let len = end - start;
             upper -= len;
-            self.0[upper..upper + len].copy_from_slice(&copy[start..end]);
+            if upper == start && !overlap {
+                continue;
+            }
+            match &copy {
+                Some(copy) => self.0[upper..upper + len].copy_from_slice(&copy[start..end]),
+                None => self.0.copy_within(start..end, upper),
+            }
             self.set_line(off, LinePointer::Normal { offset: small(upper), len: small(len) });
         }
         self.put_u16(AT_UPPER, small(upper));

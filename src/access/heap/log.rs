@@ -9,7 +9,7 @@
 //! | MULTI_INSERT | first off, then per row: length u16, row; line pointers ascend by one | | |
 //! | UPDATE | flags u8, new off, then same page: old off, [prefix u16], [suffix u16], middle; else row | old off | |
 //! | DELETE | off | | flags u8 |
-//! | PRUNE | counts of redirected, dead, unused as u16; pairs of off; offs; offs | | horizon u64 |
+//! | PRUNE | counts of redirected (bit 15: some version that stays has been ended), dead, unused as u16; pairs of off; offs; offs | | horizon u64 |
 //! | VACUUM | offs that become unused | | |
 //! | VISIBLE | | | horizon u64; block 1 is the map page, its data is empty |
 //! | FREEZE | offs; bit 15: freeze xmin, bit 14: forget xmax | | |

@@ -23,9 +23,14 @@ pub(super) struct Plan {
     pub(super) dead: Vec<u16>,
     /// Become unused.
     pub(super) unused: Vec<u16>,
+    /// Some version that stays has been ended, so there will be more to prune.
+    pub(super) ended: bool,
     /// No snapshot may be older than this when the plan is applied.
     pub(super) horizon: Lsn,
 }
+
+/// Bit of the first count in a record: [`Plan::ended`]. A page has far fewer line pointers.
+const ENDED: u16 = 1 << 15;
 
 impl Plan {
     pub(super) fn is_empty(&self) -> bool {
@@ -43,18 +48,18 @@ impl Plan {
         for off in &self.unused {
             page.set_line(*off, LinePointer::Unused);
         }
-        let ended = (1..=page.max_offset()).any(|o| header(page, o).is_some_and(|h| h.xmax.is_valid()));
         page.set_flag(FLAG_FULL, false);
-        page.set_flag(FLAG_PRUNABLE, ended);
+        page.set_flag(FLAG_PRUNABLE, self.ended);
         page.compact();
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let n = |v: usize| u16::try_from(v).unwrap_or(u16::MAX).to_le_bytes();
+        let n = |v: usize| u16::try_from(v).unwrap_or(u16::MAX);
         let mut b = Vec::with_capacity(6 + 4 * self.redirect.len() + 2 * (self.dead.len() + self.unused.len()));
-        b.extend_from_slice(&n(self.redirect.len()));
-        b.extend_from_slice(&n(self.dead.len()));
-        b.extend_from_slice(&n(self.unused.len()));
+        let first = n(self.redirect.len()) | if self.ended { ENDED } else { 0 };
+        b.extend_from_slice(&first.to_le_bytes());
+        b.extend_from_slice(&n(self.dead.len()).to_le_bytes());
+        b.extend_from_slice(&n(self.unused.len()).to_le_bytes());
         for (f, t) in &self.redirect {
             b.extend_from_slice(&f.to_le_bytes());
             b.extend_from_slice(&t.to_le_bytes());
@@ -69,8 +74,8 @@ impl Plan {
         let (words, rest) = data.as_chunks::<2>();
         let mut w = words.iter().map(|b| u16::from_le_bytes(*b));
         let (r, d, u) = (w.next()?, w.next()?, w.next()?);
-        let mut p = Self { horizon, ..Self::default() };
-        for _ in 0..r {
+        let mut p = Self { horizon, ended: r & ENDED != 0, ..Self::default() };
+        for _ in 0..r & !ENDED {
             p.redirect.push((w.next()?, w.next()?));
         }
         for _ in 0..d {
@@ -168,6 +173,13 @@ pub(super) fn plan(ctx: &AccessCtx, rel: &RelHandle, block: afterimage_wal::Bloc
         known_horizon(ctx, &mut plan);
     }
     plan.unused.sort_unstable();
+    if !plan.is_empty() {
+        let mut goes: SmallVec<[bool; 384]> = SmallVec::from_elem(false, usize::from(lines) + 1);
+        for off in plan.redirect.iter().map(|(from, _)| from).chain(&plan.dead).chain(&plan.unused) {
+            goes[usize::from(*off)] = true;
+        }
+        plan.ended = (1..=lines).any(|o| !goes[usize::from(o)] && header(page, o).is_some_and(|h| h.xmax.is_valid()));
+    }
     Ok(plan)
 }
 
