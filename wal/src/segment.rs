@@ -245,7 +245,7 @@ impl SegmentDir {
         Ok(())
     }
 
-    /// Makes the first segment of `new_tli`: the parent's bytes up to `switch_lsn`, then zeros. Nothing to do at a boundary.
+    /// Makes the first segment of `new_tli`: the parent's bytes up to `switch_lsn`, then nothing that verifies. Nothing to do at a boundary.
     ///
     /// Complete and synced before it gets its name, so a crash leaves all of it or nothing.
     pub(crate) fn fork(&self, parent: TimelineId, new_tli: TimelineId, switch_lsn: Lsn) -> Result<(), WalError> {
@@ -258,8 +258,19 @@ impl SegmentDir {
         let source = self.disk.open(&from, Open::Read).map_err(|e| WalError::io("open", &from, e))?;
         let temp = self.dir.join(format!("{TEMP}{}", std::process::id()));
         let io = |action, e| WalError::io(action, &temp, e);
-        let file = self.disk.open(&temp, Open::Truncate).map_err(|e| io("create", e))?;
-        file.allocate(u64::from(self.segment_bytes)).map_err(|e| io("allocate", e))?;
+        // A promotion waits for this: the parent's next segment, made ready and now of no use to it, saves writing and syncing the zeros. Bytes
+        // of an earlier life in it lie at other LSNs, as in a spare.
+        let next = self.segment_path(parent, segno.next());
+        let ready = self.disk.open(&next, Open::Read).and_then(|f| f.len()).is_ok_and(|bytes| bytes == u64::from(self.segment_bytes));
+        let file = if ready {
+            self.disk.rename(&next, &temp).map_err(|e| WalError::io("rename", &next, e))?;
+            self.disk.open(&temp, Open::Write).map_err(|e| io("open", e))?
+        } else {
+            let file = self.disk.open(&temp, Open::Truncate).map_err(|e| io("create", e))?;
+            file.allocate(u64::from(self.segment_bytes)).map_err(|e| io("allocate", e))?;
+            self.write_zeros(&*file, upto).map_err(|e| io("write", e))?;
+            file
+        };
         let mut buf = vec![0; 256 << 10];
         let mut at = 0;
         while at < upto {
@@ -271,7 +282,6 @@ impl SegmentDir {
             file.write_at(&buf[..n], at).map_err(|e| io("write", e))?;
             at += n as u64;
         }
-        self.write_zeros(&*file, upto).map_err(|e| io("write", e))?;
         file.sync_data().map_err(|e| io("sync", e))?;
         self.disk.rename(&temp, &to).map_err(|e| io("rename", e))?;
         self.disk.sync_dir(&self.dir).map_err(|e| WalError::io("sync", &self.dir, e))
