@@ -9,6 +9,7 @@ mod promote;
 mod replay;
 mod select;
 mod subject;
+mod sync;
 mod tpcb;
 mod wal;
 
@@ -51,7 +52,7 @@ pub(crate) struct Measurement {
     round: fn(&Bench, &mut Subject) -> anyhow::Result<Vec<Sample>>,
 }
 
-const ALL: [Measurement; 10] = [
+const ALL: [Measurement; 11] = [
     Measurement { name: "load", about: "pgbench -i: COPY, vacuum and primary keys", round: load::round },
     Measurement { name: "select", about: "pgbench -S in each protocol", round: select::round },
     Measurement { name: "tpcb", about: "pgbench's TPC-B, every commit durable", round: tpcb::round },
@@ -65,6 +66,7 @@ const ALL: [Measurement; 10] = [
         about: "commit acknowledged to row visible on the standby, under load; and the clone it needs",
         round: lag::round,
     },
+    Measurement { name: "sync", about: "as commit, with a synchronous standby on the same disk", round: sync::round },
     Measurement { name: "promote", about: "primary killed; request to first accepted write", round: promote::round },
 ];
 
