@@ -437,7 +437,8 @@ impl From<TxnError> for SqlError {
             TxnError::LockTimeout | TxnError::LockNotAvailable => Self::new(SqlState::LOCK_NOT_AVAILABLE, message),
             TxnError::Cancelled(reason) => match reason {
                 CancelReason::StatementTimeout | CancelReason::Query => Self::new(SqlState::QUERY_CANCELED, message),
-                CancelReason::RecoveryConflict => Self::new(SqlState::SERIALIZATION_FAILURE, message),
+                CancelReason::RecoveryConflict => Self::new(SqlState::SERIALIZATION_FAILURE, message)
+                    .detail("User query might have needed to see row versions that must be removed."),
                 CancelReason::IdleInTransactionTimeout => Self::new(SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT, message).fatal(),
                 CancelReason::IdleSessionTimeout => Self::new(SqlState::IDLE_SESSION_TIMEOUT, message).fatal(),
                 CancelReason::Terminate => Self::new(SqlState::ADMIN_SHUTDOWN, message).fatal(),

@@ -202,7 +202,10 @@ pub fn cancelled(reason: CancelReason) -> SqlError {
         CancelReason::Terminate => SqlState::ADMIN_SHUTDOWN,
         CancelReason::Crash => SqlState::CRASH_SHUTDOWN,
     };
-    let error = SqlError::new(state, reason.message());
+    let mut error = SqlError::new(state, reason.message());
+    if reason == CancelReason::RecoveryConflict {
+        error = error.detail("User query might have needed to see row versions that must be removed.");
+    }
     if reason.ends_session() { error.fatal() } else { error }
 }
 

@@ -559,7 +559,8 @@ fn at_target(redo: Redo, door: &Door, reached: Reached) -> Finished {
                 let told = door.wait_while_paused(|| {
                     tracing::info!(hint = "Execute pg_wal_replay_resume() to promote.", "pausing at the end of recovery");
                 });
-                if !told {
+                if !told || door.orders.lock().finish {
+                    // Somebody else decides: a stop, or a promotion that is under way.
                     return Finished { consistency: redo.consistency, reached: Some(reached) };
                 }
                 Ending::Promote

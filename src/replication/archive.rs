@@ -134,7 +134,8 @@ pub(super) fn is_on(node: &Replication) -> bool {
     let settings = node.config.current();
     match settings.str(Setting::ArchiveMode) {
         "always" => true,
-        "on" => !node.engine.is_in_recovery(),
+        // Also while it stops.
+        "on" => node.engine.wal().is_writing(),
         _ => false,
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! PostgreSQL: replication/walreceiver.c, WaitForWALToBecomeAvailable in access/transam/xlogrecovery.c.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,7 @@ use super::sender::ZSTD_WINDOW_LOG;
 use super::services::{Replication, Verdict};
 use super::timestamp_now;
 use crate::config::Setting;
+use crate::recovery::target::TimelineGoal;
 use crate::sqlstate::SqlState;
 
 /// Most bytes one compressed message may hold once decompressed; senders send 128 kB.
@@ -168,7 +170,15 @@ impl ReceiverStatus {
 
 /// Feeds a standby until it is promoted or stopped.
 pub async fn run(node: Arc<Replication>) {
-    let mut receiver = Receiver { pid: node.next_pid(), retry: FIRST_RETRY, last_failure: None, node };
+    let mut receiver = Receiver {
+        pid: node.next_pid(),
+        retry: FIRST_RETRY,
+        last_failure: None,
+        settled: false,
+        upstream_is_ours: false,
+        xids: VecDeque::new(),
+        node,
+    };
     receiver.run().await;
     *receiver.node.receiver.info.lock() = None;
 }
@@ -179,6 +189,12 @@ struct Receiver {
     retry: Duration,
     /// The last failure logged, so that a lasting one is logged once.
     last_failure: Option<String>,
+    /// What a backup left for the archiver was looked at.
+    settled: bool,
+    /// Our upstream understands what PostgreSQL does not send.
+    upstream_is_ours: bool,
+    /// What the next xid was at which replayed position, as far back as a snapshot here may need: PostgreSQL's feedback is in xids.
+    xids: VecDeque<(Lsn, u64)>,
 }
 
 impl Receiver {
@@ -192,7 +208,10 @@ impl Receiver {
             let settings = self.node.config.current();
             if !settings.str(Setting::RestoreCommand).is_empty() {
                 let feeding = async {
-                    archive::settle_ready(&self.node).await?;
+                    if !self.settled {
+                        archive::settle_ready(&self.node).await?;
+                        self.settled = true;
+                    }
                     archive::feed(&self.node).await?;
                     if !self.node.engine.is_archive_recovery() {
                         archive::rescan_timelines(&self.node).await?;
@@ -265,6 +284,7 @@ impl Receiver {
         let mut client = Client::connect_within(&info, true, name, Bounds::STREAM).await.map_err(StreamError::Connect)?;
         let is_ours = client.parameter("server_version").is_some_and(|v| v.contains("Afterimage"));
 
+        self.upstream_is_ours = is_ours;
         let identity = client.query("IDENTIFY_SYSTEM").await?;
         let identity = identity.first().ok_or_else(|| StreamError::Protocol("no answer to IDENTIFY_SYSTEM".to_owned()))?;
         let (theirs, ours) = (identity.text(0, 0).unwrap_or("").to_owned(), node.engine.wal().system_id().to_string());
@@ -367,6 +387,11 @@ impl Receiver {
                 Some(End::Closed) => return Ok(StreamEnd::Closed),
                 Some(End::Next { tli: next, at }) => {
                     node.receiver.update(|i| i.status = "waiting");
+                    let wanted = node.engine.recovery_options().goal.timeline;
+                    if wanted != TimelineGoal::Latest && !node.engine.goal().contains(next) {
+                        tracing::info!("timeline {tli} ends at {at}; the next is not followed, as recovery_target_timeline says");
+                        return Ok(StreamEnd::Closed);
+                    }
                     self.fetch_histories(&mut client, tli, next).await?;
                     self.check_fork(next)?;
                     self.follow(next, at).await?;
@@ -581,7 +606,7 @@ impl Receiver {
     async fn report(&self, client: &mut Client, sent: &mut Reported, force: bool, reply_requested: bool) -> Result<(), StreamError> {
         let engine = &self.node.engine;
         let (written, flushed, applied) = (engine.wal().published(), engine.wal().flushed(), engine.replayed_lsn());
-        let now = Reported { written, flushed, applied, horizon: sent.horizon };
+        let now = Reported { written, flushed, applied, ..*sent };
         if !force && now == *sent {
             return Ok(());
         }
@@ -592,17 +617,35 @@ impl Receiver {
         Ok(())
     }
 
-    async fn feedback(&self, client: &mut Client, sent: &mut Reported) -> Result<(), StreamError> {
-        let horizon = if self.node.config.current().bool(Setting::HotStandbyFeedback) {
-            self.node.engine.ctx().txns.oldest_snapshot().unwrap_or(Lsn::INVALID)
-        } else {
-            Lsn::INVALID
-        };
-        if horizon == sent.horizon {
+    async fn feedback(&mut self, client: &mut Client, sent: &mut Reported) -> Result<(), StreamError> {
+        let (mut horizon, mut xmin) = (Lsn::INVALID, 0);
+        if self.node.config.current().bool(Setting::HotStandbyFeedback) {
+            let txns = &self.node.engine.ctx().txns;
+            // Without a snapshot: what the next one would need. Read before the snapshots are looked at.
+            let replayed = self.node.engine.replayed_lsn();
+            let next_xid = txns.next_xid().as_u64();
+            let needed = [txns.oldest_snapshot(), self.node.senders.feedback_horizon(), self.node.slots.horizon()];
+            horizon = needed.into_iter().flatten().fold(replayed, Lsn::min);
+            if self.xids.back().is_none_or(|(at, xid)| *at < replayed && *xid < next_xid) {
+                self.xids.push_back((replayed, next_xid));
+            }
+            while self.xids.get(1).is_some_and(|(at, _)| *at <= horizon) {
+                self.xids.pop_front();
+            }
+            xmin = self.xids.front().map_or(next_xid, |(_, xid)| *xid);
+        }
+        if (horizon, xmin) == (sent.horizon, sent.xmin) {
             return Ok(());
         }
-        sent.horizon = horizon;
-        let message = StandbyMessage::FeedbackLsn { sent_at: timestamp_now(), horizon };
+        (sent.horizon, sent.xmin) = (horizon, xmin);
+        let sent_at = timestamp_now();
+        if self.upstream_is_ours {
+            let message = StandbyMessage::FeedbackLsn { sent_at, horizon };
+            client.send_copy_data(|b| message.encode(b)).await?;
+        }
+        let half = |part: u64| u32::try_from(part & u64::from(u32::MAX)).unwrap_or(0);
+        let (xmin, xmin_epoch) = (half(xmin), half(xmin >> 32));
+        let message = StandbyMessage::Feedback { sent_at, xmin, xmin_epoch, catalog_xmin: 0, catalog_xmin_epoch: 0 };
         client.send_copy_data(|b| message.encode(b)).await?;
         Ok(())
     }
@@ -621,11 +664,13 @@ struct Reported {
     flushed: Lsn,
     applied: Lsn,
     horizon: Lsn,
+    xmin: u64,
 }
 
 impl Default for Reported {
     fn default() -> Self {
-        Self { written: Lsn::INVALID, flushed: Lsn::INVALID, applied: Lsn::INVALID, horizon: Lsn::INVALID }
+        // No feedback yet: the first is sent even if it says "nothing", which may not be what a slot remembers.
+        Self { written: Lsn::INVALID, flushed: Lsn::INVALID, applied: Lsn::INVALID, horizon: Lsn::INVALID, xmin: u64::MAX }
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use afterimage_wal::history::History;
-use afterimage_wal::ids::{Lsn, StartId, TimelineId};
+use afterimage_wal::ids::{Lsn, SegNo, StartId, TimelineId};
 use afterimage_wal::lineage::{Claim, Shared};
 use bytes::{BufMut as _, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -186,7 +186,7 @@ impl WalBytes {
         let file_tli = history.tli_at(last_in_segment);
         let mut last_error = None;
         for candidate in [file_tli, tli] {
-            let name = afterimage_wal::segment::file_name(candidate, afterimage_wal::ids::SegNo::new(segno), wal.segment_bytes());
+            let name = afterimage_wal::segment::file_name(candidate, SegNo::new(segno), wal.segment_bytes());
             if self.open.as_ref().is_none_or(|(open, _)| *open != name) {
                 match File::open(self.node.engine.data_dir().join("pg_wal").join(&name)) {
                     Ok(file) => self.open = Some((name.clone(), file)),
@@ -312,7 +312,18 @@ async fn stream(node: &Arc<Replication>, conn: &mut Connection<'_>, start: Start
     }
     let cuts = node.cuts();
     let slot = match &start.slot {
-        Some(name) => Some(node.slots.acquire(name, conn.pid).map_err(slot_error)?),
+        Some(name) => Some(node.slots.acquire(name, conn.pid).map_err(|error| match error {
+            // As PostgreSQL 15: the WAL that was promised is what is missing.
+            SlotError::Invalidated(_) => {
+                let (size, tli) = (node.engine.wal().segment_bytes(), start.tli.unwrap_or_else(|| node.engine.wal().tli()));
+                let name = afterimage_wal::segment::file_name(tli, SegNo::of(start.start_lsn, size), size);
+                SqlError::new(SqlState::UNDEFINED_FILE, format!("requested WAL segment {name} has already been removed")).detail(format!(
+                    "Replication slot \"{}\" was invalidated because it exceeded the maximum reserved size.",
+                    start.slot.as_deref().unwrap_or("")
+                ))
+            }
+            other => slot_error(other),
+        })?),
         None => None,
     };
     let mut compressor = None;
@@ -410,13 +421,14 @@ async fn stream(node: &Arc<Replication>, conn: &mut Connection<'_>, start: Start
         if stream.run(conn).await? == After::Close {
             return Ok(After::Close);
         }
-        conn.out.command_complete("START_STREAMING");
         if let Some(end) = stream.ends_at {
             put_next_timeline(conn, &stream.history, tli, end);
         }
     } else if let Some(end) = ends_at {
         put_next_timeline(conn, &history, tli, end);
     }
+    // Ends that result set, if there is one; another follows for the command itself. Stock clients wait for both.
+    conn.out.command_complete("START_STREAMING");
     Ok(After::Ready)
 }
 
@@ -445,7 +457,7 @@ async fn common_point(node: &Arc<Replication>, claim: Claim) -> Result<Option<Ls
 fn put_next_timeline(conn: &mut Connection<'_>, history: &History, tli: TimelineId, end: Lsn) {
     let next = history.next_after(tli).unwrap_or_else(|| history.tli());
     let row = vec![Some(next.to_string()), Some(end.to_string())];
-    conn.put_result(&[("next_tli", ColumnType::Int8), ("next_tli_startpos", ColumnType::Text)], &[row]);
+    conn.put_rows(&[("next_tli", ColumnType::Int8), ("next_tli_startpos", ColumnType::Text)], &[row]);
 }
 
 impl Stream {
@@ -610,11 +622,22 @@ impl Stream {
                         }
                     }
                     StandbyMessage::FeedbackLsn { horizon, .. } => {
-                        self.entry.report(|info| info.horizon = Some(horizon).filter(|&h| h != Lsn::INVALID));
+                        let horizon = Some(horizon).filter(|&h| h != Lsn::INVALID);
+                        match &self.slot {
+                            // It holds also while the standby is away.
+                            Some(slot) => slot.feedback(|_, kept| *kept = horizon),
+                            None => self.entry.report(|info| info.horizon = horizon),
+                        }
                         self.node.feedback_changed();
                     }
-                    // A PostgreSQL xmin says nothing here: horizons are LSNs.
-                    StandbyMessage::Feedback { .. } => {}
+                    // Shown only: horizons are LSNs.
+                    StandbyMessage::Feedback { xmin, xmin_epoch, .. } => {
+                        let xmin = if xmin == 0 { 0 } else { u64::from(xmin_epoch) << 32 | u64::from(xmin) };
+                        match &self.slot {
+                            Some(slot) => slot.feedback(|shown, _| *shown = xmin),
+                            None => self.entry.report(|info| info.xmin = xmin),
+                        }
+                    }
                 }
                 Ok(())
             }

@@ -76,6 +76,8 @@ pub struct SenderInfo {
     pub reply_time: Option<i64>,
     /// The least commit LSN its snapshots read at (hot standby feedback), if it told.
     pub horizon: Option<Lsn>,
+    /// Oldest xid its snapshots need, as PostgreSQL's feedback says it; 0 for none. With a slot the slot shows it.
+    pub xmin: u64,
     /// WAL bytes sent, before compression.
     pub wal_bytes: u64,
     /// Bytes on the wire for them.
@@ -132,6 +134,7 @@ impl Senders {
             lag: [None; 3],
             reply_time: None,
             horizon: None,
+            xmin: 0,
             wal_bytes: 0,
             wire_bytes: 0,
             started: id,

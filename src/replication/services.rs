@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use afterimage_wal::history::History;
 use afterimage_wal::ids::{Lsn, TimelineId};
 use afterimage_wal::lineage::{Claim, Shared};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::receiver::ReceiverStatus;
@@ -49,6 +50,8 @@ pub struct Replication {
     stopping: watch::Sender<bool>,
     receiver_stop: watch::Sender<bool>,
     verdict: watch::Sender<Option<Verdict>>,
+    /// Leaf.
+    archiver_task: Mutex<Option<tokio::task::JoinHandle<()>>>,
     next_pid: AtomicI32,
     /// How often WAL was cut back here: a stream that began before may have sent bytes that are no more.
     cuts: AtomicU64,
@@ -79,6 +82,7 @@ impl Replication {
             stopping: watch::Sender::new(false),
             receiver_stop: watch::Sender::new(false),
             verdict: watch::Sender::new(None),
+            archiver_task: Mutex::default(),
             next_pid: AtomicI32::new(WORKER_PIDS + 16),
             cuts: AtomicU64::new(0),
             started_at: super::timestamp_now(),
@@ -103,7 +107,7 @@ impl Replication {
             tokio::spawn(receiver::run(Arc::clone(&node)));
             tokio::spawn(Arc::clone(&node).watch_replay());
         }
-        tokio::spawn(archive::run(Arc::clone(&node)));
+        *node.archiver_task.lock() = Some(tokio::spawn(archive::run(Arc::clone(&node))));
         Ok(node)
     }
 
@@ -139,6 +143,26 @@ impl Replication {
             if changed.changed().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Before the shutdown checkpoint: the last segment is ended, so that the archive gets all records of this run.
+    pub fn prepare_shutdown(&self) {
+        if self.engine.wal().is_writing()
+            && archive::is_on(self)
+            && let Err(error) = self.engine.wal().switch_segment()
+        {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// After [`Self::finish_senders`]: waits until the archiver has tried what is ready.
+    pub async fn finish_archiver(&self) {
+        let task = self.archiver_task.lock().take();
+        if let Some(task) = task
+            && let Err(error) = task.await
+        {
+            tracing::warn!("{error}");
         }
     }
 
@@ -212,20 +236,43 @@ impl Replication {
     ///
     /// Slots that hold more than `max_slot_wal_keep_size` are invalidated here, right before removal, as at PostgreSQL's checkpoints.
     fn oldest_needed(&self) -> Option<Lsn> {
-        let settings = self.config.current();
-        let end = self.engine.wal().flushed().as_u64();
-        let behind = |bytes: u64| Lsn::from_u64(end.saturating_sub(bytes));
-        if let Some(keep) = settings.bytes(Setting::MaxSlotWalKeepSize) {
-            for slot in self.slots.invalidate_before(behind(keep)) {
-                let restart = slot.restart_lsn.unwrap_or(Lsn::INVALID);
-                tracing::info!("invalidating slot \"{}\" because its restart_lsn {restart} exceeds max_slot_wal_keep_size", slot.name);
+        let segment = u64::from(self.engine.wal().segment_bytes());
+        let start = |segno: u64| Lsn::from_u64(segno * segment);
+        let end = self.engine.wal().published().as_u64();
+        // What recovery needs stays anyway, so a slot that needs no more than that is not in the way.
+        let kept = self.kept_segment(end).min(self.engine.redo_lsn().as_u64() / segment);
+        for slot in self.slots.invalidate_before(start(kept)) {
+            if let Some(pid) = slot.active_pid {
+                tracing::info!("terminating process {pid} to release replication slot \"{}\"", slot.name);
             }
+            let restart = slot.restart_lsn.unwrap_or(Lsn::INVALID);
+            tracing::info!("invalidating slot \"{}\" because its restart_lsn {restart} exceeds max_slot_wal_keep_size", slot.name);
         }
+        // Streams that use an invalidated slot look at it when woken.
+        self.wal_moved.send_modify(|_| ());
         if let Err(error) = self.slots.save() {
             tracing::error!("{error}");
         }
-        let kept = settings.bytes(Setting::WalKeepSize).filter(|&b| b > 0).map(behind);
-        [self.slots.min_restart_lsn(), kept, archive::oldest_unarchived(self)].into_iter().flatten().min()
+        [Some(start(self.kept_segment(end))), archive::oldest_unarchived(self)].into_iter().flatten().min()
+    }
+
+    /// The oldest segment that slots, within `max_slot_wal_keep_size`, and `wal_keep_size` hold. PostgreSQL: `KeepLogSeg`.
+    pub(super) fn kept_segment(&self, end: u64) -> u64 {
+        let settings = self.config.current();
+        let segment = u64::from(self.engine.wal().segment_bytes());
+        let segments = |setting| settings.bytes(setting).map(|bytes| bytes / segment);
+        let current = end / segment;
+        let mut kept = current;
+        if let Some(slots) = self.slots.min_restart_lsn().filter(|lsn| lsn.as_u64() < end) {
+            kept = slots.as_u64() / segment;
+            if let Some(limit) = segments(Setting::MaxSlotWalKeepSize) {
+                kept = kept.max(current.saturating_sub(limit));
+            }
+        }
+        match segments(Setting::WalKeepSize) {
+            Some(keep) if keep > 0 && current - kept < keep => current.saturating_sub(keep).max(1),
+            Some(_) | None => kept,
+        }
     }
 
     /// Slots for `pg_replication_slots`.
@@ -260,7 +307,8 @@ impl Replication {
 
     /// A standby's feedback changed, or it left: its horizon counts, or no longer does.
     pub fn feedback_changed(&self) {
-        self.engine.ctx().txns.set_feedback(self.senders.feedback_horizon());
+        let horizon = [self.senders.feedback_horizon(), self.slots.horizon()].into_iter().flatten().min();
+        self.engine.ctx().txns.set_feedback(horizon);
     }
 
     /// True once a receiver has streamed here.
@@ -300,14 +348,17 @@ impl Replication {
     }
 
     /// Recovery has come to its end: becomes a primary, or says why it cannot.
-    async fn end_recovery(&self) {
-        if let Err(error) = self.go_over().await {
+    async fn end_recovery(self: &Arc<Self>) {
+        if let Err(error) = self.go_over().await
+            // Promoted by somebody else meanwhile?
+            && self.engine.is_in_recovery()
+        {
             self.give_verdict(Verdict::Fatal(error.to_string()));
         }
     }
 
     /// The archive has no more: applies what came from it, then ends recovery, unless replay has ended by itself.
-    pub(super) async fn end_archive_recovery(&self) {
+    pub(super) async fn end_archive_recovery(self: &Arc<Self>) {
         let wal = Arc::clone(self.engine.wal());
         wal.drop_incomplete();
         let end = wal.published();
@@ -337,7 +388,7 @@ impl Replication {
     ///
     /// # Errors
     /// 55000 when not in recovery; the engine's.
-    pub async fn promote(&self) -> Result<(), SqlError> {
+    pub async fn promote(self: &Arc<Self>) -> Result<(), SqlError> {
         if !self.engine.is_in_recovery() {
             return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "recovery is not in progress")
                 .hint("Recovery control functions can only be executed during recovery."));
@@ -352,8 +403,15 @@ impl Replication {
         }
     }
 
-    async fn go_over(&self) -> Result<(), SqlError> {
+    async fn go_over(self: &Arc<Self>) -> Result<(), SqlError> {
         self.stop_receiver().await;
+        // What the archive has is taken first, as PostgreSQL does; a promotion at a target or at the archive's end has seen it.
+        let at_target = self.engine.replay().is_some_and(|replay| replay.is_at_target());
+        if !at_target && !self.engine.is_archive_recovery() && !self.engine.recovery_options().commands.restore.is_empty() {
+            if let Err(error) = archive::feed(self).await {
+                tracing::warn!("{error}");
+            }
+        }
         let engine = Arc::clone(&self.engine);
         tokio::task::spawn_blocking(move || engine.promote()).await.map_err(|e| SqlError::internal(e.to_string()))??;
         let history = self.history();

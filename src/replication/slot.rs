@@ -88,8 +88,10 @@ pub struct SlotInfo {
     pub active_pid: Option<i32>,
     /// Its WAL was removed because of `max_slot_wal_keep_size`.
     pub invalidated: bool,
-    /// Horizon its standby asks to keep, from hot standby feedback; 0 for none.
+    /// Oldest xid its standby's snapshots need, from hot standby feedback; 0 for none. Shown; what is kept is decided by `horizon`.
     pub xmin: u64,
+    /// Commit LSN below which its standby's snapshots need nothing. Not in the state file: after a restart the standby tells again.
+    pub horizon: Option<Lsn>,
 }
 
 struct Slot {
@@ -199,6 +201,7 @@ impl Slots {
             active_pid: owner,
             invalidated: false,
             xmin: 0,
+            horizon: None,
         };
         let dir = self.dir.join(name);
         fs::create_dir_all(&dir).map_err(|source| SlotError::Io { path: dir.clone(), source })?;
@@ -272,6 +275,11 @@ impl Slots {
     /// The oldest WAL position a valid slot still needs.
     pub fn min_restart_lsn(&self) -> Option<Lsn> {
         self.slots.lock().values().filter(|s| !s.info.invalidated).filter_map(|s| s.info.restart_lsn).min()
+    }
+
+    /// The least horizon that slots hold, also those whose standby is away.
+    pub fn horizon(&self) -> Option<Lsn> {
+        self.slots.lock().values().filter(|s| !s.info.invalidated).filter_map(|s| s.info.horizon).min()
     }
 
     /// Moves a slot forward by hand (`pg_replication_slot_advance`); never backward.
@@ -353,6 +361,15 @@ impl SlotGuard {
         }
     }
 
+    /// What the standby's snapshots need, as it told; 0 and `None` for nothing.
+    pub fn feedback(&self, change: impl FnOnce(&mut u64, &mut Option<Lsn>)) {
+        if let Some(slot) = self.slots.slots.lock().get_mut(&self.name) {
+            let before = slot.info.xmin;
+            change(&mut slot.info.xmin, &mut slot.info.horizon);
+            slot.dirty |= before != slot.info.xmin;
+        }
+    }
+
     /// Was it invalidated under our hands?
     pub fn is_invalidated(&self) -> bool {
         self.slots.slots.lock().get(&self.name).is_none_or(|slot| slot.info.invalidated)
@@ -416,6 +433,7 @@ fn decode(bytes: &[u8]) -> Result<SlotInfo, String> {
         active_pid: None,
         invalidated: flags & 2 != 0,
         xmin: long(8)?,
+        horizon: None,
     })
 }
 
@@ -475,6 +493,7 @@ mod tests {
             active_pid: None,
             invalidated: false,
             xmin: 0,
+            horizon: None,
         });
         assert!(decode(&good).is_ok());
         for at in 0..good.len() {

@@ -92,7 +92,13 @@ impl SyncNames {
 
     /// 1 for the first name, 2 for the second; 0 if this standby is asynchronous.
     pub fn priority(&self, application_name: &str) -> usize {
-        self.names.iter().position(|name| name == "*" || name.eq_ignore_ascii_case(application_name)).map_or(0, |at| at + 1)
+        let place = self.names.iter().position(|name| name == "*" || name.eq_ignore_ascii_case(application_name));
+        match (place, self.method) {
+            (None, _) => 0,
+            (Some(at), SyncMethod::First) => at + 1,
+            // A quorum has no order.
+            (Some(_), SyncMethod::Any) => 1,
+        }
     }
 
     /// Indexes into `standbys` of those that are synchronous now (FIRST) or candidates (ANY), best first.

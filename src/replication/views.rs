@@ -99,6 +99,12 @@ fn lsn(value: Lsn) -> Datum {
     if value == Lsn::INVALID { Datum::Null } else { Datum::Lsn(value.as_u64()) }
 }
 
+/// The low 32 bits of an xid, as the type shows it; NULL for none.
+fn xid(value: u64) -> Datum {
+    #[expect(clippy::cast_possible_truncation, reason = "the type has 32 bits; PostgreSQL shows the low ones too")]
+    if value == 0 { Datum::Null } else { Datum::Oid(value as u32) }
+}
+
 fn time(value: Option<i64>) -> Datum {
     value.map_or(Datum::Null, Datum::TimestampTz)
 }
@@ -137,7 +143,7 @@ fn stat_replication(node: &Replication, cx: &mut VirtualCx<'_>, emit: Emit<'_>) 
             Datum::Null,
             Datum::Int4(sender.client_port),
             Datum::TimestampTz(sender.backend_start),
-            Datum::Null,
+            xid(sender.xmin),
             text(sender.state.name()),
             lsn(sender.sent),
             lsn(sender.written),
@@ -188,7 +194,7 @@ fn replication_slots(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emit<'_>
             Datum::Bool(slot.temporary),
             Datum::Bool(slot.active_pid.is_some()),
             slot.active_pid.map_or(Datum::Null, Datum::Int4),
-            Datum::Null,
+            xid(slot.xmin),
             Datum::Null,
             slot.restart_lsn.filter(|_| !slot.invalidated).map_or(Datum::Null, |l| Datum::Lsn(l.as_u64())),
             Datum::Null,
@@ -202,35 +208,30 @@ fn replication_slots(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emit<'_>
 
 /// `wal_status` and `safe_wal_size`, as GetWALAvailability and pg_get_replication_slots decide them.
 fn wal_status(node: &Replication, slot: &SlotInfo) -> (Option<&'static str>, Option<i64>) {
-    let settings = node.config.current();
-    let wal = node.engine.wal();
     if slot.invalidated {
         return (Some("lost"), None);
     }
     let Some(restart) = slot.restart_lsn else { return (None, None) };
+    let settings = node.config.current();
+    let wal = node.engine.wal();
     let segment = u64::from(wal.segment_bytes());
-    let end = wal.flushed().as_u64();
-    let held = end / segment - (restart.as_u64() / segment).min(end / segment);
-    let kept = settings
-        .bytes(Setting::WalKeepSize)
-        .unwrap_or(0)
-        .div_ceil(segment)
-        .max(settings.bytes(Setting::MaxWalSize).unwrap_or(0).div_ceil(segment));
-    let limit = settings.bytes(Setting::MaxSlotWalKeepSize);
-    let safe = limit.map(|limit| {
-        let keep = limit.div_ceil(segment).max(settings.bytes(Setting::WalKeepSize).unwrap_or(0) / segment);
-        let failing = (restart.as_u64() / segment + keep + 1) * segment;
+    let segments = |setting| settings.bytes(setting).map(|bytes| bytes / segment);
+    let end = wal.published().as_u64();
+    let (current, target) = (end / segment, restart.as_u64() / segment);
+    let kept = node.kept_segment(end);
+    let in_max_wal_size = current.saturating_sub(segments(Setting::MaxWalSize).unwrap_or(0) + 1).max(1);
+    let safe = segments(Setting::MaxSlotWalKeepSize).map(|limit| {
+        let failing = (target + limit.max(segments(Setting::WalKeepSize).unwrap_or(0)) + 1) * segment;
         i64::try_from(failing).unwrap_or(i64::MAX) - i64::try_from(end).unwrap_or(i64::MAX)
     });
-    let over = limit.is_some_and(|limit| held > limit.div_ceil(segment));
-    let status = if over {
-        "unreserved"
-    } else if held <= kept {
-        "reserved"
+    let oldest = wal.oldest().map_or(0, |lsn| lsn.as_u64() / segment);
+    if target >= kept {
+        (Some(if target >= in_max_wal_size { "reserved" } else { "extended" }), safe)
+    } else if target >= oldest || slot.active_pid.is_some() {
+        (Some("unreserved"), safe)
     } else {
-        "extended"
-    };
-    (Some(status), safe)
+        (Some("lost"), None)
+    }
 }
 
 fn stat_archiver(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {

@@ -24,6 +24,7 @@ mod startup;
 mod stream;
 pub mod verify;
 mod views;
+mod wait_for;
 
 pub use os_user::os_user;
 pub use registry::{Activity, Registry, SessionEntry, SessionState};

@@ -94,6 +94,18 @@ impl Session {
         self.statements.remove("");
         self.portals.remove("");
         let _deadline = self.deadline();
+        if let Some(wait) = super::wait_for::parse(&shared) {
+            let logged = self.log_statement(&shared, &[]);
+            let done = match wait {
+                Ok(wait) => self.wait_for_lsn(&wait).await,
+                Err(e) => Err(e),
+            };
+            if let Err(e) = done {
+                self.fail(e)?;
+            }
+            self.log_duration(began.elapsed(), &shared, logged);
+            return Ok(());
+        }
         let context = self.plan_context();
         let known = match &context {
             Some(context) => {

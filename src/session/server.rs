@@ -672,10 +672,15 @@ async fn stop(server: Arc<Server>) -> Result<(), EngineError> {
         return Ok(());
     };
     services.replication.stop_receiver().await;
-    let engine = Arc::clone(&services.engine);
+    let replication = Arc::clone(&services.replication);
     say(Level::Log, "shutting down");
-    let result = blocking(move || engine.shutdown(ShutdownMode::Fast)).await;
+    let result = blocking(move || {
+        replication.prepare_shutdown();
+        replication.engine.shutdown(ShutdownMode::Fast)
+    })
+    .await;
     services.replication.finish_senders().await;
+    services.replication.finish_archiver().await;
     server.registry.stop_all(CancelReason::Terminate, true);
     server.registry.wait_gone(|_| false).await;
     result.unwrap_or(Ok(()))
