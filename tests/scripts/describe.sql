@@ -140,3 +140,27 @@ Access privileges
 Schema|Name|Type|Access privileges|Column privileges|Policies
 public|v|view|||
 (1 row)
+
+select k, acldefault(k::"char", 10) from unnest(array['r','s','d','f','l','L','n','p','t','F','S','T','c']) k;
+---
+k|acldefault
+r|{postgres=arwdDxt/postgres}
+s|{postgres=rwU/postgres}
+d|{=Tc/postgres,postgres=CTc/postgres}
+f|{=X/postgres,postgres=X/postgres}
+l|{=U/postgres,postgres=U/postgres}
+L|{postgres=rw/postgres}
+n|{postgres=UC/postgres}
+p|{postgres=sA/postgres}
+t|{postgres=C/postgres}
+F|{postgres=U/postgres}
+S|{postgres=U/postgres}
+T|{=U/postgres,postgres=U/postgres}
+c|{}
+(13 rows)
+
+select ('abc'::name)[0] as a, ('abc'::name)[2] as b;
+---
+a|b
+a|c
+(1 row)

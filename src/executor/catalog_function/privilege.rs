@@ -17,6 +17,14 @@ pub(super) fn call(
     _types: &CallTypes,
     args: &[Datum],
 ) -> Result<Option<Datum>, SqlError> {
+    if func.source == "acldefault_sql" {
+        let owner = ctx.catalog.role(args[1].as_oid()?)?.map_or_else(|| args[1].as_oid().unwrap_or(0).to_string(), |r| r.name.to_string());
+        let kind = match args[0] {
+            Datum::Char(c) => c,
+            _ => 0,
+        };
+        return default_list(kind, &owner).map(Some);
+    }
     let Some((privilege_text, mut rest)) = args.split_last() else { return Ok(None) };
     let (what, arity) = match func.name {
         "has_table_privilege" | "has_any_column_privilege" => (What::Table, 1),
@@ -174,4 +182,36 @@ fn has(
             Ok(Some(catalog.is_superuser(user)? || catalog.roles_of(user, inherited)?.contains(&role)))
         }
     }
+}
+
+/// The privileges on an object of a kind that nobody has changed. PostgreSQL: `acldefault` in utils/adt/acl.c.
+fn default_list(kind: u8, owner: &str) -> Result<Datum, SqlError> {
+    // What everybody may, what the owner may.
+    let (public, own) = match kind {
+        b'c' => ("", ""),
+        b'r' => ("", "arwdDxt"),
+        b's' => ("", "rwU"),
+        b'd' => ("Tc", "CTc"),
+        b'f' => ("X", "X"),
+        b'l' | b'T' => ("U", "U"),
+        b'L' => ("", "rw"),
+        b'n' => ("", "UC"),
+        b'p' => ("", "sA"),
+        b't' => ("", "C"),
+        b'F' | b'S' => ("", "U"),
+        _ => {
+            let message = format!("unrecognized object type abbreviation: {}", char::from(kind));
+            return Err(SqlError::new(SqlState::INTERNAL_ERROR, message));
+        }
+    };
+    let grantor = crate::sql::catalog::names::quote_identifier(owner);
+    let mut items = Vec::new();
+    if !public.is_empty() {
+        items.push(Datum::text(format!("={public}/{grantor}")));
+    }
+    if !own.is_empty() {
+        items.push(Datum::text(format!("{grantor}={own}/{grantor}")));
+    }
+    let oid = crate::sql::types::oids::ACLITEM;
+    Ok(Datum::array(crate::sql::types::ArrayValue::one_dim(oid, items)))
 }

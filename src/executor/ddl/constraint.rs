@@ -51,7 +51,6 @@ pub(crate) struct NewKey {
 }
 
 /// FOREIGN KEY.
-#[expect(dead_code, reason = "read once foreign keys are enforced; until then they are refused")]
 #[derive(Clone)]
 pub(crate) struct NewForeign {
     pub(crate) columns: Vec<String>,

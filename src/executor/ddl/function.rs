@@ -373,9 +373,3 @@ pub(crate) fn alter(ctx: &mut SessionContext, stmt: &AlterFunctionStmt) -> Resul
     ctx.writer()?.set(&pg_proc::DEF, &row, &changes)?;
     changed(ctx)
 }
-
-/// Changes one column of a function's row: its name, schema or owner.
-pub(crate) fn set(ctx: &mut SessionContext, row: &CatalogRow, position: usize, value: Datum) -> Result<(), SqlError> {
-    ctx.writer()?.set(&pg_proc::DEF, row, &[(position, value)])?;
-    changed(ctx)
-}

@@ -950,6 +950,12 @@ impl Binder<'_> {
             }
             return Ok(e);
         }
+        if ty == oids::NAME
+            && let [index] = indices
+            && !index.is_slice
+        {
+            return self.name_byte(e, index);
+        }
         let Some(elem) = registry::element_type(ty) else {
             return Err(self.error(
                 SqlState::DATATYPE_MISMATCH,
@@ -967,6 +973,22 @@ impl Binder<'_> {
         let typmod = e.typmod;
         let (subscripts, slice) = self.subscripts(indices)?;
         Ok(Expr::new(ExprKind::Subscript(Box::new(e), subscripts, slice), if slice { ty } else { elem }, typmod).located(at))
+    }
+
+    /// A byte of a name, which counts as an array of `"char"` from 0.
+    fn name_byte(&mut self, e: Expr, index: &protobuf::AIndices) -> Result<Expr, SqlError> {
+        const SUBSTR: u32 = 877;
+        let at = e.at;
+        let func = crate::sql::functions::proc_by_oid(SUBSTR).ok_or_else(|| SqlError::internal("substr"))?;
+        let text = self.coerce(e, oids::TEXT, -1, CoercionContext::Implicit)?;
+        let place = self.boxed(&index.uidx)?;
+        let place = self.coerce(place, oids::INT4, -1, CoercionContext::Assignment)?;
+        let place = self.operator("+", Some(place), Expr::constant(Datum::Int4(1), oids::INT4), at)?;
+        let args = vec![text, place, Expr::constant(Datum::Int4(1), oids::INT4)];
+        let types = CallTypes { func: SUBSTR, args: args.iter().map(|a| a.ty).collect(), result: oids::TEXT, variadic_array: false };
+        let call = CallExpr { func, oper: None, types, args, cast: false };
+        let byte = Expr::new(ExprKind::Call(Box::new(call)), oids::TEXT, -1).located(at);
+        self.coerce(byte, oids::CHAR, -1, CoercionContext::Explicit)
     }
 
     /// Shape of a record-valued expression.
