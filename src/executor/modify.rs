@@ -40,17 +40,7 @@ struct Probe<'a> {
 
 impl UniqueProbe for Probe<'_> {
     fn check(&mut self, tid: Tid) -> Result<btree::Liveness, AccessError> {
-        Ok(match heap::liveness(self.ctx, self.txn, &self.rel, tid)? {
-            heap::Liveness::Live(_) => btree::Liveness::Live,
-            heap::Liveness::Inserting(_, xid) | heap::Liveness::Deleting(_, xid) => btree::Liveness::InProgress(xid),
-            heap::Liveness::Dead => {
-                if heap::is_dead_to_all(self.ctx, &self.rel, tid)? {
-                    btree::Liveness::Dead
-                } else {
-                    btree::Liveness::Gone
-                }
-            }
-        })
+        heap::probe(self.ctx, self.txn, &self.rel, tid)
     }
 
     fn wait(&mut self, xid: Xid) -> Result<(), AccessError> {

@@ -370,3 +370,19 @@ drop table tmp;
 List of relations
 Schema|Name|Type|Owner
 (0 rows)
+
+# A rolled back replacement of a view leaves the old one, in the indexes of the catalogs as well.
+create view rolled_back as select 1 as a; begin; create or replace view rolled_back as select 2 as a; select * from rolled_back; rollback; select * from rolled_back;
+---
+a
+2
+(1 row)
+a
+1
+(1 row)
+
+set enable_seqscan = off; select count(*) from pg_rewrite where ev_class = 'rolled_back'::regclass; reset enable_seqscan;
+---
+count
+1
+(1 row)

@@ -6,7 +6,7 @@ use super::log::Latched;
 use super::prune::{next_in_chain, prune_sometimes};
 use super::tuple::{HEADER, Header, header, mask};
 use super::visibility::Lookup;
-use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
+use crate::access::{AccessCtx, AccessError, RelHandle, Tid, btree};
 use crate::storage::page::FLAG_ALL_VISIBLE;
 use crate::storage::{Buffer, LinePointer, Page};
 use crate::txn::{Serializable, Snapshot, Transaction, XidStatus};
@@ -217,6 +217,20 @@ pub fn liveness(ctx: &AccessCtx, txn: &Transaction, rel: &RelHandle, tid: Tid) -
         (at, expect) = (next.map(|n| n.0), next.map(|n| n.1));
     }
     Ok(Liveness::Dead)
+}
+
+/// What a unique index learns about the chain at `tid`. A row that only this transaction, or only some snapshots, hold for deleted is
+/// gone and not dead: its entry serves whoever still sees it, and everybody should the deletion be rolled back.
+///
+/// # Errors
+/// I/O.
+pub fn probe(ctx: &AccessCtx, txn: &Transaction, rel: &RelHandle, tid: Tid) -> Result<btree::Liveness, AccessError> {
+    Ok(match liveness(ctx, txn, rel, tid)? {
+        Liveness::Live(_) => btree::Liveness::Live,
+        Liveness::Inserting(_, xid) | Liveness::Deleting(_, xid) => btree::Liveness::InProgress(xid),
+        Liveness::Dead if is_dead_to_all(ctx, rel, tid)? => btree::Liveness::Dead,
+        Liveness::Dead => btree::Liveness::Gone,
+    })
 }
 
 /// Whether every version of the chain at `tid` is dead to all snapshots: an index entry for it may be marked killed.

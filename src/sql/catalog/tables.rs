@@ -293,11 +293,7 @@ impl<'a> HeapProbe<'a> {
 
 impl UniqueProbe for HeapProbe<'_> {
     fn check(&mut self, tid: Tid) -> Result<btree::Liveness, AccessError> {
-        Ok(match heap::liveness(self.ctx, self.txn, &self.heap, tid)? {
-            heap::Liveness::Dead => btree::Liveness::Dead,
-            heap::Liveness::Live(_) => btree::Liveness::Live,
-            heap::Liveness::Inserting(_, xid) | heap::Liveness::Deleting(_, xid) => btree::Liveness::InProgress(xid),
-        })
+        heap::probe(self.ctx, self.txn, &self.heap, tid)
     }
 
     fn wait(&mut self, xid: Xid) -> Result<(), AccessError> {
