@@ -114,8 +114,7 @@ pub(super) fn parse(text: &str) -> Option<Result<WaitFor, SqlError>> {
 
 fn parse_tokens(tokens: &[(String, bool)]) -> Result<WaitFor, SqlError> {
     let mut rest = tokens.iter().skip(2).peekable();
-    let mut expect = |wanted: &str, rest: &mut std::iter::Peekable<std::iter::Skip<std::slice::Iter<'_, (String, bool)>>>| match rest.next()
-    {
+    let expect = |wanted: &str, rest: &mut std::iter::Peekable<std::iter::Skip<std::slice::Iter<'_, (String, bool)>>>| match rest.next() {
         Some((word, false)) if word == wanted => Ok(()),
         other => Err(syntax_error(other.map(|(word, _)| word.as_str()))),
     };
