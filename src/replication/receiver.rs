@@ -62,6 +62,9 @@ enum StreamError {
     Wal(#[from] afterimage_wal::WalError),
     #[error("terminating walreceiver due to timeout")]
     Timeout,
+    /// A primary at rest has sent whole records, so a length that lost a bit is the likeliest reason.
+    #[error("record at {at} stays incomplete")]
+    Incomplete { at: Lsn },
     #[error("unexpected answer from primary: {0}")]
     Protocol(String),
     #[error("could not store timeline history file: {0}")]
@@ -80,6 +83,7 @@ impl StreamError {
             | Self::Compression(_)
             | Self::Wal(_)
             | Self::Timeout
+            | Self::Incomplete { .. }
             | Self::Protocol(_)
             | Self::History(_) => false,
         }
@@ -513,6 +517,9 @@ impl Receiver {
         let mut last_message = Instant::now();
         let mut pinged = false;
         let mut next_status = tokio::time::Instant::now();
+        // Until when the rest of a record begun is waited for.
+        let mut record_deadline = None;
+        let mut received = wal.received();
         self.report(client, &mut sent, true, false).await?;
         loop {
             let settings = node.config.current();
@@ -537,6 +544,12 @@ impl Receiver {
                                     reply = reply_requested;
                                 }
                             }
+                            let now_received = wal.received();
+                            if now_received != received {
+                                received = now_received;
+                                record_deadline = (received > wal.published())
+                                    .then(|| tokio::time::Instant::now() + Bounds::STREAM.stall.unwrap_or(Duration::from_secs(2)));
+                            }
                             if reply {
                                 self.report(client, &mut sent, true, false).await?;
                             }
@@ -553,6 +566,9 @@ impl Receiver {
                         Ok(other) => return Err(StreamError::Protocol(format!("{other:?}"))),
                         Err(error) => return Err(error.into()),
                     }
+                }
+                () = async { match record_deadline { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
+                    return Err(StreamError::Incomplete { at: wal.published() });
                 }
                 _ = wal_moved.changed() => self.report(client, &mut sent, false, false).await?,
                 _ = replayed.changed() => self.report(client, &mut sent, false, false).await?,
