@@ -13,6 +13,7 @@ use crate::config::{Config, SessionSettings, SetScope, Setting, TABLE, flag, loo
 use crate::control::checkpoint::CheckpointRequest;
 use crate::sql::types::{Datum, oids};
 use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::Isolation;
 
 /// Members may run CHECKPOINT.
 const PG_CHECKPOINT: u32 = 4544;
@@ -154,7 +155,10 @@ fn set_characteristics(session: &mut SessionContext, set: &VariableSetStmt) -> R
             false
         }
         "SESSION CHARACTERISTICS" => true,
-        _ => return Err(SqlError::unsupported("SET TRANSACTION SNAPSHOT")),
+        _ => {
+            let id = set.args.first().map(argument).transpose()?.unwrap_or_default();
+            return import_snapshot(session, &id);
+        }
     };
     for node in &set.args {
         let Some(NodeEnum::DefElem(element)) = &node.node else { continue };
@@ -173,6 +177,36 @@ fn set_characteristics(session: &mut SessionContext, set: &VariableSetStmt) -> R
         }
     }
     Ok(())
+}
+
+/// SET TRANSACTION SNAPSHOT. PostgreSQL: `ImportSnapshot` in utils/time/snapmgr.c.
+fn import_snapshot(session: &mut SessionContext, id: &str) -> Result<(), SqlError> {
+    if !session.in_block {
+        session.warning(SqlState::NO_ACTIVE_SQL_TRANSACTION, "SET TRANSACTION can only be used in transaction blocks");
+    }
+    let (database, unsupported) = (session.database, |message| Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message)));
+    let txn = session.transaction()?;
+    if txn.has_snapshot() || txn.top_xid().is_some() || txn.savepoints() > 0 {
+        return Err(SqlError::new(SqlState::ACTIVE_SQL_TRANSACTION, "SET TRANSACTION SNAPSHOT must be called before any query"));
+    }
+    let (isolation, read_only) = (txn.isolation(), txn.options().read_only);
+    if isolation == Isolation::ReadCommitted {
+        return unsupported("a snapshot-importing transaction must have isolation level SERIALIZABLE or REPEATABLE READ");
+    }
+    let invalid = || SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid snapshot identifier: \"{id}\""));
+    let exported = txn.find_exported(id).ok_or_else(invalid)?;
+    if isolation == Isolation::Serializable {
+        if exported.isolation != Isolation::Serializable {
+            return unsupported("a serializable transaction cannot import a snapshot from a non-serializable transaction");
+        }
+        if exported.read_only && !read_only {
+            return unsupported("a non-read-only serializable transaction cannot import a snapshot from a read-only transaction");
+        }
+    }
+    if exported.database != database {
+        return unsupported("cannot import a snapshot from a different database");
+    }
+    if txn.import_snapshot(id) { Ok(()) } else { Err(invalid()) }
 }
 
 /// SET ROLE. Who the session then is, is taken from the setting by [`follow_role`].

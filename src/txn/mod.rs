@@ -15,6 +15,7 @@ pub mod cancel;
 pub mod commit_lsns;
 pub mod deadlock;
 pub mod error;
+pub mod exported;
 pub mod locks;
 pub mod positions;
 pub mod proc;
@@ -31,6 +32,7 @@ pub mod xact_status;
 
 pub use cancel::{CancelFlag, CancelReason};
 pub use error::TxnError;
+pub use exported::ExportedSnapshot;
 pub use locks::{LockManager, LockMode, LockTag, RowLockMode, WaitPolicy};
 pub use positions::{CommitLevel, CommitWait, Positions, SyncPositions};
 pub use proc::{Proc, ProcId};

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use afterimage_wal::ids::{Lsn, Oid, RelId, Xid};
 
 use super::error::TxnError;
+use super::exported::ExportedSnapshot;
 use super::locks::{LockHolder, LockManager, LockMode, LockTag, WaitPolicy};
 use super::positions::{CommitLevel, CommitWait};
 use super::proc::Proc;
 use super::record::{Decision, Invalidation, KIND_COMMIT};
 use super::serializable::Serializable;
-use super::snapshot::{OwnXids, Snapshot};
+use super::snapshot::{OwnXids, Registration, Snapshot};
 use super::table_stats::{Counts, TableChanges, TableKey};
 use super::transactions::Transactions;
 use super::two_phase::PreparedState;
@@ -84,6 +85,8 @@ pub struct Transaction {
     kept: Option<Snapshot>,
     /// Its place among the serializable ones, once it has its snapshot. `None` too if that is safe by itself.
     serializable: Option<Arc<Serializable>>,
+    /// Snapshots it has exported.
+    exported: Vec<String>,
     /// Open savepoints, outermost first.
     stack: Vec<Sub>,
     end: AtEnd,
@@ -118,6 +121,7 @@ impl Transaction {
             cid_used: false,
             kept: None,
             serializable: None,
+            exported: Vec::new(),
             stack: Vec::new(),
             end: AtEnd::default(),
             changes: TableChanges::default(),
@@ -291,6 +295,45 @@ impl Transaction {
             Some(k) => Ok(k.with_cid(self.cid, self.own.clone())),
             None => self.latest_snapshot(),
         }
+    }
+
+    /// Exports the snapshot a statement would use now, until the transaction ends; returns its identifier.
+    ///
+    /// # Errors
+    /// If the node stops.
+    pub fn export_snapshot(&mut self, database: Oid) -> Result<String, TxnError> {
+        let snapshot = self.snapshot()?;
+        // The transaction's second number only has to tell it from those before it.
+        let number = self.txns.next_xid().as_u64() & 0xffff_ffff;
+        let id = format!("{:08X}-{number:08X}-{}", self.proc.id().0, self.exported.len() + 1);
+        let (isolation, read_only) = (self.options.isolation, self.options.read_only);
+        self.txns.exported().add(id.clone(), snapshot.clone(), ExportedSnapshot { lsn: snapshot.lsn(), isolation, read_only, database });
+        self.exported.push(id.clone());
+        Ok(id)
+    }
+
+    /// An exported snapshot.
+    pub fn find_exported(&self, id: &str) -> Option<ExportedSnapshot> {
+        self.txns.exported().find(id)
+    }
+
+    /// Reads with an exported snapshot from now on; false: it is gone. The caller has checked that there was none so far, and the levels.
+    pub fn import_snapshot(&mut self, id: &str) -> bool {
+        let slot = &self.proc.slot;
+        let Some(registration) = self.txns.exported().register(id, |lsn| Registration::new(slot, lsn, || lsn)) else { return false };
+        let snapshot = Snapshot::new(registration, self.cid, self.own.clone());
+        if self.options.isolation == Isolation::Serializable {
+            let lsn = snapshot.lsn();
+            let s = self.txns.serializable().enter(self.proc.id(), self.options.read_only, || lsn);
+            s.began(lsn);
+            if !s.is_safe() {
+                self.serializable = Some(Arc::clone(&s));
+                self.kept = Some(snapshot.with_serializable(s));
+                return true;
+            }
+        }
+        self.kept = Some(snapshot);
+        true
     }
 
     fn serializable_snapshot(&mut self) -> Result<Snapshot, TxnError> {
@@ -623,6 +666,9 @@ impl Transaction {
         if self.temporary {
             return Err(TxnError::CannotPrepare("a transaction that has operated on temporary objects"));
         }
+        if !self.exported.is_empty() {
+            return Err(TxnError::CannotPrepare("a transaction that has exported snapshots"));
+        }
         let locks = self.holder.list();
         if locks.iter().any(|(tag, _)| self.proc.session_locks.holds_any(tag)) {
             return Err(TxnError::CannotPrepare("while holding both session-level and transaction-level locks on the same object"));
@@ -687,6 +733,9 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
+        if !self.exported.is_empty() {
+            self.txns.exported().remove(&self.exported);
+        }
         // An error here is the WAL's, and it stops the node by itself.
         let _wal_failed = self.abort_inner();
     }

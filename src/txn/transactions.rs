@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use super::cancel::CancelFlag;
 use super::commit_lsns::CommitLsns;
 use super::error::TxnError;
+use super::exported::ExportedNode;
 use super::locks::{LockHolder, LockManager, WaitsFor};
 use super::positions::{CommitLevel, CommitQueue, CommitWait, CommitWaiter, Positions, Queued, Released, SyncPositions, acknowledge};
 use super::proc::{Proc, ProcId, Procs};
@@ -72,6 +73,7 @@ pub struct Transactions {
     locks: Arc<LockManager>,
     serializable: Arc<SerializableNode>,
     prepared: PreparedNode,
+    exported: ExportedNode,
     procs: Arc<Procs>,
     status: XactStatus,
     lsns: CommitLsns,
@@ -112,6 +114,7 @@ impl Transactions {
         let queue = Arc::new(CommitQueue::new(start.position));
         let this = Arc::new(Self {
             serializable: SerializableNode::new(Arc::clone(&queue)),
+            exported: ExportedNode::default(),
             prepared: PreparedNode::new(start.dir.with_file_name("pg_twophase"), Arc::clone(&start.disk), system),
             locks: Arc::new(LockManager::new(Arc::clone(&procs))),
             procs,
@@ -159,6 +162,10 @@ impl Transactions {
     /// The serializable transactions.
     pub fn serializable(&self) -> &Arc<SerializableNode> {
         &self.serializable
+    }
+
+    pub(super) fn exported(&self) -> &ExportedNode {
+        &self.exported
     }
 
     /// The WAL.

@@ -253,3 +253,33 @@ fn cancel_and_terminate() {
         text(&a, "rollback").await;
     });
 }
+
+#[test]
+fn snapshots_are_handed_to_other_sessions() {
+    let node = Node::start_new("export", "");
+    block_on(async {
+        let (a, b) = (fresh(&node).await, connect(&node).await);
+        text(&a, "begin isolation level repeatable read").await;
+        let id = text(&a, "select pg_export_snapshot()").await;
+        text(&b, "update t set v = 0; insert into t values (6, 1)").await;
+        text(&b, "vacuum t").await;
+        // Another session reads what the first does, before and beside it.
+        text(&b, "begin isolation level repeatable read").await;
+        text(&b, &format!("set transaction snapshot '{id}'")).await;
+        assert_eq!(text(&b, "select count(*), sum(v) from t").await, "5|150");
+        let late = format!("set transaction snapshot '{id}'");
+        assert_eq!(error(&b, &late).await, "25001 SET TRANSACTION SNAPSHOT must be called before any query");
+        text(&b, "rollback; begin").await;
+        let level = "0A000 a snapshot-importing transaction must have isolation level SERIALIZABLE or REPEATABLE READ";
+        assert_eq!(error(&b, &late).await, level);
+        text(&b, "rollback; begin isolation level serializable").await;
+        let mixed = "0A000 a serializable transaction cannot import a snapshot from a non-serializable transaction";
+        assert_eq!(error(&b, &late).await, mixed);
+        text(&b, "rollback").await;
+        // It ends with its transaction.
+        text(&a, "commit").await;
+        text(&b, "begin isolation level repeatable read").await;
+        assert_eq!(error(&b, &late).await, format!("22023 invalid snapshot identifier: \"{id}\""));
+        text(&b, "rollback").await;
+    });
+}

@@ -45,6 +45,14 @@ pub(super) fn call(
                 XidStatus::Aborted => Datum::text("aborted"),
             }))
         }
+        "pg_export_snapshot" => {
+            let database = ctx.database;
+            let txn = ctx.transaction()?;
+            if txn.savepoints() > 0 {
+                return Err(SqlError::new(SqlState::ACTIVE_SQL_TRANSACTION, "cannot export a snapshot from a subtransaction"));
+            }
+            Ok(Some(Datum::text(txn.export_snapshot(database)?)))
+        }
         _ => Ok(None),
     }
 }
