@@ -6,6 +6,7 @@ mod support;
 mod basebackup;
 mod client;
 mod concurrency;
+mod histories;
 mod large_values;
 mod operations;
 mod pgbench;
