@@ -78,6 +78,8 @@ pub struct NodeStats {
     pub memory: u64,
     /// Bytes in temporary files.
     pub disk: u64,
+    /// Of an index-only scan: rows looked at in the table.
+    pub heap_fetches: u64,
     /// Of a sort: how.
     pub sort_method: Option<&'static str>,
 }

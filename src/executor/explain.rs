@@ -219,6 +219,12 @@ fn text_node(e: &Explain, state: Option<&ExecState>, s: &Shown<'_>, indent: usiz
         let label = if s.text.join_type.is_some() { "Rows Removed by Join Filter" } else { "Rows Removed by Filter" };
         out.push(format!("{pad}{label}: {}", st.removed / st.loops));
     }
+    if let (PlanOp::IndexScan(scan), Some(st)) = (&s.node.op, stats)
+        && scan.index_only.is_some()
+        && s.text.index.is_some()
+    {
+        out.push(format!("{pad}Heap Fetches: {}", st.heap_fetches));
+    }
     for (name, child) in &s.children {
         if let Some(name) = name {
             out.push(format!("{pad}{name}"));
@@ -351,6 +357,12 @@ fn json_node(e: &Explain, state: Option<&ExecState>, s: &Shown<'_>, relationship
                 TextValue::List(v) => json!(v),
             },
         );
+    }
+    if let (PlanOp::IndexScan(scan), Some(st)) = (&s.node.op, stats_of(state, s.node.id))
+        && scan.index_only.is_some()
+        && t.index.is_some()
+    {
+        m.insert("Heap Fetches".into(), json!(st.heap_fetches));
     }
     if let Some((id, table)) = s.memory
         && let Some(st) = stats_of(state, id).filter(|s| s.batches.0 > 0 || s.sort_method.is_some())

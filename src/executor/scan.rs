@@ -9,12 +9,13 @@ use super::plan::{IndexBound, IndexEqual, IndexScan, PlanNode, PlanOp, Scan, Sca
 use super::simple::{call_set, removed};
 use crate::access::btree::{self, Direction, KeyRange, ScanOptions};
 use crate::access::heap::{self, HeapScan};
-use crate::access::{RelHandle, Tid};
+use crate::access::{AccessError, RelHandle, Tid};
 use crate::sql::catalog::{RelKind, Source, VirtualCx};
 use crate::sql::functions::SetRows;
 use crate::sql::types::key::{self, KeyOrder};
 use crate::sql::types::{self, Datum, Oid, oids, row};
 use crate::sqlstate::SqlError;
+use crate::storage::vm;
 use crate::txn::{TableKey, Transactions};
 
 fn wrong_plan() -> SqlError {
@@ -225,6 +226,8 @@ pub(super) struct IndexScanNode {
     /// A bitmap scan's tids.
     tids: Option<std::vec::IntoIter<Tid>>,
     tally: Option<Tally>,
+    /// Rows on all-visible pages come from the index.
+    keys_only: bool,
     packed: bool,
 }
 
@@ -277,6 +280,7 @@ impl IndexScanNode {
             count: 0,
             tids: None,
             tally: None,
+            keys_only: false,
             packed,
         })
     }
@@ -362,6 +366,18 @@ impl IndexScanNode {
     }
 }
 
+/// The output row from an index entry's key: `map` names the key column of each value.
+fn from_key(s: &IndexScan, map: &[usize], mut entry: &[u8], values: &mut Vec<Datum>, out: &mut Row) -> Result<(), SqlError> {
+    values.clear();
+    let last = map.iter().copied().max().unwrap_or(0);
+    for (ty, order) in s.types.iter().zip(&s.orders).take(last + 1) {
+        values.push(key::decode(*ty, *order, &mut entry)?);
+    }
+    out.clear();
+    out.extend(map.iter().map(|column| values.get(*column).cloned().unwrap_or_default()));
+    Ok(())
+}
+
 impl IndexScanNode {
     /// A bitmap scan: all tids first, then the rows in the table's order.
     fn next_in_heap_order(&mut self, x: &mut Exec<'_>, s: &IndexScan, id: usize, out: &mut Row) -> Result<bool, SqlError> {
@@ -439,7 +455,11 @@ impl Node for IndexScanNode {
                     Some(scan) => scan.restart(range),
                     None => {
                         let direction = if s.backward { Direction::Backward } else { Direction::Forward };
-                        let scan = btree::Scan::new(&self.index, range, direction, ScanOptions::default());
+                        // Replay does not wait for pins as vacuum does; and what a serializable transaction reads is marked by row.
+                        self.keys_only =
+                            s.index_only.is_some() && !x.access()?.txns.in_recovery() && x.state.snapshot()?.serializable().is_none();
+                        let options = ScanOptions { keys: self.keys_only, pin: self.keys_only };
+                        let scan = btree::Scan::new(&self.index, range, direction, options);
                         self.scan = Some(scan.reading_for(x.state.snapshot()?));
                     }
                 }
@@ -452,16 +472,32 @@ impl Node for IndexScanNode {
             if self.count & 1023 == 0 {
                 x.session.check_cancel()?;
             }
-            let Some((_, tid)) = scan.next(ctx)? else {
+            let Some((entry, tid)) = scan.next(ctx)? else {
                 self.done = true;
                 continue;
             };
+            // The leaf is pinned, so that the entry's row cannot have been replaced since the entry was read.
+            if let (true, Some(map)) = (self.keys_only, &s.index_only)
+                && vm::all_visible(&ctx.pool, self.rel.file, tid.block).map_err(AccessError::from)?
+            {
+                from_key(s, map, entry, &mut self.scratch, out)?;
+                if s.single {
+                    scan.end(ctx)?;
+                    self.done = true;
+                }
+                match &s.scan.filter {
+                    Some(f) if !f.holds(x, out)? => removed(x, plan.id),
+                    _ => return Ok(true),
+                }
+                continue;
+            }
             let scratch = &mut self.scratch;
             let found = heap::fetch(ctx, &self.rel, tid, x.state.snapshot()?, |at, bytes| (at, fill(&s.scan, at, bytes, scratch, out)))?;
             let Some((at, filled)) = found else {
                 if !ctx.txns.in_recovery() && heap::is_dead_to_all(ctx, &self.rel, tid)? {
                     scan.mark_dead();
                 }
+                x.note(plan.id, |stats| stats.heap_fetches += 1);
                 continue;
             };
             filled?;
@@ -473,6 +509,7 @@ impl Node for IndexScanNode {
                 scan.end(ctx)?;
                 self.done = true;
             }
+            x.note(plan.id, |stats| stats.heap_fetches += 1);
             system_columns(x, &s.scan, at, out)?;
             match &s.scan.filter {
                 Some(f) if !f.holds(x, out)? => removed(x, plan.id),

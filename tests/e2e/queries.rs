@@ -295,3 +295,57 @@ fn cached_plans_follow_ddl_on_the_primary_and_on_a_standby() {
         assert_eq!(thrice(&s, all).await, Err("42P01 Some(Original(15))".into()));
     });
 }
+
+#[test]
+fn index_only_scans_look_at_the_table_only_where_it_changed() {
+    let node = Node::start_new("index_only", "autovacuum = off");
+    let standby = node.standby("index_only_standby");
+    node.sql(
+        "create table t (a int, b text, c int); insert into t select i, 'b' || i, i from generate_series(1, 5000) i;
+         create index t_ab on t (a, b desc)",
+    );
+    node.sql("vacuum analyze t");
+    let plan = |n: &Node, sql: &str| n.sql(&format!("explain (analyze, costs off, timing off, summary off) {sql}"));
+    let fetches = |plan: &str| -> u64 {
+        let line = plan.lines().find(|l| l.contains("Heap Fetches: ")).unwrap_or_else(|| panic!("no index-only scan in\n{plan}"));
+        line.trim().trim_start_matches("Heap Fetches: ").parse().expect("a number")
+    };
+    let range = "select a, b from t where a between 100 and 199";
+    let shown = plan(&node, range);
+    assert!(shown.contains("Index Only Scan using t_ab on t"), "{shown}");
+    assert_eq!(fetches(&shown), 0);
+    assert!(!plan(&node, "select a, c from t where a = 100").contains("Only"));
+    let off = node.sql(&format!("set enable_indexonlyscan = off; explain {range}"));
+    assert!(!off.contains("Only"), "{off}");
+    let sums = "select count(*), sum(a), max(b) from t where a between 100 and 199";
+    let same = |expected: &str| {
+        assert_eq!(node.sql(sums), expected);
+        node.wait_for_catchup(&standby);
+        assert_eq!(standby.sql(sums), expected);
+    };
+    same("100|14950|b199");
+    node.sql("update t set b = 'zz' where a = 150");
+    same("100|14950|zz");
+    assert!(fetches(&plan(&node, range)) > 0);
+    node.sql("delete from t where a between 160 and 199");
+    same("60|7770|zz");
+    node.sql("vacuum t");
+    same("60|7770|zz");
+    assert_eq!(fetches(&plan(&node, range)), 0);
+    // Rows that take the places of removed ones are seen, and only they.
+    node.sql("insert into t select i, 'new', 0 from generate_series(160, 169) i");
+    same("70|9415|zz");
+    // An old snapshot goes on seeing what it saw.
+    block_on(async {
+        let (c, d) = (connect(&node).await, connect(&node).await);
+        c.batch_execute("begin isolation level repeatable read").await.expect("begun");
+        let before = crate::client::text(&c, sums).await;
+        d.batch_execute("delete from t where a < 150").await.expect("deleted");
+        d.batch_execute("vacuum t").await.expect("vacuumed");
+        assert_eq!(crate::client::text(&c, sums).await, before);
+        c.batch_execute("commit").await.expect("committed");
+        d.batch_execute("vacuum t").await.expect("vacuumed");
+        assert_eq!(crate::client::text(&c, sums).await, "20|3190|zz");
+    });
+    same("20|3190|zz");
+}

@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 use super::path::{Equal, IndexPath, OrderKey, Path, PathKind, Ready, cost, rels_of};
 use super::planner::{Built, Deps, Layout, Nest, Planner, RelSet};
 use super::selectivity::selectivity;
+use crate::config::Setting;
 use crate::executor::code::Code;
 use crate::executor::plan::{
     self, FunctionScan, HashJoin, IndexBound, IndexEqual, IndexScan, JoinKind, NestLoop, PlanOp, RelationUse, Scan, ScanColumn, SortColumn,
@@ -885,7 +886,10 @@ impl Planner<'_> {
                 _ => None,
             })
             .collect::<Option<Vec<usize>>>()
-            .filter(|_| !scan.outputs.is_empty());
+            .filter(|_| !scan.outputs.is_empty() && self.session.settings.bool(Setting::EnableIndexonlyscan));
+        // What the index answers by itself need not be visited in the table's order.
+        let bitmap = i.bitmap && index_only.is_none();
+        let only = index_only.is_some();
         let width = layout.width;
         let op = PlanOp::IndexScan(Box::new(IndexScan {
             scan,
@@ -898,24 +902,29 @@ impl Planner<'_> {
             backward: i.backward,
             index_only,
             single: i.single,
-            bitmap: i.bitmap,
+            bitmap,
             recheck,
         }));
         let mut node = self.node(op, width, path.rows, (path.startup, path.total), &deps);
         let alias = q.rtable.get(i.rt).map(|r| r.alias.to_string());
         self.describe(&mut node, |p| {
             let mut text = plan::NodeText {
-                node_type: if i.bitmap { "Bitmap Heap Scan" } else { "Index Scan" }.into(),
+                node_type: match (bitmap, only) {
+                    (true, _) => "Bitmap Heap Scan",
+                    (false, true) => "Index Only Scan",
+                    (false, false) => "Index Scan",
+                }
+                .into(),
                 relation: Some(relation.name.to_string()),
                 schema: Some(relation.namespace_name.to_string()),
                 alias,
-                index: (!i.bitmap).then(|| i.index.name.to_string()),
-                bitmap: i.bitmap.then(|| i.index.name.to_string()),
+                index: (!bitmap).then(|| i.index.name.to_string()),
+                bitmap: bitmap.then(|| i.index.name.to_string()),
                 backward: i.backward,
                 ..plan::NodeText::default()
             };
             if let Some(e) = Expr::and(i.answered.clone()) {
-                text.props.push(super::planner::prop(if i.bitmap { "Recheck Cond" } else { "Index Cond" }, p.text(&e)));
+                text.props.push(super::planner::prop(if bitmap { "Recheck Cond" } else { "Index Cond" }, p.text(&e)));
             }
             if let Some(e) = &filter {
                 text.props.push(super::planner::prop("Filter", p.text(e)));
