@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -73,7 +74,7 @@ impl Node {
     }
 
     fn unmade(around: &Surroundings, system: System, role: &str) -> anyhow::Result<Self> {
-        let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).context("no free port")?.port();
+        let port = free_port()?;
         let home = around.home.join(format!("{}-{role}-{port}", system.to_string().to_lowercase()));
         fs::create_dir(&home).with_context(|| format!("could not make \"{}\"", home.display()))?;
         fs::set_permissions(&home, fs::Permissions::from_mode(0o755))?;
@@ -182,6 +183,19 @@ impl Node {
         let lines: Vec<&str> = log.lines().collect();
         lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n")
     }
+}
+
+/// A free port that no client is given by the kernel between now and the server's start: those get ports from 32768 on.
+fn free_port() -> anyhow::Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let spread = u16::try_from(std::process::id() % 11_000).unwrap_or(0);
+    for _ in 0..1000 {
+        let port = 20_000 + (spread + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port between 20000 and 32000")
 }
 
 impl Drop for Node {
