@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::links::{self, TOOLS};
-use super::{controldata, initdb, pg_ctl, postgres, rewind, verify, verifybackup, waldump};
+use super::{checksums, controldata, initdb, pg_ctl, postgres, resetwal, rewind, verify, verifybackup, waldump};
 
 const HELP: &str = "\
 afterimage is a PostgreSQL-compatible database server built around physical replication.
@@ -22,6 +22,8 @@ Commands:
   postgres        run the server in the foreground
   basebackup      copy a running server
   verifybackup    check a base backup against its manifest
+  resetwal        give a data directory a new, empty WAL (a last resort)
+  checksums       verify every page of a stopped data directory
   rewind          make a data directory follow another one again
   controldata     show the control file of a data directory
   verify          check every page, table and index of a data directory offline
@@ -102,6 +104,8 @@ fn run_command(command: &str, name: &str, args: &[String]) -> u8 {
         "install-links" => links::install(args),
         "basebackup" => base_backup(args),
         "rewind" => rewind::run("pg_rewind", args),
+        "resetwal" => resetwal::run("pg_resetwal", args),
+        "checksums" => checksums::run("pg_checksums", args),
         "verifybackup" => verifybackup::run("pg_verifybackup", args),
         "quickstart" => super::quickstart::run(args),
         _ => {

@@ -15,11 +15,9 @@ pub(super) const TOOLS: &[(&str, &str)] = &[
     ("pg_basebackup", "basebackup"),
     ("pg_rewind", "rewind"),
     ("pg_verifybackup", "verifybackup"),
+    ("pg_checksums", "checksums"),
     ("pg_resetwal", "resetwal"),
 ];
-
-/// Tools that `install-links` leaves out until the command behind them exists.
-const NOT_YET: &[&str] = &["pg_resetwal"];
 
 /// `install-links DIR`: makes a link per tool in `dir`. Returns the exit code.
 pub(super) fn install(args: &[String]) -> u8 {
@@ -43,7 +41,7 @@ fn make(dir: &Path) -> io::Result<Vec<&'static str>> {
     let program = std::env::current_exe()?;
     fs::create_dir_all(dir)?;
     let mut made = Vec::new();
-    for (tool, _) in TOOLS.iter().chain(&[("afterimage", "")]).filter(|(tool, _)| !NOT_YET.contains(tool)) {
+    for (tool, _) in TOOLS.iter().chain(&[("afterimage", "")]) {
         let link = dir.join(tool);
         // The directory the program itself lies in.
         if !link.is_symlink() && fs::canonicalize(&link).is_ok_and(|found| found == program) {

@@ -1,6 +1,7 @@
 //! The commands, and PostgreSQL's tools under whose names the program answers.
 
 pub mod basebackup;
+mod checksums;
 mod controldata;
 mod dispatch;
 mod getopt;
@@ -9,6 +10,7 @@ mod links;
 mod pg_ctl;
 mod postgres;
 mod quickstart;
+mod resetwal;
 mod rewind;
 mod verify;
 mod verifybackup;

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use afterimage_wal::ids::{Lsn, SegNo};
+use afterimage_wal::ids::{Lsn, SegNo, StartId};
+use afterimage_wal::lineage::{Claim, Shared};
 use afterimage_wal::segment;
 
 use super::sender::slot_error;
@@ -201,6 +202,22 @@ impl ExternalFunctions for Functions {
                     (end, wal.tli())
                 };
                 record(func, vec![Datum::Lsn(end.as_u64()), Datum::Int8(i64::from(tli.get()))])?
+            }
+            // What a node that is down knows of its WAL's end, compared with ours.
+            "afterimage_compare_wal" => {
+                let number = |i| match args.get(i) {
+                    Some(Datum::Int8(n)) => n.cast_unsigned(),
+                    _ => 0,
+                };
+                let last_crc = u32::try_from(number(2)).unwrap_or(0);
+                let claim = Claim { end: lsn_arg(args, 0)?, start_id: StartId::new(number(1)), last_crc };
+                Datum::text(match self.node.compare(&claim)? {
+                    Shared::All => "all".to_owned(),
+                    Shared::Ahead => "ahead".to_owned(),
+                    Shared::UpTo(lsn) => lsn.to_string(),
+                    Shared::Foreign => "foreign".to_owned(),
+                    Shared::Unknown => "unknown".to_owned(),
+                })
             }
             "pg_control_system" | "pg_control_checkpoint" | "pg_control_recovery" | "pg_control_init" => {
                 record(func, super::control_rows::row(func.name, &engine.control_file()))?

@@ -65,7 +65,13 @@ fn damaged_pages_are_named_and_fail_the_backup() {
     for block in 0..7 {
         relation.write_all_at(&[0xee; 16], block * 8192 + 4000).expect("damage");
     }
+    let checked = a.tool("checksums").arg("-D").arg(a.data()).output().expect("checksums");
+    let (out, err) = (String::from_utf8_lossy(&checked.stdout).into_owned(), said(&checked));
+    assert_eq!(checked.status.code(), Some(1), "{err}");
+    assert!(out.contains("Bad checksums:  7") && err.matches("checksum verification failed in file").count() == 7, "{out}{err}");
     a.start();
+    let running = a.tool("checksums").arg("-D").arg(a.data()).output().expect("checksums");
+    assert!(said(&running).contains("error: cluster must be shut down"), "{}", said(&running));
     let dir = a.home.path().join("backup").display().to_string();
     let failed = pg_basebackup(&a, &["-D", &dir]);
     let text = said(&failed);

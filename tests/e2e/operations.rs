@@ -23,7 +23,9 @@ fn links_answer_to_postgresql_names() {
     let bin = node.home.path().join("bin");
     let made = node.tool("install-links").arg(&bin).output().expect("install-links");
     assert!(made.status.success(), "{}", both(&made));
-    for name in ["initdb", "pg_ctl", "postgres", "pg_controldata", "pg_waldump", "pg_rewind", "pg_verifybackup"] {
+    for name in
+        ["initdb", "pg_ctl", "postgres", "pg_controldata", "pg_waldump", "pg_rewind", "pg_verifybackup", "pg_checksums", "pg_resetwal"]
+    {
         let version = Command::new(bin.join(name)).arg("--version").output().expect("a link runs");
         assert!(version.status.success(), "{name}: {}", both(&version));
         let text = both(&version);
@@ -233,4 +235,43 @@ fn a_long_recovery_tells_how_far_it_is() {
     assert!(log.contains("redo in progress, elapsed time: 0.") && log.contains(" s, current LSN: 0/"), "{log}");
     assert!(log.contains("redo done at 0/"), "{log}");
     assert_eq!(node.sql("select count(*) from t"), "20000");
+}
+
+#[test]
+fn a_directory_that_lost_its_wal_gets_a_new_one_by_force_only() {
+    let node = Node::start_new("reset", "");
+    node.sql("create table t (id int primary key); insert into t select generate_series(1, 1000)");
+    let (code, said) = tool(&node, "resetwal", &["-f"]);
+    assert!(code == Some(1) && said.contains("lock file \"postmaster.pid\" exists"), "{said}");
+    node.sql("checkpoint");
+    node.kill();
+    fs::remove_file(node.data().join("postmaster.pid")).expect("the dead server's lock file");
+    for entry in fs::read_dir(node.data().join("pg_wal")).expect("pg_wal").flatten() {
+        if entry.path().is_file() {
+            fs::remove_file(entry.path()).expect("WAL is lost");
+        }
+    }
+    assert!(!node.try_start().status.success(), "it must not start without its WAL");
+    let _stale = fs::remove_file(node.data().join("postmaster.pid"));
+    let (code, said) = tool(&node, "resetwal", &[]);
+    assert!(code == Some(1) && said.contains("was not shut down cleanly") && said.contains("use -f to force reset"), "{said}");
+    let (code, said) = tool(&node, "resetwal", &["-n"]);
+    assert!(code == Some(0) && said.contains("Latest checkpoint's NextXID:"), "{said}");
+    let (code, said) = tool(&node, "resetwal", &["-f", "-o", "50000"]);
+    assert!(code == Some(0) && said.contains("Write-ahead log reset"), "{said}");
+    node.start();
+    assert_eq!(node.sql("select count(*) from t"), "1000");
+    node.sql("insert into t values (1001)");
+    assert!(node.sql("create table u (i int); select 'u'::regclass::oid").parse::<u32>().is_ok_and(|oid| oid >= 50_000));
+    node.restart();
+    assert_eq!(node.sql("select count(*) from t"), "1001");
+    for (args, message) in [
+        (&["-x", "1"][..], "transaction ID (-x) must be greater than or equal to 3"),
+        (&["-o", "0"], "OID (-o) must not be 0"),
+        (&["-x", "foo"], "invalid argument for option -x"),
+        (&["--wal-segsize", "3"], "argument of --wal-segsize must be a power of 2 between 1 and 1024"),
+    ] {
+        let (code, said) = tool(&node, "resetwal", args);
+        assert!(code == Some(1) && said.contains(message), "{said}");
+    }
 }

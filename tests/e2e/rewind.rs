@@ -190,6 +190,49 @@ fn a_promoted_standby_is_rewound_onto_the_standby_it_left() {
     assert!(!c.data().join("pg_wal/00000002.history").exists());
 }
 
+#[test]
+fn two_histories_under_one_timeline_are_told_apart() {
+    let mut rng = StdRng::seed_from_u64(31);
+    let a = Node::start_new("a", "");
+    a.sql(TABLES);
+    let b = a.standby("b");
+    a.wait_for_catchup(&b);
+    // A copy of the primary from before what the standby sees next: restored, it goes on under the same timeline with other bytes.
+    a.stop("fast");
+    let copy = a.home.path().join("copy");
+    run(std::process::Command::new("cp").arg("-a").arg(a.data()).arg(&copy));
+    a.start();
+    wander(&a, &mut rng, "lost");
+    a.wait_for_catchup(&b);
+    a.kill();
+    b.stop("fast");
+    fs::remove_dir_all(a.data()).expect("the directory goes");
+    fs::rename(&copy, a.data()).expect("the copy comes");
+    a.start();
+    wander(&a, &mut rng, "kept");
+
+    let server = format!("{} dbname=postgres", a.conninfo("rewind"));
+    with_own_settings(&b, || {
+        let done = rewind_command(&b, &["--source-server", &server, "-R", "-N"]);
+        assert!(done.status.success(), "{}", said(&done));
+        assert!(
+            said(&done).contains("on the same timeline") && said(&done).contains("servers diverged at WAL location"),
+            "{}",
+            said(&done)
+        );
+    });
+    b.start();
+    a.wait_for_catchup(&b);
+    assert_eq!(a.table_hashes(), b.table_hashes());
+    a.sql("insert into u values (-7)");
+    assert_equal(&a, &b);
+    // A node that only lags needs nothing.
+    a.start();
+    a.sql("insert into u values (-8)");
+    let again = rewind_command(&b, &["--source-server", &server]);
+    assert!(again.status.success() && said(&again).contains("no rewind required"), "{}", said(&again));
+}
+
 /// Ends a rewind as a crash would, right after the nth step that fits.
 struct CutOff {
     after: fn(Step<'_>) -> bool,

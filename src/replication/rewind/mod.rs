@@ -11,6 +11,9 @@
 //! 3. Blocks, files and WAL are copied; everything is synced.
 //! 4. `backup_label`, then `global/pg_control` (the source's, with the end position as least end of recovery), then the marker goes.
 //!
+//! The fork is where the two histories part; if a node lost a tail under the same timeline, start ids tell it, and if what is left of the
+//! WAL does not, everything is copied.
+//!
 //! [`source`] reads the other side, a stopped directory or a live server; [`files`] lists and classifies; [`run`] does the steps.
 //!
 //! PostgreSQL: bin/pg_rewind, which reads the target's WAL instead to learn which blocks changed since the last common checkpoint.

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use afterimage_wal::control_file::{ClusterState, ControlFile};
 use afterimage_wal::disk::{RealDisk, durable_replace};
 use afterimage_wal::history::History;
-use afterimage_wal::ids::{BlockNo, Fork, Lsn, RelId, SegNo, TimelineId};
+use afterimage_wal::ids::{BlockNo, Fork, Lsn, RelId, SegNo, StartId, TimelineId};
+use afterimage_wal::lineage::{Claim, Shared};
 use afterimage_wal::segment;
 
 use super::super::archive;
@@ -236,11 +237,20 @@ async fn decide(
         observer.info(&format!("an earlier rewind did not finish; servers diverged at WAL location {fork} on timeline {tli}"));
         return Ok(Some(Marker { fork, ..earlier }));
     }
+    let side = Side { dir: &options.target, control: target_control, history: &history };
+    let shared = shared_upto(source, control, &source_history, &side, (tli, fork)).await?;
     if fork == Lsn::MAX {
         observer.info("source and target cluster are on the same timeline");
-        return Ok(None);
+        if shared.is_none() {
+            return Ok(None);
+        }
     }
-    observer.info(&format!("servers diverged at WAL location {fork} on timeline {tli}"));
+    let fork = shared.unwrap_or(fork);
+    if fork.is_valid() {
+        observer.info(&format!("servers diverged at WAL location {fork} on timeline {}", history.tli_of_end(fork)));
+    } else {
+        observer.info("the WAL that is left does not tell where servers diverged: everything is copied");
+    }
     let clean = matches!(target_control.state, ClusterState::Shutdowned | ClusterState::ShutdownedInRecovery);
     let checkpoint_end = source::checkpoint_end(&options.target, target_control)?;
     // Without the record, or after a crash, how far the target went is not known: then it is rewound.
@@ -249,6 +259,60 @@ async fn decide(
     }
     let wal_kept = fork.min(target_control.checkpoint);
     Ok(Some(Marker { fork, wal_kept, history }))
+}
+
+/// A stopped directory.
+struct Side<'a> {
+    dir: &'a Path,
+    control: &'a ControlFile,
+    history: &'a History,
+}
+
+/// Up to where both hold the same WAL, which is `fork` or, if a node lost a tail that the other had, below it. `None`: all the target has is
+/// the source's too, or all there is is the source's beginning. [`Lsn::INVALID`]: what is left of the WAL does not tell.
+///
+/// Timelines alone do not say it: a primary that lost its tail goes on under the same timeline. Start ids do, see [`afterimage_wal::lineage`].
+async fn shared_upto(
+    source: &mut Source,
+    control: &ControlFile,
+    source_history: &History,
+    target: &Side<'_>,
+    (tli, fork): (TimelineId, Lsn),
+) -> Result<Option<Lsn>, RewindError> {
+    let end = source::wal_end(target.dir, target.control, target.history);
+    let left = source_history.ancestors().iter().find(|a| a.tli == tli && a.switch_lsn == fork && a.start_id != StartId::NONE);
+    if let Some(left) = left {
+        // The target wrote on under the very start the source left, and was not started again since.
+        if target.control.own_starts[0] == left.start_id {
+            return Ok(Some(fork));
+        }
+        if let Some(end) = &end {
+            let claim = Claim { end: fork, start_id: left.start_id, last_crc: 0 };
+            match source::compare_local(target.dir, target.control, target.history, &claim, end.end)? {
+                Shared::All | Shared::Ahead => return Ok(Some(fork)),
+                Shared::UpTo(lsn) => return Ok(Some(lsn.min(fork))),
+                Shared::Foreign | Shared::Unknown => {}
+            }
+        }
+    }
+    let Some(end) = end else {
+        // On one timeline PostgreSQL asks no further.
+        return Ok((fork != Lsn::MAX).then_some(Lsn::INVALID));
+    };
+    // The end of the target's WAL, then the ends of the starts before: the newest that the source knows says it.
+    let mut claims = vec![Claim { end: end.end, start_id: end.start_id, last_crc: end.last_crc }];
+    let starts = source::starts_of(target.dir, target.control, target.history, end.end);
+    claims.extend(starts.iter().rev().map(|s| Claim { end: s.at, start_id: s.previous, last_crc: 0 }));
+    for (i, claim) in claims.iter().enumerate() {
+        match source.compare(claim, control, source_history).await? {
+            Shared::All | Shared::Ahead if i == 0 && fork == Lsn::MAX => return Ok(None),
+            Shared::All | Shared::Ahead => return Ok(Some(claim.end.min(fork))),
+            Shared::UpTo(lsn) => return Ok(Some(lsn.min(fork))),
+            Shared::Foreign => {}
+            Shared::Unknown => break,
+        }
+    }
+    Ok(Some(Lsn::INVALID))
 }
 
 async fn target_history(options: &Options, tli: TimelineId) -> Result<History, RewindError> {

@@ -13,9 +13,12 @@ use std::sync::Arc;
 
 use afterimage_wal::control_file::{ClusterState, ControlFile};
 use afterimage_wal::disk::RealDisk;
+use afterimage_wal::format::StartRecord;
 use afterimage_wal::history::History;
-use afterimage_wal::ids::{Lsn, TimelineId};
+use afterimage_wal::ids::{Lsn, SegNo, TimelineId};
+use afterimage_wal::lineage::{Claim, Lineage, Shared};
 use afterimage_wal::reader::WalReader;
+use afterimage_wal::{WalEnd, rmgr, segment};
 
 use super::super::client::{Client, ClientError, ResultSet};
 use super::super::conninfo::ConnInfo;
@@ -198,6 +201,30 @@ impl Source {
         }
     }
 
+    /// How WAL that ends as claimed relates to the source's.
+    ///
+    /// # Errors
+    /// I/O, the connection.
+    pub async fn compare(&mut self, claim: &Claim, control: &ControlFile, history: &History) -> Result<Shared, RewindError> {
+        match self {
+            Self::Directory(dir) => match wal_end(dir, control, history) {
+                Some(end) => compare_local(dir, control, history, claim, end.end),
+                None => Ok(Shared::Unknown),
+            },
+            Self::Server(client) => {
+                let (end, id, crc) = (claim.end, claim.start_id.get().cast_signed(), claim.last_crc);
+                let sets = client.query(&format!("SELECT pg_catalog.afterimage_compare_wal('{end}', {id}, {crc})")).await?;
+                Ok(match sets.first().and_then(|s| s.text(0, 0)).ok_or(RewindError::Unexpected("no comparison"))? {
+                    "all" => Shared::All,
+                    "ahead" => Shared::Ahead,
+                    "foreign" => Shared::Foreign,
+                    "unknown" => Shared::Unknown,
+                    lsn => Shared::UpTo(lsn.parse().map_err(|_| RewindError::Unexpected("no comparison"))?),
+                })
+            }
+        }
+    }
+
     /// The history of a timeline.
     ///
     /// # Errors
@@ -241,7 +268,7 @@ pub fn decode_control(bytes: &[u8]) -> Result<ControlFile, RewindError> {
     if !(checks.crc_ok && checks.extension_ok) {
         return Err(bad("calculated CRC checksum does not match value stored in file"));
     }
-    if !afterimage_wal::segment::is_valid_segment_bytes(control.segment_bytes) {
+    if !segment::is_valid_segment_bytes(control.segment_bytes) {
         return Err(bad("invalid WAL segment size"));
     }
     Ok(control)
@@ -257,6 +284,50 @@ pub fn checkpoint_end(dir: &Path, control: &ControlFile) -> Result<Option<Lsn>, 
     let history = History::read(&RealDisk, &wal_dir, tli)?.unwrap_or_else(|| History::alone(tli));
     let mut reader = WalReader::open(Arc::new(RealDisk), &wal_dir, control.system_id, control.segment_bytes, history, control.checkpoint);
     Ok(reader.next().ok().flatten().filter(|r| r.start() == control.checkpoint).map(|r| r.end()))
+}
+
+/// Where a stopped directory's WAL ends, read from its last checkpoint; `None` if that cannot be read.
+pub fn wal_end(dir: &Path, control: &ControlFile, history: &History) -> Option<WalEnd> {
+    let disk = Arc::new(RealDisk);
+    let mut reader =
+        WalReader::open(disk, &dir.join("pg_wal"), control.system_id, control.segment_bytes, history.clone(), control.checkpoint);
+    let first = reader.next().ok().flatten().map(|r| r.start());
+    (first == Some(control.checkpoint)).then(|| reader.read_to_end().0)
+}
+
+/// Compares a claim with a stopped directory's WAL, which ends at `end`.
+///
+/// # Errors
+/// I/O.
+pub fn compare_local(dir: &Path, control: &ControlFile, history: &History, claim: &Claim, end: Lsn) -> Result<Shared, RewindError> {
+    let wal_dir = dir.join("pg_wal");
+    let (system_id, segment_bytes) = (control.system_id, control.segment_bytes);
+    let lineage = Lineage { disk: Arc::new(RealDisk), dir: &wal_dir, system_id, segment_bytes, history };
+    Ok(lineage.compare(claim, end)?)
+}
+
+/// Every start of a writer that the segments of a stopped directory still know, oldest first.
+pub fn starts_of(dir: &Path, control: &ControlFile, history: &History, end: Lsn) -> Vec<StartRecord> {
+    let wal_dir = dir.join("pg_wal");
+    let size = u64::from(control.segment_bytes);
+    let there = |segno: u64| {
+        let tli = history.tli_at(Lsn::from_u64((segno + 1) * size - 1));
+        wal_dir.join(segment::file_name(tli, SegNo::new(segno), control.segment_bytes)).exists()
+    };
+    let mut first = end.as_u64().saturating_sub(1) / size;
+    while first > 1 && there(first - 1) {
+        first -= 1;
+    }
+    let from = Lsn::from_u64(first * size);
+    let disk = Arc::new(RealDisk);
+    let mut reader = WalReader::open(disk, &wal_dir, control.system_id, control.segment_bytes, history.clone(), from);
+    let mut starts = Vec::new();
+    while let Ok(Some(record)) = reader.next() {
+        if record.rmgr() == rmgr::XLOG && record.kind() == rmgr::xlog::START {
+            starts.extend(StartRecord::decode(record.main()));
+        }
+    }
+    starts
 }
 
 fn read_local(path: &Path, offset: u64, len: usize) -> Result<Option<Vec<u8>>, RewindError> {
