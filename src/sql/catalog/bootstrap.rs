@@ -14,7 +14,7 @@ use super::relation::{
 };
 use super::rows::{self, ClassRow, blank};
 use super::schema::{
-    CATALOGS, Keep, pg_attribute, pg_auth_members, pg_authid, pg_class, pg_database, pg_description, pg_index, pg_namespace,
+    CATALOGS, Keep, pg_attribute, pg_auth_members, pg_authid, pg_class, pg_database, pg_description, pg_index, pg_init_privs, pg_namespace,
     pg_shdescription, pg_tablespace,
 };
 use super::tables::{CatalogWriter, heap_handle, index_handle};
@@ -206,6 +206,7 @@ fn namespaces(writer: &mut CatalogWriter<'_>, superuser: &str) -> Result<(), Sql
         row[pg_namespace::nspowner] = Datum::Oid(owner);
         if let Some(privileges) = privileges {
             row[pg_namespace::nspacl] = acl(privileges);
+            writer.insert(&pg_init_privs::DEF, &initial_privileges(pg_namespace::ID, Datum::Oid(oid), acl(privileges)))?;
         }
         writer.insert(&pg_namespace::DEF, &row)?;
         if !description.is_empty() {
@@ -243,9 +244,26 @@ fn relations(writer: &mut CatalogWriter<'_>, superuser: &str) -> Result<(), SqlE
         classes.push(class(relation, 0, 0, superuser));
         attributes.extend(relation.columns.iter().map(|c| rows::attribute(relation.oid, c)));
     }
+    let privileges: Vec<_> = classes
+        .iter()
+        .filter(|row| !row[pg_class::relacl].is_null())
+        .map(|row| initial_privileges(pg_class::ID, row[pg_class::oid].clone(), row[pg_class::relacl].clone()))
+        .collect();
+    writer.insert_all(&pg_init_privs::DEF, &privileges)?;
     writer.insert_all(&pg_class::DEF, &classes)?;
     writer.insert_all(&pg_attribute::DEF, &attributes)?;
     writer.insert_all(&pg_index::DEF, &indexes)
+}
+
+/// What an object's privileges are from the start: dumps leave out what has not changed since.
+fn initial_privileges(class: Oid, object: Datum, privileges: Datum) -> Vec<Datum> {
+    let mut row = blank(&pg_init_privs::DEF);
+    row[pg_init_privs::objoid] = object;
+    row[pg_init_privs::classoid] = Datum::Oid(class);
+    row[pg_init_privs::objsubid] = Datum::Int4(0);
+    row[pg_init_privs::privtype] = Datum::Char(b'i');
+    row[pg_init_privs::initprivs] = privileges;
+    row
 }
 
 fn class(relation: &Relation, file: Oid, access_method: Oid, superuser: &str) -> Vec<Datum> {
