@@ -36,6 +36,9 @@ fn indexes_agree(node: &Node, table: &str, key: &str) {
     let heap = node.sql(&format!("set enable_indexscan = off; set enable_indexonlyscan = off; set enable_bitmapscan = off; {sum}"));
     let index = node.sql(&format!("set enable_seqscan = off; {sum}"));
     assert_eq!(heap, index, "{table} by {key}");
+    node.sql(&format!("select bt_index_check(indexrelid::regclass, true) from pg_index where indrelid = '{table}'::regclass"));
+    let plan = node.sql(&format!("set enable_seqscan = off; explain {sum}"));
+    assert!(plan.contains("Index") && !plan.contains("Seq Scan"), "{plan}");
 }
 
 #[test]

@@ -664,13 +664,14 @@ impl Planner<'_> {
         };
         #[expect(clippy::cast_precision_loss, reason = "a cost")]
         let checks = quals.len() as f64 * cost::OPERATOR;
-        let total = left.total + right.total + (left.rows - 1.0).max(0.0) * again + left.rows * right.rows * (cost::TUPLE + checks);
+        let off = self.unless(Setting::EnableNestloop);
+        let total = off + left.total + right.total + (left.rows - 1.0).max(0.0) * again + left.rows * right.rows * (cost::TUPLE + checks);
         Rc::new(Path {
             kind: PathKind::Nest(kind, left.clone(), right.clone(), quals.to_vec()),
             rels: left.rels.union(&right.rels),
             requires: left.requires.union(&right.requires).minus(&left.rels).minus(&right.rels),
             rows,
-            startup: left.startup + right.startup,
+            startup: off + left.startup + right.startup,
             total,
             order: Vec::new(),
         })
@@ -694,7 +695,7 @@ impl Planner<'_> {
         }
         #[expect(clippy::cast_precision_loss, reason = "a cost")]
         let hashing = keys.len().max(1) as f64 * cost::OPERATOR;
-        let build = right.total + right.rows * (hashing + cost::TUPLE);
+        let build = self.unless(Setting::EnableHashjoin) + right.total + right.rows * (hashing + cost::TUPLE);
         let total = build + left.total + left.rows * hashing + rows * cost::TUPLE;
         let rest = std::mem::take(&mut quals);
         Rc::new(Path {

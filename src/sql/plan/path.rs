@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 
 use super::planner::{Built, Planner, RelSet};
 use super::selectivity::{relation_distinct, selectivity, strip};
+use crate::config::Setting;
 use crate::executor::plan::JoinKind;
 use crate::sql::bind::expr::{Expr, ExprKind};
 use crate::sql::bind::query::{Query, RteSource};
@@ -29,6 +30,8 @@ pub mod cost {
     pub const INDEX_TUPLE: f64 = 0.005;
     /// An operator call.
     pub const OPERATOR: f64 = 0.0025;
+    /// On top of a way that an `enable_` setting switches off: it is taken where there is no other.
+    pub const DISABLED: f64 = 1.0e10;
 }
 
 /// A way to get rows.
@@ -204,6 +207,11 @@ impl Planner<'_> {
         (pages, (pages * density).round().max(1.0))
     }
 
+    /// What a way costs more that this setting allows or switches off.
+    pub fn unless(&self, setting: Setting) -> f64 {
+        if self.session.settings.bool(setting) { 0.0 } else { cost::DISABLED }
+    }
+
     /// Paths of a table.
     ///
     /// # Errors
@@ -224,13 +232,14 @@ impl Planner<'_> {
         let rows = (tuples * kept).max(1.0);
         #[expect(clippy::cast_precision_loss, reason = "a cost")]
         let per_row = cost::TUPLE + cost::OPERATOR * quals.len() as f64;
+        let off = self.unless(Setting::EnableSeqscan);
         let mut paths = vec![Rc::new(Path {
             kind: PathKind::Seq(rt, quals.to_vec()),
             rels: RelSet::one(rt),
             requires: RelSet::default(),
             rows,
-            startup: 0.0,
-            total: pages * cost::SEQ_PAGE + tuples * per_row,
+            startup: off,
+            total: off + pages * cost::SEQ_PAGE + tuples * per_row,
             order: Vec::new(),
         })];
         // ctid = value.
@@ -261,8 +270,8 @@ impl Planner<'_> {
                     rels: RelSet::one(rt),
                     requires: RelSet::default(),
                     rows: 1.0,
-                    startup: 0.0,
-                    total: cost::RANDOM_PAGE + cost::TUPLE,
+                    startup: self.unless(Setting::EnableTidscan),
+                    total: self.unless(Setting::EnableTidscan) + cost::RANDOM_PAGE + cost::TUPLE,
                     order: Vec::new(),
                 }));
             }
@@ -435,6 +444,7 @@ impl Planner<'_> {
             let gather =
                 descent + (fraction * index_pages).ceil() * cost::RANDOM_PAGE + matched * (cost::INDEX_TUPLE + cost::OPERATOR * 0.1);
             let visit = visited * per_page + matched * (cost::TUPLE + filter + cost::OPERATOR);
+            let gather = gather + self.unless(Setting::EnableBitmapscan);
             let bitmap = IndexPath { bitmap: true, backward: false, ..path.clone() };
             out.push(Rc::new(Path {
                 kind: PathKind::Index(Box::new(bitmap)),
@@ -446,7 +456,16 @@ impl Planner<'_> {
                 order: Vec::new(),
             }));
         }
-        out.push(Rc::new(Path { kind: PathKind::Index(Box::new(path)), rels, requires, rows, startup: descent, total, order }));
+        let off = self.unless(Setting::EnableIndexscan);
+        out.push(Rc::new(Path {
+            kind: PathKind::Index(Box::new(path)),
+            rels,
+            requires,
+            rows,
+            startup: off + descent,
+            total: off + total,
+            order,
+        }));
     }
 
     /// An index's expression or predicate over range table entry `rt`.
