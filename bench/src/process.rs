@@ -78,12 +78,14 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    /// Ends the running child; whoever waits for it then sees an error.
+    /// Ends the running child and its own children, which hold its output open; whoever waits for it then sees an error.
     pub(crate) fn raise(&self) {
         self.raised.store(true, Ordering::SeqCst);
         if let Some(pid) = self.running.lock().ok().and_then(|mut r| r.take()) {
-            // It may have ended by itself a moment ago.
-            drop(send(pid, Signal::INT));
+            for pid in tree(pid.as_raw_nonzero().get()) {
+                // It may have ended by itself a moment ago.
+                drop(send(pid, Signal::TERM));
+            }
         }
     }
 
