@@ -293,9 +293,19 @@ fn ask(
 fn look(session: &mut SessionContext, event: &Event) -> Result<(), SqlError> {
     let Some(f) = foreign(&event.constraint) else { return Ok(()) };
     let Some(s) = sides(session, event.table, &event.constraint, f)? else { return Ok(()) };
+    // Keys were noted as they lie in the rows.
+    let access = session.engine.ctx().clone();
+    let plain = |key: &[Datum]| -> Result<Vec<Datum>, SqlError> {
+        let mut key = key.to_vec();
+        super::large::unpack_row(&access, &mut key)?;
+        Ok(key)
+    };
     match &event.kind {
-        EventKind::Stored(tid, key) => present(session, &event.constraint, f, &s, *tid, key),
-        EventKind::Gone(old, new) => act(session, &event.constraint, f, &s, old, new.as_deref()),
+        EventKind::Stored(tid, key) => present(session, &event.constraint, f, &s, *tid, &plain(key)?),
+        EventKind::Gone(old, new) => {
+            let new = new.as_deref().map(plain).transpose()?;
+            act(session, &event.constraint, f, &s, &plain(old)?, new.as_deref())
+        }
     }
 }
 
