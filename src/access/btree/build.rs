@@ -134,6 +134,23 @@ impl Open {
         Self { block, low, keys: Vec::with_capacity(PAGE_SIZE), entries: Vec::with_capacity(512), bytes }
     }
 
+    /// Appends an entry; `overhead` is what it takes besides its key.
+    fn push(&mut self, key: &[u8], tid: u64, child: BlockNo, overhead: usize) {
+        self.keys.extend_from_slice(key);
+        self.entries.push((tid, child, self.keys.len()));
+        self.bytes += overhead + key.len();
+    }
+
+    /// Takes the last entry off.
+    fn pop(&mut self, overhead: usize) -> (Vec<u8>, u64, BlockNo) {
+        let (tid, child, end) = self.entries.pop().unwrap_or((0, NO_BLOCK, 0));
+        let start = self.entries.last().map_or(0, |e| e.2);
+        let key = self.keys[start..end].to_vec();
+        self.keys.truncate(start);
+        self.bytes -= (overhead + key.len()).min(self.bytes);
+        (key, tid, child)
+    }
+
     fn key(&self, i: usize) -> &[u8] {
         let start = if i == 0 { 0 } else { self.entries[i - 1].2 };
         &self.keys[start..self.entries[i].2]
@@ -157,10 +174,21 @@ impl Build<'_> {
         let capacity = PAGE_SIZE - crate::storage::page::HEADER_SIZE - node::SPECIAL_SIZE;
         let open = &self.levels[level];
         let fill = if level == 0 { self.fill } else { INTERNAL_FILL.max(self.fill.min(90)) };
-        // Room for the longest high fence stays, whatever the fill; a node has at least one entry, an inner one two.
-        let full = open.bytes + item > (capacity * fill / 100).min(capacity)
-            || open.bytes + item + key.len() + node::TID_SIZE + LINE_POINTER_SIZE > capacity;
+        // Room for a high fence made of this key stays, whatever the fill (a separator may be a byte longer than the key on its left); a node has
+        // at least one entry, an inner one two.
+        let with_fence = |bytes: usize, key: &[u8]| bytes + key.len() + 1 + node::TID_SIZE + LINE_POINTER_SIZE;
+        let full = open.bytes + item > (capacity * fill / 100).min(capacity) || with_fence(open.bytes + item, key) > capacity;
         if full && open.entries.len() > usize::from(level > 0) {
+            // The key that closes an inner node may be longer than what was kept free. Then the last entry moves on: for its own key there is room.
+            if level > 0 && open.entries.len() > 2 && with_fence(open.bytes, key) > capacity {
+                let (last_key, last_tid, last_child) = self.levels[level].pop(item - key.len());
+                let right = self.out.take_block();
+                let fence = Fence::new(&last_key, last_tid);
+                let closed = std::mem::replace(&mut self.levels[level], Open::new(right, fence.clone()));
+                self.close(level, closed, fence, right)?;
+                self.levels[level].push(&last_key, last_tid, last_child, item - key.len());
+                return self.add(level, key, tid, child);
+            }
             let fence = if level == 0 {
                 let last = open.entries.len() - 1;
                 let left = (open.key(last), open.entries[last].0);
@@ -175,10 +203,7 @@ impl Build<'_> {
             let closed = std::mem::replace(&mut self.levels[level], Open::new(right, fence.clone()));
             self.close(level, closed, fence, right)?;
         }
-        let open = &mut self.levels[level];
-        open.keys.extend_from_slice(key);
-        open.entries.push((tid, child, open.keys.len()));
-        open.bytes += item;
+        self.levels[level].push(key, tid, child, item - key.len());
         Ok(())
     }
 
