@@ -538,6 +538,7 @@ impl Code {
 }
 
 impl CallCode {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     fn args(&self, x: &mut Exec<'_>, row: &[Datum]) -> Result<SmallVec<[Datum; 4]>, SqlError> {
         let mut args = SmallVec::new();
         for arg in &self.args {

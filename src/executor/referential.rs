@@ -132,6 +132,9 @@ pub(super) fn note(state: &mut ExecState, relation: &Relation, command: Command,
 }
 
 /// The statement is over: looks at its events, or puts them off.
+///
+/// # Errors
+/// 23503, and what the actions fail with.
 pub fn after_statement(session: &mut SessionContext, events: Vec<Event>) -> Result<(), SqlError> {
     for event in events {
         // Actions happen at once, whatever is deferred.
@@ -149,6 +152,9 @@ pub fn after_statement(session: &mut SessionContext, events: Vec<Event>) -> Resu
 }
 
 /// The transaction is about to commit: what was put off is due.
+///
+/// # Errors
+/// 23503, and what the actions fail with.
 pub fn before_commit(session: &mut SessionContext) -> Result<(), SqlError> {
     while !session.deferral.events.is_empty() {
         for event in std::mem::take(&mut session.deferral.events) {
@@ -159,6 +165,9 @@ pub fn before_commit(session: &mut SessionContext) -> Result<(), SqlError> {
 }
 
 /// SET CONSTRAINTS. `only`: some constraints, else all.
+///
+/// # Errors
+/// 23503, if what was put off is due now.
 pub fn set_constraints(session: &mut SessionContext, only: Option<&[Oid]>, deferred: bool) -> Result<(), SqlError> {
     match only {
         None => {
@@ -415,6 +424,9 @@ fn act(
 }
 
 /// Checks every row there is.
+///
+/// # Errors
+/// 23503.
 pub fn validate(session: &mut SessionContext, table: Oid, c: &Constraint) -> Result<(), SqlError> {
     let Some(f) = foreign(c) else { return Ok(()) };
     let Some(s) = sides(session, table, c, f)? else { return Ok(()) };

@@ -294,7 +294,6 @@ fn report(
 ) -> String {
     let heap = &done.heap;
     let before = heap.pages.max(1);
-    #[expect(clippy::cast_lossless, reason = "a percentage")]
     let percent = |n: u32| f64::from(n) * 100.0 / f64::from(before);
     let txns = &ctx.engine.ctx().txns;
     let cutoff = txns.settled_floor();

@@ -465,7 +465,9 @@ impl Receiver {
                 }
                 Event::Ready => return common.ok_or_else(|| StreamError::Protocol("no common point".to_owned())),
                 Event::Columns(_) | Event::Complete(_) | Event::Notice(_) => {}
-                other => return Err(StreamError::Protocol(format!("{other:?}"))),
+                other @ Event::CopyOut | other @ Event::CopyBoth | other @ Event::Data(_) | other @ Event::CopyDone => {
+                    return Err(StreamError::Protocol(format!("{other:?}")));
+                }
             }
         }
     }

@@ -407,10 +407,12 @@ impl Replication {
         self.stop_receiver().await;
         // What the archive has is taken first, as PostgreSQL does; a promotion at a target or at the archive's end has seen it.
         let at_target = self.engine.replay().is_some_and(|replay| replay.is_at_target());
-        if !at_target && !self.engine.is_archive_recovery() && !self.engine.recovery_options().commands.restore.is_empty() {
-            if let Err(error) = archive::feed(self).await {
-                tracing::warn!("{error}");
-            }
+        if !at_target
+            && !self.engine.is_archive_recovery()
+            && !self.engine.recovery_options().commands.restore.is_empty()
+            && let Err(error) = archive::feed(self).await
+        {
+            tracing::warn!("{error}");
         }
         let engine = Arc::clone(&self.engine);
         tokio::task::spawn_blocking(move || engine.promote()).await.map_err(|e| SqlError::internal(e.to_string()))??;

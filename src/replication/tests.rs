@@ -354,7 +354,7 @@ async fn flipped_bits_in_a_plain_stream_are_found_and_healed() {
     let mut at = 0;
     for _ in 0..40 {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let flip = proxy.flip((seed >> 33) % 9000, (seed >> 20) as u8);
+        let flip = proxy.flip((seed >> 33) % 9000, seed.to_le_bytes()[2]);
         tokio::pin!(flip);
         // The flip needs bytes to pass.
         while tokio::time::timeout(Duration::from_millis(1), &mut flip).await.is_err() {

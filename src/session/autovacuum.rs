@@ -98,10 +98,10 @@ fn work(server: &Arc<Server>, shared: &Shared, database: &Arc<Database>) {
     if server.services().is_err() {
         return;
     }
-    if let Err(e) = work_in(server, services, shared, database, &registered) {
-        if registered.entry.cancel.reason() != Some(CancelReason::Terminate) {
-            log::emit(None, &Entry::new(Level::Error, &e.to_string()));
-        }
+    if let Err(e) = work_in(server, services, shared, database, &registered)
+        && registered.entry.cancel.reason() != Some(CancelReason::Terminate)
+    {
+        log::emit(None, &Entry::new(Level::Error, &e.to_string()));
     }
 }
 
@@ -163,6 +163,7 @@ fn candidates(ctx: &mut SessionContext, settings: &Settings) -> Result<Vec<(u32,
 }
 
 /// Whether a table is to be vacuumed and analyzed. PostgreSQL: `relation_needs_vacanalyze`.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
 fn due(ctx: &SessionContext, relation: &Relation, settings: &Settings) -> Option<(bool, bool)> {
     let option = |name: &str| relation.option(&format!("autovacuum_{name}"));
     // Other sessions' temporary tables are theirs.

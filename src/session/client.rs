@@ -451,6 +451,7 @@ impl Session {
     }
 
     /// `SHOW` on a replication connection, with this role's rights: columns and rows.
+    #[expect(clippy::type_complexity, reason = "columns and rows")]
     fn show_for_walsender(&self, name: &str) -> Result<(Vec<String>, Vec<Vec<Option<String>>>), SqlError> {
         const PG_READ_ALL_SETTINGS: u32 = 3374;
         let all = self.ctx.catalog.has_privileges_of(self.ctx.user, PG_READ_ALL_SETTINGS)?;
@@ -471,6 +472,7 @@ impl Session {
         Ok((["name", "setting", "description"].map(str::to_owned).to_vec(), rows))
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     async fn replication_command(&mut self, text: &str) -> Result<(), End> {
         let shared: Arc<str> = text.into();
         self.ctx.statement_timestamp = now();

@@ -190,6 +190,7 @@ fn engine_options(settings: &Settings, node: Arc<NodeState>) -> Result<EngineOpt
 }
 
 /// `recovery_target*`. PostgreSQL: the check and assign hooks in access/transam/xlogrecovery.c.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
 fn recovery_goal(settings: &Settings) -> Result<Goal, Failed> {
     let invalid = |name: &str, value: &str| Failed { message: format!("invalid value for parameter \"{name}\": \"{value}\""), hint: None };
     let mut targets = Vec::new();

@@ -176,7 +176,9 @@ impl PlanCache {
                 }
                 plans.insert(by, plan.clone());
             }
-            other => *other = State::Known(stay, std::iter::once((by, plan.clone())).collect()),
+            other @ State::Seen | other @ State::Never(_) | other @ State::Known(..) => {
+                *other = State::Known(stay, std::iter::once((by, plan.clone())).collect())
+            }
         }
         Some((plan.prepared, values))
     }
@@ -426,7 +428,6 @@ impl Moved<'_, '_> {
     }
 
     fn test(&mut self, node: &mut Node) {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "other expressions keep their literals")]
         match &mut node.node {
             Some(NodeEnum::BoolExpr(b)) if BoolExprType::try_from(b.boolop) == Ok(BoolExprType::AndExpr) => {
                 b.args.iter_mut().for_each(|a| self.test(a));
@@ -455,7 +456,6 @@ impl Moved<'_, '_> {
 
     /// `value`, `column + value`, `column - value`.
     fn assigned(&mut self, node: &mut Node) {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "any other expression is a literal or keeps its own")]
         match &mut node.node {
             Some(NodeEnum::AExpr(e))
                 if AExprKind::try_from(e.kind) == Ok(AExprKind::AexprOp)

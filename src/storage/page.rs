@@ -387,6 +387,7 @@ impl Page {
         }
         // Highest item first: it moves up into space nothing else still needs. Not so if two items overlap: then they come from a copy.
         let overlap = live.windows(2).any(|pair| pair[1].2 > pair[0].1);
+        #[expect(clippy::unnecessary_lazy_evaluations, reason = "a copy of 8 KB")]
         let copy = overlap.then(|| self.0);
         let mut upper = self.special_start();
         for (off, start, end) in live {

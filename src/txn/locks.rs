@@ -688,7 +688,7 @@ impl LockManager {
                     state.waiting.insert(before, request);
                     Some((tag, order, (*p, *ahead)))
                 }
-                _ => None,
+                WaitsFor::Lock(..) | WaitsFor::Xid(_) | WaitsFor::Position(_) | WaitsFor::SafeSnapshot => None,
             });
             let Some((tag, order, edge)) = soft else { break };
             moved.push((tag, order));

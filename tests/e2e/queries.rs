@@ -124,7 +124,7 @@ async fn thrice(c: &tokio_postgres::Client, sql: &str) -> Result<Vec<String>, St
                     tokio_postgres::SimpleQueryMessage::Row(r) => {
                         Some((0..r.len()).map(|i| r.get(i).unwrap_or("null")).collect::<Vec<_>>().join("|"))
                     }
-                    _ => None,
+                    tokio_postgres::SimpleQueryMessage::CommandComplete(_) | _ => None,
                 })
                 .collect::<Vec<_>>()),
             Err(e) => {

@@ -207,6 +207,7 @@ fn two_histories_under_one_timeline_are_told_apart() {
     a.kill();
     b.stop("fast");
     fs::remove_dir_all(a.data()).expect("the directory goes");
+    #[expect(clippy::disallowed_methods, reason = "what an administrator does with mv")]
     fs::rename(&copy, a.data()).expect("the copy comes");
     a.start();
     wander(&a, &mut rng, "kept");
@@ -282,6 +283,7 @@ fn a_rewind_cut_off_at_any_step_is_run_again() {
     };
     let removed = |s: Step<'_>| matches!(s, Step::Removed(_));
     let wrote = |s: Step<'_>| matches!(s, Step::Wrote(_));
+    #[expect(clippy::type_complexity, reason = "which step, and which of its kind")]
     let cuts: Vec<(fn(Step<'_>) -> bool, usize)> = vec![
         (|s| s == Step::Marked, 1),
         (removed, 1),

@@ -287,6 +287,7 @@ fn check_owner(ctx: &SessionContext, row: &CatalogRow) -> Result<(), SqlError> {
 }
 
 /// The row of the function a statement names, checked for its owner. `None`: there is none, and that is fine.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these kinds of objects come here")]
 pub(crate) fn find(
     ctx: &mut SessionContext,
     object: &ObjectWithArgs,

@@ -87,6 +87,7 @@ pub enum RewindError {
 
 impl RewindError {
     /// DETAIL line.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     pub fn detail(&self) -> Option<&str> {
         match self {
             Self::TargetRuns { detail } => Some(detail),

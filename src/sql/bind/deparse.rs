@@ -175,7 +175,7 @@ impl<'a> Deparser<'a> {
             self.push(&quote_identifier(&cte.name));
             let outputs: Vec<Arc<str>> = cte.query.targets.iter().filter(|t| !t.junk).map(|t| Arc::clone(&t.name)).collect();
             let columns: Vec<Arc<str>> = cte.columns.iter().map(|c| Arc::clone(&c.name)).collect();
-            if outputs != columns || cte.recursive.is_some() && !columns.is_empty() && outputs != columns {
+            if outputs != columns {
                 self.names(&columns);
             }
             self.push(" AS ");
@@ -281,6 +281,7 @@ impl<'a> Deparser<'a> {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
     fn target(&mut self, target: &Target, name: &str) {
         self.expr(&target.expr, Parent::Open);
         // A column shown under its own name needs no AS.
@@ -304,6 +305,7 @@ impl<'a> Deparser<'a> {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
     fn key(&mut self, targets: &[Target], key: usize) {
         let Some(target) = targets.get(key) else { return };
         match &target.expr.kind {
@@ -457,6 +459,7 @@ impl<'a> Deparser<'a> {
 
     // ---- FROM
 
+    #[expect(clippy::wrong_self_convention, reason = "FROM is the clause")]
     fn from_item(&mut self, q: &Query, item: &FromItem) {
         match item {
             FromItem::Rel(rt) => {
@@ -509,6 +512,7 @@ impl<'a> Deparser<'a> {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these range table entries matter here")]
     fn source(&mut self, rte: &Rte) {
         let columns: Vec<Arc<str>> = rte.columns.iter().filter(|c| c.ty != 0).map(|c| Arc::clone(&c.name)).collect();
         if rte.lateral && matches!(rte.source, RteSource::Subquery(_)) {
@@ -688,6 +692,7 @@ impl<'a> Deparser<'a> {
     }
 
     /// PostgreSQL: `get_const_expr`.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
     fn constant(&mut self, v: &Datum, e: &Expr, label: bool) {
         let text = match v {
             Datum::Null => "NULL".to_owned(),
@@ -824,6 +829,7 @@ impl<'a> Deparser<'a> {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
     fn expr(&mut self, e: &Expr, parent: Parent<'_>) {
         match &e.kind {
             ExprKind::Const(v) => self.constant(v, e, true),
@@ -1117,6 +1123,7 @@ fn digits(name: &str, n: i32) -> String {
 }
 
 /// True if the expression writes parentheses of its own around itself.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
 fn is_bracketed(e: &Expr) -> bool {
     match &e.kind {
         ExprKind::Call(c) => c.oper.is_some(),

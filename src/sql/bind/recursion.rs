@@ -174,7 +174,6 @@ fn query_of(cte: &CommonTableExpr) -> Option<&NodeEnum> {
 
 /// Where an expression begins, as far as ORDER BY and LIMIT need it.
 fn location(node: &Node) -> i32 {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "others have no place of their own")]
     match &node.node {
         Some(NodeEnum::SortBy(s)) => s.node.as_ref().map_or(-1, |n| location(n)),
         Some(NodeEnum::AConst(c)) => c.location,

@@ -899,7 +899,6 @@ impl Binder<'_> {
     }
 
     /// WITH.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     pub(super) fn with_clause(&mut self, with: &protobuf::WithClause) -> Result<(), SqlError> {
         let items = self.with_items(with)?;
         let future = items.iter().map(|i| i.cte.ctename.clone()).collect();
@@ -909,6 +908,7 @@ impl Binder<'_> {
         result
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     fn with_queries(&mut self, with: &protobuf::WithClause, items: Vec<Item<'_>>) -> Result<(), SqlError> {
         for item in items {
             let c = item.cte;

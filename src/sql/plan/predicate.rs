@@ -127,7 +127,7 @@ fn compares(clause: &Comparison<'_>, predicate: &Comparison<'_>) -> bool {
     };
     match (clause.strategy, predicate.strategy) {
         (3, p) => holds(p),
-        (1, 1 | 2 | 0) | (2, 2) => order != Ordering::Greater,
+        (1, 0..=2) | (2, 2) => order != Ordering::Greater,
         (2, 1 | 0) => order == Ordering::Less,
         (5, 5 | 4 | 0) | (4, 4) => order != Ordering::Less,
         (4, 5 | 0) => order == Ordering::Greater,

@@ -34,6 +34,7 @@ struct SqlBody {
 }
 
 /// A compiled body.
+#[expect(clippy::large_enum_variant, reason = "one per routine, behind an Arc")]
 enum Body {
     Plpgsql(Compiled),
     Sql(SqlBody),
@@ -245,6 +246,9 @@ fn in_statement(e: SqlError, source: &str, body: &str) -> SqlError {
 }
 
 /// DO.
+///
+/// # Errors
+/// 42601, 0A000, 42704; what the block fails with.
 pub fn do_block(session: &mut SessionContext, stmt: &DoStmt, source: &str) -> Result<(), SqlError> {
     use crate::executor::ddl::nodes;
     let (mut text, mut language) = (None, "plpgsql".to_owned());
@@ -286,6 +290,9 @@ fn call(session: &mut SessionContext, func: &'static ProcEntry, args: &[Datum], 
 }
 
 /// A function's value.
+///
+/// # Errors
+/// What the function fails with.
 pub fn call_scalar(session: &mut SessionContext, func: &'static ProcEntry, _types: &CallTypes, args: &[Datum]) -> Result<Datum, SqlError> {
     match call(session, func, args, false)? {
         Outcome::Value(value) => Ok(value),
@@ -294,6 +301,9 @@ pub fn call_scalar(session: &mut SessionContext, func: &'static ProcEntry, _type
 }
 
 /// A set-returning function's rows.
+///
+/// # Errors
+/// What the function fails with.
 pub fn call_set(
     session: &mut SessionContext,
     func: &'static ProcEntry,
@@ -418,6 +428,10 @@ pub(super) fn cast_code(session: &mut SessionContext, from: Oid, to: Oid, typmod
 }
 
 /// CALL.
+///
+/// # Errors
+/// The call does not bind; what the procedure fails with.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
 pub fn call_procedure(session: &mut SessionContext, stmt: &CallStmt, source: &str, sink: &mut dyn RowSink) -> Result<(), SqlError> {
     let Some(call) = &stmt.funccall else { return Err(SqlError::internal("CALL of nothing")) };
     let mut binder = Binder::new(session, source, Vec::new(), false);
@@ -437,6 +451,9 @@ pub fn call_procedure(session: &mut SessionContext, stmt: &CallStmt, source: &st
 }
 
 /// Columns of a CALL's row, if it gives one.
+///
+/// # Errors
+/// The call does not bind.
 pub fn call_columns(session: &mut SessionContext, stmt: &CallStmt, source: &str) -> Result<Option<Vec<(String, Oid)>>, SqlError> {
     let Some(call) = &stmt.funccall else { return Ok(None) };
     let e = Binder::new(session, source, Vec::new(), false).procedure(call)?;
@@ -446,6 +463,9 @@ pub fn call_columns(session: &mut SessionContext, stmt: &CallStmt, source: &str)
 }
 
 /// Checks a new function's body as far as CREATE FUNCTION does.
+///
+/// # Errors
+/// 42601, and what binding the body finds.
 pub fn validate(session: &mut SessionContext, func: &'static ProcEntry, source: &str) -> Result<(), SqlError> {
     compile(session, func).map(|_| ()).map_err(|e| in_statement(e, source, func.source))
 }

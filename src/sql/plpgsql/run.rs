@@ -188,7 +188,6 @@ impl Run<'_> {
             if let Err(e) = self.declare(variable) {
                 let line = self.f.tree.variables.get(variable).map_or(0, |v| v.line);
                 self.place = (line, "during statement block local variable initialization");
-                let e = e;
                 let context = format!(
                     "{}PL/pgSQL function {} line {line} during statement block local variable initialization",
                     e.fields().context.as_ref().map_or_else(String::new, |c| format!("{c}\n")),
@@ -201,7 +200,7 @@ impl Run<'_> {
             let flow = self.body(&block.body)?;
             return Ok(match flow {
                 Flow::Exit(Some(label)) if block.label.as_ref() == Some(&label) => Flow::Next,
-                other => other,
+                other @ Flow::Next | other @ Flow::Exit(_) | other @ Flow::Continue(_) | other @ Flow::Return => other,
             });
         }
         let mark = self.session.transaction()?.begin_sub(None);
@@ -213,7 +212,7 @@ impl Run<'_> {
                 self.session.settings.end_level(true);
                 Ok(match flow {
                     Flow::Exit(Some(label)) if block.label.as_ref() == Some(&label) => Flow::Next,
-                    other => other,
+                    other @ Flow::Next | other @ Flow::Exit(_) | other @ Flow::Continue(_) | other @ Flow::Return => other,
                 })
             }
             Err(e) => {
@@ -242,7 +241,7 @@ impl Run<'_> {
                 self.handled.pop();
                 Ok(match flow? {
                     Flow::Exit(Some(label)) if block.label.as_ref() == Some(&label) => Flow::Next,
-                    other => other,
+                    other @ Flow::Next | other @ Flow::Exit(_) | other @ Flow::Continue(_) | other @ Flow::Return => other,
                 })
             }
         }
@@ -303,7 +302,7 @@ impl Run<'_> {
             Flow::Exit(None) => Some(Flow::Next),
             Flow::Exit(Some(l)) if label == Some(&l) => Some(Flow::Next),
             Flow::Continue(Some(l)) if label == Some(&l) => None,
-            other => Some(other),
+            other @ Flow::Exit(_) | other @ Flow::Continue(_) | other @ Flow::Return => Some(other),
         })
     }
 
@@ -443,6 +442,7 @@ impl Run<'_> {
         self.f.tree.variables.get(variable).map_or("", |v| &v.name)
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
     fn for_integers(
         &mut self,
         label: Option<&String>,
@@ -507,6 +507,7 @@ impl Run<'_> {
         Ok(Flow::Next)
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
     fn for_each(&mut self, label: Option<&String>, target: &Target, slice: usize, array: &Expr, body: &[Stmt]) -> Result<Flow, SqlError> {
         let (value, ty, _) = self.evaluate(array)?;
         let array = match value {
@@ -887,6 +888,7 @@ impl Run<'_> {
         self.variable_type(variable).0 == oids::RECORD || self.f.shapes.get(variable).is_some_and(Option::is_some)
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
     fn assign_value(&mut self, target: &Target, value: Datum, from: Oid, _typmod: i32) -> Result<(), SqlError> {
         let f = self.f;
         match target {
@@ -947,6 +949,7 @@ impl Run<'_> {
         Ok(())
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
     fn assign_record(&mut self, variable: usize, value: Datum) -> Result<(), SqlError> {
         match value {
             Datum::Record(record) => match self.f.shapes.get(variable).cloned().flatten() {

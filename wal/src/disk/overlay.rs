@@ -147,6 +147,7 @@ impl File {
 struct Handle(Arc<File>);
 
 impl Handle {
+    #[expect(clippy::new_ret_no_self, reason = "handles are used as files only")]
     fn new(file: Arc<File>) -> Arc<dyn DiskFile> {
         file.changed.lock().handles += 1;
         Arc::new(Self(file))

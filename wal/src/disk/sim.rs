@@ -312,6 +312,7 @@ fn directory(call: &[NameChange]) -> PathBuf {
 
 impl State {
     fn image(&self) -> Self {
+        #[expect(clippy::type_complexity, reason = "one use")]
         let mut copies: Vec<(Arc<Mutex<Contents>>, Arc<Mutex<Contents>>)> = Vec::new();
         let mut copy = |file: &Arc<Mutex<Contents>>| {
             if let Some((_, copy)) = copies.iter().find(|(of, _)| Arc::ptr_eq(of, file)) {
