@@ -1,7 +1,7 @@
 //! How much of its stack a thread has used.
 //!
 //! Statements nest as deeply as their authors like. What recurses over them asks [`check`] on the way down and fails with
-//! PostgreSQL's 54001 long before the stack ends. Binding is held to a part of the stack ([`SHARE`]): planning, execution and the
+//! PostgreSQL's 54001 long before the stack ends. Binding is held to a part of the stack (`SHARE`): planning, execution and the
 //! release of what was built recurse no deeper than binding did, but are not asked at every step.
 //!
 //! PostgreSQL: `check_stack_depth` in tcop/postgres.c.

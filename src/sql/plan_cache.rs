@@ -1,8 +1,8 @@
 //! The shared plan cache: statement text with its literals lifted out, to a plan.
 //!
-//! A simple query carries its values in its text, so that the same statement arrives in ever new texts. [`lift`] takes the numbers and strings
+//! A simple query carries its values in its text, so that the same statement arrives in ever new texts. `lift` takes the numbers and strings
 //! out of a text without parsing it; what is left, with the settings and the role that parsing and binding depend on, is the key. The second time
-//! a key is seen the statement is parsed, literals that stand where only their value matters become parameters ([`movable`]), and its plan is
+//! a key is seen the statement is parsed, literals that stand where only their value matters become parameters (`movable`), and its plan is
 //! kept for all sessions. The other literals (LIMIT 0, `ORDER BY 1`, `'x'::regclass`, what a partial index's condition may be judged by) stay in
 //! the key by their text.
 //!

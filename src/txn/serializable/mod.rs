@@ -1,9 +1,9 @@
 //! SERIALIZABLE: serializable snapshot isolation (Cahill, Röhm, Fekete 2008; Ports and Grittner 2012, as PostgreSQL does it).
 //!
-//! A transaction reads at its snapshot and takes no lock that anybody waits for. Instead it leaves a mark on all it reads ([`marks`]): row,
+//! A transaction reads at its snapshot and takes no lock that anybody waits for. Instead it leaves a mark on all it reads (`marks`): row,
 //! page, table, or range of index keys. A serializable writer that meets another's mark, and a reader that meets a version written by
 //! a serializable transaction it does not see, record a *read-write conflict*: the reader comes before the writer in any serial order
-//! ([`graph`]). Every anomaly holds two such conflicts in a row, `T0 -> pivot -> T2`, with T2 the first of the three to commit; where that
+//! (`graph`). Every anomaly holds two such conflicts in a row, `T0 -> pivot -> T2`, with T2 the first of the three to commit; where that
 //! is about to come true, one of them fails with 40001.
 //!
 //! **With commit LSNs.** Two transactions are concurrent if neither's commit LSN is at or below the other's snapshot. That is one rule for
