@@ -1,7 +1,7 @@
 //! Prepared transactions: no session owns them, only COMMIT PREPARED or ROLLBACK PREPARED ends them.
 //!
 //! PREPARE writes one record with all that the end will need: sub-xids, files to unlink, stale cache entries, locks, what a serializable
-//! one has read. The transaction then lives in [`PreparedNode`], on the primary and on every standby that replays the record; its locks are
+//! one has read. The transaction then lives in `PreparedNode`, on the primary and on every standby that replays the record; its locks are
 //! held by a [`LockHolder`] of no session, its xids are running to everybody.
 //!
 //! A checkpoint writes each to a file under `pg_twophase`, since its record may lie before the redo point; the file's contents are the record's.

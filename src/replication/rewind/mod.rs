@@ -14,7 +14,7 @@
 //! The fork is where the two histories part; if a node lost a tail under the same timeline, start ids tell it, and if what is left of the
 //! WAL does not, everything is copied.
 //!
-//! [`source`] reads the other side, a stopped directory or a live server; [`files`] lists and classifies; [`run`] does the steps.
+//! [`source`] reads the other side, a stopped directory or a live server; [`files`] lists and classifies; [`run`](fn@run) does the steps.
 //!
 //! PostgreSQL: bin/pg_rewind, which reads the target's WAL instead to learn which blocks changed since the last common checkpoint.
 
