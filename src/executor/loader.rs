@@ -14,7 +14,6 @@ use crate::access::btree::{self, Inserted, UniqueProbe};
 use crate::access::{RelHandle, Tid, heap};
 use crate::executor::SessionContext;
 use crate::sql::catalog::relation::{Index, Relation};
-use crate::sql::catalog::tables::HeapProbe;
 use crate::sql::types::{Datum, oids, text_out};
 use crate::sqlstate::{SqlError, SqlState};
 
@@ -212,7 +211,7 @@ fn insert_entries(
         let unique = load.index.encode_key(&key_values, key)?;
         let xid: Xid = ctx.transaction()?.xid()?;
         let inserted = {
-            let mut probe = HeapProbe::new(&access, *heap, ctx.transaction()?);
+            let mut probe = heap::Probe::new(&access, *heap, ctx.transaction()?);
             let probe = unique.then_some((&mut probe as &mut dyn UniqueProbe, key.len()));
             btree::insert(&access, xid, &load.handle, key, tid, probe).map_err(|e| index_error(e, &load.index))?
         };

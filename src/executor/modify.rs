@@ -13,13 +13,12 @@ use super::referential;
 use super::scan::{datum_tid, tid_datum};
 use crate::access::btree::{self, Inserted, UniqueProbe};
 use crate::access::heap::{self, ChangeOptions, ChangeResult, UpdateOptions};
-use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
+use crate::access::{AccessError, RelHandle, Tid};
 use crate::engine::Engine;
 use crate::sql::catalog::{Index, Relation};
 use crate::sql::types::{self, Datum, IoSettings, row};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{Isolation, RowLockMode, Transaction, WaitPolicy};
-use afterimage_wal::ids::Xid;
 
 /// 40001 for a row changed since the snapshot.
 pub(super) fn concurrent_update() -> SqlError {
@@ -29,24 +28,6 @@ pub(super) fn concurrent_update() -> SqlError {
 /// 40001 for a row deleted since the snapshot.
 pub(super) fn concurrent_delete() -> SqlError {
     SqlError::new(SqlState::SERIALIZATION_FAILURE, "could not serialize access due to concurrent delete")
-}
-
-/// Asks the heap about duplicates.
-struct Probe<'a> {
-    ctx: &'a AccessCtx,
-    txn: &'a Transaction,
-    rel: RelHandle,
-}
-
-impl UniqueProbe for Probe<'_> {
-    fn check(&mut self, tid: Tid) -> Result<btree::Liveness, AccessError> {
-        heap::probe(self.ctx, self.txn, &self.rel, tid)
-    }
-
-    fn wait(&mut self, xid: Xid) -> Result<(), AccessError> {
-        let level = self.txn.options().level;
-        Ok(self.ctx.txns.wait_for_xid(self.txn.proc(), xid, level)?)
-    }
 }
 
 /// A row about to be stored violates nothing that can be seen without looking at other rows.
@@ -174,7 +155,7 @@ fn insert_entry(
     let ctx = engine.ctx();
     let t = x.session.transaction()?;
     let xid = t.xid()?;
-    let mut probe = Probe { ctx, txn: t, rel: *rel };
+    let mut probe = heap::Probe::new(ctx, *rel, t);
     let probe: Option<(&mut dyn UniqueProbe, usize)> = if unique { Some((&mut probe, bytes.len())) } else { None };
     let inserted = btree::insert(ctx, xid, &index, &bytes, tid, probe).map_err(|e| index_error(e, &w.index))?;
     if let Some(s) = t.serializable().filter(|_| index.is_marked()) {
@@ -302,7 +283,7 @@ impl ModifyNode {
             let index = m.table.relation.index_handle(&w.index);
             let engine = x.state.engine()?.clone();
             let t = x.session.transaction()?;
-            let mut probe = Probe { ctx: engine.ctx(), txn: t, rel: *rel };
+            let mut probe = heap::Probe::new(engine.ctx(), *rel, t);
             if let Some(tid) = btree::find_duplicate(engine.ctx(), &index, &bytes, &mut probe)? {
                 return Ok(Some(tid));
             }

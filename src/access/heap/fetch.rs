@@ -219,18 +219,37 @@ pub fn liveness(ctx: &AccessCtx, txn: &Transaction, rel: &RelHandle, tid: Tid) -
     Ok(Liveness::Dead)
 }
 
-/// What a unique index learns about the chain at `tid`. A row that only this transaction, or only some snapshots, hold for deleted is
-/// gone and not dead: its entry serves whoever still sees it, and everybody should the deletion be rolled back.
+/// What a unique index asks the heap its entries lead to, on behalf of a transaction.
 ///
-/// # Errors
-/// I/O.
-pub fn probe(ctx: &AccessCtx, txn: &Transaction, rel: &RelHandle, tid: Tid) -> Result<btree::Liveness, AccessError> {
-    Ok(match liveness(ctx, txn, rel, tid)? {
-        Liveness::Live(_) => btree::Liveness::Live,
-        Liveness::Inserting(_, xid) | Liveness::Deleting(_, xid) => btree::Liveness::InProgress(xid),
-        Liveness::Dead if is_dead_to_all(ctx, rel, tid)? => btree::Liveness::Dead,
-        Liveness::Dead => btree::Liveness::Gone,
-    })
+/// A row that only this transaction, or only some snapshots, hold for deleted is gone and not dead: its entry serves whoever still sees it, and
+/// everybody should the deletion be rolled back.
+#[derive(Debug)]
+pub struct Probe<'a> {
+    ctx: &'a AccessCtx,
+    heap: RelHandle,
+    txn: &'a Transaction,
+}
+
+impl<'a> Probe<'a> {
+    /// A probe into the table that the index is on.
+    pub fn new(ctx: &'a AccessCtx, heap: RelHandle, txn: &'a Transaction) -> Self {
+        Self { ctx, heap, txn }
+    }
+}
+
+impl btree::UniqueProbe for Probe<'_> {
+    fn check(&mut self, tid: Tid) -> Result<btree::Liveness, AccessError> {
+        Ok(match liveness(self.ctx, self.txn, &self.heap, tid)? {
+            Liveness::Live(_) => btree::Liveness::Live,
+            Liveness::Inserting(_, xid) | Liveness::Deleting(_, xid) => btree::Liveness::InProgress(xid),
+            Liveness::Dead if is_dead_to_all(self.ctx, &self.heap, tid)? => btree::Liveness::Dead,
+            Liveness::Dead => btree::Liveness::Gone,
+        })
+    }
+
+    fn wait(&mut self, xid: Xid) -> Result<(), AccessError> {
+        Ok(self.ctx.txns.wait_for_xid(self.txn.proc(), xid, self.txn.options().level)?)
+    }
 }
 
 /// Whether every version of the chain at `tid` is dead to all snapshots: an index entry for it may be marked killed.

@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, LazyLock};
 
-use afterimage_wal::{Lsn, Oid, Xid};
+use afterimage_wal::{Lsn, Oid};
 
 use super::builtin::catalog_file;
 use super::load::{CatalogReader, CatalogRow};
 use super::schema::{CATALOGS, CatalogDef, IndexDef};
 use crate::access::btree::{self, Direction, Inserted, KeyRange, Scan, ScanOptions, UniqueProbe};
 use crate::access::heap::{self, ChangeOptions, ChangeResult, HeapScan, UpdateOptions};
-use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
+use crate::access::{AccessCtx, RelHandle, Tid};
 use crate::sql::types::key::{self, KeyOrder};
 use crate::sql::types::{ColDesc, Datum, TupleDesc, row};
 use crate::sqlstate::{SqlError, SqlState};
@@ -242,7 +242,7 @@ impl<'a> CatalogWriter<'a> {
                 None => false,
             };
             let handle = index_handle(def, index.oid, self.database);
-            let mut probe = HeapProbe::new(&self.ctx, heap_handle(def, self.database), self.txn);
+            let mut probe = heap::Probe::new(&self.ctx, heap_handle(def, self.database), self.txn);
             // A new version with the same key is no duplicate of its own older one.
             let unique = (index.unique && !same).then_some((&mut probe as &mut dyn UniqueProbe, key.len()));
             if let Inserted::Duplicate(_) = btree::insert(&self.ctx, xid, &handle, &key, tid, unique)? {
@@ -274,31 +274,4 @@ fn duplicate(def: &CatalogDef, index: &IndexDef, values: &[Datum]) -> SqlError {
     SqlError::new(SqlState::UNIQUE_VIOLATION, format!("duplicate key value violates unique constraint \"{}\"", index.name))
         .detail(format!("Key ({names})=({shown}) already exists."))
         .constraint("pg_catalog", def.name, index.name)
-}
-
-/// Asks a heap whether a row with an equal key counts for a unique check by a transaction.
-#[derive(Debug)]
-pub struct HeapProbe<'a> {
-    ctx: &'a AccessCtx,
-    heap: RelHandle,
-    txn: &'a Transaction,
-}
-
-impl<'a> HeapProbe<'a> {
-    /// A probe into the table that the index is on.
-    pub fn new(ctx: &'a AccessCtx, heap: RelHandle, txn: &'a Transaction) -> Self {
-        Self { ctx, heap, txn }
-    }
-}
-
-impl UniqueProbe for HeapProbe<'_> {
-    fn check(&mut self, tid: Tid) -> Result<btree::Liveness, AccessError> {
-        heap::probe(self.ctx, self.txn, &self.heap, tid)
-    }
-
-    fn wait(&mut self, xid: Xid) -> Result<(), AccessError> {
-        let txns = self.txn.transactions();
-        txns.wait_for_xid(self.txn.proc(), xid, self.txn.options().level)?;
-        Ok(())
-    }
 }
