@@ -389,7 +389,8 @@ async fn supervise(invocation: &Invocation, config: &Arc<Config>, lock: &LockFil
     }
 }
 
-async fn sleep_until(at: Option<tokio::time::Instant>) {
+/// Until then; without a time, for ever.
+pub async fn sleep_until(at: Option<tokio::time::Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,

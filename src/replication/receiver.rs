@@ -25,6 +25,7 @@ use super::sender::ZSTD_WINDOW_LOG;
 use super::services::{Replication, Verdict};
 use super::timestamp_now;
 use crate::config::Setting;
+use crate::control::supervisor::sleep_until;
 use crate::recovery::target::TimelineGoal;
 use crate::sqlstate::SqlState;
 
@@ -569,17 +570,17 @@ impl Receiver {
                         Err(error) => return Err(error.into()),
                     }
                 }
-                () = async { match record_deadline { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
+                () = sleep_until(record_deadline) => {
                     return Err(StreamError::Incomplete { at: wal.published() });
                 }
                 _ = wal_moved.changed() => self.report(client, &mut sent, false, false).await?,
                 _ = replayed.changed() => self.report(client, &mut sent, false, false).await?,
-                () = async { match interval { Some(_) => tokio::time::sleep_until(next_status).await, None => std::future::pending().await } } => {
+                () = sleep_until(interval.map(|_| next_status)) => {
                     next_status = tokio::time::Instant::now() + interval.unwrap_or(Duration::from_secs(10));
                     self.report(client, &mut sent, true, false).await?;
                     self.feedback(client, &mut sent).await?;
                 }
-                () = async { match deadline { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
+                () = sleep_until(deadline) => {
                     if pinged {
                         return Err(StreamError::Timeout);
                     }

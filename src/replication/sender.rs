@@ -27,6 +27,7 @@ use super::services::Replication;
 use super::slot::{SlotError, SlotGuard};
 use super::timestamp_now;
 use crate::config::Setting;
+use crate::control::supervisor::sleep_until;
 use crate::sqlstate::{SqlError, SqlState};
 use crate::wire::backend::CopyKind;
 use crate::wire::{Frontend, Writer};
@@ -513,7 +514,7 @@ impl Stream {
                 }
                 _ = stopping.changed() => {}
                 _ = reloads.changed() => {}
-                () = async { match deadline { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
+                () = sleep_until(deadline) => {
                     if self.ping_sent {
                         tracing::info!("terminating walsender process due to replication timeout");
                         return Err(SqlError::new(SqlState::CONNECTION_FAILURE, "terminating walsender process due to replication timeout").fatal());

@@ -135,23 +135,31 @@ fn is_system_schema(relation: &Relation) -> bool {
     matches!(&*relation.namespace_name, "pg_catalog" | "information_schema") || relation.namespace_name.starts_with("pg_toast")
 }
 
-fn stat_tables(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>, wanted: &dyn Fn(&Relation) -> bool) -> Result<(), SqlError> {
-    let Some(services) = server.services_even_if_stopping() else { return Ok(()) };
-    let stats = services.engine.ctx().txns.table_stats();
+/// The tables whose use is counted and that a view wants.
+fn counted_tables(cx: &mut VirtualCx<'_>, wanted: &dyn Fn(&Relation) -> bool) -> Result<Vec<Arc<Relation>>, SqlError> {
     let mut oids = Vec::new();
     for row in cx.catalog.reader()?.rows(&pg_class::DEF, 0, &[])? {
         if matches!(row.char(pg_class::relkind)?, b'r' | b't' | b'm') {
             oids.push(row.oid(pg_class::oid)?);
         }
     }
+    let mut tables = Vec::new();
     for oid in oids {
-        let Some(relation) = cx.catalog.relation(oid)?.filter(|r| wanted(r)) else { continue };
+        tables.extend(cx.catalog.relation(oid)?.filter(|r| wanted(r)));
+    }
+    Ok(tables)
+}
+
+fn stat_tables(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>, wanted: &dyn Fn(&Relation) -> bool) -> Result<(), SqlError> {
+    let Some(services) = server.services_even_if_stopping() else { return Ok(()) };
+    let stats = services.engine.ctx().txns.table_stats();
+    for relation in counted_tables(cx, wanted)? {
         let t = relation.rel_handle().and_then(|h| stats.get(h.stats_key())).unwrap_or_default();
         let n = |v: u64| Datum::Int8(i64::try_from(v).unwrap_or(i64::MAX));
         let when = |v: u64| time(i64::try_from(v).ok().filter(|v| *v > 0));
         let by_index = |v: u64| if relation.indexes.is_empty() { Datum::Null } else { n(v) };
         emit(&[
-            Datum::Oid(oid),
+            Datum::Oid(relation.oid),
             text(&relation.namespace_name),
             text(&relation.name),
             n(t.seq_scan),
@@ -182,19 +190,12 @@ fn stat_tables(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>, wanted: 
 fn stat_indexes(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>, wanted: &dyn Fn(&Relation) -> bool) -> Result<(), SqlError> {
     let Some(services) = server.services_even_if_stopping() else { return Ok(()) };
     let stats = services.engine.ctx().txns.table_stats();
-    let mut oids = Vec::new();
-    for row in cx.catalog.reader()?.rows(&pg_class::DEF, 0, &[])? {
-        if matches!(row.char(pg_class::relkind)?, b'r' | b't' | b'm') {
-            oids.push(row.oid(pg_class::oid)?);
-        }
-    }
-    for oid in oids {
-        let Some(relation) = cx.catalog.relation(oid)?.filter(|r| wanted(r)) else { continue };
+    for relation in counted_tables(cx, wanted)? {
         for index in &relation.indexes {
             let t = stats.get(relation.index_handle(index).stats_key()).unwrap_or_default();
             let n = |v: u64| Datum::Int8(i64::try_from(v).unwrap_or(i64::MAX));
             emit(&[
-                Datum::Oid(oid),
+                Datum::Oid(relation.oid),
                 Datum::Oid(index.oid),
                 text(&relation.namespace_name),
                 text(&relation.name),

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::block::{Kind, aborted};
 use super::client::Session;
 use super::registry::SessionEntry;
+use crate::control::supervisor::sleep_until;
 use crate::engine::Engine;
 use crate::executor::context::cancelled;
 use crate::sqlstate::{SqlError, SqlState};
@@ -278,7 +279,7 @@ async fn wait_until(engine: &Engine, mut flushed: watch::Receiver<Lsn>, entry: &
                     return Err(cancelled(reason));
                 }
             }
-            () = async { match deadline { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
+            () = sleep_until(deadline) => {
                 return Ok(End::TimedOut);
             }
         }
