@@ -14,8 +14,7 @@ use super::services::Replication;
 use crate::config::Setting;
 use crate::executor::{ExternalFunctions, SessionContext};
 use crate::sql::functions::{CallTypes, ProcEntry, SetRows};
-use crate::sql::types::datum::RecordValue;
-use crate::sql::types::{Datum, oids};
+use crate::sql::types::Datum;
 use crate::sqlstate::{SqlError, SqlState};
 
 /// These functions, over one node.
@@ -80,7 +79,7 @@ impl Functions {
         let name = text(args, 0)?;
         let reserve = boolean(args, 1).then(|| self.node.reserve_position());
         self.node.slots.create(name, boolean(args, 2).then_some(session.backend_pid), reserve).map_err(slot_error)?;
-        record(func, vec![Datum::text(name), reserve.map_or(Datum::Null, |l| Datum::Lsn(l.as_u64()))])
+        func.record(vec![Datum::text(name), reserve.map_or(Datum::Null, |l| Datum::Lsn(l.as_u64()))])
     }
 
     fn copy_slot(&self, session: &SessionContext, func: &'static ProcEntry, args: &[Datum]) -> Result<Datum, SqlError> {
@@ -94,7 +93,7 @@ impl Functions {
         };
         let temporary = if args.len() > 2 { boolean(args, 2) } else { source.temporary };
         self.node.slots.create(to, temporary.then_some(session.backend_pid), Some(restart)).map_err(slot_error)?;
-        record(func, vec![Datum::text(to), Datum::Lsn(restart.as_u64())])
+        func.record(vec![Datum::text(to), Datum::Lsn(restart.as_u64())])
     }
 
     fn advance_slot(&self, session: &SessionContext, func: &'static ProcEntry, args: &[Datum]) -> Result<Datum, SqlError> {
@@ -119,7 +118,7 @@ impl Functions {
         }
         let end = if self.node.engine.is_in_recovery() { self.node.engine.replayed_lsn() } else { self.node.engine.wal().flushed() };
         let moved = self.node.slots.advance(name, session.backend_pid, wanted.min(end)).map_err(slot_error)?;
-        record(func, vec![Datum::text(name), Datum::Lsn(moved.as_u64())])
+        func.record(vec![Datum::text(name), Datum::Lsn(moved.as_u64())])
     }
 }
 
@@ -150,11 +149,6 @@ fn lsn_arg(args: &[Datum], i: usize) -> Result<Lsn, SqlError> {
 
 fn lsn(value: Lsn) -> Datum {
     if value == Lsn::INVALID { Datum::Null } else { Datum::Lsn(value.as_u64()) }
-}
-
-fn record(func: &'static ProcEntry, values: Vec<Datum>) -> Result<Datum, SqlError> {
-    let desc = func.out_columns().ok_or_else(|| SqlError::internal(format!("{} has no columns", func.name)))?;
-    Ok(Datum::Record(Arc::new(RecordValue { type_oid: oids::RECORD, desc, values: values.into_boxed_slice() })))
 }
 
 impl ExternalFunctions for Functions {
@@ -201,7 +195,7 @@ impl ExternalFunctions for Functions {
                     wal.flush(end)?;
                     (end, wal.tli())
                 };
-                record(func, vec![Datum::Lsn(end.as_u64()), Datum::Int8(i64::from(tli.get()))])?
+                func.record(vec![Datum::Lsn(end.as_u64()), Datum::Int8(i64::from(tli.get()))])?
             }
             // What a node that is down knows of its WAL's end, compared with ours.
             "afterimage_compare_wal" => {
@@ -220,7 +214,7 @@ impl ExternalFunctions for Functions {
                 })
             }
             "pg_control_system" | "pg_control_checkpoint" | "pg_control_recovery" | "pg_control_init" => {
-                record(func, super::control_rows::row(func.name, &engine.control_file()))?
+                func.record(super::control_rows::row(func.name, &engine.control_file()))?
             }
             "pg_switch_wal" => {
                 self.primary_only("WAL control functions")?;
@@ -264,7 +258,7 @@ impl ExternalFunctions for Functions {
             "pg_walfile_name_offset" => {
                 self.primary_only("WAL control functions")?;
                 let (name, offset) = self.file_of(lsn_arg(args, 0)?);
-                record(func, vec![Datum::text(name), Datum::Int4(i32::try_from(offset).unwrap_or(i32::MAX))])?
+                func.record(vec![Datum::text(name), Datum::Int4(i32::try_from(offset).unwrap_or(i32::MAX))])?
             }
             "pg_promote" => self.promote(boolean(args, 0), integer(args, 1))?,
             "pg_create_physical_replication_slot" => self.create_slot(session, func, args)?,

@@ -14,7 +14,6 @@ use crate::control::log;
 use crate::executor::{ExternalFunctions, SessionContext};
 use crate::replication::rewind::source::page_lsns_of;
 use crate::sql::functions::{CallTypes, ProcEntry, SetRows};
-use crate::sql::types::datum::RecordValue;
 use crate::sql::types::{ArrayValue, Datum, Inet, oids};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{CancelReason, ProcId};
@@ -187,12 +186,7 @@ fn stat_file(server: &Server, session: &SessionContext, func: &'static ProcEntry
         Datum::Null,
         Datum::Bool(meta.is_dir()),
     ];
-    record(func, values)
-}
-
-fn record(func: &'static ProcEntry, values: Vec<Datum>) -> Result<Datum, SqlError> {
-    let desc = func.out_columns().ok_or_else(|| SqlError::internal(format!("{} has no columns", func.name)))?;
-    Ok(Datum::Record(Arc::new(RecordValue { type_oid: oids::RECORD, desc, values: values.into_boxed_slice() })))
+    func.record(values)
 }
 
 /// Name, size and modification time of each plain file.
@@ -205,7 +199,7 @@ fn list_files(func: &'static ProcEntry, dir: &str, entries: fs::ReadDir) -> Resu
         let name = entry.file_name().to_string_lossy().into_owned();
         if meta.is_file() && !name.starts_with('.') {
             let size = Datum::Int8(i64::try_from(meta.len()).unwrap_or(i64::MAX));
-            rows.push(record(func, vec![Datum::text(name), size, Datum::TimestampTz(micros(meta.mtime(), meta.mtime_nsec()))])?);
+            rows.push(func.record(vec![Datum::text(name), size, Datum::TimestampTz(micros(meta.mtime(), meta.mtime_nsec()))])?);
         }
     }
     Ok(rows)

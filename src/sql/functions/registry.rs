@@ -8,8 +8,9 @@ use rustc_hash::FxHashMap;
 use super::aggregate::{AggEntry, NewAccumulator};
 use super::call::{Call, ScalarFn, SetFn, SetRows};
 use super::window::WindowFn;
+use crate::sql::types::datum::RecordValue;
 use crate::sql::types::registry::Fields;
-use crate::sql::types::{ColDesc, Datum, Oid, TupleDesc, format_type};
+use crate::sql::types::{ColDesc, Datum, Oid, TupleDesc, format_type, oids};
 use crate::sqlstate::SqlError;
 
 /// What runs when a function is called.
@@ -500,6 +501,15 @@ impl ProcEntry {
         }
         s.push(')');
         s
+    }
+
+    /// A row of a function with several OUT arguments.
+    ///
+    /// # Errors
+    /// XX000: it has one plain result.
+    pub fn record(&self, values: Vec<Datum>) -> Result<Datum, SqlError> {
+        let desc = self.out_columns().ok_or_else(|| SqlError::internal(format!("{} has no columns", self.name)))?;
+        Ok(Datum::Record(Arc::new(RecordValue { type_oid: oids::RECORD, desc, values: values.into_boxed_slice() })))
     }
 
     /// The columns of a function with several OUT arguments; `None` for one plain result.

@@ -801,6 +801,17 @@ impl Parser<'_> {
         Ok(targets)
     }
 
+    /// `EXECUTE text [USING ..]` or a query, up to the semicolon.
+    fn rows(&mut self) -> Result<Rows, SqlError> {
+        if self.accept("execute") {
+            let text = self.value(&[";", "using"])?;
+            let using = if self.accept("using") { self.values(&[";"])? } else { Vec::new() };
+            return Ok(Rows::Dynamic(text, using));
+        }
+        let text = self.until(&[";"])?;
+        Ok(Rows::Query(self.expr("", &text)))
+    }
+
     fn return_statement(&mut self) -> Result<StmtKind, SqlError> {
         self.at += 1;
         if self.accept(";") {
@@ -813,14 +824,7 @@ impl Parser<'_> {
         }
         if self.is("query") {
             self.at += 1;
-            let rows = if self.accept("execute") {
-                let text = self.value(&[";", "using"])?;
-                let using = if self.accept("using") { self.values(&[";"])? } else { Vec::new() };
-                Rows::Dynamic(text, using)
-            } else {
-                let text = self.until(&[";"])?;
-                Rows::Query(self.expr("", &text))
-            };
+            let rows = self.rows()?;
             self.expect(";")?;
             return Ok(StmtKind::ReturnQuery(rows));
         }
@@ -947,14 +951,7 @@ impl Parser<'_> {
         }
         let (mut rows, mut arguments) = (None, Vec::new());
         if self.accept("for") {
-            rows = Some(if self.accept("execute") {
-                let text = self.value(&[";", "using"])?;
-                let using = if self.accept("using") { self.values(&[";"])? } else { Vec::new() };
-                Rows::Dynamic(text, using)
-            } else {
-                let text = self.until(&[";"])?;
-                Rows::Query(self.expr("", &text))
-            });
+            rows = Some(self.rows()?);
         } else if self.accept("(") {
             arguments = self.values(&[")"])?;
             self.expect(")")?;
