@@ -160,6 +160,12 @@ impl Node {
         process::cpu_time(process::pid_of(child)?.as_raw_nonzero().get())
     }
 
+    /// Bytes of memory its processes hold; what several share counts once.
+    pub(crate) fn memory(&self) -> anyhow::Result<u64> {
+        let child = self.server.as_ref().context("not running")?;
+        process::memory(process::pid_of(child)?.as_raw_nonzero().get())
+    }
+
     /// Bytes of the data directory without its WAL.
     pub(crate) fn data_bytes(&self) -> anyhow::Result<u64> {
         let mut bytes = 0;

@@ -43,6 +43,18 @@ fn parse_stat(stat: &str) -> Option<(i32, u64)> {
     Some((fields.get(1)?.parse().ok()?, ticks))
 }
 
+/// Bytes of memory that a process and all below it hold: proportional set sizes, so that shared pages count once.
+pub(crate) fn memory(root: i32) -> anyhow::Result<u64> {
+    let mut kilobytes = 0;
+    for pid in tree(root) {
+        // One that has just ended holds nothing.
+        let Ok(rollup) = fs::read_to_string(format!("/proc/{}/smaps_rollup", pid.as_raw_nonzero())) else { continue };
+        let pss = rollup.lines().find_map(|l| l.strip_prefix("Pss:")).context("no line \"Pss:\" in smaps_rollup")?;
+        kilobytes += pss.trim().trim_end_matches("kB").trim().parse::<u64>().context("Pss is not a number")?;
+    }
+    Ok(kilobytes << 10)
+}
+
 /// The pids of a process and all below it.
 pub(crate) fn tree(root: i32) -> Vec<Pid> {
     let mut found = vec![root];
@@ -131,7 +143,7 @@ pub(crate) fn spawn(command: &mut Command) -> anyhow::Result<Child> {
 
 #[cfg(test)]
 mod tests {
-    use super::{cpu_time, parse_stat};
+    use super::{cpu_time, memory, parse_stat};
 
     #[test]
     fn a_process_name_may_hold_anything() {
@@ -139,6 +151,14 @@ mod tests {
         assert_eq!(parse_stat(stat), Some((7, 100)));
         assert_eq!(parse_stat("42 (cut"), None);
         assert_eq!(parse_stat("42 (cut) S 7"), None);
+    }
+
+    #[test]
+    fn own_memory_grows_with_what_is_written() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let before = memory(own).unwrap();
+        let block = std::hint::black_box(vec![1_u8; 64 << 20]);
+        assert!(memory(own).unwrap() >= before + (60 << 20), "{} bytes", block.len());
     }
 
     #[test]

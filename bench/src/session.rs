@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use bytes::{Bytes, BytesMut};
+use futures_util::SinkExt as _;
 use tokio::runtime::Handle;
 use tokio_postgres::types::{FromSqlOwned, ToSql};
 use tokio_postgres::{Client, NoTls, Statement};
@@ -63,6 +65,26 @@ impl Session {
     /// Runs a prepared change; how many rows it changed.
     pub(crate) fn change(&self, statement: &Statement, params: &[&(dyn ToSql + Sync)]) -> Result<u64, tokio_postgres::Error> {
         self.runtime.block_on(self.client.execute(statement, params))
+    }
+
+    /// COPY FROM STDIN of these lines; how many rows the server took.
+    pub(crate) fn copy_in(&self, sql: &str, lines: impl Iterator<Item = String>) -> anyhow::Result<u64> {
+        /// Of one message.
+        const CHUNK: usize = 64 << 10;
+        self.runtime
+            .block_on(async {
+                let mut sink = std::pin::pin!(self.client.copy_in::<_, Bytes>(sql).await?);
+                let mut chunk = BytesMut::with_capacity(CHUNK + 256);
+                for line in lines {
+                    chunk.extend_from_slice(line.as_bytes());
+                    if chunk.len() >= CHUNK {
+                        sink.send(chunk.split().freeze()).await?;
+                    }
+                }
+                sink.send(chunk.freeze()).await?;
+                sink.finish().await
+            })
+            .with_context(|| sql.to_owned())
     }
 
     /// How many rows a prepared query finds.

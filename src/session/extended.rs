@@ -11,8 +11,8 @@ use super::query::{duplicate_portal, duplicate_statement, ends_block, unknown_st
 use super::registry::now;
 use crate::control::log::{self, Entry, Level};
 use crate::executor::{ColumnDesc, Portal, PortalStatus, Prepared, SessionContext, StmtKind};
-use crate::sql;
 use crate::sql::types::{Datum, Oid, binary_recv, text_in};
+use crate::sql::{self, Lookup};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::wire::{CloseTarget, Frontend};
 
@@ -106,11 +106,38 @@ impl Session {
         } else if self.statements.contains_key(&name) {
             return Err(duplicate_statement(&name));
         }
+        let context = self.plan_context();
+        let known = match &context {
+            Some(context) => {
+                self.begin_statement();
+                self.plans.look_up_parsed(&self.ctx, context, &text, &types)
+            }
+            None => Lookup::Miss,
+        };
+        let entry = match known {
+            Lookup::Hit(prepared, _) => {
+                let kind = prepared.statement.kind();
+                StatementEntry::new(Some(prepared), kind, text, types, &self.ctx)
+            }
+            Lookup::Learn | Lookup::Miss => {
+                let entry = self.parse_unknown(text, types)?;
+                if let (Lookup::Learn, Some(context), Some(prepared)) = (known, &context, &entry.prepared) {
+                    self.plans.keep(&self.ctx, context, &entry.text, &entry.types, prepared);
+                }
+                entry
+            }
+        };
+        self.statements.insert(name, entry);
+        self.conn.out.empty(b'1');
+        Ok(())
+    }
+
+    fn parse_unknown(&mut self, text: Arc<str>, types: Vec<Oid>) -> Result<StatementEntry, SqlError> {
         let mut statements = sql::parse_statements(&text)?;
         if statements.len() > 1 {
             return Err(SqlError::new(SqlState::SYNTAX_ERROR, "cannot insert multiple commands into a prepared statement"));
         }
-        let entry = match statements.pop() {
+        Ok(match statements.pop() {
             None => {
                 self.begin_unless_failed();
                 StatementEntry::new(None, StmtKind::Utility, text, types, &self.ctx)
@@ -124,10 +151,7 @@ impl Session {
                 let prepared = sql::prepare(&mut self.ctx, statement, &types)?;
                 StatementEntry::new(Some(prepared), kind, text, types, &self.ctx)
             }
-        };
-        self.statements.insert(name, entry);
-        self.conn.out.empty(b'1');
-        Ok(())
+        })
     }
 
     /// Begins a transaction if none runs; in a failed block there is none to begin.

@@ -151,7 +151,7 @@ impl Session {
     }
 
     /// What a plan depends on besides the catalogs; `None` while plans are not to be shared.
-    fn plan_context(&mut self) -> Option<Arc<str>> {
+    pub(super) fn plan_context(&mut self) -> Option<Arc<str>> {
         let settings = &self.ctx.settings;
         let (version, user) = (settings.version(), self.ctx.user);
         if self.block.kind == Kind::Failed

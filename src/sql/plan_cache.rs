@@ -6,10 +6,13 @@
 //! kept for all sessions. The other literals (LIMIT 0, `ORDER BY 1`, `'x'::regclass`, what a partial index's condition may be judged by) stay in
 //! the key by their text.
 //!
+//! The extended protocol's texts have parameters instead: they are the key whole, with the types their clients declared.
+//!
 //! A plan is used only under the catalog version and search path it was made under ([`crate::executor::portal::PlanVersion`]); a transaction
 //! with DDL of its own sees no cached plan at all. Whatever is out of the ordinary (a value that does not fit its type, several statements,
 //! escapes) goes the long way, which also words the errors.
 
+use std::fmt::Write as _;
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -103,7 +106,7 @@ struct Lifted<'t> {
 pub enum Lookup {
     /// Run this.
     Hit(Arc<Prepared>, Vec<Datum>),
-    /// Unknown, but seen before: parse it and [`PlanCache::learn`].
+    /// Unknown, but seen before: parse it and [`PlanCache::learn`] or [`PlanCache::keep`] it.
     Learn,
     /// Nothing.
     Miss,
@@ -115,7 +118,37 @@ impl PlanCache {
         if session.catalog.version().is_none() {
             return Lookup::Miss;
         }
-        let Some(lifted) = lift(text) else { return Lookup::Miss };
+        match lift(text) {
+            Some(lifted) => self.find(session, context, &lifted),
+            None => Lookup::Miss,
+        }
+    }
+
+    /// Looks a text with parameters up, as Parse of the extended protocol brings it. What [`Lookup::Learn`] asks for is [`Self::keep`].
+    pub fn look_up_parsed(&self, session: &SessionContext, context: &Arc<str>, text: &str, types: &[Oid]) -> Lookup {
+        if session.catalog.version().is_none() {
+            return Lookup::Miss;
+        }
+        match with_types(text, types) {
+            Some(whole) => self.find(session, context, &whole),
+            None => Lookup::Miss,
+        }
+    }
+
+    /// Keeps the plan of a text with parameters.
+    pub fn keep(&self, session: &SessionContext, context: &Arc<str>, text: &str, types: &[Oid], prepared: &Arc<Prepared>) {
+        let Some(whole) = with_types(text, types) else { return };
+        let key = Key { context: context.clone(), text: whole.text.into() };
+        let Some(entry) = self.shard(&key).lock().get(&key).cloned() else { return };
+        *entry.state.lock() = if worth_keeping(prepared) {
+            let plan = Plan { prepared: prepared.clone(), params: Arc::new([]) };
+            State::Known(Arc::new([]), std::iter::once((Box::default(), plan)).collect())
+        } else {
+            State::Never(session.catalog.version())
+        };
+    }
+
+    fn find(&self, session: &SessionContext, context: &Arc<str>, lifted: &Lifted<'_>) -> Lookup {
         let key = Key { context: context.clone(), text: lifted.text.as_str().into() };
         let now = self.clock.fetch_add(1, Ordering::Relaxed);
         let entry = {
@@ -137,7 +170,7 @@ impl PlanCache {
             State::Seen => return Lookup::Learn,
             State::Never(then) if *then == version => return Lookup::Miss,
             State::Never(_) => return Lookup::Learn,
-            State::Known(stay, plans) => match plans.get(&*fixed(&lifted, stay)) {
+            State::Known(stay, plans) => match plans.get(&*fixed(lifted, stay)) {
                 Some(plan) => plan.clone(),
                 None => return Lookup::Learn,
             },
@@ -145,7 +178,7 @@ impl PlanCache {
         if !matches!(&plan.prepared.body, Body::Plan(cell) if cell.is_current(session)) {
             return Lookup::Learn;
         }
-        match values(session, &plan, &lifted) {
+        match values(session, &plan, lifted) {
             Some(values) => Lookup::Hit(plan.prepared, values),
             None => Lookup::Miss,
         }
@@ -325,6 +358,26 @@ fn lift(text: &str) -> Option<Lifted<'_>> {
     (out.literals.len() <= MAX_LITERALS).then_some(out)
 }
 
+/// A text whole, after the types that its client declared; `None` for a text the cache has nothing to do with.
+fn with_types<'t>(text: &'t str, types: &[Oid]) -> Option<Lifted<'t>> {
+    if text.len() > MAX_TEXT || (text.contains('\'') && timely(text)) {
+        return None;
+    }
+    let mut whole = String::with_capacity(text.len() + 8 * types.len() + 1);
+    for oid in types {
+        write!(whole, "{oid},").ok()?;
+    }
+    // No text of `lift` begins so.
+    whole.push('\0');
+    whole.push_str(text);
+    Some(Lifted { text: whole, literals: Vec::new() })
+}
+
+/// Literals that mean the time at which the statement is bound.
+fn timely(text: &str) -> bool {
+    ["now", "today", "tomorrow", "yesterday"].iter().any(|w| contains_ignoring_case(text, w))
+}
+
 fn contains_ignoring_case(text: &str, word: &str) -> bool {
     text.as_bytes().windows(word.len()).any(|w| w.eq_ignore_ascii_case(word.as_bytes()))
 }
@@ -357,8 +410,6 @@ fn generalise(session: &mut SessionContext, statement: &RawStmt, lifted: &Lifted
             *s = false;
         }
     }
-    // What depends on the time is computed when the statement is bound.
-    let timely = |s: &str| ["now", "today", "tomorrow", "yesterday"].iter().any(|w| contains_ignoring_case(s, w));
     if lifted.literals.iter().zip(&stay).any(|((_, _, source), stays)| *stays && timely(source)) {
         return None;
     }

@@ -1,8 +1,12 @@
 //! What is measured, one file each, and the rounds in which it is.
 
 mod catch_up;
+mod clients;
 mod commit;
+mod copy;
 mod crash;
+mod idle;
+mod index;
 mod lag;
 mod load;
 mod promote;
@@ -11,6 +15,7 @@ mod select;
 mod subject;
 mod sync;
 mod tpcb;
+mod vacuum;
 mod wal;
 
 use std::cell::RefCell;
@@ -33,7 +38,7 @@ use subject::Subject;
 /// Settings of both systems. What is not here is each system's default.
 const SETTINGS: [&str; 9] = [
     "shared_buffers = 128MB",
-    "max_connections = 100",
+    "max_connections = 1100",
     "fsync = on",
     "synchronous_commit = on",
     "wal_level = replica",
@@ -52,10 +57,15 @@ pub(crate) struct Measurement {
     round: fn(&Bench, &mut Subject) -> anyhow::Result<Vec<Sample>>,
 }
 
-const ALL: [Measurement; 11] = [
+const ALL: [Measurement; 16] = [
     Measurement { name: "load", about: "pgbench -i: COPY, vacuum and primary keys", round: load::round },
+    Measurement { name: "copy", about: "COPY FROM into a table with a primary key", round: copy::round },
+    Measurement { name: "index", about: "CREATE INDEX over a loaded table", round: index::round },
     Measurement { name: "select", about: "pgbench -S in each protocol", round: select::round },
     Measurement { name: "tpcb", about: "pgbench's TPC-B, every commit durable", round: tpcb::round },
+    Measurement { name: "clients", about: "select-only and TPC-B with 1 to 256 clients", round: clients::round },
+    Measurement { name: "idle", about: "memory of 1,000 idle connections", round: idle::round },
+    Measurement { name: "vacuum", about: "VACUUM of a table whose rows were all changed", round: vacuum::round },
     Measurement { name: "commit", about: "one client, one row a transaction, durable", round: commit::round },
     Measurement { name: "wal", about: "WAL of a fixed number of TPC-B transactions", round: wal::round },
     Measurement { name: "crash", about: "SIGKILL, then from start to the first answer", round: crash::round },

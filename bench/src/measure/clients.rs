@@ -1,0 +1,28 @@
+//! One client to many, more than there are cores: what waiting for one another costs.
+
+use super::{Bench, micros_each, subject::Subject};
+use crate::load::{Length, Load, Script};
+use crate::report::Sample;
+
+/// Clients; rows of the table.
+const STEPS: [(u32, [&str; 4]); 5] = [
+    (1, ["select, 1 client", "select, 1 client, server CPU", "TPC-B, 1 client", "TPC-B, 1 client, server CPU"]),
+    (4, ["select, 4 clients", "select, 4 clients, server CPU", "TPC-B, 4 clients", "TPC-B, 4 clients, server CPU"]),
+    (16, ["select, 16 clients", "select, 16 clients, server CPU", "TPC-B, 16 clients", "TPC-B, 16 clients, server CPU"]),
+    (64, ["select, 64 clients", "select, 64 clients, server CPU", "TPC-B, 64 clients", "TPC-B, 64 clients, server CPU"]),
+    (256, ["select, 256 clients", "select, 256 clients, server CPU", "TPC-B, 256 clients", "TPC-B, 256 clients, server CPU"]),
+];
+
+pub(super) fn round(bench: &Bench, subject: &mut Subject) -> anyhow::Result<Vec<Sample>> {
+    let mut samples = Vec::new();
+    for (clients, [select, select_cpu, tpcb, tpcb_cpu]) in STEPS {
+        for (script, rate, cost) in [(Script::SelectOnly, select, select_cpu), (Script::Tpcb, tpcb, tpcb_cpu)] {
+            let load =
+                Load { script, protocol: "prepared", clients, length: Length::Seconds(bench.options.seconds), rate: None, no_wait: false };
+            let (done, cpu) = subject.run(&load)?;
+            samples.push(Sample::higher(rate, "tps", done.tps));
+            samples.push(Sample::lower(cost, "us", micros_each(cpu, done.transactions)));
+        }
+    }
+    Ok(samples)
+}
