@@ -370,7 +370,13 @@ impl Engine {
             Mode::Crash => {
                 engine.event(event)?;
                 tracing::info!("database system was not properly shut down; automatic recovery in progress");
+                if start.given_up.is_some() {
+                    engine.pool().missing().tolerate();
+                }
                 engine.redo_to_end(&start, options.startup_progress)?;
+                if let Some(upto) = start.given_up {
+                    engine.settle_given_up(start.end.end, upto)?;
+                }
                 engine.begin_writing(&start, true)?;
                 engine.event(Event::Recovered)?;
                 engine.checkpointer.start()?;
@@ -495,6 +501,24 @@ impl Engine {
             };
             return Err(RecoveryError::Inconsistent { what, end: redo.position(), needed: redo.consistency().min_recovery }.into());
         }
+        Ok(())
+    }
+
+    /// WAL from `end` up to at least `upto` was durable and is given up: pages written meanwhile are taken as they are, as of `end`, and the
+    /// xids that may be on them are never given again.
+    fn settle_given_up(&self, end: Lsn, upto: Lsn) -> Result<(), EngineError> {
+        /// The least WAL a transaction that wrote something takes.
+        const BYTES_PER_XID: u64 = 32;
+        /// For what was inserted behind the last position known to be durable.
+        const SPARE_XIDS: u64 = 1 << 20;
+        let xids = upto.bytes_since(end).unwrap_or(0) / BYTES_PER_XID + SPARE_XIDS;
+        let next = self.ctx.txns.next_xid().as_u64().saturating_add(xids);
+        self.ctx.txns.note_writer_restart(Xid::from_u64(next));
+        let pages = self.ctx.pool.forget_after(end)?;
+        tracing::warn!(
+            hint = "Indexes and tables may disagree: check with bt_index_check or \"afterimage verify\", dump what is needed, and make the cluster anew.",
+            "{pages} pages hold changes of the WAL that was given up"
+        );
         Ok(())
     }
 

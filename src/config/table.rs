@@ -152,6 +152,7 @@ settings! {
     IgnoreChecksumFailure "ignore_checksum_failure" Kind::Bool, None, Superuser, "off", 0, "Developer Options", "";
     IgnoreInvalidPages "ignore_invalid_pages" Kind::Bool, None, Postmaster, "off", 0, "Developer Options", "";
     IgnoreSystemIndexes "ignore_system_indexes" Kind::Bool, None, Backend, "off", 0, "Developer Options", "";
+    IgnoreWalDamage "ignore_wal_damage" Kind::Bool, None, Postmaster, "off", 0, "Developer Options", "Starts although WAL that was durable is damaged, and gives up what follows.";
     InHotStandby "in_hot_standby" Kind::Bool, None, Internal, "off", flag::REPORT | flag::NOT_IN_FILE, "Preset Options", "Whether this node is a standby.";
     IntegerDatetimes "integer_datetimes" Kind::Bool, None, Internal, "on", flag::REPORT | flag::NOT_IN_FILE, "Preset Options", "";
     IntervalStyle "IntervalStyle" Kind::Enum(&["postgres", "postgres_verbose", "sql_standard", "iso_8601"]), None, User, "postgres", flag::REPORT, "Client Connection Defaults / Locale and Formatting", "Format of intervals.";

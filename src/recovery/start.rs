@@ -59,6 +59,8 @@ pub struct RecoveryOptions {
     pub commands: Commands,
     /// What replay waits for.
     pub replay: ReplaySettings,
+    /// Start although WAL that was durable is damaged, and give up what follows.
+    pub ignore_wal_damage: bool,
 }
 
 /// A promotion in progress, written before its history file and segment. The removal of the signal file is its point of no return:
@@ -171,6 +173,8 @@ pub struct Start {
     pub files: Arc<Files>,
     /// A standby that was shut down cleanly.
     pub stopped_in_recovery: bool,
+    /// WAL behind the end was durable up to here, is damaged, and the user said to go on without it.
+    pub given_up: Option<Lsn>,
 }
 
 /// Prepares a data directory for redo: see the module.
@@ -257,7 +261,8 @@ pub fn prepare(
     }
     let (checkpoint, checkpoint_end) = read_checkpoint(open(checkpoint_at), checkpoint_at)?;
     let known = unlink_dropped(control, &files, &history, &checkpoint, mode)?;
-    let consistency = consistency_of(&known, label.as_ref(), &checkpoint);
+    let mut consistency = consistency_of(&known, label.as_ref(), &checkpoint);
+    let mut given_up = None;
 
     // To the end, verifying; redo comes after, over WAL that is then known to be durable.
     let mark = FlushedMark::read(disk.as_ref(), &wal_dir)?;
@@ -275,6 +280,12 @@ pub fn prepare(
         // A node without the WAL its pages need may still get it from upstream or archive.
         Verdict::Damage { .. } if receives && end.end >= checkpoint_end => {
             tracing::info!("local WAL ends at {}: {}; the rest will be asked for again", end.end, stop.reason);
+        }
+        Verdict::Damage { proof } if recovery.ignore_wal_damage && mode == Mode::Crash => {
+            tracing::warn!("WAL is damaged: {stop}; {proof}");
+            tracing::warn!("WAL from {} on is given up, and with it all that was committed there", end.end);
+            given_up = Some(proof.durable());
+            consistency.min_recovery = consistency.min_recovery.min(end.end);
         }
         Verdict::Damage { proof } => return Err(RecoveryError::Damage { stop, proof }),
         Verdict::Foreign | Verdict::Unreadable => return Err(RecoveryError::Unreadable { stop }),
@@ -300,7 +311,7 @@ pub fn prepare(
     };
     let wal = Wal::open(Arc::clone(disk), &wal_dir, known.system_id, end, options)?;
     let stopped_in_recovery = clean && known.state == ClusterState::ShutdownedInRecovery;
-    Ok(Start { mode, wal, end, history, goal, checkpoint, checkpoint_end, consistency, promotion, files, stopped_in_recovery })
+    Ok(Start { mode, wal, end, history, goal, checkpoint, checkpoint_end, consistency, promotion, files, stopped_in_recovery, given_up })
 }
 
 /// The archive, while there is no receiver yet.

@@ -23,6 +23,7 @@ use crate::control::pid_file::{self, Status};
 use crate::control::supervisor::{self, Invocation, Leash, exit};
 use crate::engine::{CheckpointSettings, Engine, EngineError, EngineOptions, ShutdownMode};
 use crate::executor::ExternalFunctions;
+use crate::recovery::RecoveryError;
 use crate::recovery::ReplaySettings;
 use crate::recovery::dispatch::Parameters;
 use crate::recovery::restore::Commands;
@@ -175,6 +176,7 @@ fn engine_options(settings: &Settings, node: Arc<NodeState>) -> Result<EngineOpt
         checkpoint: checkpoint_settings(settings),
         node,
         recovery: RecoveryOptions {
+            ignore_wal_damage: settings.bool(Setting::IgnoreWalDamage),
             goal: recovery_goal(settings)?,
             commands: recovery_commands(settings),
             replay: replay_settings(settings),
@@ -457,13 +459,17 @@ async fn run_until_stopped(server: &Arc<Server>, mut signals: Signals, leash: &L
                         start_services(server, engine)?;
                         verdict = server.services.get().map(|services| services.replication.verdict());
                     }
-                    Some(Ok(Err(e))) => return Err(Failed { message: error_chain(&e), hint: None }),
+                    Some(Ok(Err(e))) => return Err(refused(&e)),
                     Some(Err(e)) => return Err(Failed { message: format!("recovery ended unexpectedly: {e}"), hint: None }),
                     None => {}
                 }
             }
             changed = states.changed() => {
                 if changed.is_err() || server.node.get() == State::Failed {
+                    // A start that is refused says why itself.
+                    if let Some(Ok(Err(e))) = join(&mut opening).await {
+                        return Err(refused(&e));
+                    }
                     say(Level::Panic, "the storage engine failed");
                     std::process::abort();
                 }
@@ -516,6 +522,16 @@ async fn run_until_stopped(server: &Arc<Server>, mut signals: Signals, leash: &L
             }
         }
     }
+}
+
+/// A start that was refused: why, and what to do about it.
+fn refused(error: &EngineError) -> Failed {
+    let hint = matches!(error, EngineError::Recovery(RecoveryError::Damage { .. })).then(|| {
+        "Restore the missing WAL (from an archive or a standby), or restore a backup. If neither exists, start once with \
+         ignore_wal_damage = on: every transaction committed behind that position is then lost."
+            .to_owned()
+    });
+    Failed { message: error_chain(error), hint }
 }
 
 /// Puts what needs the engine together, and opens the door to sessions.

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use afterimage_wal::disk::{Disk, OverlayDisk, RealDisk};
-use afterimage_wal::{BlockNo, Fork, RelId};
+use afterimage_wal::disk::{OverlayDisk, RealDisk};
+use afterimage_wal::{BlockNo, Fork};
 
 use crate::config::{Config, SessionSettings, Setting};
 use crate::control::node_state::State;
@@ -14,7 +14,6 @@ use crate::engine::{CheckpointSettings, Engine, EngineOptions};
 use crate::executor::SessionContext;
 use crate::executor::catalog_function::SequenceCache;
 use crate::executor::verify::{self, IndexCheck};
-use crate::replication::base_backup::archive::relation_file;
 use crate::sql::catalog::bootstrap::TEMPLATE1;
 use crate::sql::catalog::load::CatalogReader;
 use crate::sql::catalog::relation::{BOOTSTRAP_ROLE, Relation};
@@ -22,7 +21,6 @@ use crate::sql::catalog::schema::pg_database;
 use crate::sql::catalog::{Catalog, Viewer};
 use crate::sql::types::{IoSettings, Oid};
 use crate::sqlstate::SqlError;
-use crate::storage::files::TABLESPACE_VERSION_DIR;
 use crate::storage::{Files, Page, PageTag, StorageError};
 use crate::txn::{CancelFlag, ProcId, TransactionOptions};
 
@@ -74,13 +72,13 @@ pub fn run(dir: &Path, watch: &mut dyn Watch) -> Result<Checked, String> {
             checked.damaged += 1;
             watch.found(&format!("the directory cannot be recovered: {error}"));
             // As it lies on disk, torn pages of a crash included: that is all that can be said.
-            check_pages(&Files::new(Arc::clone(&real), dir), &real, dir, &mut checked, watch)?;
+            check_pages(&Files::new(Arc::clone(&real), dir), &mut checked, watch)?;
             return Ok(checked);
         }
     };
     wait_for_replay(&engine);
     engine.pool().flush_all().map_err(|e| e.to_string())?;
-    check_pages(engine.files(), engine.disk(), dir, &mut checked, watch)?;
+    check_pages(engine.files(), &mut checked, watch)?;
     if matches!(engine.node().get(), State::Primary | State::HotStandby) {
         check_databases(&engine, dir, &mut checked, watch).map_err(|e| e.to_string())?;
     } else {
@@ -104,25 +102,8 @@ fn wait_for_replay(engine: &Engine) {
 }
 
 /// Every page of every relation file, whether a catalog knows it or not.
-fn check_pages(files: &Files, disk: &Arc<dyn Disk>, dir: &Path, checked: &mut Checked, watch: &mut dyn Watch) -> Result<(), String> {
-    let list = |path: &Path| disk.list(path).map_err(|e| format!("could not read directory \"{}\": {e}", path.display()));
-    let mut relations: Vec<(RelId, Fork)> = Vec::new();
-    let mut places = vec!["global".to_owned()];
-    places.extend(list(&dir.join("base"))?.into_iter().filter(|n| n.parse::<u32>().is_ok()).map(|n| format!("base/{n}")));
-    for spc in list(&dir.join("pg_tblspc"))? {
-        let version = format!("pg_tblspc/{spc}/{TABLESPACE_VERSION_DIR}");
-        if disk.exists(&dir.join(&version)).map_err(|e| e.to_string())? {
-            places.extend(list(&dir.join(&version))?.into_iter().map(|db| format!("{version}/{db}")));
-        }
-    }
-    for place in &places {
-        for name in list(&dir.join(place))? {
-            if let Some((rel, fork, 0)) = relation_file(place, &name) {
-                relations.push((rel, fork));
-            }
-        }
-    }
-    relations.sort_unstable();
+fn check_pages(files: &Files, checked: &mut Checked, watch: &mut dyn Watch) -> Result<(), String> {
+    let relations = files.relations().map_err(|e| e.to_string())?;
     for (rel, fork) in &relations {
         watch.todo(u64::from(files.n_blocks(*rel, *fork).map_err(|e| e.to_string())?.get()));
     }

@@ -918,6 +918,32 @@ impl BufferPool {
         self.unfinished.lock().iter().min().copied()
     }
 
+    /// Takes the LSNs of all pages of all relations back to at most `end`. Returns how many were ahead. Pages that do not verify stay as they
+    /// are.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn forget_after(&self, end: Lsn) -> Result<u64, StorageError> {
+        let mut changed = 0;
+        for (rel, fork) in self.files.relations()? {
+            for block in (0..self.files.n_blocks(rel, fork)?.get()).map(BlockNo::new) {
+                let buffer = match self.read(rel, fork, block) {
+                    Ok(buffer) => buffer,
+                    Err(StorageError::BadPage { .. }) => continue,
+                    Err(error) => return Err(error),
+                };
+                let ahead = {
+                    let page = buffer.read();
+                    page.lsn() > end || page.hint_lsn() > end
+                };
+                if ahead {
+                    changed += u64::from(buffer.write().forget_after(end));
+                }
+            }
+        }
+        Ok(changed)
+    }
+
     /// Creates the relation's file for `fork`, logged. Undone by the caller's transaction if it aborts.
     ///
     /// # Errors

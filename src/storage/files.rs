@@ -652,6 +652,33 @@ impl Files {
         Ok(synced)
     }
 
+    /// Every fork that has a file, whether a catalog knows it or not; sorted.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn relations(&self) -> Result<Vec<(RelId, Fork)>, StorageError> {
+        let list = |place: &str| -> Result<Vec<String>, StorageError> {
+            match self.disk.list(&self.root.join(place)) {
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
+                other => other.map_err(|source| StorageError::Io { what: "read", path: place.to_owned(), source }),
+            }
+        };
+        let mut places = vec!["global".to_owned()];
+        places.extend(list("base")?.into_iter().map(|db| format!("base/{db}")));
+        for spc in list("pg_tblspc")? {
+            let version = format!("pg_tblspc/{spc}/{TABLESPACE_VERSION_DIR}");
+            places.extend(list(&version)?.into_iter().map(|db| format!("{version}/{db}")));
+        }
+        let mut found = Vec::new();
+        for place in places {
+            let names = list(&place)?;
+            found
+                .extend(names.iter().filter_map(|name| relation_file(&place, name)).filter(|f| f.2 == 0).map(|(rel, fork, _)| (rel, fork)));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
     /// Notes that a commit dropped these relations; they are unlinked when no snapshot is older.
     pub fn schedule_drop(&self, rels: &[RelId], commit_lsn: Lsn) {
         let mut pending = self.pending.lock();
@@ -674,4 +701,26 @@ impl Files {
     pub fn pending_drops(&self) -> Vec<PendingDrop> {
         self.pending.lock().clone()
     }
+}
+
+/// The relation, fork and segment a file below `base/<database>`, `global` or a tablespace holds.
+pub fn relation_file(dir: &str, name: &str) -> Option<(RelId, Fork, u32)> {
+    let (spc, db) = match dir.split('/').collect::<Vec<_>>()[..] {
+        ["base", db] => (1663, db.parse().ok()?),
+        ["global"] => (1664, 0),
+        ["pg_tblspc", spc, TABLESPACE_VERSION_DIR, db] => (spc.parse().ok()?, db.parse().ok()?),
+        _ => return None,
+    };
+    let (stem, segment) = match name.split_once('.') {
+        Some((stem, segment)) => (stem, segment.parse().ok()?),
+        None => (name, 0),
+    };
+    let (number, fork) = match stem.split_once('_') {
+        None => (stem, Fork::Main),
+        Some((number, "fsm")) => (number, Fork::Fsm),
+        Some((number, "vm")) => (number, Fork::Vm),
+        Some((number, "init")) => (number, Fork::Init),
+        Some(_) => return None,
+    };
+    Some((RelId { spc, db, rel: number.parse().ok()? }, fork, segment))
 }

@@ -21,6 +21,8 @@ pub struct MissingBlocks {
     blocks: Mutex<BTreeSet<PageTag>>,
     /// Set once at the consistent point, before sessions read.
     consistent: AtomicBool,
+    /// The WAL that would explain them was given up.
+    tolerated: AtomicBool,
 }
 
 impl MissingBlocks {
@@ -60,12 +62,22 @@ impl MissingBlocks {
         self.blocks.lock().is_empty()
     }
 
+    /// What would explain them was given up: at the consistent point they are logged and forgotten.
+    pub fn tolerate(&self) {
+        self.tolerated.store(true, Ordering::Release);
+    }
+
     /// The consistent point: nothing may be left unexplained; from now on a missing block is an error.
     ///
     /// # Errors
     /// [`StorageError::UnexplainedBlocks`].
     pub fn reach_consistency(&self, files: &Files) -> Result<(), StorageError> {
-        let blocks = self.blocks.lock();
+        let mut blocks = self.blocks.lock();
+        if self.tolerated.load(Ordering::Acquire) {
+            for tag in std::mem::take(&mut *blocks) {
+                tracing::warn!("block {} of relation {} is missing", tag.block, files.relative_path(tag.rel, tag.fork, 0));
+            }
+        }
         if let Some(first) = blocks.first() {
             return Err(StorageError::UnexplainedBlocks {
                 block: first.block,

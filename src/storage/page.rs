@@ -175,6 +175,18 @@ impl Page {
         }
     }
 
+    /// Takes both LSNs back to at most `end`: WAL behind it is gone. Whether that changed anything.
+    pub fn forget_after(&mut self, end: Lsn) -> bool {
+        let ahead = self.lsn() > end || self.hint_lsn() > end;
+        if self.lsn() > end {
+            self.set_lsn(end);
+        }
+        if self.hint_lsn() > end {
+            self.0[AT_HINT..AT_HINT + 8].copy_from_slice(&end.as_u64().to_le_bytes());
+        }
+        ahead
+    }
+
     /// Header flags.
     pub fn flags(&self) -> u16 {
         self.get_u16(AT_FLAGS)

@@ -6,6 +6,7 @@ mod support;
 mod basebackup;
 mod client;
 mod concurrency;
+mod faults;
 mod histories;
 mod large_values;
 mod operations;

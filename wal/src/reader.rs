@@ -827,6 +827,16 @@ pub enum Proof {
     },
 }
 
+impl Proof {
+    /// WAL was durable at least up to here.
+    pub fn durable(&self) -> Lsn {
+        match self {
+            Self::FlushedFile(lsn) | Self::Consistent(lsn) => *lsn,
+            Self::Mark { at, flushed } => (*at).max(*flushed),
+        }
+    }
+}
+
 impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

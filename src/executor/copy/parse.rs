@@ -449,6 +449,40 @@ mod tests {
         Ok(out)
     }
 
+    #[test]
+    fn no_bytes_make_it_panic_and_pieces_do_not_matter() {
+        use rand::{Rng, SeedableRng, rngs::StdRng};
+        let likely = b"\\\t\n\r,\"N.0x1ab\xff\0";
+        for seed in 0..3000 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let input: Vec<u8> = (0..rng.random_range(0..60))
+                .map(|_| if rng.random_bool(0.8) { likely[rng.random_range(0..likely.len())] } else { rng.random() })
+                .collect();
+            for format in [Format::Text, Format::Csv, Format::Binary] {
+                let read = |step: usize| -> Result<Vec<Vec<Option<Vec<u8>>>>, String> {
+                    let mut reader = RowReader::new(&options(format));
+                    let (mut fields, mut quoted, mut out) = (Fields::default(), Vec::new(), Vec::new());
+                    let mut take = |reader: &mut RowReader, last| -> Result<(), String> {
+                        while reader.next(last, &mut fields, &mut quoted).map_err(|e| e.to_string())? {
+                            out.push(fields.iter().map(|f| f.map(<[u8]>::to_vec)).collect());
+                        }
+                        Ok(())
+                    };
+                    for piece in input.chunks(step) {
+                        reader.push(piece);
+                        take(&mut reader, false)?;
+                    }
+                    take(&mut reader, true)?;
+                    Ok(out)
+                };
+                assert_eq!(read(usize::MAX).is_ok(), read(1).is_ok(), "seed {seed}, {format:?}: {input:?}");
+                if let (Ok(whole), Ok(bytes)) = (read(usize::MAX), read(1)) {
+                    assert_eq!(whole, bytes, "seed {seed}, {format:?}: {input:?}");
+                }
+            }
+        }
+    }
+
     fn some(list: &[&str]) -> Vec<Option<String>> {
         list.iter().map(|s| if *s == "NULL" { None } else { Some((*s).to_owned()) }).collect()
     }

@@ -18,6 +18,7 @@ use afterimage_wal::ids::{BlockNo, Fork, RelId};
 use super::super::manifest::{ChecksumKind, FileChecksum, Manifest};
 use crate::storage::double_write::AREA_FILE;
 use crate::storage::files::TABLESPACE_VERSION_DIR;
+pub use crate::storage::files::relation_file;
 use crate::storage::{BufferPool, PAGE_SIZE, Page};
 
 /// Pages read at a time.
@@ -416,28 +417,6 @@ pub fn is_temporary_relation(name: &str) -> bool {
     name.strip_prefix('t')
         .and_then(|rest| rest.split_once('_'))
         .is_some_and(|(session, rest)| digits(session) && digits(rest.split(['_', '.']).next().unwrap_or("")))
-}
-
-/// The relation, fork and segment a file below `base/<database>`, `global` or a tablespace holds.
-pub fn relation_file(dir: &str, name: &str) -> Option<(RelId, Fork, u32)> {
-    let (spc, db) = match dir.split('/').collect::<Vec<_>>()[..] {
-        ["base", db] => (1663, db.parse().ok()?),
-        ["global"] => (1664, 0),
-        ["pg_tblspc", spc, TABLESPACE_VERSION_DIR, db] => (spc.parse().ok()?, db.parse().ok()?),
-        _ => return None,
-    };
-    let (stem, segment) = match name.split_once('.') {
-        Some((stem, segment)) => (stem, segment.parse().ok()?),
-        None => (name, 0),
-    };
-    let (number, fork) = match stem.split_once('_') {
-        None => (stem, Fork::Main),
-        Some((number, "fsm")) => (number, Fork::Fsm),
-        Some((number, "vm")) => (number, Fork::Vm),
-        Some((number, "init")) => (number, Fork::Init),
-        Some(_) => return None,
-    };
-    Some((RelId { spc, db, rel: number.parse().ok()? }, fork, segment))
 }
 
 #[cfg(test)]

@@ -1,0 +1,240 @@
+//! The faults a disk can have, and what a node must make of each: `docs/operations.md` has the table.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::node::{Node, file, run};
+use crate::verify::{change, relation_file};
+
+const SEGMENT: u64 = 1 << 24;
+
+/// A position as SQL prints it.
+fn lsn(text: &str) -> u64 {
+    let (high, low) = text.split_once('/').expect("an LSN");
+    u64::from_str_radix(high, 16).expect("hex") << 32 | u64::from_str_radix(low, 16).expect("hex")
+}
+
+fn segment(node: &Node, at: u64) -> PathBuf {
+    let n = at / SEGMENT;
+    file(node, &format!("pg_wal/00000001{:08X}{:08X}", n >> 8, n & 0xff))
+}
+
+/// Acknowledged commits over several segments; then the machine is gone. Returns where the second batch begins and all WAL ends.
+fn killed_with_wal(name: &str) -> (Node, String, String) {
+    let node = Node::start_new(name, "autovacuum = off\nwal_writer_delay = 10s");
+    node.sql("create table t (n int); create table later (n int); checkpoint");
+    node.sql("insert into t select generate_series(1, 1000)");
+    let middle = node.sql("select pg_current_wal_insert_lsn()");
+    node.sql("insert into later select generate_series(1, 1000)");
+    for n in 2..4 {
+        node.sql("select pg_switch_wal()");
+        node.sql(&format!("insert into t select generate_series({n}001, {n}999)"));
+    }
+    let end = node.sql("select pg_current_wal_insert_lsn()");
+    node.kill();
+    (node, middle, end)
+}
+
+fn copy(from: &Path, to: &Path) {
+    drop(fs::remove_dir_all(to));
+    run(Command::new("cp").arg("-a").arg(from).arg(to));
+}
+
+/// The start is refused; what the log says since.
+fn refused(node: &Node) -> String {
+    drop(fs::remove_file(node.home.path().join("log")));
+    let output = node.try_start();
+    assert!(!output.status.success(), "it started: {}", node.log());
+    node.log()
+}
+
+#[test]
+fn damaged_wal_refuses_the_start_and_says_where() {
+    let (node, middle, end) = killed_with_wal("waldamage");
+    let saved = node.home.path().join("saved");
+    copy(&node.data(), &saved);
+    let at = lsn(&middle);
+    let inside = at % SEGMENT;
+    let sector = (inside + 511) / 512 * 512;
+    let damage: [(&str, &dyn Fn()); 5] = [
+        ("a flipped bit", &|| change(&segment(&node, at), inside + 40, |b| b[0] ^= 8, 1)),
+        ("a zeroed sector", &|| change(&segment(&node, at), sector, |b| b.fill(0), 512)),
+        ("a truncated segment", &|| {
+            let f = fs::OpenOptions::new().write(true).open(segment(&node, at)).expect("the segment");
+            f.set_len(inside + 24).expect("it can be cut");
+        }),
+        ("a missing segment", &|| fs::remove_file(segment(&node, at + SEGMENT)).expect("the next segment")),
+        ("a zeroed segment header", &|| change(&segment(&node, at + SEGMENT), 0, |b| b.fill(0), 64)),
+    ];
+    for (what, damage) in damage {
+        damage();
+        let log = refused(&node);
+        assert!(log.contains("WAL is damaged: WAL of timeline 1 ends at 0/"), "{what}: {log}");
+        assert!(
+            log.contains("says that WAL was durable up to 0/") || log.contains("was written when WAL was durable up to 0/"),
+            "{what}: {log}"
+        );
+        assert!(log.contains("ignore_wal_damage"), "{what}: {log}");
+        if what == "a flipped bit" {
+            assert!(log.contains(&format!("ends at {middle}: incorrect checksum in record")), "{what}: {log}");
+        }
+        // Refused again: the first try changed nothing.
+        assert!(refused(&node).contains("WAL is damaged"), "{what}");
+        copy(&saved, &node.data());
+    }
+
+    // Asked for, it starts with what there is up to the damage, says so, and is sound.
+    change(&segment(&node, at), inside + 40, |b| b[0] ^= 8, 1);
+    node.conf("ignore_wal_damage = on");
+    node.start();
+    let log = node.log();
+    assert!(log.contains(&format!("WAL from {middle} on is given up")), "{log}");
+    node.conf("ignore_wal_damage = off");
+    assert_eq!(node.sql("select count(*), max(n) from t"), "1000|1000");
+    assert_eq!(node.sql("select count(*) from later"), "0");
+    node.sql("insert into t values (-1)");
+    node.kill();
+    node.start();
+    assert_eq!(node.sql("select count(*), min(n) from t"), "1001|-1");
+    node.stop("fast");
+    let verified = node.tool("verify").arg("-D").arg(node.data()).output().expect("verify");
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+
+    // The torn tail of a crash is no damage.
+    copy(&saved, &node.data());
+    change(&segment(&node, lsn(&end)), lsn(&end) % SEGMENT, |b| b.fill(0x5a), 100);
+    node.start();
+    assert_eq!(node.sql("select count(*) from t"), "2998");
+    assert_eq!(node.sql("select count(*) from later"), "1000");
+}
+
+#[test]
+fn wal_that_is_not_ours_is_refused_by_name() {
+    let (node, middle, _) = killed_with_wal("foreign");
+    let saved = node.home.path().join("saved");
+    copy(&node.data(), &saved);
+    let other = Node::start_new("other", "");
+    let second = lsn(&middle) + SEGMENT;
+    other.sql("select pg_switch_wal()");
+    other.sql("create table x (n int)");
+    let foreign = segment(&other, second);
+    assert!(foreign.exists(), "the other cluster has that segment too");
+    fs::copy(foreign, segment(&node, second)).expect("a foreign segment");
+    let log = refused(&node);
+    assert!(log.contains("could not read WAL") && log.contains("system"), "{log}");
+
+    copy(&saved, &node.data());
+    fs::remove_file(segment(&node, lsn(&middle))).expect("the first segment");
+    let log = refused(&node);
+    assert!(log.contains("could not locate a valid checkpoint record at 0/"), "{log}");
+}
+
+#[test]
+fn torn_page_is_healed_and_logged() {
+    let node = Node::start_new("torn", "autovacuum = off");
+    node.sql("create table t (n int, v text)");
+    node.sql("insert into t select g, repeat('v', 100) from generate_series(1, 1000) g");
+    let table = relation_file(&node, "t");
+    let shown = node.sql("select pg_relation_filepath('t')");
+    node.sql("checkpoint");
+    node.sql("update t set n = -n where n <= 10");
+    node.sql("checkpoint");
+    node.kill();
+    // Half of a page reached the disk.
+    change(&table, 4096, |b| b.fill(0xab), 4096);
+    node.start();
+    assert_eq!(node.sql("select count(*), sum(n) from t"), "1000|500390");
+    assert!(node.log().contains(&format!("restored torn page 0 of relation {shown} from the double-write area")), "{}", node.log());
+}
+
+#[test]
+fn temporary_files_of_a_crash_are_gone_after_the_start() {
+    let node = Node::init("tempfiles");
+    let dir = file(&node, "base/pgsql_tmp");
+    fs::create_dir_all(&dir).expect("base/pgsql_tmp");
+    fs::write(dir.join("pgsql_tmp4711.0"), "rest").expect("a file");
+    node.start();
+    let left: Vec<_> = fs::read_dir(&dir).map(|d| d.flatten().map(|e| e.file_name()).collect()).unwrap_or_default();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// A small file system of its own, gone with this.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path, megabytes: u32) -> Self {
+        fs::create_dir_all(at).expect("a mount point");
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "none"]).arg(at));
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).output());
+    }
+}
+
+#[test]
+fn full_disk_fails_the_statement_and_the_server_lives() {
+    let node = Node::init("full");
+    let (base, aside) = (file(&node, "base"), node.home.path().join("base"));
+    copy(&base, &aside);
+    let _disk = SmallDisk::mount(&base, 24);
+    run(Command::new("cp").arg("-a").arg(format!("{}/.", aside.display())).arg(&base));
+    node.conf("autovacuum = off\nwork_mem = 64kB");
+    node.start();
+    node.sql("create table t (n int, v text)");
+    let error = node.sql_error("insert into t select g, repeat('v', 1000) from generate_series(1, 40000) g");
+    assert!(error.contains("53100") && error.contains("No space left on device"), "{error}");
+    let error = node.sql_error("select count(*) from (select repeat('x', 500) || g as v from generate_series(1, 100000) g order by 1) s");
+    assert!(error.contains("53100"), "{error}");
+    assert_eq!(node.server_pids().len(), 1);
+    assert_eq!(node.sql("select count(*) from t"), "0");
+    node.sql("drop table t");
+    node.sql("checkpoint");
+    node.sql("create table small as select generate_series(1, 100) n");
+    node.kill();
+    node.start();
+    assert_eq!(node.sql("select count(*) from small"), "100");
+}
+
+#[test]
+fn failed_wal_sync_stops_the_node_and_loses_nothing() {
+    let node = Node::start_new("sync", "autovacuum = off");
+    node.sql("create table t (n int primary key)");
+    for (call, errno, words) in [("msync", "EIO", "Input/output error"), ("pwrite64", "ENOSPC", "No space left on device")] {
+        let base: i64 = node.sql("select coalesce(max(n), 0) from t").parse().expect("a number");
+        let [server] = node.server_pids()[..] else { panic!("one server process") };
+        let inject = format!("inject={call}:error={errno}:when=1+");
+        let mut strace = Command::new("strace")
+            .args(["-f", "-q", "-e", &format!("trace={call}"), "-e", &inject, "-o", "/dev/null", "-p", &server.to_string()])
+            .spawn()
+            .expect("strace: run scripts/install-deps test");
+        crate::support::node::until("strace to attach", || {
+            fs::read_to_string(format!("/proc/{server}/status"))
+                .is_ok_and(|s| s.lines().any(|l| l.starts_with("TracerPid:") && !l.ends_with("\t0")))
+        });
+        // Whatever is acknowledged from here on must be there afterwards; the first that needs the disk is not.
+        let mut acknowledged = base;
+        for n in base + 1..base + 200 {
+            let done = node.psql(&format!("insert into t values ({n})")).output().expect("psql");
+            if !done.status.success() {
+                break;
+            }
+            acknowledged = n;
+        }
+        crate::support::node::until("the supervisor to start another server", || {
+            !node.server_pids().is_empty() && !node.server_pids().contains(&server)
+        });
+        drop(strace.kill());
+        drop(strace.wait());
+        node.wait_for("select 1", "1");
+        let log = node.log();
+        assert!(log.lines().any(|l| l.contains("PANIC:") && l.contains("pg_wal/") && l.contains(words)), "{call}: {log}");
+        let there: i64 = node.sql("select max(n) from t").parse().expect("a number");
+        assert!(there == acknowledged || there == acknowledged + 1, "{call}: {acknowledged} acknowledged, {there} there");
+        assert_eq!(node.sql("select count(*) from t"), there.to_string());
+    }
+}
