@@ -1,5 +1,7 @@
 //! Failures of recovery: each refuses the start or stops the node.
 
+use std::sync::Arc;
+
 use afterimage_wal::{
     Lsn, TimelineId, WalError,
     reader::{Proof, ReadStop},
@@ -122,6 +124,19 @@ pub enum RecoveryError {
 }
 
 impl RecoveryError {
+    /// A file could not grow: trying again helps once there is room.
+    pub fn is_disk_full(&self) -> bool {
+        let mut next = std::error::Error::source(self);
+        while let Some(error) = next {
+            let io = error.downcast_ref::<std::io::Error>().or_else(|| error.downcast_ref::<Arc<std::io::Error>>().map(AsRef::as_ref));
+            if let Some(io) = io {
+                return matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+            }
+            next = error.source();
+        }
+        false
+    }
+
     /// Replay must not go on, though nothing is broken: the node stops and says so.
     pub fn refuses_more(&self) -> bool {
         matches!(self, Self::WalLevelMinimal)

@@ -199,7 +199,21 @@ impl Redo {
                 conflict::resolve(&self.dispatcher.ctx, horizon, deadline);
             }
         }
-        let (applied, end) = (self.dispatcher.apply(&record)?, record.end());
+        let (mut applied, end) = (self.dispatcher.apply(&record), record.end());
+        if let (Err(error), Some(door)) = (&applied, &self.door)
+            && error.is_disk_full()
+        {
+            // Redo of a record may be repeated, so sessions go on reading what there was until somebody makes room.
+            tracing::warn!(hint = "Free disk space; replay goes on when there is some.", "replay waits at {}: {error}", record.start());
+            publish(&self.dispatcher, &mut self.unpublished, &mut self.published);
+            while matches!(&applied, Err(error) if error.is_disk_full()) {
+                if !door.wait_for_room() {
+                    return Ok(Step::Interrupted);
+                }
+                applied = self.dispatcher.apply(&record);
+            }
+        }
+        let applied = applied?;
         if let Applied::Parameters(parameters) = applied {
             self.control.update(|c| parameters.put(c))?;
             if self.door.is_some() && parameters.wal_level == 0 {
@@ -334,6 +348,15 @@ impl Door {
             }
             self.wake.wait_for(&mut orders, Duration::from_micros(left));
         }
+    }
+
+    /// Waits a moment for what nobody tells of: room on a disk. False: told to end.
+    fn wait_for_room(&self) -> bool {
+        const MOMENT: Duration = Duration::from_secs(1);
+        let until = Instant::now() + MOMENT;
+        let mut orders = self.orders.lock();
+        while !orders.stop && !self.wake.wait_until(&mut orders, until).timed_out() {}
+        !orders.stop
     }
 
     /// Waits as long as somebody wants a pause. False: told to end.

@@ -39,6 +39,12 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 enum StreamError {
     #[error("could not connect to the primary server: {0}")]
     Connect(#[source] ClientError),
+    #[error("could not receive database system identifier and timeline ID from the primary server: {0}")]
+    Identify(#[source] ClientError),
+    #[error("could not receive timeline history file from the primary server: {0}")]
+    FetchHistory(#[source] ClientError),
+    #[error("could not start WAL streaming: {0}")]
+    Start(#[source] ClientError),
     #[error("could not receive data from WAL stream: {0}")]
     Client(#[from] ClientError),
     #[error(
@@ -78,8 +84,10 @@ impl StreamError {
         match self {
             Self::SystemId { .. } | Self::TimelineBehind { .. } | Self::Forked { .. } | Self::Parted { .. } => true,
             // An invalidated slot, a history the upstream does not know.
-            Self::Client(error) => error.code() == Some(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE.0),
+            Self::Start(error) | Self::Client(error) => error.code() == Some(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE.0),
             Self::Connect(_)
+            | Self::Identify(_)
+            | Self::FetchHistory(_)
             | Self::Message(_)
             | Self::Compression(_)
             | Self::Wal(_)
@@ -88,6 +96,18 @@ impl StreamError {
             | Self::Protocol(_)
             | Self::History(_) => false,
         }
+    }
+}
+
+/// Waits for what the upstream has to do before a copy, no longer than `limit`: a network that hangs half open answers nothing. PostgreSQL
+/// waits for ever here, unless `connect_timeout` is set.
+async fn within<T, E: Into<StreamError>>(limit: Option<Duration>, step: impl Future<Output = Result<T, E>>) -> Result<T, StreamError> {
+    match limit {
+        Some(limit) => match tokio::time::timeout(limit, step).await {
+            Ok(done) => done.map_err(Into::into),
+            Err(_) => Err(StreamError::Timeout),
+        },
+        None => step.await.map_err(Into::into),
     }
 }
 
@@ -286,11 +306,13 @@ impl Receiver {
         let info = ConnInfo::parse(conninfo).map_err(|e| StreamError::Connect(e.into()))?;
         let cluster_name = settings.str(Setting::ClusterName);
         let name = if cluster_name.is_empty() { "walreceiver" } else { cluster_name };
-        let mut client = Client::connect_within(&info, true, name, Bounds::STREAM).await.map_err(StreamError::Connect)?;
+        let limit = || node.config.current().duration(Setting::WalReceiverTimeout).filter(|t| !t.is_zero());
+        let connecting = async { Client::connect_within(&info, true, name, Bounds::STREAM).await.map_err(StreamError::Connect) };
+        let mut client = within(limit(), connecting).await?;
         let is_ours = client.parameter("server_version").is_some_and(|v| v.contains("Afterimage"));
 
         self.upstream_is_ours = is_ours;
-        let identity = client.query("IDENTIFY_SYSTEM").await?;
+        let identity = within(limit(), async { client.query("IDENTIFY_SYSTEM").await.map_err(StreamError::Identify) }).await?;
         let identity = identity.first().ok_or_else(|| StreamError::Protocol("no answer to IDENTIFY_SYSTEM".to_owned()))?;
         let (theirs, ours) = (identity.text(0, 0).unwrap_or("").to_owned(), node.engine.wal().system_id().to_string());
         if theirs != ours {
@@ -306,7 +328,7 @@ impl Receiver {
             return Err(StreamError::TimelineBehind { theirs: upstream_tli, ours: our_tli });
         }
         if upstream_tli > our_tli && settings.str(Setting::RecoveryTargetTimeline) == "latest" {
-            self.fetch_histories(&mut client, our_tli, upstream_tli).await?;
+            within(limit(), self.fetch_histories(&mut client, our_tli, upstream_tli)).await?;
             self.check_fork(upstream_tli)?;
             if upstream_tli > node.engine.goal().tli() {
                 let goal = node.history_of(upstream_tli).map_err(|e| StreamError::Protocol(e.to_string()))?;
@@ -361,8 +383,11 @@ impl Receiver {
             if !options.is_empty() {
                 command.push_str(&format!(" ({})", options.join(", ")));
             }
-            client.send(&command).await?;
-            let end = match client.event().await? {
+            let starting = async {
+                client.send(&command).await.map_err(StreamError::Start)?;
+                client.event().await.map_err(StreamError::Start)
+            };
+            let end = match within(limit(), starting).await? {
                 Event::CopyBoth => {
                     tracing::info!(
                         "{} at {start} on timeline {tli}",
@@ -378,12 +403,12 @@ impl Receiver {
                     self.copy(&mut client, conninfo).await?
                 }
                 Event::Columns(columns) if columns.first().is_some_and(|name| name == "common_lsn") => {
-                    let common = self.read_common_point(&mut client).await?;
+                    let common = within(limit(), self.read_common_point(&mut client)).await?;
                     self.discard_after(common, start).await?;
                     restarted = true;
                     continue;
                 }
-                Event::Columns(_) => self.read_next_timeline(&mut client).await?,
+                Event::Columns(_) => within(limit(), self.read_next_timeline(&mut client)).await?,
                 Event::Complete(_) => None,
                 other => return Err(StreamError::Protocol(format!("{other:?}"))),
             };
@@ -397,7 +422,7 @@ impl Receiver {
                         tracing::info!("timeline {tli} ends at {at}; the next is not followed, as recovery_target_timeline says");
                         return Ok(StreamEnd::Closed);
                     }
-                    self.fetch_histories(&mut client, tli, next).await?;
+                    within(limit(), self.fetch_histories(&mut client, tli, next)).await?;
                     self.check_fork(next)?;
                     self.follow(next, at).await?;
                     restarted = true;
@@ -419,7 +444,7 @@ impl Receiver {
                 Ok(answer) => answer,
                 // Timeline numbers need not be dense: an id may have been skipped by a promotion elsewhere.
                 Err(ClientError::Server { .. }) if tli != want => continue,
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(StreamError::FetchHistory(error)),
             };
             let content =
                 answer.first().and_then(|set| set.text(0, 1)).ok_or_else(|| StreamError::Protocol("timeline history".to_owned()))?;
@@ -523,7 +548,8 @@ impl Receiver {
         // Until when the rest of a record begun is waited for.
         let mut record_deadline = None;
         let mut received = wal.received();
-        self.report(client, &mut sent, true, false).await?;
+        let limit = || node.config.current().duration(Setting::WalReceiverTimeout).filter(|t| !t.is_zero());
+        within(limit(), self.report(client, &mut sent, true, false)).await?;
         loop {
             let settings = node.config.current();
             let timeout = settings.duration(Setting::WalReceiverTimeout).filter(|t| !t.is_zero());
@@ -554,12 +580,12 @@ impl Receiver {
                                     .then(|| tokio::time::Instant::now() + Bounds::STREAM.stall.unwrap_or(Duration::from_secs(2)));
                             }
                             if reply {
-                                self.report(client, &mut sent, true, false).await?;
+                                within(limit(), self.report(client, &mut sent, true, false)).await?;
                             }
                         }
                         Ok(Event::CopyDone) => {
                             client.send_copy_done().await?;
-                            return self.read_next_timeline(client).await.map(|next| next.or(Some(End::Closed)));
+                            return within(limit(), self.read_next_timeline(client)).await.map(|next| next.or(Some(End::Closed)));
                         }
                         Ok(Event::Complete(_)) => {
                             tracing::info!("replication terminated by primary server\nDETAIL:  End of WAL reached on timeline {} at {}.", wal.tli(), wal.received());
@@ -573,19 +599,19 @@ impl Receiver {
                 () = sleep_until(record_deadline) => {
                     return Err(StreamError::Incomplete { at: wal.published() });
                 }
-                _ = wal_moved.changed() => self.report(client, &mut sent, false, false).await?,
-                _ = replayed.changed() => self.report(client, &mut sent, false, false).await?,
+                _ = wal_moved.changed() => within(limit(), self.report(client, &mut sent, false, false)).await?,
+                _ = replayed.changed() => within(limit(), self.report(client, &mut sent, false, false)).await?,
                 () = sleep_until(interval.map(|_| next_status)) => {
                     next_status = tokio::time::Instant::now() + interval.unwrap_or(Duration::from_secs(10));
-                    self.report(client, &mut sent, true, false).await?;
-                    self.feedback(client, &mut sent).await?;
+                    within(limit(), self.report(client, &mut sent, true, false)).await?;
+                    within(limit(), self.feedback(client, &mut sent)).await?;
                 }
                 () = sleep_until(deadline) => {
                     if pinged {
                         return Err(StreamError::Timeout);
                     }
                     pinged = true;
-                    self.report(client, &mut sent, true, true).await?;
+                    within(limit(), self.report(client, &mut sent, true, true)).await?;
                 }
                 _ = reloads.changed() => {
                     let settings = node.config.current();
@@ -595,7 +621,7 @@ impl Receiver {
                         tracing::error!(severity = "FATAL", "terminating walreceiver process due to administrator command");
                         return Ok(Some(End::Asked));
                     }
-                    self.feedback(client, &mut sent).await?;
+                    within(limit(), self.feedback(client, &mut sent)).await?;
                 }
             }
         }

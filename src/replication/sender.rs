@@ -205,7 +205,7 @@ impl WalBytes {
         }
         match last_error {
             Some((name, error)) if error.kind() == io::ErrorKind::NotFound => {
-                Err(SqlError::new(SqlState::UNDEFINED_FILE, format!("requested WAL segment {name} has already been removed")).fatal())
+                Err(SqlError::new(SqlState::UNDEFINED_FILE, format!("requested WAL segment {name} has already been removed")))
             }
             Some((name, error)) => Err(SqlError::new(SqlState::IO_ERROR, format!("could not open file \"pg_wal/{name}\": {error}"))),
             None => Err(SqlError::internal("no WAL segment to read")),

@@ -9,6 +9,7 @@ mod concurrency;
 mod faults;
 mod histories;
 mod large_values;
+mod network;
 mod operations;
 mod pgbench;
 mod protocol;

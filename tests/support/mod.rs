@@ -5,6 +5,7 @@ pub mod histories;
 pub mod journal;
 pub mod node;
 pub mod oracle;
+pub mod proxy;
 
 /// A number from the environment, which makes a run longer or another one.
 pub fn number(name: &str, default: u64) -> u64 {

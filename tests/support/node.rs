@@ -116,8 +116,13 @@ impl Node {
 
     /// Points a standby at another upstream, where `-R` of a base backup did: in postgresql.auto.conf, which comes last.
     pub fn follow(&self, upstream: &Self) {
+        self.follow_at(&upstream.conninfo(&self.name));
+    }
+
+    /// As [`Node::follow`], by connection string.
+    pub fn follow_at(&self, conninfo: &str) {
         let mut file = fs::OpenOptions::new().append(true).open(self.data().join("postgresql.auto.conf")).expect("postgresql.auto.conf");
-        writeln!(file, "primary_conninfo = '{}'", upstream.conninfo(&self.name)).expect("postgresql.auto.conf is writable");
+        writeln!(file, "primary_conninfo = '{conninfo}'").expect("postgresql.auto.conf is writable");
         let signal = self.data().join("standby.signal");
         fs::write(signal, "").expect("standby.signal");
     }
@@ -142,14 +147,43 @@ impl Node {
 
     /// Tries to start it.
     pub fn try_start(&self) -> Output {
-        self.tool("start")
-            .arg("-D")
-            .arg(self.data())
-            .arg("-l")
-            .arg(self.home.path().join("log"))
-            .args(["-w", "-t", "60"])
-            .output()
-            .expect("afterimage start")
+        self.start_command().output().expect("afterimage start")
+    }
+
+    fn start_command(&self) -> Command {
+        let mut command = self.tool("start");
+        command.arg("-D").arg(self.data()).arg("-l").arg(self.home.path().join("log")).args(["-w", "-t", "60"]);
+        command
+    }
+
+    /// Starts it with variables in its environment.
+    pub fn start_with(&self, variables: &[(&str, &str)]) {
+        run(self.start_command().envs(variables.iter().copied()));
+    }
+
+    /// Starts it with a directory of its data on a file system of this many megabytes, which nobody else sees. See [`Node::make_room`].
+    pub fn start_on_small_disk(&self, directory: &str, megabytes: u64) {
+        const SCRIPT: &str = r#"set -e
+            cp -a "$1" "$1.before"
+            mount -t tmpfs -o "size=$2" none "$1"
+            cp -a "$1.before/." "$1"
+            rm -r "$1.before"
+            shift 2
+            exec "$@""#;
+        let start = self.start_command();
+        let mut command = Command::new("unshare");
+        command.args(unshared()).args(["sh", "-c", SCRIPT, "sh"]).arg(self.data().join(directory)).arg(format!("{megabytes}m"));
+        run(command.arg(start.get_program()).args(start.get_args()).env_remove("PGDATA"));
+    }
+
+    /// Makes the file system of [`Node::start_on_small_disk`] larger.
+    pub fn make_room(&self, directory: &str, megabytes: u64) {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.pid().expect("a running node").to_string(), "-m"]);
+        if !is_root() {
+            command.args(["-U", "--preserve-credentials"]);
+        }
+        run(command.args(["mount", "-o", &format!("remount,size={megabytes}m")]).arg(self.data().join(directory)));
     }
 
     /// Stops it.
@@ -304,6 +338,15 @@ pub fn signal(pid: i32, name: &str) {
 /// Whether a process is there and not a zombie.
 pub fn is_running(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Options of `unshare` for mounts of one's own: root has the right, others get it inside a user namespace.
+fn unshared() -> &'static [&'static str] {
+    if is_root() { &["-m"] } else { &["-r", "-m"] }
 }
 
 /// Asks again and again until it holds, or time is up.
