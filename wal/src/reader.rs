@@ -698,16 +698,26 @@ impl WalReader {
     }
 
     /// Reads what leads to the first record in its segment: which start wrote it, and what its back link must be. As far as it goes: damage
-    /// before the first record is not this reader's matter.
-    fn seed(&mut self) {
+    /// before the first record is not this reader's matter, a disk that does not answer is.
+    fn seed(&mut self) -> Result<(), StopReason> {
         self.unseeded = false;
         let AnySource::Files(files) = &mut self.source else {
-            return;
+            return Ok(());
         };
         let (at, bytes) = (self.decoder.position(), self.decoder.segment_bytes);
         let begin = SegNo::of(at, bytes).start_lsn(bytes);
         let mut lead = Decoder::new(bytes, self.decoder.system_id, begin);
-        while lead.position() < at && matches!(lead.advance(files), Ok(true)) {}
+        while lead.position() < at {
+            match lead.advance(files) {
+                Ok(true) => {}
+                Err(unread @ StopReason::Io { .. }) => {
+                    files.forget();
+                    self.unseeded = true;
+                    return Err(unread);
+                }
+                Ok(false) | Err(_) => break,
+            }
+        }
         if lead.position() == at {
             self.decoder.state.prev = lead.state.prev;
         }
@@ -716,15 +726,16 @@ impl WalReader {
             id => id,
         };
         files.forget();
+        Ok(())
     }
 
     fn advance(&mut self) -> Result<bool, ReadStop> {
         let target = self.tli;
         let stop = |at, tli, reason| ReadStop { at, tli, target, reason };
-        if self.unseeded {
-            self.seed();
-        }
         let at = self.decoder.position();
+        if self.unseeded {
+            self.seed().map_err(|reason| stop(at, target, reason))?;
+        }
         if at >= self.limit {
             return Err(stop(at, self.tli, StopReason::Limit));
         }
@@ -978,7 +989,15 @@ fn find_mark_in(disk: &dyn Disk, place: Place, mut reader: WalReader, stop: &Rea
                 && (header.flags & format::RECORD_FLUSHED_MARK != 0 || header.rmgr == rmgr::XLOG);
             if plausible {
                 reader.decoder.state = State { at: here, prev: Some(header.prev), ..reader.decoder.state };
-                if let Ok(Some(record)) = reader.next() {
+                let read = match reader.next() {
+                    // What cannot be read may be the proof.
+                    Err(ReadStop { reason: StopReason::Io { source, .. }, .. }) => {
+                        let error = source.raw_os_error().map_or_else(|| source.kind().into(), io::Error::from_raw_os_error);
+                        return Err(WalError::io("read", &path, error));
+                    }
+                    read => read,
+                };
+                if let Ok(Some(record)) = read {
                     if record.rmgr() == rmgr::XLOG
                         && record.kind() == rmgr::xlog::START
                         && let Some(s) = StartRecord::decode(record.main())

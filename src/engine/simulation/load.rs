@@ -26,6 +26,7 @@ use crate::{
         vacuum_table,
     },
     control::error::ControlError,
+    sqlstate::SqlError,
     storage::{PAGE_SIZE, Page, StorageError, page::FLAG_ALL_VISIBLE, vm},
     txn::{CancelFlag, CommitLevel, CommitWait, Proc, ProcId, Snapshot, Transaction, TransactionOptions, TxnError},
 };
@@ -43,6 +44,19 @@ pub(super) enum Failure {
     Storage(#[from] StorageError),
     Txn(#[from] TxnError),
     Wal(#[from] WalError),
+}
+
+impl From<Failure> for SqlError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Access(e) => e.into(),
+            Failure::Engine(e) => e.into(),
+            Failure::Control(e) => EngineError::Control(e).into(),
+            Failure::Storage(e) => e.into(),
+            Failure::Txn(e) => e.into(),
+            Failure::Wal(e) => e.into(),
+        }
+    }
 }
 
 /// The relfilenodes in use.
@@ -336,15 +350,21 @@ fn transaction(engine: &Engine, proc: &Arc<Proc>, model: &Mutex<Model>, rng: &mu
     }
 }
 
-/// One life of a node: random transactions, some acknowledged, some not, checkpoints, writes, vacuum. A failed statement is counted; with
-/// `tolerant` it is what the test is about.
-pub(super) fn live(engine: &Engine, model: &Mutex<Model>, rng: &mut StdRng, tolerant: bool) -> u32 {
+/// One life of a node: random transactions, some acknowledged, some not, checkpoints, writes, vacuum. A failed statement is
+/// returned; with `tolerant` it is what the test is about.
+pub(super) fn live(engine: &Engine, model: &Mutex<Model>, rng: &mut StdRng, tolerant: bool) -> Vec<SqlError> {
     let proc = session(engine);
-    let mut failed = 0;
+    let mut failed = Vec::new();
+    // A new session sees what the one before did once that is durable.
+    let known = engine.wal().flush(engine.wal().inserted()).map_err(Failure::from);
+    if let Err(error) = known.and_then(|()| Ok(engine.txns().wait_readable(&proc, CommitLevel::On, engine.wal().flushed())?)) {
+        assert!(tolerant, "begin: {error}");
+        return vec![error.into()];
+    }
     let mut note = |what: &str, result: Result<(), Failure>| {
         if let Err(error) = result {
             assert!(tolerant, "{what}: {error}");
-            failed += 1;
+            failed.push(error.into());
         }
     };
     for _ in 0..rng.random_range(1..25) {

@@ -61,12 +61,22 @@ struct State {
     calls: u64,
     fail_call: Option<(u64, i32)>,
     fail_kind: Option<(Call, i32)>,
+    watch: Option<Watch>,
     freeze: Option<Freeze>,
     frozen: Option<SimDisk>,
     names: BTreeMap<PathBuf, Arc<Mutex<Contents>>>,
     dirs: BTreeSet<PathBuf>,
     /// Changes of names that no sync of their directory has made durable, oldest first; those of one call go together.
     pending: Vec<Vec<NameChange>>,
+}
+
+/// Sees each call and the file or directory it is about before it is made; an errno makes it fail.
+struct Watch(Box<dyn FnMut(Call, &Path) -> Option<i32> + Send>);
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watch")
+    }
 }
 
 /// A copy of the disk is to be taken at this call; the closure is told, so that the test can note what was true just then.
@@ -199,6 +209,12 @@ impl SimDisk {
         self.state.lock().fail_kind = kind;
     }
 
+    /// `watch` sees each call of this life and the file or directory it is about before it is made; an errno makes it fail. It must not use
+    /// the disk. Until the next crash.
+    pub fn watch(&self, watch: impl FnMut(Call, &Path) -> Option<i32> + Send + 'static) {
+        self.state.lock().watch = Some(Watch(Box::new(watch)));
+    }
+
     /// Cuts the power. What was not synced is lost, kept or torn, by the seed.
     pub fn crash(&self, seed: u64) {
         let rng = &mut StdRng::seed_from_u64(seed);
@@ -206,6 +222,7 @@ impl SimDisk {
         state.life += 1;
         state.fail_call = None;
         state.fail_kind = None;
+        state.watch = None;
         state.freeze = None;
         state.frozen = None;
         let mut lost = BTreeMap::new();
@@ -301,8 +318,8 @@ impl SimDisk {
         Ok(())
     }
 
-    fn call(&self, kind: Call, life: Option<u64>) -> io::Result<()> {
-        self.state.lock().call(kind, life)
+    fn call(&self, kind: Call, path: &Path, life: Option<u64>) -> io::Result<()> {
+        self.state.lock().call(kind, path, life)
     }
 }
 
@@ -330,7 +347,7 @@ impl State {
         Self { names, pending, dirs: self.dirs.clone(), ..Self::default() }
     }
 
-    fn call(&mut self, kind: Call, life: Option<u64>) -> io::Result<()> {
+    fn call(&mut self, kind: Call, path: &Path, life: Option<u64>) -> io::Result<()> {
         const EIO: i32 = 5;
         self.calls += 1;
         if let Some(freeze) = self.freeze.take_if(|f| f.call <= self.calls) {
@@ -344,6 +361,9 @@ impl State {
             && number == self.calls
         {
             self.fail_call = None;
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        if let Some(errno) = self.watch.as_mut().and_then(|watch| (watch.0)(kind, path)) {
             return Err(io::Error::from_raw_os_error(errno));
         }
         match self.fail_kind {
@@ -373,12 +393,14 @@ impl State {
 struct SimFile {
     disk: SimDisk,
     life: u64,
+    /// As it was opened.
+    path: Arc<Path>,
     contents: Arc<Mutex<Contents>>,
 }
 
 impl DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.disk.call(Call::Read, Some(self.life))?;
+        self.disk.call(Call::Read, &self.path, Some(self.life))?;
         let mut c = self.contents.lock();
         c.absorb_maps();
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(c.current.len());
@@ -388,7 +410,7 @@ impl DiskFile for SimFile {
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.disk.call(Call::Write, Some(self.life))?;
+        self.disk.call(Call::Write, &self.path, Some(self.life))?;
         let at = usize::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         self.contents.lock().write(at, buf);
         Ok(())
@@ -399,14 +421,14 @@ impl DiskFile for SimFile {
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.disk.call(Call::Allocate, Some(self.life))?;
+        self.disk.call(Call::Allocate, &self.path, Some(self.life))?;
         let bytes = usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         self.contents.lock().current.resize(bytes, 0);
         Ok(())
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
-        self.disk.call(Call::Allocate, Some(self.life))?;
+        self.disk.call(Call::Allocate, &self.path, Some(self.life))?;
         let bytes = usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         let mut c = self.contents.lock();
         if c.current.len() < bytes {
@@ -416,7 +438,7 @@ impl DiskFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.disk.call(Call::Sync, Some(self.life))?;
+        self.disk.call(Call::Sync, &self.path, Some(self.life))?;
         self.contents.lock().sync();
         Ok(())
     }
@@ -426,13 +448,13 @@ impl DiskFile for SimFile {
     }
 
     fn map(&self, bytes: usize) -> io::Result<SegmentMap> {
-        self.disk.call(Call::Map, Some(self.life))?;
+        self.disk.call(Call::Map, &self.path, Some(self.life))?;
         let mut c = self.contents.lock();
         c.absorb_maps();
         if c.current.len() < bytes {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
-        let sync = SimSync { disk: self.disk.clone(), life: self.life, contents: Arc::clone(&self.contents) };
+        let sync = SimSync { disk: self.disk.clone(), life: self.life, path: Arc::clone(&self.path), contents: Arc::clone(&self.contents) };
         SegmentMap::of_memory(bytes, &c.current, Box::new(sync))
     }
 
@@ -444,12 +466,13 @@ impl DiskFile for SimFile {
 struct SimSync {
     disk: SimDisk,
     life: u64,
+    path: Arc<Path>,
     contents: Arc<Mutex<Contents>>,
 }
 
 impl MapSync for SimSync {
     fn sync(&self, range: Range<usize>, bytes: &[u8]) -> io::Result<()> {
-        self.disk.call(Call::Sync, Some(self.life))?;
+        self.disk.call(Call::Sync, &self.path, Some(self.life))?;
         let mut c = self.contents.lock();
         c.write(range.start, bytes);
         // Whole sectors, as a disk does.
@@ -470,7 +493,7 @@ impl MapSync for SimSync {
 impl Disk for SimDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state.lock();
-        state.call(Call::Open, self.life)?;
+        state.call(Call::Open, path, self.life)?;
         let found = state.names.get(path).cloned();
         let contents = match (found, how) {
             (Some(_), Open::CreateNew) => {
@@ -496,12 +519,12 @@ impl Disk for SimDisk {
                 file
             }
         };
-        Ok(Arc::new(SimFile { disk: self.clone(), life: state.life, contents }))
+        Ok(Arc::new(SimFile { disk: self.clone(), life: state.life, path: path.into(), contents }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.call(Call::Rename, self.life)?;
+        state.call(Call::Rename, to, self.life)?;
         let file = state.find(from)?;
         state.set_names(&[(to, Some(&file)), (from, None)]);
         Ok(())
@@ -509,7 +532,7 @@ impl Disk for SimDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.call(Call::Remove, self.life)?;
+        state.call(Call::Remove, path, self.life)?;
         state.find(path)?;
         state.set_names(&[(path, None)]);
         Ok(())
@@ -517,7 +540,7 @@ impl Disk for SimDisk {
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.call(Call::Dir, self.life)?;
+        state.call(Call::Dir, path, self.life)?;
         for dir in path.ancestors() {
             state.dirs.insert(dir.to_owned());
         }
@@ -526,7 +549,7 @@ impl Disk for SimDisk {
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.call(Call::Remove, self.life)?;
+        state.call(Call::Remove, path, self.life)?;
         let inside: Vec<_> = state.names.keys().filter(|p| p.starts_with(path)).cloned().collect();
         for p in inside {
             state.set_names(&[(&p, None)]);
@@ -537,14 +560,14 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.call(Call::SyncDir, self.life)?;
+        state.call(Call::SyncDir, path, self.life)?;
         state.pending.retain(|call| call.iter().all(|c| c.path.parent() != Some(path)));
         Ok(())
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let mut state = self.state.lock();
-        state.call(Call::Dir, self.life)?;
+        state.call(Call::Dir, path, self.life)?;
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::NotADirectory.into());
         }
