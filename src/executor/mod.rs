@@ -35,6 +35,7 @@ mod sort;
 mod spill;
 pub mod statement;
 pub mod subplan;
+mod unsupported;
 pub mod utility;
 pub(crate) mod vacuum;
 pub mod verify;

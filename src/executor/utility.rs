@@ -248,7 +248,7 @@ pub(crate) fn run_node(ctx: &mut SessionContext, node: &NodeEnum, raw: &super::R
             front_end.do_block(ctx, s, source)?;
             "DO"
         }
-        _ => return Err(SqlError::unsupported("this statement")),
+        other => return Err(SqlError::unsupported(super::unsupported::command(other))),
     };
     Ok(tag.to_owned())
 }

@@ -364,6 +364,10 @@ impl Session {
         activity.query = Arc::clone(text);
         activity.query_start = Some(self.ctx.statement_timestamp);
         activity.state_change = Some(self.ctx.statement_timestamp);
+        if self.ctx.transaction.is_none() {
+            // The one that begins with this statement.
+            activity.xact_start = Some(self.ctx.statement_timestamp);
+        }
     }
 
     /// Sends the notices that piled up.

@@ -225,3 +225,10 @@ A|a
 grant nosuch to postgres;
 ---
 ERROR:  42704: role "nosuch" does not exist
+
+-- The transaction that a statement is begins with it.
+select xact_start = query_start as same from pg_stat_activity where pid = pg_backend_pid();
+---
+same
+t
+(1 row)
