@@ -339,6 +339,7 @@ impl Engine {
         if let Some(state) = state {
             control.update(|c| c.state = state)?;
         }
+        let asks_for_pages = options.recovery.asks_for_pages;
         let engine = Self::assemble(Parts {
             data_dir: dir.to_owned(),
             disk: Arc::clone(&options.disk),
@@ -385,6 +386,9 @@ impl Engine {
             Mode::Standby | Mode::Archive => {
                 engine.event(event)?;
                 engine.guard_min_recovery();
+                if asks_for_pages {
+                    engine.pool().expect_page_source();
+                }
                 engine.archive_only.store(mode == Mode::Archive, Ordering::Relaxed);
                 tracing::info!("{}", engine.recovery_words(mode));
                 tracing::info!("redo starts at {}", start.checkpoint.redo);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::links::{self, TOOLS};
-use super::{checksums, controldata, initdb, pg_ctl, postgres, resetwal, rewind, verify, verifybackup, waldump};
+use super::{checksums, compare, controldata, initdb, pg_ctl, postgres, resetwal, rewind, verify, verifybackup, waldump};
 
 const HELP: &str = "\
 afterimage is a PostgreSQL-compatible database server built around physical replication.
@@ -27,6 +27,7 @@ Commands:
   rewind          make a data directory follow another one again
   controldata     show the control file of a data directory
   verify          check every page, table and index of a data directory offline
+  compare         compare the pages of a running standby with its primary's
   waldump         show the records of WAL files
   install-links   make links with PostgreSQL's tool names
   quickstart      run a primary and a hot standby, to try things
@@ -100,6 +101,7 @@ fn run_command(command: &str, name: &str, args: &[String]) -> u8 {
         "start" | "stop" | "restart" | "reload" | "status" | "promote" | "logrotate" => pg_ctl::run(name, Some(command), args),
         "controldata" => controldata::run(name, args),
         "verify" => verify::run(args),
+        "compare" => compare::run(args),
         "waldump" => waldump::run(name, args),
         "install-links" => links::install(args),
         "basebackup" => base_backup(args),

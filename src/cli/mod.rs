@@ -2,6 +2,7 @@
 
 pub mod basebackup;
 mod checksums;
+mod compare;
 mod controldata;
 mod dispatch;
 mod getopt;

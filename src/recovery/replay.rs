@@ -255,8 +255,9 @@ impl Redo {
 
     fn become_consistent(&mut self) -> Result<(), RecoveryError> {
         let pool = &self.dispatcher.ctx.pool;
-        pool.missing().reach_consistency(pool.files())?;
         let at = self.dispatcher.progress.replayed();
+        pool.mend_missing(at)?;
+        pool.missing().reach_consistency(pool.files())?;
         let known = self.control.get();
         if known.backup_start.is_valid() || known.backup_end_required {
             self.control.update(|c| {

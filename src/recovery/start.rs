@@ -59,6 +59,8 @@ pub struct RecoveryOptions {
     pub commands: Commands,
     /// What replay waits for.
     pub replay: ReplaySettings,
+    /// Redo of a standby may ask for copies of damaged pages, and waits for whoever answers.
+    pub asks_for_pages: bool,
     /// Start although WAL that was durable is damaged, and give up what follows.
     pub ignore_wal_damage: bool,
 }

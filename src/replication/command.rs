@@ -38,6 +38,8 @@ pub enum ReplicationCommand {
     },
     /// `START_REPLICATION [SLOT s] [PHYSICAL] X/X [TIMELINE n] [(options)]`.
     StartReplication(StartReplication),
+    /// `READ_PAGE tablespace database relfilenode fork block`, what only our own standby asks.
+    ReadPage([u32; 5]),
     /// `BASE_BACKUP [(options)]`.
     BaseBackup(Vec<CommandOption>),
 }
@@ -110,6 +112,7 @@ pub fn is_replication_command(text: &str) -> bool {
             | "CREATE_REPLICATION_SLOT"
             | "DROP_REPLICATION_SLOT"
             | "READ_REPLICATION_SLOT"
+            | "READ_PAGE"
             | "TIMELINE_HISTORY"
             | "SHOW"
     )
@@ -276,6 +279,15 @@ impl Parser {
             }
             "TIMELINE_HISTORY" => Ok(ReplicationCommand::TimelineHistory(self.timeline()?)),
             "READ_REPLICATION_SLOT" => Ok(ReplicationCommand::ReadSlot(self.identifier()?)),
+            "READ_PAGE" => {
+                let mut numbers = [0; 5];
+                for number in &mut numbers {
+                    let Some(Token::Number(n)) = self.peek() else { return Err(self.unexpected()) };
+                    *number = n.parse().map_err(|_| syntax_error(n))?;
+                    self.at += 1;
+                }
+                Ok(ReplicationCommand::ReadPage(numbers))
+            }
             "DROP_REPLICATION_SLOT" => {
                 let name = self.identifier()?;
                 Ok(ReplicationCommand::DropSlot { name, wait: self.eat_word("WAIT") })

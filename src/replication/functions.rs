@@ -5,10 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use afterimage_wal::ids::{Lsn, SegNo, StartId};
+use afterimage_wal::ids::{BlockNo, Lsn, SegNo, StartId};
 use afterimage_wal::lineage::{Claim, Shared};
 use afterimage_wal::segment;
 
+use super::compare;
 use super::sender::slot_error;
 use super::services::Replication;
 use crate::config::Setting;
@@ -16,6 +17,8 @@ use crate::executor::{ExternalFunctions, SessionContext};
 use crate::sql::functions::{CallTypes, ProcEntry, SetRows};
 use crate::sql::types::Datum;
 use crate::sqlstate::{SqlError, SqlState};
+use crate::storage::PageTag;
+use crate::storage::files::relation_file;
 
 /// These functions, over one node.
 pub struct Functions {
@@ -140,6 +143,25 @@ fn integer(args: &[Datum], i: usize) -> i32 {
     }
 }
 
+fn number(args: &[Datum], i: usize) -> i64 {
+    match args.get(i) {
+        Some(Datum::Int8(n)) => *n,
+        _ => 0,
+    }
+}
+
+/// The page that a path, as messages have it, and a block number name.
+fn page_tag(args: &[Datum]) -> Result<PageTag, SqlError> {
+    let path = text(args, 0)?;
+    let found = path.rsplit_once('/').and_then(|(dir, name)| relation_file(dir, name)).filter(|(_, _, segment)| *segment == 0);
+    let Some((rel, fork, _)) = found else {
+        return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("\"{path}\" is not the path of a relation's file"))
+            .hint("Paths are as in messages, or as pg_relation_filepath() answers: base/5/16384."));
+    };
+    let block = u32::try_from(number(args, 1)).map_err(|_| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "invalid block number"))?;
+    Ok(PageTag { rel, fork, block: BlockNo::new(block) })
+}
+
 fn lsn_arg(args: &[Datum], i: usize) -> Result<Lsn, SqlError> {
     match args.get(i) {
         Some(Datum::Lsn(n)) => Ok(Lsn::from_u64(*n)),
@@ -212,6 +234,25 @@ impl ExternalFunctions for Functions {
                     Shared::Foreign => "foreign".to_owned(),
                     Shared::Unknown => "unknown".to_owned(),
                 })
+            }
+            "afterimage_repair_page" => {
+                self.recovery_only()?;
+                let tag = page_tag(args)?;
+                let node = Arc::clone(&self.node);
+                let repaired = crate::txn::blocking(|| tokio::runtime::Handle::current().block_on(node.repair_page(tag)));
+                lsn(repaired?)
+            }
+            "afterimage_page_digests" => {
+                let tag = page_tag(args)?;
+                // One answer stays small, and a cancel is heard in between.
+                let count = u32::try_from(number(args, 2)).unwrap_or(0).min(1 << 13);
+                let mut digests = Vec::new();
+                for block in 0..count {
+                    session.check_cancel()?;
+                    let Some(block) = tag.block.get().checked_add(block) else { break };
+                    compare::Digest::of(engine, PageTag { block: BlockNo::new(block), ..tag })?.encode(&mut digests);
+                }
+                Datum::Bytea(digests.into())
             }
             "pg_control_system" | "pg_control_checkpoint" | "pg_control_recovery" | "pg_control_init" => {
                 func.record(super::control_rows::row(func.name, &engine.control_file()))?
@@ -297,10 +338,17 @@ impl ExternalFunctions for Functions {
     fn call_set(
         &self,
         _session: &mut SessionContext,
-        _func: &'static ProcEntry,
+        func: &'static ProcEntry,
         _types: &CallTypes,
         _args: &[Datum],
     ) -> Result<Option<SetRows>, SqlError> {
-        Ok(None)
+        if func.name != "afterimage_relation_files" {
+            return Ok(None);
+        }
+        let mut rows = Vec::new();
+        for (path, blocks) in compare::files(&self.node.engine)? {
+            rows.push(func.record(vec![Datum::text(path), Datum::Int8(i64::from(blocks))])?);
+        }
+        Ok(Some(Box::new(rows.into_iter().map(Ok))))
     }
 }

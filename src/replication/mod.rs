@@ -5,6 +5,7 @@
 //! - [`sync_names`], [`sync_wait`]: `synchronous_standby_names`, and the position commits wait for.
 //! - [`base_backup`], [`manifest`]: a copy of a running node.
 //! - [`rewind`]: makes a node that went its own way follow again.
+//! - [`repair`]: a damaged page fetched again from upstream; [`compare`]: whether two nodes have the same pages.
 //! - [`archive`]: `archive_command` and `restore_command`.
 //! - [`services`]: what one node has of all this, put together.
 
@@ -12,6 +13,7 @@ pub mod archive;
 pub mod base_backup;
 pub mod client;
 pub mod command;
+pub mod compare;
 pub mod connection;
 pub mod conninfo;
 mod control_rows;
@@ -19,6 +21,7 @@ pub mod functions;
 pub mod manifest;
 pub mod message;
 pub mod receiver;
+pub mod repair;
 pub mod rewind;
 pub mod sender;
 pub mod senders;

@@ -22,6 +22,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::command::{CommandOption, ReplicationCommand, StartReplication};
 use super::connection::{ColumnType, Connection, lost};
 use super::message::{self, StandbyMessage};
+use super::repair;
 use super::senders::{SenderEntry, SenderState};
 use super::services::Replication;
 use super::slot::{SlotError, SlotGuard};
@@ -118,6 +119,15 @@ pub async fn serve(node: &Arc<Replication>, conn: &mut Connection<'_>, command: 
                 .map_err(|e| SqlError::internal(e.to_string()))?
                 .map_err(slot_error)?;
             conn.out.command_complete("DROP_REPLICATION_SLOT");
+        }
+        ReplicationCommand::ReadPage(numbers) => {
+            let tag = repair::tag_of(numbers).ok_or_else(|| SqlError::new(SqlState::SYNTAX_ERROR, "no such fork"))?;
+            let engine = Arc::clone(&node.engine);
+            let read = tokio::task::spawn_blocking(move || repair::read_page(&engine, tag));
+            let (page, position) = read.await.map_err(|e| SqlError::internal(e.to_string()))??;
+            let row = vec![Some(position.to_string()), Some(repair::hex(page.bytes()))];
+            conn.put_rows(&[("position", ColumnType::Text), ("page", ColumnType::Text)], &[row]);
+            conn.out.command_complete("READ_PAGE");
         }
         ReplicationCommand::StartReplication(start) => {
             if stream(node, conn, start).await? == After::Close {

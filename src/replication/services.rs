@@ -104,6 +104,8 @@ impl Replication {
             state.subscribe(),
         ));
         if node.engine.is_in_recovery() {
+            let upstream = super::repair::Upstream { node: Arc::downgrade(&node), runtime: tokio::runtime::Handle::current() };
+            node.engine.pool().set_page_source(Arc::new(upstream));
             tokio::spawn(receiver::run(Arc::clone(&node)));
             tokio::spawn(Arc::clone(&node).watch_replay());
         }

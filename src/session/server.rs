@@ -176,6 +176,7 @@ fn engine_options(settings: &Settings, node: Arc<NodeState>) -> Result<EngineOpt
         checkpoint: checkpoint_settings(settings),
         node,
         recovery: RecoveryOptions {
+            asks_for_pages: !settings.str(Setting::PrimaryConninfo).is_empty(),
             ignore_wal_damage: settings.bool(Setting::IgnoreWalDamage),
             goal: recovery_goal(settings)?,
             commands: recovery_commands(settings),

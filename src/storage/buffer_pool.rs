@@ -32,6 +32,7 @@ use super::{
     files::{Files, Growing},
     missing::MissingBlocks,
     page::Page,
+    repair::Repairs,
     smgr_redo, vm,
 };
 
@@ -134,6 +135,8 @@ pub struct BufferPool {
     lane: Mutex<DoubleWrite>,
     /// Blocks redo missed so far.
     missing: MissingBlocks,
+    /// Damaged pages under repair.
+    repairs: Repairs,
     /// Changes of files under way: each record begins at or after its bound. Leaf.
     unfinished: Mutex<Vec<Lsn>>,
     /// Called when the sweep meets dirty pages: somebody should write ahead of it.
@@ -441,6 +444,7 @@ impl BufferPool {
             wal,
             lane: Mutex::new(area),
             missing: MissingBlocks::default(),
+            repairs: Repairs::default(),
             unfinished: Mutex::default(),
             pressure: OnceLock::new(),
             write_gate: RwLock::new(None),
@@ -492,6 +496,10 @@ impl BufferPool {
     /// Blocks redo missed so far.
     pub fn missing(&self) -> &MissingBlocks {
         &self.missing
+    }
+
+    pub(super) fn repairs(&self) -> &Repairs {
+        &self.repairs
     }
 
     /// Blocks in a fork, zero if it has no file. A standby counts what was replayed.
@@ -654,6 +662,18 @@ impl BufferPool {
                 return Ok(buffer);
             }
         }
+    }
+
+    /// A dirty page with this content in a place that is not in memory; `None` if it came there meanwhile.
+    pub(super) fn read_as(&self, tag: PageTag, content: &Page) -> Result<Option<Buffer>, StorageError> {
+        let made = self.load(tag, |page| {
+            *page.bytes_mut() = *content.bytes();
+            Ok(())
+        })?;
+        if let Some(buffer) = &made {
+            buffer.frame.dirty.store(true, Ordering::Release);
+        }
+        Ok(made)
     }
 
     /// A frame nobody else can find. Writes dirty pages out if the sweep meets them.
@@ -1122,7 +1142,7 @@ impl BufferPool {
                 Ok(None)
             }
             Ok(buffer) => Ok(Some(buffer)),
-            Err(StorageError::BadPage { stored: 0, .. }) if self.files.is_zero(tag)? => {
+            Err(StorageError::BadPage { stored: 0, .. }) if !self.missing.is_consistent() && self.files.is_zero(tag)? => {
                 self.missing.note(tag, &self.files)?;
                 Ok(None)
             }
@@ -1144,7 +1164,14 @@ impl BufferPool {
         let bad = |what| StorageError::BadRecord { at: record.start(), what };
         let block = record.block(index).ok_or_else(|| bad("block reference missing"))?;
         let init = block.is_fpi() || block.will_init();
-        let Some(buffer) = self.read_for_redo(block.rel, block.fork, block.block, init)? else { return Ok(false) };
+        let found = match self.read_for_redo(block.rel, block.fork, block.block, init) {
+            Err(damage @ StorageError::BadPage { .. }) => {
+                let tag = PageTag { rel: block.rel, fork: block.fork, block: block.block };
+                self.mend_for_redo(tag, record.end(), damage)?
+            }
+            other => other?,
+        };
+        let Some(buffer) = found else { return Ok(false) };
         let mut page = buffer.write();
         if page.lsn() >= record.end() {
             return Ok(false);

@@ -42,6 +42,21 @@ impl MissingBlocks {
         Ok(())
     }
 
+    /// Those not explained yet.
+    pub(super) fn left(&self) -> Vec<PageTag> {
+        self.blocks.lock().iter().copied().collect()
+    }
+
+    /// This one is explained.
+    pub(super) fn forget(&self, tag: PageTag) {
+        self.blocks.lock().remove(&tag);
+    }
+
+    /// Whether the consistent point is behind us.
+    pub fn is_consistent(&self) -> bool {
+        self.consistent.load(Ordering::Acquire)
+    }
+
     /// A truncate to `n` blocks explains those at and past `n`.
     pub fn forget_from(&self, rel: RelId, fork: Fork, n: BlockNo) {
         self.blocks.lock().retain(|t| t.rel != rel || t.fork != fork || t.block < n);

@@ -12,6 +12,7 @@ pub mod files;
 pub mod fsm;
 pub mod missing;
 pub mod page;
+pub mod repair;
 pub mod smgr_redo;
 pub mod unlogged;
 pub mod vm;

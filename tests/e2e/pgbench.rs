@@ -40,7 +40,12 @@ fn a_standby_serves_reads_of_the_same_rows_under_load() {
     let b = a.standby("b");
     let writing = std::thread::scope(|s| {
         let reader = s.spawn(|| b.pgbench(&["-n", "-S", "-c", "8", "-j", "2", "-M", "prepared", "-T", &seconds]));
+        // The pages are compared while they change.
+        let compared = s.spawn(|| crate::verify::compare(&a, &b));
         let out = a.pgbench(&["-n", "-c", "8", "-j", "2", "-M", "prepared", "-T", &seconds]);
+        let (code, said) = compared.join().expect("the comparison does not panic");
+        assert_eq!(code, Some(0), "{said}");
+        println!("{said}");
         let read = reader.join().expect("the readers do not panic");
         assert!(read.contains("number of failed transactions: 0 (0.000%)"), "{read}");
         out
@@ -50,6 +55,8 @@ fn a_standby_serves_reads_of_the_same_rows_under_load() {
     a.assert_pgbench_adds_up();
     b.assert_pgbench_adds_up();
     assert_eq!(a.table_hashes(), b.table_hashes());
+    let (code, said) = crate::verify::compare(&a, &b);
+    assert!(code == Some(0) && said.contains("the same on both\n") && !said.contains("too fast"), "{said}");
     assert_eq!(a.sql("select pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) from pg_stat_replication"), "0");
     println!("{writing}");
 }

@@ -139,3 +139,101 @@ fn index_that_disagrees_with_its_table_is_found() {
     node.sql("reindex index t_n");
     node.sql("select bt_index_parent_check('t_n', true)");
 }
+
+/// `afterimage compare`: exit code and what it said.
+pub(crate) fn compare(primary: &Node, standby: &Node) -> (Option<i32>, String) {
+    let conninfo = |node: &Node| format!("{} dbname=postgres", node.conninfo("compare"));
+    let mut tool = primary.tool("compare");
+    let output = tool.arg("--primary").arg(conninfo(primary)).arg("--standby").arg(conninfo(standby)).output().expect("afterimage compare");
+    (output.status.code(), said(&output))
+}
+
+#[test]
+fn damaged_page_of_a_standby_comes_again_from_its_primary() {
+    let node = loaded("mended");
+    let standby = node.standby("mended_standby");
+    node.sql("update t set v = 'seen by both ' || id where id % 5 = 0");
+    node.sql("vacuum t");
+    node.wait_for_catchup(&standby);
+    let (code, text) = compare(&node, &standby);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("the same on both"), "{text}");
+
+    // A flipped bit, a zeroed page, a page of before, and a torn index page: each named by the comparison, each mended, at work.
+    let path = |relation: &str| node.sql(&format!("select pg_relation_filepath('{relation}')"));
+    let (table, index) = (path("t"), path("t_n"));
+    let on_standby = |path: &str| file(&standby, path);
+    // All that was replayed is on disk: the next start has nothing to redo.
+    let settle = || {
+        node.sql("checkpoint");
+        node.wait_for_catchup(&standby);
+        standby.sql("checkpoint");
+        standby.stop("fast");
+    };
+    settle();
+    let old = fs::read(on_standby(&table)).expect("the table");
+    standby.start();
+    node.sql("update t set n = n + 1 where id between 1 and 400");
+    settle();
+    change(&on_standby(&table), 9 * 8192 + 5000, |b| b[0] ^= 4, 1);
+    change(&on_standby(&table), 11 * 8192, |b| b.fill(0), 8192);
+    change(&on_standby(&table), 0, |b| b.copy_from_slice(&old[..8192]), 8192);
+    change(&on_standby(&index), 2 * 8192 + 4096, |b| b.fill(7), 512);
+    standby.start();
+    let error = standby.sql_error("select count(*) from t where v like 'x%'");
+    assert!(error.contains(&format!("XX001: invalid page in block 9 of relation {table}")), "{error}");
+    let (code, text) = compare(&node, &standby);
+    assert_eq!(code, Some(1), "{text}");
+    for line in [
+        format!("block 9 of relation {table} (\"t\"): damaged on the standby"),
+        format!("block 11 of relation {table} (\"t\"): damaged on the standby"),
+        format!("block 0 of relation {table} (\"t\"): LSN "),
+        format!("block 2 of relation {index} (\"t_n\"): damaged on the standby"),
+    ] {
+        assert!(text.contains(&line), "{line}: {text}");
+    }
+    assert!(text.contains("4 of them differ"), "{text}");
+    for (path, block) in [(&table, 9), (&table, 11), (&table, 0), (&index, 2)] {
+        // At work: the page on the primary is ahead of the standby now and then.
+        node.sql("update t set n = n + 1 where id between 700 and 900");
+        assert!(!standby.sql(&format!("select afterimage_repair_page('{path}', {block})")).is_empty());
+    }
+    node.wait_for_catchup(&standby);
+    let (code, text) = compare(&node, &standby);
+    assert_eq!(code, Some(0), "{text}");
+    let sum = "select count(*), sum(n), sum(hashtext(v)::int8) from t";
+    assert_eq!(standby.sql(sum), node.sql(sum));
+    assert!(standby.log().contains(&format!("replaced block 9 of relation {table} by the upstream's copy")), "{}", standby.log());
+
+    // Replay that needs a damaged page asks for it by itself, from its first record on.
+    settle();
+    change(&on_standby(&table), 5 * 8192 + 4000, |b| b[0] ^= 1, 1);
+    change(&on_standby(&table), 6 * 8192, |b| b.fill(0), 8192);
+    node.sql("update t set v = 'again ' || id");
+    standby.start();
+    node.wait_for_catchup(&standby);
+    standby.wait_for(sum, &node.sql(sum));
+    assert!(standby.log().contains("asking the upstream for a copy"), "{}", standby.log());
+    node.wait_for_catchup(&standby);
+    standby.wait_for(
+        &format!("select afterimage_page_digests('{table}', 5, 1) = substr(afterimage_page_digests('{table}', 5, 1), 1, 17)"),
+        "t",
+    );
+    let (code, text) = compare(&node, &standby);
+    assert_eq!(code, Some(0), "{text}");
+
+    // What is refused.
+    let error = node.sql_error(&format!("select afterimage_repair_page('{table}', 0)"));
+    assert!(error.contains("55000") && error.contains("recovery is not in progress"), "{error}");
+    let error = standby.sql_error("select afterimage_repair_page('pg_wal/1', 0)");
+    assert!(error.contains("22023"), "{error}");
+    let error = standby.sql_error(&format!("select afterimage_repair_page('{table}', 100000)"));
+    assert!(error.contains("could not fetch the page from the primary"), "{error}");
+    node.sql("create role plain login");
+    node.wait_for_catchup(&standby);
+    let error = standby.sql_error(&format!("set role plain; select afterimage_repair_page('{table}', 0)"));
+    assert!(error.contains("42501: permission denied for function afterimage_repair_page"), "{error}");
+    let (code, text) = compare(&node, &node);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("the server given as standby is not in recovery"), "{text}");
+}

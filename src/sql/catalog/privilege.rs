@@ -53,7 +53,10 @@ pub const ALL_FUNCTION: &[u8] = &[EXECUTE];
 ///
 /// PostgreSQL: catalog/system_functions.sql.
 const RESTRICTED: &[(&str, bool)] = &[
+    ("afterimage_page_digests", false),
     ("afterimage_page_lsns", false),
+    ("afterimage_relation_files", false),
+    ("afterimage_repair_page", false),
     ("lo_export", false),
     ("lo_import", false),
     ("pg_backup_start", false),

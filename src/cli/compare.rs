@@ -1,0 +1,123 @@
+//! `afterimage compare`: whether a standby has the same pages as its primary.
+
+use std::io::IsTerminal as _;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::getopt::{OptionSpec, Takes, parse};
+use crate::replication::client::{Client, ClientError};
+use crate::replication::compare::{self, CompareError, Outcome, Watch};
+use crate::replication::conninfo::ConnInfo;
+
+const OPTIONS: &[OptionSpec] = &[
+    ('\0', "primary", Takes::Value, "primary"),
+    ('\0', "standby", Takes::Value, "standby"),
+    ('P', "progress", Takes::Nothing, "P"),
+    ('q', "quiet", Takes::Nothing, "q"),
+    ('V', "version", Takes::Nothing, "version"),
+    ('?', "help", Takes::Nothing, "help"),
+];
+
+const HELP: &str = "\
+afterimage compare compares the pages of a running standby with those of its primary, each at the same LSN, hints masked.
+Both may be at work meanwhile.
+
+Usage:
+  afterimage compare --primary=CONNSTR --standby=CONNSTR [OPTION]...
+
+Options:
+      --primary=CONNSTR  connection string of the primary
+      --standby=CONNSTR  connection string of the standby
+  -P, --progress         show progress (default on a terminal)
+  -q, --quiet            print differences only
+  -V, --version          output version information, then exit
+  -?, --help             show this help, then exit
+
+The roles must be superusers. Each page that differs is a line on standard output; on the standby
+SELECT afterimage_repair_page(path, block) fetches it again. Exit status is 0 if all pages are the same, 1 if some are not, 2 if the
+comparison could not be made.
+";
+
+struct Terminal {
+    bar: ProgressBar,
+}
+
+impl Watch for Terminal {
+    fn todo(&mut self, pages: u64) {
+        self.bar.inc_length(pages);
+    }
+
+    fn done(&mut self, pages: u64) {
+        self.bar.inc(pages);
+    }
+
+    fn found(&mut self, what: &str) {
+        self.bar.suspend(|| println!("{what}"));
+    }
+}
+
+async fn connect(side: &'static str, text: &str) -> Result<Client, CompareError> {
+    let failed = |source| CompareError::Client { side, source };
+    let info = ConnInfo::parse(text).map_err(|e| failed(ClientError::from(e)))?;
+    Client::connect(&info, false, "afterimage compare").await.map_err(failed)
+}
+
+async fn compare(primary: &str, standby: &str, terminal: &mut Terminal) -> Result<Outcome, CompareError> {
+    let mut primary = connect("primary", primary).await?;
+    let mut standby = connect("standby", standby).await?;
+    compare::run(&mut primary, &mut standby, terminal).await
+}
+
+/// Runs the command. Returns the exit code.
+pub(super) fn run(args: &[String]) -> u8 {
+    let complain = |message: &str| {
+        eprintln!("afterimage compare: error: {message}");
+        2
+    };
+    let parsed = match parse(args, OPTIONS) {
+        Ok(parsed) => parsed,
+        Err(message) => return complain(&message),
+    };
+    if parsed.has("help") {
+        print!("{HELP}");
+        return 0;
+    }
+    if parsed.has("version") {
+        println!("afterimage compare {}", env!("CARGO_PKG_VERSION"));
+        return 0;
+    }
+    let (Some(primary), Some(standby)) = (parsed.value("primary"), parsed.value("standby")) else {
+        return complain("both --primary and --standby must be given");
+    };
+    if let Some(extra) = parsed.positional.first() {
+        return complain(&format!("too many command-line arguments (first is \"{extra}\")"));
+    }
+    let shown = parsed.has("P") || (std::io::stderr().is_terminal() && !parsed.has("q"));
+    let bar = if shown { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{pos}/{len} pages ({percent}%) {bar:30} eta {eta}") {
+        bar.set_style(style);
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return complain(&format!("could not start: {e}")),
+    };
+    let mut terminal = Terminal { bar };
+    let result = runtime.block_on(compare(primary, standby, &mut terminal));
+    terminal.bar.finish_and_clear();
+    match result {
+        Ok(outcome) => {
+            if !parsed.has("q") {
+                let verdict = match outcome.different {
+                    0 => "the same on both".to_owned(),
+                    n => format!("{n} of them differ"),
+                };
+                println!("{} files with {} pages compared: {verdict}", outcome.files, outcome.pages);
+                if outcome.unsettled > 0 {
+                    println!("{} pages changed too fast to be compared", outcome.unsettled);
+                }
+            }
+            u8::from(outcome.different > 0)
+        }
+        Err(error) => complain(&error.to_string()),
+    }
+}
