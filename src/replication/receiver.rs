@@ -136,14 +136,14 @@ pub struct ReceiverInfo {
     pub flushed: Lsn,
     /// Timeline of the last WAL received.
     pub received_tli: TimelineId,
-    /// Upstream's clock in its last message.
-    pub last_msg_send_time: Option<i64>,
-    /// When that message came.
-    pub last_msg_receipt_time: Option<i64>,
+    /// Upstream's clock in its last message; before the first, when the stream was asked for.
+    pub last_msg_send_time: i64,
+    /// When that message came, or the stream was asked for.
+    pub last_msg_receipt_time: i64,
     /// Last end of WAL reported to or by the upstream.
     pub latest_end_lsn: Lsn,
     /// When.
-    pub latest_end_time: Option<i64>,
+    pub latest_end_time: i64,
     /// Slot in use.
     pub slot_name: Option<String>,
     /// Upstream's host or socket directory.
@@ -350,6 +350,7 @@ impl Receiver {
             node.engine.wal().drop_incomplete();
             let start = node.engine.wal().received();
             let tli = node.engine.wal().tli();
+            let began = timestamp_now();
             *node.receiver.info.lock() = Some(ReceiverInfo {
                 pid: self.pid,
                 status: if restarted { "restarting" } else { "starting" },
@@ -358,10 +359,10 @@ impl Receiver {
                 written: start,
                 flushed: node.engine.wal().flushed(),
                 received_tli: tli,
-                last_msg_send_time: None,
-                last_msg_receipt_time: None,
+                last_msg_send_time: began,
+                last_msg_receipt_time: began,
                 latest_end_lsn: start,
-                latest_end_time: None,
+                latest_end_time: began,
                 slot_name: slot.clone(),
                 sender_host: sender_host.clone(),
                 sender_port,
@@ -638,11 +639,11 @@ impl Receiver {
     fn heard(&self, wal_end: Lsn, sent_at: i64) {
         let now = timestamp_now();
         self.node.receiver.update(|info| {
-            info.last_msg_send_time = Some(sent_at);
-            info.last_msg_receipt_time = Some(now);
+            info.last_msg_send_time = sent_at;
+            info.last_msg_receipt_time = now;
             if info.latest_end_lsn < wal_end {
                 info.latest_end_lsn = wal_end;
-                info.latest_end_time = Some(sent_at);
+                info.latest_end_time = sent_at;
             }
         });
     }
