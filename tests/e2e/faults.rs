@@ -125,6 +125,15 @@ fn wal_that_is_not_ours_is_refused_by_name() {
     assert!(log.contains("could not read WAL") && log.contains("system"), "{log}");
 
     copy(&saved, &node.data());
+    change(&segment(&node, second), 4, |b| b[0] += 1, 2);
+    let log = refused(&node);
+    assert!(log.contains("could not read WAL") && log.contains("format version is"), "{log}");
+
+    fs::write(file(&node, "PG_VERSION"), "16\n").expect("PG_VERSION");
+    let log = refused(&node);
+    assert!(log.contains("FATAL:  database files are incompatible with server") && log.contains("by PostgreSQL version 16"), "{log}");
+
+    copy(&saved, &node.data());
     fs::remove_file(segment(&node, lsn(&middle))).expect("the first segment");
     let log = refused(&node);
     assert!(log.contains("could not locate a valid checkpoint record at 0/"), "{log}");
@@ -149,14 +158,43 @@ fn torn_page_is_healed_and_logged() {
 }
 
 #[test]
-fn temporary_files_of_a_crash_are_gone_after_the_start() {
+fn work_mem_spills_and_temporary_files_of_a_crash_are_gone_after_the_start() {
     let node = Node::init("tempfiles");
     let dir = file(&node, "base/pgsql_tmp");
     fs::create_dir_all(&dir).expect("base/pgsql_tmp");
     fs::write(dir.join("pgsql_tmp4711.0"), "rest").expect("a file");
     node.start();
-    let left: Vec<_> = fs::read_dir(&dir).map(|d| d.flatten().map(|e| e.file_name()).collect()).unwrap_or_default();
-    assert!(left.is_empty(), "{left:?}");
+    let left = || -> Vec<_> { fs::read_dir(&dir).map(|d| d.flatten().map(|e| e.file_name()).collect()).unwrap_or_default() };
+    assert!(left().is_empty(), "{:?}", left());
+
+    // What does not fit into work_mem goes to disk, in a sort, a hash join, groups, a materialized CTE; the answer is the same.
+    let big = "(select g % 20000 as k, repeat('v', 50) || g as v from generate_series(1, 60000) g)";
+    for query in [
+        format!("select count(*), min(v), max(n) from (select v, row_number() over (order by v desc) n from {big} s) t"),
+        format!("select count(*), sum(length(a.v)) from {big} a join {big} b using (k)"),
+        format!("select count(*), sum(c) from (select v, count(*) c from {big} s group by v) t"),
+        format!("with m as materialized (select * from {big} s) select count(*), (select max(v) from m) from m"),
+    ] {
+        let ample = node.sql(&format!("set work_mem = '1GB'; {query}"));
+        assert_eq!(node.sql(&format!("set work_mem = '64kB'; {query}")), ample, "{query}");
+    }
+    let plan = node.sql(&format!("set work_mem = '64kB'; explain (analyze, timing off) select * from {big} s order by v"));
+    assert!(plan.contains("Sort Method: external merge  Disk: "), "{plan}");
+
+    // Killed in the middle of a sort, and of an index build.
+    node.sql("create table t as select g, repeat('v', 50) || g as v from generate_series(1, 100000) g");
+    for busy in [
+        format!("set work_mem = '64kB'; select * from t order by v offset 1000000"),
+        "set maintenance_work_mem = '1MB'; create index on t (v, g)".to_owned(),
+    ] {
+        let mut psql = node.psql(&busy).stderr(std::process::Stdio::null()).spawn().expect("psql");
+        node.wait_for("select count(*) from pg_stat_activity where state = 'active' and query ~ '^set .*work_mem'", "1");
+        node.kill();
+        drop(psql.wait());
+        node.start();
+        assert!(left().is_empty(), "{:?}", left());
+    }
+    assert_eq!(node.sql("select count(*) from t"), "100000");
 }
 
 /// A small file system of its own, gone with this.
@@ -201,10 +239,15 @@ fn full_disk_fails_the_statement_and_the_server_lives() {
 }
 
 #[test]
-fn failed_wal_sync_stops_the_node_and_loses_nothing() {
+fn failed_sync_stops_the_node_and_loses_nothing() {
     let node = Node::start_new("sync", "autovacuum = off");
     node.sql("create table t (n int primary key)");
-    for (call, errno, words) in [("msync", "EIO", "Input/output error"), ("pwrite64", "ENOSPC", "No space left on device")] {
+    for (call, errno, words, place) in [
+        ("msync", "EIO", "Input/output error", "pg_wal/"),
+        ("pwrite64", "ENOSPC", "No space left on device", "pg_wal/"),
+        // Of a data file, by a checkpoint.
+        ("fdatasync", "EIO", "Input/output error", "could not fsync file"),
+    ] {
         let base: i64 = node.sql("select coalesce(max(n), 0) from t").parse().expect("a number");
         let [server] = node.server_pids()[..] else { panic!("one server process") };
         let inject = format!("inject={call}:error={errno}:when=1+");
@@ -219,7 +262,11 @@ fn failed_wal_sync_stops_the_node_and_loses_nothing() {
         // Whatever is acknowledged from here on must be there afterwards; the first that needs the disk is not.
         let mut acknowledged = base;
         for n in base + 1..base + 200 {
-            let done = node.psql(&format!("insert into t values ({n})")).output().expect("psql");
+            let done = node
+                .psql(&format!("insert into t values ({n})"))
+                .args((place != "pg_wal/").then_some("-ccheckpoint"))
+                .output()
+                .expect("psql");
             if !done.status.success() {
                 break;
             }
@@ -232,7 +279,7 @@ fn failed_wal_sync_stops_the_node_and_loses_nothing() {
         drop(strace.wait());
         node.wait_for("select 1", "1");
         let log = node.log();
-        assert!(log.lines().any(|l| l.contains("PANIC:") && l.contains("pg_wal/") && l.contains(words)), "{call}: {log}");
+        assert!(log.lines().any(|l| l.contains("PANIC:") && l.contains(place) && l.contains(words)), "{call}: {log}");
         let there: i64 = node.sql("select max(n) from t").parse().expect("a number");
         assert!(there == acknowledged || there == acknowledged + 1, "{call}: {acknowledged} acknowledged, {there} there");
         assert_eq!(node.sql("select count(*) from t"), there.to_string());
