@@ -12,7 +12,7 @@ use std::{
 
 use afterimage_wal::{
     Lsn, Oid, RecordBuilder, StartId, SystemId, TimelineId, Wal, WalEnd, WalError, WalOptions, WalReader, Xid,
-    control_file::{ClusterState, ControlFile},
+    control_file::{ClusterState, ControlFile, Parameters},
     disk::{Disk, RealDisk, durable_replace},
     history::History,
     lineage::Lineage,
@@ -35,7 +35,7 @@ use crate::{
     },
     recovery::{
         Ending, Progress, RecoveryError, Replay,
-        dispatch::{Dispatcher, EndOfRecovery, Parameters},
+        dispatch::{Dispatcher, EndOfRecovery},
         replay::{Consistency, Redo, ReplaySettings, Step},
         restore::{self, Commands},
         start::{self, Mode, Promotion, RecoveryOptions, Start},
@@ -552,7 +552,7 @@ impl Engine {
             end = wal.insert(&record)?.end;
             wal.flush(end)?;
         }
-        let parameters = self.parameters.filter(|p| *p != Parameters::of(&self.control.get()));
+        let parameters = self.parameters.filter(|p| *p != self.control.get().parameters);
         if let Some(parameters) = parameters {
             let mut record = RecordBuilder::new(rmgr::XLOG, rmgr::xlog::PARAMETER_CHANGE, Xid::INVALID);
             record.main(&parameters.encode());
@@ -563,7 +563,7 @@ impl Engine {
         self.control.update(|c| {
             c.state = ClusterState::InProduction;
             if let Some(parameters) = parameters {
-                parameters.put(c);
+                c.parameters = parameters;
             }
             if recovered {
                 // Until the checkpoint that follows this is what says which timeline is ours.

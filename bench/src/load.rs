@@ -59,6 +59,11 @@ pub(crate) struct Running {
 }
 
 impl Load {
+    /// Each client as fast as it is answered, every commit durable.
+    pub(crate) const fn closed(script: Script, protocol: &'static str, clients: u32, length: Length) -> Self {
+        Self { script, protocol, clients, length, rate: None, no_wait: false }
+    }
+
     /// Starts it.
     pub(crate) fn start(&self, programs: &Programs, node: &Node) -> anyhow::Result<Running> {
         let mut command = programs.pgbench();

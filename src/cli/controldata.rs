@@ -120,7 +120,8 @@ fn text(c: &ControlFile, checks: Checks) -> String {
         "???".to_owned()
     };
     let wal_level = ["minimal", "replica", "logical"];
-    let wal_level = usize::try_from(c.wal_level).ok().and_then(|l| wal_level.get(l)).copied().unwrap_or("unrecognized wal_level");
+    let wal_level =
+        usize::try_from(c.parameters.wal_level).ok().and_then(|l| wal_level.get(l)).copied().unwrap_or("unrecognized wal_level");
     let nonce: String = c.mock_authentication_nonce.iter().map(|b| format!("{b:02x}")).collect();
     let next_xid = copy.next_xid.as_u64();
     let mut line = |label: &str, value: String| {
@@ -157,13 +158,13 @@ fn text(c: &ControlFile, checks: Checks) -> String {
     line("Backup end location", c.backup_end.to_string());
     line("End-of-backup record required", if c.backup_end_required { "yes" } else { "no" }.to_owned());
     line("wal_level setting", wal_level.to_owned());
-    line("wal_log_hints setting", on(c.wal_log_hints).to_owned());
-    line("max_connections setting", c.max_connections.to_string());
-    line("max_worker_processes setting", c.max_worker_processes.to_string());
-    line("max_wal_senders setting", c.max_wal_senders.to_string());
-    line("max_prepared_xacts setting", c.max_prepared_xacts.to_string());
-    line("max_locks_per_xact setting", c.max_locks_per_xact.to_string());
-    line("track_commit_timestamp setting", on(c.track_commit_timestamp).to_owned());
+    line("wal_log_hints setting", on(c.parameters.wal_log_hints).to_owned());
+    line("max_connections setting", c.parameters.max_connections.to_string());
+    line("max_worker_processes setting", c.parameters.max_worker_processes.to_string());
+    line("max_wal_senders setting", c.parameters.max_wal_senders.to_string());
+    line("max_prepared_xacts setting", c.parameters.max_prepared_xacts.to_string());
+    line("max_locks_per_xact setting", c.parameters.max_locks_per_xact.to_string());
+    line("track_commit_timestamp setting", on(c.parameters.track_commit_timestamp).to_owned());
     line("Maximum data alignment", "8".to_owned());
     line("Database block size", "8192".to_owned());
     line("Blocks per segment of large relation", "131072".to_owned());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use afterimage_wal::{
     Lsn, Record, TimelineId, Xid,
-    control_file::{Checkpoint, ControlFile},
+    control_file::{Checkpoint, Parameters},
     rmgr,
 };
 
@@ -41,87 +41,6 @@ pub enum Applied {
     BackupEnd(Lsn),
     /// The primary's settings changed.
     Parameters(Parameters),
-}
-
-/// Settings of a primary that its standbys' recovery depends on; main data of a parameter change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parameters {
-    /// `wal_level`: 0 minimal, 1 replica, 2 logical.
-    pub wal_level: u32,
-    /// `wal_log_hints`.
-    pub wal_log_hints: bool,
-    /// `max_connections`.
-    pub max_connections: u32,
-    /// `max_worker_processes`.
-    pub max_worker_processes: u32,
-    /// `max_wal_senders`.
-    pub max_wal_senders: u32,
-    /// `max_prepared_transactions`.
-    pub max_prepared_xacts: u32,
-    /// `max_locks_per_transaction`.
-    pub max_locks_per_xact: u32,
-    /// `track_commit_timestamp`.
-    pub track_commit_timestamp: bool,
-}
-
-impl Parameters {
-    /// As the control file knows them.
-    pub fn of(file: &ControlFile) -> Self {
-        Self {
-            wal_level: file.wal_level,
-            wal_log_hints: file.wal_log_hints,
-            max_connections: file.max_connections,
-            max_worker_processes: file.max_worker_processes,
-            max_wal_senders: file.max_wal_senders,
-            max_prepared_xacts: file.max_prepared_xacts,
-            max_locks_per_xact: file.max_locks_per_xact,
-            track_commit_timestamp: file.track_commit_timestamp,
-        }
-    }
-
-    /// Into the control file.
-    pub fn put(&self, file: &mut ControlFile) {
-        file.wal_level = self.wal_level;
-        file.wal_log_hints = self.wal_log_hints;
-        file.max_connections = self.max_connections;
-        file.max_worker_processes = self.max_worker_processes;
-        file.max_wal_senders = self.max_wal_senders;
-        file.max_prepared_xacts = self.max_prepared_xacts;
-        file.max_locks_per_xact = self.max_locks_per_xact;
-        file.track_commit_timestamp = self.track_commit_timestamp;
-    }
-
-    /// Main data.
-    pub fn encode(&self) -> Vec<u8> {
-        let numbers = [
-            self.wal_level,
-            u32::from(self.wal_log_hints),
-            self.max_connections,
-            self.max_worker_processes,
-            self.max_wal_senders,
-            self.max_prepared_xacts,
-            self.max_locks_per_xact,
-            u32::from(self.track_commit_timestamp),
-        ];
-        numbers.iter().flat_map(|n| n.to_le_bytes()).collect()
-    }
-
-    /// From main data.
-    pub fn decode(main: &[u8]) -> Option<Self> {
-        let (numbers, []) = main.as_chunks::<4>() else { return None };
-        let numbers: &[[u8; 4]; 8] = numbers.try_into().ok()?;
-        let [level, hints, connections, workers, senders, prepared, locks, commit_timestamp] = numbers.map(u32::from_le_bytes);
-        Some(Self {
-            wal_level: level,
-            wal_log_hints: hints != 0,
-            max_connections: connections,
-            max_worker_processes: workers,
-            max_wal_senders: senders,
-            max_prepared_xacts: prepared,
-            max_locks_per_xact: locks,
-            track_commit_timestamp: commit_timestamp != 0,
-        })
-    }
 }
 
 impl Dispatcher {

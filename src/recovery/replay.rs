@@ -215,7 +215,7 @@ impl Redo {
         }
         let applied = applied?;
         if let Applied::Parameters(parameters) = applied {
-            self.control.update(|c| parameters.put(c))?;
+            self.control.update(|c| c.parameters = parameters)?;
             if self.door.is_some() && parameters.wal_level == 0 {
                 return Err(RecoveryError::WalLevelMinimal);
             }

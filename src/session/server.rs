@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use afterimage_wal::TimelineId;
+use afterimage_wal::control_file::Parameters;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rand::RngCore as _;
@@ -25,7 +26,6 @@ use crate::engine::{CheckpointSettings, Engine, EngineError, EngineOptions, Shut
 use crate::executor::ExternalFunctions;
 use crate::recovery::RecoveryError;
 use crate::recovery::ReplaySettings;
-use crate::recovery::dispatch::Parameters;
 use crate::recovery::restore::Commands;
 use crate::recovery::start::RecoveryOptions;
 use crate::recovery::target::{Action, Goal, Target, TimelineGoal};

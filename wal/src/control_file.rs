@@ -267,6 +267,76 @@ fn long(b: &[u8], at: usize) -> u64 {
     (u64::from(word(b, at + 4)) << 32) | u64::from(word(b, at))
 }
 
+/// Settings of a primary that its standbys' recovery depends on; main data of a parameter change record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameters {
+    /// `wal_level`: 0 minimal, 1 replica, 2 logical.
+    pub wal_level: u32,
+    /// `wal_log_hints`.
+    pub wal_log_hints: bool,
+    /// `max_connections`.
+    pub max_connections: u32,
+    /// `max_worker_processes`.
+    pub max_worker_processes: u32,
+    /// `max_wal_senders`.
+    pub max_wal_senders: u32,
+    /// `max_prepared_transactions`.
+    pub max_prepared_xacts: u32,
+    /// `max_locks_per_transaction`.
+    pub max_locks_per_xact: u32,
+    /// `track_commit_timestamp`.
+    pub track_commit_timestamp: bool,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Self {
+            wal_level: 1,
+            wal_log_hints: false,
+            max_connections: 100,
+            max_worker_processes: 8,
+            max_wal_senders: 10,
+            max_prepared_xacts: 0,
+            max_locks_per_xact: 64,
+            track_commit_timestamp: false,
+        }
+    }
+}
+
+impl Parameters {
+    /// Main data.
+    pub fn encode(&self) -> Vec<u8> {
+        let numbers = [
+            self.wal_level,
+            u32::from(self.wal_log_hints),
+            self.max_connections,
+            self.max_worker_processes,
+            self.max_wal_senders,
+            self.max_prepared_xacts,
+            self.max_locks_per_xact,
+            u32::from(self.track_commit_timestamp),
+        ];
+        numbers.iter().flat_map(|n| n.to_le_bytes()).collect()
+    }
+
+    /// From main data.
+    pub fn decode(main: &[u8]) -> Option<Self> {
+        let (numbers, []) = main.as_chunks::<4>() else { return None };
+        let numbers: &[[u8; 4]; 8] = numbers.try_into().ok()?;
+        let [level, hints, connections, workers, senders, prepared, locks, commit_timestamp] = numbers.map(u32::from_le_bytes);
+        Some(Self {
+            wal_level: level,
+            wal_log_hints: hints != 0,
+            max_connections: connections,
+            max_worker_processes: workers,
+            max_wal_senders: senders,
+            max_prepared_xacts: prepared,
+            max_locks_per_xact: locks,
+            track_commit_timestamp: commit_timestamp != 0,
+        })
+    }
+}
+
 /// The control file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ControlFile {
@@ -296,22 +366,8 @@ pub struct ControlFile {
     pub backup_end: Lsn,
     /// A backup-end record must come before anyone may read.
     pub backup_end_required: bool,
-    /// `wal_level`: 0 minimal, 1 replica, 2 logical.
-    pub wal_level: u32,
-    /// `wal_log_hints`.
-    pub wal_log_hints: bool,
-    /// `max_connections`.
-    pub max_connections: u32,
-    /// `max_worker_processes`.
-    pub max_worker_processes: u32,
-    /// `max_wal_senders`.
-    pub max_wal_senders: u32,
-    /// `max_prepared_transactions`.
-    pub max_prepared_xacts: u32,
-    /// `max_locks_per_transaction`.
-    pub max_locks_per_xact: u32,
-    /// `track_commit_timestamp`.
-    pub track_commit_timestamp: bool,
+    /// What the standbys of this cluster must match.
+    pub parameters: Parameters,
     /// Size of WAL segments.
     pub segment_bytes: u32,
     /// Version of page checksums.
@@ -348,14 +404,7 @@ impl ControlFile {
             backup_start: Lsn::INVALID,
             backup_end: Lsn::INVALID,
             backup_end_required: false,
-            wal_level: 1,
-            wal_log_hints: false,
-            max_connections: 100,
-            max_worker_processes: 8,
-            max_wal_senders: 10,
-            max_prepared_xacts: 0,
-            max_locks_per_xact: 64,
-            track_commit_timestamp: false,
+            parameters: Parameters::default(),
             segment_bytes,
             checksum_version: 1,
             mock_authentication_nonce: rand::random(),
@@ -408,14 +457,15 @@ impl ControlFile {
         b.put(at::BACKUP_START, &self.backup_start.to_le_bytes());
         b.put(at::BACKUP_END, &self.backup_end.to_le_bytes());
         b.put(at::BACKUP_END_REQUIRED, &[u8::from(self.backup_end_required)]);
-        b.put(at::WAL_LEVEL, &self.wal_level.to_le_bytes());
-        b.put(at::WAL_LOG_HINTS, &[u8::from(self.wal_log_hints)]);
-        b.put(at::MAX_CONNECTIONS, &self.max_connections.to_le_bytes());
-        b.put(at::MAX_WORKER_PROCESSES, &self.max_worker_processes.to_le_bytes());
-        b.put(at::MAX_WAL_SENDERS, &self.max_wal_senders.to_le_bytes());
-        b.put(at::MAX_PREPARED_XACTS, &self.max_prepared_xacts.to_le_bytes());
-        b.put(at::MAX_LOCKS_PER_XACT, &self.max_locks_per_xact.to_le_bytes());
-        b.put(at::TRACK_COMMIT_TIMESTAMP, &[u8::from(self.track_commit_timestamp)]);
+        let p = &self.parameters;
+        b.put(at::WAL_LEVEL, &p.wal_level.to_le_bytes());
+        b.put(at::WAL_LOG_HINTS, &[u8::from(p.wal_log_hints)]);
+        b.put(at::MAX_CONNECTIONS, &p.max_connections.to_le_bytes());
+        b.put(at::MAX_WORKER_PROCESSES, &p.max_worker_processes.to_le_bytes());
+        b.put(at::MAX_WAL_SENDERS, &p.max_wal_senders.to_le_bytes());
+        b.put(at::MAX_PREPARED_XACTS, &p.max_prepared_xacts.to_le_bytes());
+        b.put(at::MAX_LOCKS_PER_XACT, &p.max_locks_per_xact.to_le_bytes());
+        b.put(at::TRACK_COMMIT_TIMESTAMP, &[u8::from(p.track_commit_timestamp)]);
         b.put(at::MAX_ALIGN, &8_u32.to_le_bytes());
         b.put(at::FLOAT_FORMAT, &1_234_567.0_f64.to_le_bytes());
         b.put(at::BLOCK_BYTES, &8192_u32.to_le_bytes());
@@ -491,14 +541,16 @@ impl ControlFile {
             backup_start: Lsn::new(long(b, at::BACKUP_START)),
             backup_end: Lsn::new(long(b, at::BACKUP_END)),
             backup_end_required: flag(at::BACKUP_END_REQUIRED),
-            wal_level: word(b, at::WAL_LEVEL),
-            wal_log_hints: flag(at::WAL_LOG_HINTS),
-            max_connections: word(b, at::MAX_CONNECTIONS),
-            max_worker_processes: word(b, at::MAX_WORKER_PROCESSES),
-            max_wal_senders: word(b, at::MAX_WAL_SENDERS),
-            max_prepared_xacts: word(b, at::MAX_PREPARED_XACTS),
-            max_locks_per_xact: word(b, at::MAX_LOCKS_PER_XACT),
-            track_commit_timestamp: flag(at::TRACK_COMMIT_TIMESTAMP),
+            parameters: Parameters {
+                wal_level: word(b, at::WAL_LEVEL),
+                wal_log_hints: flag(at::WAL_LOG_HINTS),
+                max_connections: word(b, at::MAX_CONNECTIONS),
+                max_worker_processes: word(b, at::MAX_WORKER_PROCESSES),
+                max_wal_senders: word(b, at::MAX_WAL_SENDERS),
+                max_prepared_xacts: word(b, at::MAX_PREPARED_XACTS),
+                max_locks_per_xact: word(b, at::MAX_LOCKS_PER_XACT),
+                track_commit_timestamp: flag(at::TRACK_COMMIT_TIMESTAMP),
+            },
             segment_bytes: word(b, at::WAL_SEGMENT_BYTES),
             checksum_version: word(b, at::CHECKSUM_VERSION),
             mock_authentication_nonce,

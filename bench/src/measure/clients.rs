@@ -1,6 +1,6 @@
 //! One client to many, more than there are cores: what waiting for one another costs.
 
-use super::{Bench, micros_each, subject::Subject};
+use super::{Bench, subject::Subject};
 use crate::load::{Length, Load, Script};
 use crate::report::Sample;
 
@@ -17,11 +17,8 @@ pub(super) fn round(bench: &Bench, subject: &mut Subject) -> anyhow::Result<Vec<
     let mut samples = Vec::new();
     for (clients, [select, select_cpu, tpcb, tpcb_cpu]) in STEPS {
         for (script, rate, cost) in [(Script::SelectOnly, select, select_cpu), (Script::Tpcb, tpcb, tpcb_cpu)] {
-            let load =
-                Load { script, protocol: "prepared", clients, length: Length::Seconds(bench.options.seconds), rate: None, no_wait: false };
-            let (done, cpu) = subject.run(&load)?;
-            samples.push(Sample::higher(rate, "tps", done.tps));
-            samples.push(Sample::lower(cost, "us", micros_each(cpu, done.transactions)));
+            let load = Load::closed(script, "prepared", clients, Length::Seconds(bench.options.seconds));
+            samples.extend(subject.throughput(&load, rate, cost)?);
         }
     }
     Ok(samples)

@@ -1,6 +1,6 @@
 //! Point queries by primary key, in the three protocols of pgbench.
 
-use super::{Bench, micros_each, subject::Subject};
+use super::{Bench, subject::Subject};
 use crate::load::{Length, Load, Script};
 use crate::report::Sample;
 
@@ -13,17 +13,8 @@ const PROTOCOLS: [(&str, &str, &str); 3] = [
 pub(super) fn round(bench: &Bench, subject: &mut Subject) -> anyhow::Result<Vec<Sample>> {
     let mut samples = Vec::new();
     for (protocol, rate, cost) in PROTOCOLS {
-        let load = Load {
-            script: Script::SelectOnly,
-            protocol,
-            clients: bench.options.clients,
-            length: Length::Seconds(bench.options.seconds),
-            rate: None,
-            no_wait: false,
-        };
-        let (done, cpu) = subject.run(&load)?;
-        samples.push(Sample::higher(rate, "tps", done.tps));
-        samples.push(Sample::lower(cost, "us", micros_each(cpu, done.transactions)));
+        let load = Load::closed(Script::SelectOnly, protocol, bench.options.clients, Length::Seconds(bench.options.seconds));
+        samples.extend(subject.throughput(&load, rate, cost)?);
     }
     Ok(samples)
 }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use super::accounts;
+use super::{accounts, micros_each};
 use crate::load::{Done, Length, Load, Script};
 use crate::node::{Node, Surroundings};
 use crate::options::Options;
 use crate::program::System;
+use crate::report::Sample;
 use crate::session::Session;
 
 /// A loaded primary.
@@ -61,6 +62,12 @@ impl Subject {
             self.history += done.transactions;
         }
         Ok((done, cpu))
+    }
+
+    /// Runs a load; its transactions a second and the server's CPU time for each, under these names.
+    pub(crate) fn throughput(&mut self, load: &Load, rate: &'static str, cost: &'static str) -> anyhow::Result<[Sample; 2]> {
+        let (done, cpu) = self.run(load)?;
+        Ok([Sample::higher(rate, "tps", done.tps), Sample::lower(cost, "us", micros_each(cpu, done.transactions))])
     }
 
     /// Runs a load while something else happens.

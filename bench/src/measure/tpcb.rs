@@ -1,6 +1,6 @@
 //! pgbench's TPC-B: three updates, a select and an insert in a transaction that is durable when it is acknowledged.
 
-use super::{Bench, micros_each, subject::Subject};
+use super::{Bench, subject::Subject};
 use crate::load::{Length, Load, Script};
 use crate::report::Sample;
 
@@ -10,17 +10,8 @@ const PROTOCOLS: [(&str, &str, &str); 2] =
 pub(super) fn round(bench: &Bench, subject: &mut Subject) -> anyhow::Result<Vec<Sample>> {
     let mut samples = Vec::new();
     for (protocol, rate, cost) in PROTOCOLS {
-        let load = Load {
-            script: Script::Tpcb,
-            protocol,
-            clients: bench.options.clients,
-            length: Length::Seconds(bench.options.seconds),
-            rate: None,
-            no_wait: false,
-        };
-        let (done, cpu) = subject.run(&load)?;
-        samples.push(Sample::higher(rate, "tps", done.tps));
-        samples.push(Sample::lower(cost, "us", micros_each(cpu, done.transactions)));
+        let load = Load::closed(Script::Tpcb, protocol, bench.options.clients, Length::Seconds(bench.options.seconds));
+        samples.extend(subject.throughput(&load, rate, cost)?);
     }
     Ok(samples)
 }
