@@ -564,7 +564,7 @@ fn update_options(table: &TableWriter, old: &[Datum], new: &[Datum]) -> UpdateOp
     };
     UpdateOptions {
         wait: WaitPolicy::Block,
-        hot_ok: !table.indexes.iter().any(|w| w.attributes.iter().any(changed)),
+        hot_ok: !table.coming.iter().chain(table.indexes.iter().flat_map(|w| &w.attributes)).any(changed),
         key_changed: table.key_attributes.iter().any(changed),
     }
 }

@@ -717,6 +717,8 @@ pub struct TableWriter {
     pub generated: Vec<(usize, Code)>,
     /// Indexes to maintain.
     pub indexes: Vec<IndexWriter>,
+    /// Attributes of indexes that are not maintained yet, or not any more: a change of one makes no heap-only version.
+    pub coming: Vec<usize>,
     /// Attributes whose change is a key change: of unique indexes usable by foreign keys.
     pub key_attributes: Vec<usize>,
 }

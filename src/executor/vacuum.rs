@@ -108,7 +108,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &VacuumStmt) -> Result<&'stati
 }
 
 /// Commits what there is and begins anew.
-fn next_transaction(ctx: &mut SessionContext) -> Result<(), SqlError> {
+pub(super) fn next_transaction(ctx: &mut SessionContext) -> Result<(), SqlError> {
     if let Some(txn) = ctx.transaction.take() {
         let options = *txn.options();
         let wait = txn.commit(options.level);

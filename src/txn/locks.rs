@@ -356,10 +356,19 @@ struct Request {
     granted: AtomicBool,
 }
 
+#[derive(Debug)]
+struct Watcher {
+    proc: ProcId,
+    mode: LockMode,
+    waiter: Arc<Waiter>,
+}
+
 #[derive(Debug, Default)]
 struct LockState {
     granted: SmallVec<[Grant; 2]>,
     waiting: VecDeque<Arc<Request>>,
+    /// Who waits for holders to go and asks for nothing itself; told of every lock given up.
+    watchers: Vec<Watcher>,
 }
 
 impl LockState {
@@ -386,6 +395,7 @@ impl LockState {
             if self.granted[i].mask == 0 {
                 self.granted.swap_remove(i);
             }
+            self.watchers.iter().for_each(|w| w.waiter.notify());
         }
     }
 
@@ -594,6 +604,32 @@ impl LockManager {
             return Err(e);
         }
         Ok(true)
+    }
+
+    /// Sleeps until none of those who now hold `tag` in a mode that excludes `mode` holds it any more; those who come later do not count.
+    /// PostgreSQL: `WaitForLockers`.
+    ///
+    /// # Errors
+    /// Deadlock, timeout, cancel.
+    pub fn wait_for_lockers(&self, proc: &Proc, tag: LockTag, mode: LockMode) -> Result<(), TxnError> {
+        let waiter = Arc::<Waiter>::default();
+        let excludes = |g: &Grant| g.mask & mode.conflicts() != 0 && g.holder.proc() != proc.id();
+        let holders: Vec<Arc<LockHolder>> = {
+            let mut shard = self.shard(&tag).lock();
+            let Some(state) = shard.get_mut(&tag) else { return Ok(()) };
+            state.watchers.push(Watcher { proc: proc.id(), mode, waiter: Arc::clone(&waiter) });
+            state.granted.iter().filter(|g| excludes(g)).map(|g| Arc::clone(&g.holder)).collect()
+        };
+        let gone = || {
+            let shard = self.shard(&tag).lock();
+            let Some(state) = shard.get(&tag) else { return true };
+            !state.granted.iter().any(|g| excludes(g) && holders.iter().any(|h| Arc::ptr_eq(h, &g.holder)))
+        };
+        let r = if gone() { Ok(()) } else { self.sleep(proc, WaitsFor::Lock(tag, mode), &waiter, gone) };
+        if let Some(state) = self.shard(&tag).lock().get_mut(&tag) {
+            state.watchers.retain(|w| !Arc::ptr_eq(&w.waiter, &waiter));
+        }
+        r
     }
 
     /// Sleeps until `done`, looking for deadlocks once `deadlock_timeout` has passed.
@@ -952,6 +988,9 @@ impl LockManager {
                 }
                 for r in &s.waiting {
                     out.push(LockInfo { tag: Some(*tag), xid: None, mode: r.mode, proc: r.holder.proc(), granted: false });
+                }
+                for w in &s.watchers {
+                    out.push(LockInfo { tag: Some(*tag), xid: None, mode: w.mode, proc: w.proc, granted: false });
                 }
             }
         }

@@ -1,10 +1,12 @@
 //! Sessions in each other's way: row locks, re-checks, serialization failures, deadlocks, timeouts.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use crate::client::{block_on, connect, describe, error, text};
+use crate::client::{block_on, connect, describe, error, text, try_connect};
 use crate::support::node::Node;
 
 async fn fresh(node: &Node) -> Client {
@@ -281,5 +283,187 @@ fn snapshots_are_handed_to_other_sessions() {
         text(&b, "begin isolation level repeatable read").await;
         assert_eq!(error(&b, &late).await, format!("22023 invalid snapshot identifier: \"{id}\""));
         text(&b, "rollback").await;
+    });
+}
+
+/// Two sessions that insert, update and delete until told to stop; they return how often they did.
+fn write_meanwhile(node: &Node, stop: &Arc<AtomicBool>) -> Vec<std::thread::JoinHandle<i32>> {
+    let writer = |n: i32| {
+        let (conninfo, stop) = (node.conninfo("writer"), Arc::clone(stop));
+        std::thread::spawn(move || {
+            block_on(async {
+                let w = try_connect(&conninfo).await.expect("a connection");
+                let mut i = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let (id, row) = (10_000 * (n + 1) + i, i * 7 % 2000 + 1);
+                    let sql = format!(
+                        "insert into t values ({id}, {i} % 50, -{id}); update t set v = v + 1 where id = {row}; \
+                         update t set x = x + 1 where id = {row} + 3; delete from t where id = {id} - 5"
+                    );
+                    text(&w, &sql).await;
+                    let undone = format!(
+                        "begin; update t set v = 0 where id = {id}; insert into t values ({id} + 5000000, 1, -{id} - 5000000); rollback"
+                    );
+                    text(&w, &undone).await;
+                    i += 1;
+                }
+                i
+            })
+        })
+    };
+    (0..2).map(writer).collect()
+}
+
+#[test]
+fn indexes_are_rebuilt_and_dropped_while_others_use_them() {
+    let node = Node::start_new("reindex", "");
+    let stop = Arc::new(AtomicBool::new(false));
+    let files = "select string_agg(relname || ' ' || c.oid, ',' order by relname), string_agg(relfilenode::text, ',' order by relname) \
+                 from pg_index i join pg_class c on c.oid = indexrelid where indrelid = 't'::regclass";
+    block_on(async {
+        let (a, b, c) = (connect(&node).await, connect(&node).await, connect(&node).await);
+        text(&a, "create table t (id int primary key, v int, w int unique, x int default 0)").await;
+        text(&a, "insert into t select g, g % 50, -g from generate_series(1, 2100) g").await;
+        text(&a, "create index i on t (v) include (w); create index p on t ((v % 7), id desc) where id % 2 = 0").await;
+        let before = text(&c, files).await;
+
+        // It waits for who writes, and lets others write.
+        text(&a, "begin; insert into t values (5000, 7, -5000)").await;
+        let making = tokio::spawn(async move {
+            text(&b, "reindex index concurrently i").await;
+            b
+        });
+        until_waiting(&c).await;
+        text(&c, "insert into t values (5001, 7, -5001); update t set v = 8 where id = 5001").await;
+        text(&a, "commit").await;
+        let b = making.await.expect("joined");
+
+        let writers = write_meanwhile(&node, &stop);
+        text(&b, "reindex (concurrently) table t").await;
+        text(&b, "reindex index concurrently p").await;
+        stop.store(true, Ordering::Relaxed);
+        for one in writers {
+            assert!(one.join().expect("joined") > 0);
+        }
+        let after = text(&c, files).await;
+        let (names, numbers) = after.split_once('|').expect("two columns");
+        let (old_names, old_numbers) = before.split_once('|').expect("two columns");
+        assert_eq!(names, old_names, "the same indexes, by OID");
+        for (old, new) in old_numbers.split(',').zip(numbers.split(',')) {
+            assert_ne!(old, new, "files: {before} {after}");
+        }
+        text(&c, "select bt_index_check(indexrelid, true) from pg_index where indrelid = 't'::regclass").await;
+        assert_eq!(error(&c, "insert into t values (1, 1, 1)").await, "23505 duplicate key value violates unique constraint \"t_pkey\"");
+        let other = error(&c, "insert into t values (-1, 1, -1)").await;
+        assert_eq!(other, "23505 duplicate key value violates unique constraint \"t_w_key\"");
+
+        // DROP waits for who reads, and lets others write.
+        text(&a, "begin; set local enable_seqscan = off; select count(*) from t where v = 1").await;
+        let dropping = tokio::spawn(async move {
+            text(&b, "drop index concurrently i").await;
+            b
+        });
+        until_waiting(&c).await;
+        text(&c, "insert into t values (5002, 1, -5002)").await;
+        assert_eq!(text(&c, "select indisvalid from pg_index where indexrelid = 'i'::regclass").await, "f");
+        text(&a, "commit").await;
+        let b = dropping.await.expect("joined");
+        assert_eq!(text(&c, "select to_regclass('i')").await, "");
+
+        // What cannot be.
+        for (sql, expected) in [
+            ("drop index concurrently t_pkey", "2BP01 cannot drop index t_pkey because constraint t_pkey on table t requires it"),
+            ("drop index concurrently p, t_pkey", "0A000 DROP INDEX CONCURRENTLY does not support dropping multiple objects"),
+            ("drop index concurrently p cascade", "0A000 DROP INDEX CONCURRENTLY does not support CASCADE"),
+            ("drop index concurrently none", "42704 index \"none\" does not exist"),
+            ("reindex table concurrently pg_class", "0A000 cannot reindex system catalogs concurrently"),
+            ("begin; drop index concurrently p", "25001 DROP INDEX CONCURRENTLY cannot run inside a transaction block"),
+            ("begin; reindex index concurrently p", "25001 REINDEX CONCURRENTLY cannot run inside a transaction block"),
+        ] {
+            assert_eq!(error(&b, sql).await, expected);
+            text(&b, "rollback").await;
+        }
+
+        // A failure leaves the twin, not valid; it can be dropped, or made valid.
+        let flags = "select relname, indisvalid, indisready from pg_index join pg_class c on c.oid = indexrelid where relname like 'p%' and \
+                     indrelid = 't'::regclass order by 1";
+        text(&a, "begin; insert into t values (5003, 1, -5003)").await;
+        text(&b, "set statement_timeout = 200").await;
+        assert_eq!(error(&b, "reindex index concurrently p").await, "57014 canceling statement due to statement timeout");
+        assert_eq!(text(&c, flags).await, "p|t|t\np_ccnew|f|f");
+        text(&a, "commit").await;
+        text(&c, "insert into t values (5004, 1, -5004); reindex index p_ccnew").await;
+        assert_eq!(text(&c, flags).await, "p|t|t\np_ccnew|t|t");
+        text(&c, "select bt_index_check('p_ccnew', true); drop index p_ccnew").await;
+
+        // A crash in the middle does the same; the drop is done again.
+        text(&a, "begin; select count(*) from t").await;
+        text(&b, "set statement_timeout = 0").await;
+        tokio::spawn(async move { b.simple_query("drop index concurrently p").await.map(drop) });
+        until_waiting(&c).await;
+        node.kill();
+    });
+    node.start();
+    assert_eq!(node.sql("select indisvalid, indisready from pg_index where indexrelid = 'p'::regclass"), "f|t");
+    node.sql("insert into t values (5005, 1, -5005)");
+    node.sql("drop index concurrently p");
+    assert_eq!(node.sql("select count(*) from pg_index where indrelid = 't'::regclass and indisvalid"), "2");
+}
+
+#[test]
+fn an_index_is_made_while_others_write() {
+    let node = Node::start_new("concurrently", "");
+    block_on(async {
+        let (a, c) = (connect(&node).await, connect(&node).await);
+        text(&a, "create table t (id int primary key, v int, w int, x int default 0)").await;
+        text(&a, "insert into t select g, g % 50, 0 from generate_series(1, 2100) g").await;
+        text(&a, "update t set v = v + 1 where id % 3 = 0").await;
+
+        // Waits for who wrote before, lets others write.
+        text(&a, "begin; insert into t values (5000, 7, 0)").await;
+        let b = connect(&node).await;
+        let making = tokio::spawn(async move {
+            text(&b, "create index concurrently i on t (v)").await;
+            b
+        });
+        until_waiting(&c).await;
+        text(&c, "insert into t values (5001, 7, 0); update t set v = 8 where id = 5001").await;
+        assert_eq!(text(&c, "select indisvalid, indisready from pg_index where indexrelid = 'i'::regclass").await, "f|f");
+        text(&a, "commit").await;
+        let b = making.await.expect("joined");
+        assert_eq!(text(&c, "select indisvalid from pg_index where indexrelid = 'i'::regclass").await, "t");
+        text(&c, "drop index i").await;
+
+        // Under load: what the index finds is what the table has.
+        let stop = Arc::new(AtomicBool::new(false));
+        let writers = write_meanwhile(&node, &stop);
+        for round in 0..3 {
+            text(&b, &format!("create index concurrently i{round} on t (v)")).await;
+        }
+        text(&b, "create unique index concurrently u on t (id, v)").await;
+        stop.store(true, Ordering::Relaxed);
+        for one in writers {
+            assert!(one.join().expect("joined") > 0);
+        }
+        let sums = "select count(*), sum(id::bigint * v) from t where v >= 0";
+        text(&c, "set enable_indexscan = off; set enable_bitmapscan = off; set enable_indexonlyscan = off").await;
+        let expected = text(&c, sums).await;
+        text(&c, "reset enable_indexscan; reset enable_bitmapscan; set enable_seqscan = off").await;
+        for round in 0..3 {
+            text(&c, &format!("select bt_index_check('i{round}', true)")).await;
+            assert_eq!(text(&c, sums).await, expected, "round {round}");
+            text(&c, &format!("drop index i{round}")).await;
+        }
+        assert_eq!(text(&c, "select count(*) from pg_index where indexrelid = 'u'::regclass and indisvalid").await, "1");
+
+        // A duplicate leaves an index that is there and not valid.
+        let e = error(&b, "create unique index concurrently bad on t (x)").await;
+        assert_eq!(e, "23505 could not create unique index \"bad\"");
+        assert_eq!(text(&c, "select indisvalid from pg_index where indexrelid = 'bad'::regclass").await, "f");
+        text(&c, "drop index bad").await;
+        assert_eq!(
+            error(&b, "begin; create index concurrently j on t (v)").await,
+            "25001 CREATE INDEX CONCURRENTLY cannot run inside a transaction block"
+        );
     });
 }

@@ -145,6 +145,8 @@ pub struct BuildRow<'a> {
     pub row: &'a [u8],
     /// Whether it counts for uniqueness: not deleted by a finished transaction or by this one.
     pub live: bool,
+    /// Its maker is another transaction that runs, and it is no heap-only version: its maker enters it into indexes.
+    pub entered_by_maker: bool,
 }
 
 /// Gives `f` every version an index has to know: those some snapshot may still see. The caller keeps writers out (a Share lock).
@@ -188,7 +190,8 @@ pub fn build_scan<E: From<AccessError>>(
             }
             let live = live && !(txn.owns(h.xmin) && h.xmax.is_valid() && txn.owns(h.xmax));
             let root = roots.get(usize::from(off)).copied().filter(|r| *r != 0).unwrap_or(off);
-            f(BuildRow { root: Tid::new(block, root), tid: Tid::new(block, off), row: &item[HEADER..], live })?;
+            let entered_by_maker = fate == Fate::InProgress && root == off && !txn.owns(h.xmin);
+            f(BuildRow { root: Tid::new(block, root), tid: Tid::new(block, off), row: &item[HEADER..], live, entered_by_maker })?;
             count += u64::from(live);
         }
     }

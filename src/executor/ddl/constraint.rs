@@ -415,6 +415,7 @@ fn add_key(ctx: &mut SessionContext, relation: &Arc<Relation>, new: &NewConstrai
         predicate: None,
         options: key.options.clone(),
         tablespace: super::tablespace::choose(ctx, "", relation.persistence)?,
+        concurrent: false,
     };
     let index = index::define(ctx, relation.oid, &definition)?;
     key_constraint(ctx, relation, new, key.primary, &name, index)

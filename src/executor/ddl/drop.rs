@@ -8,7 +8,7 @@ use super::nodes;
 use crate::executor::SessionContext;
 use crate::sql::catalog::load::{CatalogReader, CatalogRow, by};
 use crate::sql::catalog::names::{quote_identifier, quote_qualified};
-use crate::sql::catalog::relation::{PG_CATALOG_NAMESPACE, PUBLIC_NAMESPACE, RelKind, Relation};
+use crate::sql::catalog::relation::{PG_CATALOG_NAMESPACE, PUBLIC_NAMESPACE, Persistence, RelKind, Relation};
 use crate::sql::catalog::rows::ObjectAddress;
 use crate::sql::catalog::schema::{
     CatalogDef, pg_attrdef, pg_attribute, pg_class, pg_constraint, pg_depend, pg_description, pg_index, pg_namespace, pg_proc, pg_rewrite,
@@ -23,7 +23,7 @@ use crate::txn::{LockMode, WaitPolicy};
 pub(crate) fn run(ctx: &mut SessionContext, stmt: &DropStmt) -> Result<(), SqlError> {
     let cascade = stmt.behavior() == DropBehavior::DropCascade;
     if stmt.concurrent {
-        ctx.prevent_in_block("DROP INDEX CONCURRENTLY")?;
+        return index_concurrently(ctx, stmt, cascade);
     }
     let mut targets = Vec::new();
     for object in &stmt.objects {
@@ -32,7 +32,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &DropStmt) -> Result<(), SqlEr
             | ObjectType::ObjectIndex
             | ObjectType::ObjectSequence
             | ObjectType::ObjectView
-            | ObjectType::ObjectMatview) => relation_target(ctx, object, kind, stmt.missing_ok)?,
+            | ObjectType::ObjectMatview) => relation_target(ctx, object, kind, stmt.missing_ok, LockMode::AccessExclusive)?,
             ObjectType::ObjectSchema => schema_target(ctx, object, stmt.missing_ok)?,
             kind @ (ObjectType::ObjectFunction | ObjectType::ObjectProcedure | ObjectType::ObjectRoutine) => {
                 let named = super::function::object(object)?;
@@ -50,8 +50,34 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &DropStmt) -> Result<(), SqlEr
     delete(ctx, &targets, cascade)
 }
 
+/// DROP INDEX CONCURRENTLY: readers and writers of the table go on meanwhile.
+fn index_concurrently(ctx: &mut SessionContext, stmt: &DropStmt, cascade: bool) -> Result<(), SqlError> {
+    ctx.prevent_in_block("DROP INDEX CONCURRENTLY")?;
+    let [object] = stmt.objects.as_slice() else {
+        return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "DROP INDEX CONCURRENTLY does not support dropping multiple objects"));
+    };
+    if cascade {
+        return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "DROP INDEX CONCURRENTLY does not support CASCADE"));
+    }
+    let mode = LockMode::ShareUpdateExclusive;
+    let Some(target) = relation_target(ctx, object, ObjectType::ObjectIndex, stmt.missing_ok, mode)? else { return Ok(()) };
+    let (table, _) = ctx.catalog.index(target.object)?.ok_or_else(|| SqlError::internal("index without a table"))?;
+    if table.persistence == Persistence::Temporary {
+        return delete(ctx, &[target], false);
+    }
+    // Whether it may go at all, before it is given up.
+    doomed_with(ctx, &[target], false)?;
+    super::index::drop_concurrently(ctx, &table, target.object, |ctx| delete(ctx, &[target], false))
+}
+
 #[expect(clippy::wildcard_enum_match_arm, reason = "only these kinds of objects come here")]
-fn relation_target(ctx: &mut SessionContext, object: &Node, kind: ObjectType, missing_ok: bool) -> Result<Option<ObjectAddress>, SqlError> {
+fn relation_target(
+    ctx: &mut SessionContext,
+    object: &Node,
+    kind: ObjectType,
+    missing_ok: bool,
+    mode: LockMode,
+) -> Result<Option<ObjectAddress>, SqlError> {
     let (schema, name) = nodes::qualified(nodes::items(object))?;
     let (wanted, noun): (&[RelKind], &str) = match kind {
         ObjectType::ObjectIndex => (&[RelKind::Index, RelKind::PartitionedIndex], "index"),
@@ -65,9 +91,9 @@ fn relation_target(ctx: &mut SessionContext, object: &Node, kind: ObjectType, mi
         && let Ok(Some(found)) = ctx.catalog.find_relation(schema, name)
         && let Some((owner, _)) = ctx.catalog.index(found.oid)?
     {
-        ctx.lock_oid(owner.oid, owner.shared, LockMode::AccessExclusive, WaitPolicy::Block)?;
+        ctx.lock_oid(owner.oid, owner.shared, mode, WaitPolicy::Block)?;
     }
-    let Some(relation) = ctx.find_locked(schema, name, LockMode::AccessExclusive, WaitPolicy::Block)? else {
+    let Some(relation) = ctx.find_locked(schema, name, mode, WaitPolicy::Block)? else {
         if missing_ok {
             if let Some(schema) = schema
                 && ctx.catalog.find_namespace(schema)?.is_none()
@@ -126,20 +152,22 @@ struct Doomed {
 
 /// Drops objects and what depends on them.
 pub(crate) fn delete(ctx: &mut SessionContext, targets: &[ObjectAddress], cascade: bool) -> Result<(), SqlError> {
-    if targets.is_empty() {
-        return Ok(());
+    // Dependents were found after what they depend on.
+    for item in doomed_with(ctx, targets, cascade)?.iter().rev() {
+        remove(ctx, item.object)?;
     }
+    Ok(())
+}
+
+/// What goes with these objects; an error if something may not.
+fn doomed_with(ctx: &mut SessionContext, targets: &[ObjectAddress], cascade: bool) -> Result<Vec<Doomed>, SqlError> {
     let mut doomed: Vec<Doomed> = Vec::new();
     for &target in targets {
         refuse_part(ctx, target, targets)?;
         collect(ctx, target, true, None, targets, &mut doomed)?;
     }
     report(ctx, targets, &doomed, cascade)?;
-    // Dependents were found after what they depend on.
-    for item in doomed.iter().rev() {
-        remove(ctx, item.object)?;
-    }
-    Ok(())
+    Ok(doomed)
 }
 
 /// `2BP01` if the object is a part of another that is not dropped too.

@@ -1,6 +1,7 @@
 //! CREATE INDEX, REINDEX, and the indexes behind constraints.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use afterimage_wal::RelId;
 use pg_query::NodeEnum;
@@ -8,7 +9,7 @@ use pg_query::protobuf::{IndexElem, IndexStmt, SortByDir, SortByNulls};
 
 use super::table::{self, choose_name};
 use super::{expression, nodes};
-use crate::access::btree::{self, BuildOptions, Built, Sorter};
+use crate::access::btree::{self, BuildOptions, Built, Direction, Inserted, KeyRange, ScanOptions, SortedEntries, Sorter, UniqueProbe};
 use crate::access::heap::{self, BuildRow};
 use crate::access::{AccessError, RelHandle};
 use crate::config::Setting;
@@ -16,15 +17,16 @@ use crate::executor::SessionContext;
 use crate::executor::eval::{Exec, ExecState};
 use crate::executor::front_end::TableExpr;
 use crate::executor::modify::index_error;
-use crate::sql::catalog::load::{CatalogReader, by};
+use crate::executor::vacuum::next_transaction;
+use crate::sql::catalog::load::{CatalogReader, CatalogRow, by};
 use crate::sql::catalog::names::truncate;
-use crate::sql::catalog::relation::{Column, Index, IndexColumn, RelKind, Relation};
+use crate::sql::catalog::relation::{Column, DEFAULT_TABLESPACE, Index, IndexColumn, RelKind, Relation};
 use crate::sql::catalog::rows::{self, ClassRow, DependKind, ObjectAddress};
 use crate::sql::catalog::schema::{pg_attribute, pg_class, pg_index};
 use crate::sql::functions::registry::{BTREE_AM, all_opclasses, default_opclass};
 use crate::sql::types::{Datum, Oid, format_type, key, oids, row, text_out};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::LockMode;
+use crate::txn::{CommitLevel, LockMode, LockTag, WaitPolicy, blocking};
 
 /// An index to be made.
 #[derive(Clone)]
@@ -43,6 +45,8 @@ pub(crate) struct NewIndex {
     pub(crate) options: Vec<String>,
     /// 0 for the database's.
     pub(crate) tablespace: Oid,
+    /// Filled later, while others write.
+    pub(crate) concurrent: bool,
 }
 
 /// An expression in an index.
@@ -79,7 +83,8 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &IndexStmt, source: &str) -
     if stmt.concurrent {
         ctx.prevent_in_block("CREATE INDEX CONCURRENTLY")?;
     }
-    let relation = ctx.open_locked(range, source, LockMode::Share)?;
+    let mode = if stmt.concurrent { LockMode::ShareUpdateExclusive } else { LockMode::Share };
+    let relation = ctx.open_locked(range, source, mode)?;
     if !matches!(relation.kind, RelKind::Table | RelKind::MatView) {
         return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("cannot create index on relation \"{}\"", relation.name))
             .detail(format!("This operation is not supported for {}s.", relation.kind.noun())));
@@ -139,7 +144,11 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &IndexStmt, source: &str) -
         predicate,
         options: nodes::rel_options(&stmt.options),
         tablespace: super::tablespace::choose(ctx, &stmt.table_space, relation.persistence)?,
+        concurrent: stmt.concurrent,
     };
+    if stmt.concurrent {
+        return create_concurrently(ctx, &relation, &new);
+    }
     define(ctx, relation.oid, &new)?;
     Ok(())
 }
@@ -272,8 +281,8 @@ pub(crate) fn define(ctx: &mut SessionContext, table: Oid, new: &NewIndex) -> Re
         primary: new.primary,
         nulls_not_distinct: new.nulls_not_distinct,
         immediate: new.immediate,
-        valid: true,
-        ready: true,
+        valid: !new.concurrent,
+        ready: !new.concurrent,
         n_key: new.columns.len(),
         columns,
         predicate: new.predicate.as_ref().map(|p| Arc::from(p.text.as_str())),
@@ -323,8 +332,12 @@ pub(crate) fn define(ctx: &mut SessionContext, table: Oid, new: &NewIndex) -> Re
     let mut expressions: Vec<TableExpr> = Vec::new();
     expressions.extend(new.columns.iter().filter_map(|c| c.expression.as_ref()).map(|e| e.expr.clone()));
     let predicate = new.predicate.as_ref().map(|p| p.expr.clone());
-    let entries = fill(ctx, &relation, &index, &expressions, predicate.as_ref())?;
-    set_counts(ctx, oid, file, entries)?;
+    if new.concurrent {
+        btree::create(&ctx.access(), &relation.index_handle(&index))?;
+    } else {
+        let entries = fill(ctx, &relation, &index, &expressions, predicate.as_ref())?;
+        set_counts(ctx, oid, file, entries)?;
+    }
     table::update_class(ctx, table, &[(pg_class::relhasindex, Datum::Bool(true))])?;
     ctx.relation_names_changed()?;
     Ok(oid)
@@ -357,6 +370,204 @@ fn set_counts(ctx: &mut SessionContext, index: Oid, file: RelId, entries: u64) -
     table::update_class(ctx, index, &[(pg_class::relpages, Datum::Int4(pages)), (pg_class::reltuples, Datum::Float4(tuples))])
 }
 
+/// CREATE INDEX CONCURRENTLY: writers go on meanwhile. A failure leaves the index there, not valid, as in PostgreSQL.
+///
+/// 1. The empty index is committed as one that nobody maintains or reads, but that heap-only versions must respect.
+/// 2. Once those who may not know of it have let go of the table, it is committed as one that writers maintain.
+/// 3. Once that is known to all too, what was there before is entered, row by row in the order of the keys.
+/// 4. Once no snapshot is older than that, the index is valid: older ones may see members of HOT chains whose keys it does not have.
+fn create_concurrently(ctx: &mut SessionContext, relation: &Relation, new: &NewIndex) -> Result<(), SqlError> {
+    let table = relation.oid;
+    beside_writers(ctx, &[relation.lock_tag(ctx.database)], |ctx, tag| {
+        let oid = fill_beside_writers(ctx, table, tag, new)?;
+        set_flags(ctx, table, oid, &[(pg_index::indisvalid, true)])
+    })
+}
+
+/// Runs `f` with the table, the first of these, locked across the transactions that `f` consists of: vacuum must not free places that entries
+/// are about to be made for, and nobody else may change the indexes.
+fn beside_writers(
+    ctx: &mut SessionContext,
+    tags: &[LockTag],
+    f: impl FnOnce(&mut SessionContext, LockTag) -> Result<(), SqlError>,
+) -> Result<(), SqlError> {
+    let Some(&table) = tags.first() else { return Ok(()) };
+    for &tag in tags {
+        let t = ctx.transaction()?;
+        blocking(|| t.lock_for_session(tag, LockMode::ShareUpdateExclusive, WaitPolicy::Block))?;
+    }
+    let result = f(ctx, table);
+    if let Some(t) = &ctx.transaction {
+        for &tag in tags {
+            t.unlock_for_session(tag, LockMode::ShareUpdateExclusive);
+        }
+    }
+    result
+}
+
+fn set_flags(ctx: &mut SessionContext, table: Oid, index: Oid, flags: &[(usize, bool)]) -> Result<(), SqlError> {
+    let row = ctx.catalog_reader()?.row(&pg_index::DEF, by::INDEX_OID, &[Datum::Oid(index)])?;
+    let row = row.ok_or_else(|| SqlError::internal("index has no pg_index row"))?;
+    let changes: Vec<_> = flags.iter().map(|&(column, on)| (column, Datum::Bool(on))).collect();
+    ctx.writer()?.set(&pg_index::DEF, &row, &changes)?;
+    ctx.relation_changed(table)
+}
+
+/// Commits, and waits until everybody who may not know of it has let go of the table.
+fn commit_and_wait(ctx: &mut SessionContext, tag: LockTag, mode: LockMode) -> Result<(), SqlError> {
+    next_transaction(ctx)?;
+    let (proc, locks) = (ctx.proc.clone(), ctx.engine.locks().clone());
+    Ok(locks.wait_for_lockers(&proc, tag, mode)?)
+}
+
+/// Steps 1 to 4 of [`create_concurrently`], but for making the index valid. Returns its OID.
+fn fill_beside_writers(ctx: &mut SessionContext, table: Oid, tag: LockTag, new: &NewIndex) -> Result<Oid, SqlError> {
+    let oid = define(ctx, table, new)?;
+    commit_and_wait(ctx, tag, LockMode::Share)?;
+    set_flags(ctx, table, oid, &[(pg_index::indisready, true)])?;
+    commit_and_wait(ctx, tag, LockMode::Share)?;
+    let relation = ctx.reopen(table)?;
+    let index = relation.indexes.iter().find(|i| i.oid == oid).cloned().ok_or_else(|| SqlError::internal("new index vanished"))?;
+    let entries = enter_all(ctx, &relation, &index)?;
+    set_counts(ctx, oid, index.file, entries)?;
+    next_transaction(ctx)?;
+    let (proc, txns) = (ctx.proc.clone(), ctx.engine.ctx().txns.clone());
+    let upto = txns.readable_for(&proc, CommitLevel::Off);
+    while !txns.wait_for_snapshots(upto, Some(Instant::now() + Duration::from_secs(1))) {
+        // Only to look whether this session is cancelled; the end of a snapshot is told at once.
+        ctx.check_cancel()?;
+    }
+    Ok(oid)
+}
+
+/// DROP INDEX CONCURRENTLY, up to the drop itself, which `drop` does: by then nobody uses the index. A failure leaves it not valid.
+pub(crate) fn drop_concurrently(
+    ctx: &mut SessionContext,
+    table: &Relation,
+    index: Oid,
+    drop: impl FnOnce(&mut SessionContext) -> Result<(), SqlError>,
+) -> Result<(), SqlError> {
+    let tags = [table.lock_tag(ctx.database), LockTag::Relation { db: ctx.database, rel: index }];
+    let table = table.oid;
+    beside_writers(ctx, &tags, |ctx, tag| {
+        set_flags(ctx, table, index, &[(pg_index::indisvalid, false)])?;
+        retire(ctx, table, tag, index)?;
+        drop(ctx)
+    })
+}
+
+/// Once nobody reads an index that is not valid any more, writers stop to maintain it; returns once none of them does.
+fn retire(ctx: &mut SessionContext, table: Oid, tag: LockTag, index: Oid) -> Result<(), SqlError> {
+    commit_and_wait(ctx, tag, LockMode::AccessExclusive)?;
+    set_flags(ctx, table, index, &[(pg_index::indisready, false), (pg_index::indislive, false)])?;
+    commit_and_wait(ctx, tag, LockMode::AccessExclusive)
+}
+
+/// REINDEX CONCURRENTLY of one index: a twin is made beside it, the two change files, and the twin goes with the old one. The index keeps its
+/// OID, its name and what depends on it. A failure leaves the twin, not valid.
+pub(crate) fn rebuild_concurrently(ctx: &mut SessionContext, table: Oid, index: Oid) -> Result<(), SqlError> {
+    let relation = ctx.reopen(table)?;
+    let tags = [relation.lock_tag(ctx.database), LockTag::Relation { db: ctx.database, rel: index }];
+    beside_writers(ctx, &tags, |ctx, tag| {
+        let relation = ctx.reopen(table)?;
+        let Some(old) = relation.indexes.iter().find(|i| i.oid == index).cloned() else { return Ok(()) };
+        let new = twin_of(ctx, &relation, &old)?;
+        let twin = fill_beside_writers(ctx, table, tag, &new)?;
+        // Writers maintain both from here to the end, whichever of the files they take for whose.
+        let (a, b) = (class_row(ctx, index)?, class_row(ctx, twin)?);
+        for (row, from) in [(&a, &b), (&b, &a)] {
+            let changes = [
+                (pg_class::relfilenode, Datum::Oid(from.oid(pg_class::relfilenode)?)),
+                (pg_class::relpages, Datum::Int4(from.int4(pg_class::relpages)?)),
+                (pg_class::reltuples, Datum::Float4(from.float4(pg_class::reltuples)?)),
+            ];
+            ctx.writer()?.set(&pg_class::DEF, row, &changes)?;
+        }
+        set_flags(ctx, table, index, &[(pg_index::indisvalid, true), (pg_index::indisready, true), (pg_index::indislive, true)])?;
+        retire(ctx, table, tag, twin)?;
+        super::drop::delete(ctx, &[ObjectAddress::relation(twin)], false)?;
+        next_transaction(ctx)
+    })
+}
+
+fn class_row(ctx: &mut SessionContext, oid: Oid) -> Result<CatalogRow, SqlError> {
+    let row = ctx.catalog_reader()?.row(&pg_class::DEF, by::CLASS_OID, &[Datum::Oid(oid)])?;
+    row.ok_or_else(|| SqlError::internal("index has no pg_class row"))
+}
+
+/// An index like this one, `<name>_ccnew`, that no constraint owns.
+fn twin_of(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Result<NewIndex, SqlError> {
+    let (expressions, predicate) = bind_expressions(ctx, relation, index)?;
+    let mut expressions = expressions.into_iter();
+    let columns = index.keys().iter().map(|c| NewIndexColumn {
+        attnum: c.attnum,
+        expression: c.expression.as_ref().and_then(|text| Some(NewExpression { text: text.to_string(), expr: expressions.next()? })),
+        name: None,
+        desc: c.desc,
+        nulls_first: c.nulls_first,
+        opclass: Some(c.opclass),
+        collation: Some(c.collation),
+    });
+    Ok(NewIndex {
+        columns: columns.collect(),
+        name: choose_name(ctx, relation.namespace, &index.name, None, "ccnew", &[])?,
+        unique: index.unique,
+        primary: false,
+        nulls_not_distinct: index.nulls_not_distinct,
+        immediate: index.immediate,
+        constraint: false,
+        including: index.columns.iter().skip(index.n_key).map(|c| c.attnum).collect(),
+        predicate: index.predicate.as_ref().zip(predicate).map(|(text, expr)| NewExpression { text: text.to_string(), expr }),
+        options: index.options.iter().map(ToString::to_string).collect(),
+        tablespace: if index.file.spc == DEFAULT_TABLESPACE { 0 } else { index.file.spc },
+        concurrent: true,
+    })
+}
+
+/// Enters every row into an index that writers maintain already.
+fn enter_all(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Result<u64, SqlError> {
+    let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
+    let index_handle = relation.index_handle(index);
+    let (expressions, predicate) = bind_expressions(ctx, relation, index)?;
+    let mut sorted = sort_keys(ctx, relation, index, &expressions, predicate.as_ref(), true)?.finish()?;
+    let access = ctx.access();
+    let cancel = ctx.cancel.clone();
+    let xid = ctx.transaction()?.xid()?;
+    let mut count = 0;
+    while let Some(entry) = sorted.next()? {
+        cancel.check()?;
+        let (key, tid) = (entry.key.to_vec(), entry.tid);
+        // Whoever changed the row meanwhile may have entered it.
+        let mut scan = btree::Scan::new(&index_handle, KeyRange::prefix(&key), Direction::Forward, ScanOptions::default());
+        let mut there = false;
+        while let Some((_, found)) = scan.next(&access)? {
+            there |= found == tid;
+        }
+        count += 1;
+        if there {
+            continue;
+        }
+        let unique = if index.unique && entry.live { unique_length(index, &key) } else { None };
+        if let Some(bytes) = unique {
+            let t = ctx.transaction()?;
+            let mut probe = heap::Probe::new(&access, handle, t);
+            let probe: (&mut dyn UniqueProbe, usize) = (&mut probe, bytes);
+            let inserted = btree::insert(&access, xid, &index_handle, &key, tid, Some(probe)).map_err(|e| index_error(e, index))?;
+            if inserted == Inserted::Yes {
+                continue;
+            }
+            // A row that is gone by now, or replaced, conflicts with none.
+            if matches!(heap::liveness(&access, t, &handle, tid)?, heap::Liveness::Live(_)) {
+                let message = format!("could not create unique index \"{}\"", index.name);
+                let e = SqlError::new(SqlState::UNIQUE_VIOLATION, message);
+                return Err(e.constraint(&relation.namespace_name, &relation.name, &index.name));
+            }
+        }
+        btree::insert(&access, xid, &index_handle, &key, tid, None).map_err(|e| index_error(e, index))?;
+    }
+    Ok(count)
+}
+
 /// Fills the empty file of an index from its table. `expressions`: those of its columns, in order. Returns the number of entries.
 pub(crate) fn fill(
     ctx: &mut SessionContext,
@@ -368,25 +579,7 @@ pub(crate) fn fill(
     let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
     let index_handle = RelHandle { oid: index.oid, file: index.file, persistence: handle.persistence };
     let access = ctx.access();
-    let memory = ctx.settings.bytes(Setting::MaintenanceWorkMem).unwrap_or(64 << 20);
-    let dir = ctx.engine.data_dir().join("base").join("pgsql_tmp");
-    let mut sorter = Sorter::new(&dir, usize::try_from(memory).unwrap_or(usize::MAX));
-    // Expressions run on the session while the scan borrows its transaction.
-    let txn = ctx.transaction.take().ok_or_else(|| SqlError::internal("no transaction"))?;
-    let mut keys = KeyMaker::new(relation, index, expressions, predicate);
-    let mut key = Vec::new();
-    let mut count = 0_u32;
-    let scanned = heap::build_scan(&access, &txn, &handle, |found: BuildRow<'_>| -> Result<(), SqlError> {
-        key.clear();
-        if keys.make(ctx, found.row, &mut key)?.is_some() {
-            sorter.push(&key, found.root, found.live).map_err(|e| index_error(e, index))?;
-        }
-        count = count.wrapping_add(1);
-        if count.is_multiple_of(1024) { ctx.check_cancel() } else { Ok(()) }
-    });
-    ctx.transaction = Some(txn);
-    scanned?;
-    let mut sorted = sorter.finish()?;
+    let mut sorted = sort_keys(ctx, relation, index, expressions, predicate, false)?.finish()?;
     // A key with a NULL conflicts with none.
     let unique = |key: &[u8]| unique_length(index, key);
     let fill = index.options.iter().find_map(|o| o.strip_prefix("fillfactor=")).and_then(|v| v.parse().ok());
@@ -400,6 +593,7 @@ pub(crate) fn fill(
             let bytes = heap::fetch(&access, &handle, first, &snapshot, |_, bytes| bytes.to_vec())?;
             let mut detail = None;
             if let Some(bytes) = bytes {
+                let mut keys = KeyMaker::new(relation, index, expressions, predicate);
                 keys.make(ctx, &bytes, &mut Vec::new())?;
                 detail = Some(format!("Key {} is duplicated.", key_text(ctx, relation, index, &keys.key_values)?));
             }
@@ -412,6 +606,38 @@ pub(crate) fn fill(
             })
         }
     }
+}
+
+/// The keys of all rows of a table. `others_write`: without the rows that others enter themselves.
+fn sort_keys(
+    ctx: &mut SessionContext,
+    relation: &Relation,
+    index: &Index,
+    expressions: &[TableExpr],
+    predicate: Option<&TableExpr>,
+    others_write: bool,
+) -> Result<Sorter, SqlError> {
+    let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
+    let access = ctx.access();
+    let memory = ctx.settings.bytes(Setting::MaintenanceWorkMem).unwrap_or(64 << 20);
+    let dir = ctx.engine.data_dir().join("base").join("pgsql_tmp");
+    let mut sorter = Sorter::new(&dir, usize::try_from(memory).unwrap_or(usize::MAX));
+    // Expressions run on the session while the scan borrows its transaction.
+    let txn = ctx.transaction.take().ok_or_else(|| SqlError::internal("no transaction"))?;
+    let mut keys = KeyMaker::new(relation, index, expressions, predicate);
+    let mut key = Vec::new();
+    let mut count = 0_u32;
+    let scanned = heap::build_scan(&access, &txn, &handle, |found: BuildRow<'_>| -> Result<(), SqlError> {
+        key.clear();
+        if !(others_write && found.entered_by_maker) && keys.make(ctx, found.row, &mut key)?.is_some() {
+            sorter.push(&key, found.root, found.live).map_err(|e| index_error(e, index))?;
+        }
+        count = count.wrapping_add(1);
+        if count.is_multiple_of(1024) { ctx.check_cancel() } else { Ok(()) }
+    });
+    ctx.transaction = Some(txn);
+    scanned?;
+    Ok(sorter)
 }
 
 /// Length of the part of a key that must be unique: all of it, unless a column is NULL.
@@ -528,6 +754,11 @@ pub(crate) fn rebuild(ctx: &mut SessionContext, relation: &Relation, index: &Ind
     ctx.transaction()?.drop_on_commit(index.file);
     table::update_class(ctx, index.oid, &[(pg_class::relfilenode, Datum::Oid(file.rel))])?;
     set_counts(ctx, index.oid, file, entries)?;
+    if !index.valid || !index.ready {
+        // What a failed CREATE or DROP INDEX CONCURRENTLY left is whole again.
+        let flags = [(pg_index::indisvalid, true), (pg_index::indisready, true), (pg_index::indislive, true)];
+        return set_flags(ctx, relation.oid, index.oid, &flags);
+    }
     ctx.relation_changed(relation.oid)
 }
 

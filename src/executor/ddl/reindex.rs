@@ -1,11 +1,14 @@
 //! REINDEX.
 
+use std::sync::Arc;
+
 use pg_query::protobuf::{ReindexObjectType, ReindexStmt};
 
 use super::{index, nodes, step};
 use crate::executor::SessionContext;
+use crate::executor::vacuum::next_transaction;
 use crate::sql::catalog::load::CatalogReader;
-use crate::sql::catalog::relation::RelKind;
+use crate::sql::catalog::relation::{Index, Persistence, RelKind, Relation};
 use crate::sql::catalog::schema::pg_class;
 use crate::sql::types::Oid;
 use crate::sqlstate::{SqlError, SqlState};
@@ -13,27 +16,51 @@ use crate::txn::{LockMode, WaitPolicy};
 
 /// REINDEX.
 pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) -> Result<(), SqlError> {
+    let mut concurrently = false;
+    for option in nodes::options(&stmt.params) {
+        match option.defname.as_str() {
+            "concurrently" => concurrently = nodes::option_bool(option)?,
+            "verbose" => {}
+            "tablespace" => return Err(SqlError::unsupported("REINDEX (TABLESPACE)")),
+            other => return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("unrecognized REINDEX option \"{other}\""))),
+        }
+    }
+    if concurrently {
+        ctx.prevent_in_block("REINDEX CONCURRENTLY")?;
+    }
+    let table_mode = if concurrently { LockMode::ShareUpdateExclusive } else { LockMode::Share };
     match stmt.kind() {
         ReindexObjectType::ReindexObjectIndex => {
+            let mode = if concurrently { LockMode::ShareUpdateExclusive } else { LockMode::AccessExclusive };
             let range = nodes::relation(stmt.relation.as_ref())?;
-            let relation = ctx.open_locked(range, source, LockMode::AccessExclusive)?;
+            let relation = ctx.open_locked(range, source, mode)?;
             if relation.kind != RelKind::Index {
                 return Err(step::wrong_kind(&relation, "index"));
             }
+            refuse_system(&relation, concurrently)?;
             ctx.check_owner(&relation)?;
             let found = ctx.catalog.index(relation.oid)?;
             let (table, found) = found.ok_or_else(|| SqlError::internal("index without a table"))?;
-            ctx.lock_oid(table.oid, table.shared, LockMode::Share, WaitPolicy::Block)?;
+            ctx.lock_oid(table.oid, table.shared, table_mode, WaitPolicy::Block)?;
+            if concurrently && beside(&table) {
+                return index::rebuild_concurrently(ctx, table.oid, found.oid);
+            }
             index::rebuild(ctx, &table, &found)
         }
         ReindexObjectType::ReindexObjectTable => {
             let range = nodes::relation(stmt.relation.as_ref())?;
-            let relation = ctx.open_locked(range, source, LockMode::Share)?;
+            let relation = ctx.open_locked(range, source, table_mode)?;
             if !matches!(relation.kind, RelKind::Table | RelKind::MatView) {
                 return Err(step::wrong_kind(&relation, "table or materialized view"));
             }
+            refuse_system(&relation, concurrently)?;
             ctx.check_owner(&relation)?;
-            rebuild_all(ctx, relation.oid)
+            if relation.indexes.is_empty() {
+                let what = if concurrently { "that can be reindexed concurrently" } else { "to reindex" };
+                ctx.notice(format!("table \"{}\" has no indexes {what}", relation.name));
+                return Ok(());
+            }
+            rebuild_all(ctx, relation.oid, concurrently)
         }
         ReindexObjectType::ReindexObjectSchema | ReindexObjectType::ReindexObjectDatabase => {
             let namespace = if stmt.kind() == ReindexObjectType::ReindexObjectSchema {
@@ -42,19 +69,27 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) ->
                 if !stmt.name.is_empty() && *stmt.name != *ctx.database_name {
                     return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "can only reindex the currently open database"));
                 }
+                if concurrently {
+                    ctx.warning(SqlState::WARNING, "cannot reindex system catalogs concurrently, skipping all");
+                }
                 None
             };
+            let mut tables = Vec::new();
             for row in ctx.catalog_reader()?.rows(&pg_class::DEF, 0, &[])? {
-                let oid = row.oid(pg_class::oid)?;
                 let there = namespace.is_none_or(|n| row.oid(pg_class::relnamespace).is_ok_and(|o| o == n));
-                if !there || !matches!(row.char(pg_class::relkind)?, b'r' | b'm') {
-                    continue;
+                if there && matches!(row.char(pg_class::relkind)?, b'r' | b'm') {
+                    tables.push(row.oid(pg_class::oid)?);
+                }
+            }
+            for oid in tables {
+                if concurrently {
+                    next_transaction(ctx)?;
                 }
                 let found = ctx.catalog.relation(oid)?;
                 if let Some(relation) = found.filter(|r| !r.is_system()) {
                     ctx.check_owner(&relation)?;
-                    ctx.lock_oid(oid, false, LockMode::Share, WaitPolicy::Block)?;
-                    rebuild_all(ctx, oid)?;
+                    ctx.lock_oid(oid, false, table_mode, WaitPolicy::Block)?;
+                    rebuild_all(ctx, oid, concurrently)?;
                 }
             }
             Ok(())
@@ -63,11 +98,31 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) ->
     }
 }
 
-fn rebuild_all(ctx: &mut SessionContext, table: Oid) -> Result<(), SqlError> {
+fn refuse_system(relation: &Relation, concurrently: bool) -> Result<(), SqlError> {
+    if concurrently && relation.is_system() {
+        return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "cannot reindex system catalogs concurrently"));
+    }
+    Ok(())
+}
+
+/// Whether its indexes can be made anew beside writers: others do not write to a temporary table, and large values know of one index only.
+fn beside(table: &Relation) -> bool {
+    table.persistence != Persistence::Temporary && table.kind != RelKind::Toast
+}
+
+fn rebuild_all(ctx: &mut SessionContext, table: Oid, concurrently: bool) -> Result<(), SqlError> {
     let relation = ctx.reopen(table)?;
-    for found in &relation.indexes {
-        ctx.lock_oid(found.oid, false, LockMode::AccessExclusive, WaitPolicy::Block)?;
-        index::rebuild(ctx, &relation, found)?;
+    let indexes: Vec<Arc<Index>> = relation.indexes.clone();
+    for found in &indexes {
+        if !concurrently || !beside(&relation) {
+            ctx.lock_oid(found.oid, false, LockMode::AccessExclusive, WaitPolicy::Block)?;
+            index::rebuild(ctx, &relation, found)?;
+        } else if found.valid {
+            index::rebuild_concurrently(ctx, table, found.oid)?;
+        } else {
+            let name = format!("{}.{}", relation.namespace_name, found.name);
+            ctx.warning(SqlState::FEATURE_NOT_SUPPORTED, format!("cannot reindex invalid index \"{name}\" concurrently, skipping"));
+        }
     }
     Ok(())
 }

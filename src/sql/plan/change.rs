@@ -64,7 +64,8 @@ impl Planner<'_> {
             }
         }
         let mut indexes = Vec::with_capacity(relation.indexes.len());
-        for index in relation.indexes.iter().filter(|i| i.ready) {
+        let mut coming = Vec::new();
+        for index in &relation.indexes {
             let mut columns = Vec::with_capacity(index.columns.len());
             let mut attributes = Vec::new();
             for c in &index.columns {
@@ -91,6 +92,10 @@ impl Planner<'_> {
             };
             attributes.sort_unstable();
             attributes.dedup();
+            if !index.ready {
+                coming.extend(attributes);
+                continue;
+            }
             let orders = index.columns.iter().map(|k| KeyOrder { desc: k.desc, nulls_first: k.nulls_first }).collect();
             indexes.push(IndexWriter { index: index.clone(), columns, orders, predicate, attributes });
         }
@@ -109,6 +114,7 @@ impl Planner<'_> {
             checks,
             generated,
             indexes,
+            coming,
             key_attributes,
         })
     }
