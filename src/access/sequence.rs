@@ -6,7 +6,7 @@
 use afterimage_wal::ids::{BlockNo, Fork, Xid};
 use afterimage_wal::{Record, RecordBuilder, WalError, record, rmgr};
 
-use crate::access::{AccessCtx, AccessError, RelHandle};
+use crate::access::{AccessCtx, AccessError, Persistence, RelHandle};
 use crate::storage::{Buffer, CriticalSection, Page, PageWrite};
 use crate::txn::Transaction;
 
@@ -113,7 +113,11 @@ pub fn create(ctx: &AccessCtx, txn: &mut Transaction, rel: &RelHandle, state: Se
     let xid = txn.xid()?;
     let buffer =
         if rel.logged() { ctx.pool.extend(rel.file, Fork::Main, 1)? } else { ctx.pool.extend_unlogged(rel.file, Fork::Main, 1)? };
-    log(ctx, xid, rel, &buffer, &mut buffer.write(), state, state);
+    let mut page = buffer.write();
+    log(ctx, xid, rel, &buffer, &mut page, state, state);
+    if rel.persistence == Persistence::Unlogged {
+        ctx.pool.add_init_page(rel.file, &page)?;
+    }
     Ok(())
 }
 

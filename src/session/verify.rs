@@ -210,6 +210,10 @@ fn check_databases(engine: &Arc<Engine>, dir: &Path, checked: &mut Checked, watc
 
 fn check_table(ctx: &mut SessionContext, database: &str, table: &Relation, checked: &mut Checked, watch: &mut dyn Watch) {
     let Some(handle) = table.rel_handle() else { return };
+    // A standby has no content of unlogged relations.
+    if !handle.logged() && ctx.engine.is_in_recovery() {
+        return;
+    }
     let shown = format!("database \"{database}\", table \"{}.{}\"", table.namespace_name, table.name);
     checked.tables += 1;
     let blocks = match ctx.engine.pool().n_blocks(handle.file, Fork::Main) {

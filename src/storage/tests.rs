@@ -219,7 +219,7 @@ fn visibility_map_keeps_a_bit_per_block() {
     assert!(!vm::all_visible(&pool, REL, BlockNo::new(9)).unwrap());
     for heap in [0, 9, vm::BLOCKS_PER_PAGE + 1] {
         let heap = BlockNo::new(heap);
-        let map = vm::find_or_extend(&pool, REL, heap).unwrap();
+        let map = vm::find_or_extend(&pool, REL, heap, true).unwrap();
         vm::set(&mut map.write(), heap);
         assert!(vm::all_visible(&pool, REL, heap).unwrap());
     }

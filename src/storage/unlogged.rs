@@ -4,12 +4,13 @@
 
 use std::io;
 
-use afterimage_wal::{BlockNo, Fork, RelId};
+use afterimage_wal::{BlockNo, Fork, Lsn, RecordBuilder, RelId, Xid, record, rmgr};
 
 use super::{
-    StorageError,
+    CriticalSection, Page, StorageError,
     buffer_pool::BufferPool,
     files::{DEFAULT_TABLESPACE, Files, TABLESPACE_VERSION_DIR},
+    vm,
 };
 
 /// Every relation with an init fork.
@@ -68,6 +69,58 @@ pub fn reset(pool: &BufferPool) -> Result<usize, StorageError> {
 }
 
 impl BufferPool {
+    /// Creates the files of an unlogged relation: its init fork, logged, then its content, which is not.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn create_unlogged(&self, rel: RelId) -> Result<Lsn, StorageError> {
+        // In this order: content without an init fork would outlive a crash.
+        let end = self.create_fork(rel, Fork::Init)?;
+        self.files().create(rel, Fork::Main)?;
+        Ok(end)
+    }
+
+    /// Appends a page to an init fork, logged.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn add_init_page(&self, rel: RelId, image: &Page) -> Result<(), StorageError> {
+        let buffer = self.extend_unlogged(rel, Fork::Init, 1)?;
+        let mut page = buffer.write();
+        let mut record = RecordBuilder::new(rmgr::XLOG, rmgr::xlog::FPI, Xid::INVALID);
+        record.block(rel, Fork::Init, buffer.block(), record::FPI, image.bytes());
+        CriticalSection::run("write an init fork", || -> Result<(), StorageError> {
+            *page.bytes_mut() = *image.bytes();
+            page.set_lsn(self.wal().insert(&record)?.end);
+            Ok(())
+        });
+        Ok(())
+    }
+
+    /// Copies the content of an unlogged relation and, logged, its init fork into a new one. Nobody writes to the source meanwhile.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn copy_unlogged(&self, from: RelId, to: RelId) -> Result<(), StorageError> {
+        self.copy_fork(from, to, Fork::Init)?;
+        self.files().create(to, Fork::Main)?;
+        for block in 0..self.n_blocks(from, Fork::Main)?.get() {
+            let source = self.read(from, Fork::Main, BlockNo::new(block))?;
+            let target = self.extend_unlogged(to, Fork::Main, 1)?;
+            *target.write().bytes_mut() = *source.read().bytes();
+        }
+        Ok(())
+    }
+
+    /// Shortens an unlogged relation to `n` blocks.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn truncate_unlogged(&self, rel: RelId, n: BlockNo) -> Result<(), StorageError> {
+        self.truncate_local(rel, Fork::Main, n)?;
+        vm::forget_from_unlogged(self, rel, n)
+    }
+
     /// Replaces an unlogged relation's content by its init fork's.
     ///
     /// # Errors

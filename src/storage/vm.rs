@@ -55,16 +55,21 @@ pub fn find(pool: &BufferPool, rel: RelId, heap: BlockNo) -> Result<Option<Buffe
     pool.read(rel, Fork::Vm, block).map(Some)
 }
 
-/// Pins the map page of a heap block, extending the map (logged) if needed. Take no page latch before.
+/// Pins the map page of a heap block, extending the map if needed; `logged`: as the heap is. Take no page latch before.
 ///
 /// # Errors
 /// I/O.
-pub fn find_or_extend(pool: &BufferPool, rel: RelId, heap: BlockNo) -> Result<Buffer, StorageError> {
+pub fn find_or_extend(pool: &BufferPool, rel: RelId, heap: BlockNo, logged: bool) -> Result<Buffer, StorageError> {
     let block = map_block(heap);
     loop {
         let blocks = pool.n_blocks(rel, Fork::Vm)?;
         if block < blocks {
             return pool.read(rel, Fork::Vm, block);
+        }
+        if !logged {
+            pool.files().create(rel, Fork::Vm)?;
+            pool.extend_unlogged(rel, Fork::Vm, 1)?;
+            continue;
         }
         if blocks.get() == 0 && !pool.files().exists(rel, Fork::Vm)? {
             pool.create_fork(rel, Fork::Vm)?;
@@ -94,14 +99,27 @@ pub(super) fn forget_from(pool: &BufferPool, rel: RelId, n: BlockNo, end: Lsn) -
         if page.lsn() >= end {
             continue;
         }
-        let first = block.saturating_mul(BLOCKS_PER_PAGE).max(n.get());
-        let (at, mask) = place(BlockNo::new(first));
-        let bytes = page.bytes_mut();
-        bytes[at] &= mask - 1;
-        bytes[at + 1..].fill(0);
+        clear_from(&mut page, block, n);
         page.set_lsn(end);
     }
     Ok(())
+}
+
+/// As [`forget_from`], for a heap that is not logged.
+pub(super) fn forget_from_unlogged(pool: &BufferPool, rel: RelId, n: BlockNo) -> Result<(), StorageError> {
+    for block in map_block(n).get()..pool.n_blocks(rel, Fork::Vm)?.get() {
+        clear_from(&mut pool.read(rel, Fork::Vm, BlockNo::new(block))?.write(), block, n);
+    }
+    Ok(())
+}
+
+/// Clears the bits on map page `block` of heap blocks from `n` on.
+fn clear_from(page: &mut Page, block: u32, n: BlockNo) {
+    let first = block.saturating_mul(BLOCKS_PER_PAGE).max(n.get());
+    let (at, mask) = place(BlockNo::new(first));
+    let bytes = page.bytes_mut();
+    bytes[at] &= mask - 1;
+    bytes[at + 1..].fill(0);
 }
 
 /// Number of bits set, for statistics.

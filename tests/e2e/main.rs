@@ -20,5 +20,6 @@ mod rewind;
 mod serializable;
 mod tablespaces;
 mod two_phase;
+mod unlogged;
 mod vacuum;
 mod verify;

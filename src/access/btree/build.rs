@@ -12,7 +12,7 @@ use super::descend::{ROOT, damaged, latch_write, sound};
 use super::insert::{INTERNAL_FILL, LEAF_FILL, check_key, log_pages};
 use super::node::{self, Fence, KeyBuf, NO_BLOCK, NodeBuilder, Shape, separator};
 use super::record::PAGES;
-use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
+use crate::access::{AccessCtx, AccessError, Persistence, RelHandle, Tid};
 use crate::storage::{CriticalSection, OwnedWrite, PAGE_SIZE, Page, page::LINE_POINTER_SIZE};
 
 /// Entries in ascending order of key, then tid. Lends, so that a merge of runs copies nothing.
@@ -75,9 +75,23 @@ pub enum Built {
 /// Storage, WAL.
 pub fn create(ctx: &AccessCtx, rel: &RelHandle) -> Result<(), AccessError> {
     let mut out = Output::new(ctx, rel)?;
+    let root = empty_root(rel)?;
+    out.write_root(&root)?;
+    write_init(ctx, rel)
+}
+
+fn empty_root(rel: &RelHandle) -> Result<Box<Page>, AccessError> {
     let shape = Shape { level: 0, right: NO_BLOCK, low: Fence::default(), high: Fence::default(), incomplete: false, deleted: false };
-    let builder = sound(rel, ROOT, NodeBuilder::new(&shape))?;
-    out.write_root(&builder.finish())
+    Ok(sound(rel, ROOT, NodeBuilder::new(&shape))?.finish())
+}
+
+/// What an unlogged index is reset to: an empty one.
+fn write_init(ctx: &AccessCtx, rel: &RelHandle) -> Result<(), AccessError> {
+    if rel.persistence == Persistence::Unlogged {
+        let root = empty_root(rel)?;
+        ctx.pool.add_init_page(rel.file, &root)?;
+    }
+    Ok(())
 }
 
 /// Fills the relation's empty file with an index over `entries`.
@@ -114,6 +128,7 @@ pub fn build(
         }
     }
     build.finish()?;
+    write_init(ctx, rel)?;
     Ok(Built::Entries(count))
 }
 

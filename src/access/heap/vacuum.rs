@@ -271,11 +271,7 @@ fn examine(ctx: &AccessCtx, page: &Page) -> Result<Found, AccessError> {
 
 /// Marks a page all-visible unless it changed since it was examined. Logged; the horizon is the newest commit on it.
 fn set_visible(ctx: &AccessCtx, rel: &RelHandle, buffer: &Buffer, horizon: Lsn) -> Result<bool, AccessError> {
-    if !rel.logged() {
-        // Its map would be logged, and outlive the contents.
-        return Ok(false);
-    }
-    let map = vm::find_or_extend(&ctx.pool, rel.file, buffer.block())?;
+    let map = vm::find_or_extend(&ctx.pool, rel.file, buffer.block(), rel.logged())?;
     let mut page = buffer.write();
     if page.has_flag(FLAG_ALL_VISIBLE) || examine(ctx, &page)?.all_visible != Some(horizon) {
         return Ok(page.has_flag(FLAG_ALL_VISIBLE));
@@ -284,6 +280,9 @@ fn set_visible(ctx: &AccessCtx, rel: &RelHandle, buffer: &Buffer, horizon: Lsn) 
         let mut m = map.write();
         page.set_flag(FLAG_ALL_VISIBLE, true);
         vm::set(&mut m, buffer.block());
+        if !rel.logged() {
+            return Ok(());
+        }
         let mut record = RecordBuilder::new(rmgr::HEAP, log::VISIBLE, Xid::INVALID);
         record.block(rel.file, Fork::Main, buffer.block(), 0, &[]);
         record.block(rel.file, Fork::Vm, map.block(), 0, &[]);
@@ -421,7 +420,7 @@ fn truncate_tail(ctx: &AccessCtx, txn: &Transaction, rel: &RelHandle) -> Result<
     };
     let (keep, end) = empty_from(ctx)?;
     let gain = end.get() - keep.get();
-    if gain == 0 || (gain < 1000 && gain < end.get() / 16) || !rel.logged() {
+    if gain == 0 || (gain < 1000 && gain < end.get() / 16) {
         return Ok(0);
     }
     let tag = LockTag::Relation { db: rel.file.db, rel: rel.oid };
@@ -431,8 +430,10 @@ fn truncate_tail(ctx: &AccessCtx, txn: &Transaction, rel: &RelHandle) -> Result<
     // Again, now that nobody can insert there.
     let (keep, end) = empty_from(ctx)?;
     let gain = end.get() - keep.get();
-    if gain > 0 {
+    if gain > 0 && rel.logged() {
         ctx.pool.truncate(rel.file, Fork::Main, keep, ctx.txns.horizon())?;
+    } else if gain > 0 {
+        ctx.pool.truncate_unlogged(rel.file, keep)?;
     }
     txn.unlock(tag, LockMode::AccessExclusive);
     Ok(gain)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use crate::access::RelHandle;
 use crate::access::sequence::{self, SequenceOptions, SequenceState, Taken};
 use crate::executor::SessionContext;
 use crate::sql::catalog::privilege;
@@ -86,10 +87,21 @@ fn definition(relation: &Relation) -> Result<&SequenceDef, SqlError> {
     relation.sequence.as_ref().ok_or_else(|| SqlError::internal("sequence without definition"))
 }
 
+/// Locks a sequence for a change; its files are those it has once it is locked.
+fn lock(ctx: &mut SessionContext, relation: Arc<Relation>, handle: RelHandle) -> Result<(Arc<Relation>, RelHandle), SqlError> {
+    let tag = relation.lock_tag(ctx.database);
+    if ctx.transaction()?.holds(&tag, LockMode::RowExclusive) {
+        return Ok((relation, handle));
+    }
+    ctx.lock_oid(relation.oid, false, LockMode::RowExclusive, WaitPolicy::Block)?;
+    let now = ctx.reopen(relation.oid)?;
+    let handle = now.rel_handle().ok_or_else(|| SqlError::internal("sequence without file"))?;
+    Ok((now, handle))
+}
+
 #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
 fn next_value(ctx: &mut SessionContext, oid: Oid) -> Result<i64, SqlError> {
     let relation = open(ctx, oid, b"Uw")?;
-    let def = definition(&relation)?;
     let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("sequence without file"))?;
     if let Some(known) = ctx.sequences.sequences.get_mut(&oid)
         && known.file == handle.file.rel
@@ -100,7 +112,8 @@ fn next_value(ctx: &mut SessionContext, oid: Oid) -> Result<i64, SqlError> {
         return Ok(known.last);
     }
     ctx.check_writable("nextval()")?;
-    ctx.lock_oid(oid, false, LockMode::RowExclusive, WaitPolicy::Block)?;
+    let (relation, handle) = lock(ctx, relation, handle)?;
+    let def = definition(&relation)?;
     let options =
         SequenceOptions { start: def.start, increment: def.increment, min: def.min, max: def.max, cache: def.cache, cycle: def.cycle };
     let access = ctx.access();
@@ -150,13 +163,14 @@ fn set_value(ctx: &mut SessionContext, oid: Oid, value: i64, called: bool) -> Re
         ));
     }
     ctx.check_writable("setval()")?;
-    ctx.lock_oid(oid, false, LockMode::RowExclusive, WaitPolicy::Block)?;
     let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("sequence without file"))?;
+    let increment = def.increment;
+    let (_, handle) = lock(ctx, relation, handle)?;
     let access = ctx.access();
     let state = SequenceState { last_value: value, log_count: 0, is_called: called };
     sequence::set(&access, ctx.transaction()?, &handle, state)?;
     if called {
-        let known = Remembered { file: handle.file.rel, last: value, cached: value, increment: def.increment };
+        let known = Remembered { file: handle.file.rel, last: value, cached: value, increment };
         ctx.sequences.sequences.insert(oid, known);
         ctx.sequences.last = Some(oid);
     } else {

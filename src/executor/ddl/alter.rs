@@ -15,7 +15,7 @@ use crate::executor::front_end::TableExpr;
 use crate::executor::large::RowWriter;
 use crate::sql::catalog::load::{CatalogReader, by};
 use crate::sql::catalog::names::truncate;
-use crate::sql::catalog::relation::{Column, Identity, RelKind, Relation};
+use crate::sql::catalog::relation::{Column, Constraint, ConstraintKind, Identity, Persistence, RelKind, Relation};
 use crate::sql::catalog::rows::{self, DependKind, ObjectAddress};
 use crate::sql::catalog::schema::{
     pg_attrdef, pg_attribute, pg_authid, pg_class, pg_constraint, pg_depend, pg_rewrite, pg_shdepend, pg_statistic,
@@ -170,11 +170,8 @@ fn run_command(ctx: &mut SessionContext, oid: Oid, command: &AlterTableCmd, sour
         AlterTableType::AtSetIdentity => set_identity(ctx, &relation, command),
         AlterTableType::AtDropExpression => drop_expression(ctx, &relation, command),
         AlterTableType::AtSetLogged | AlterTableType::AtSetUnLogged => {
-            let letter = if command.subtype() == AlterTableType::AtSetLogged { b'p' } else { b'u' };
-            for target in relation.indexes.iter().map(|i| i.oid).chain([oid]) {
-                table::update_class(ctx, target, &[(pg_class::relpersistence, Datum::Char(letter))])?;
-            }
-            ctx.relation_changed(oid)
+            let logged = command.subtype() == AlterTableType::AtSetLogged;
+            set_persistence(ctx, &relation, if logged { Persistence::Permanent } else { Persistence::Unlogged })
         }
         AlterTableType::AtClusterOn | AlterTableType::AtDropCluster | AlterTableType::AtSetTableSpace => {
             Err(SqlError::unsupported("this form of ALTER TABLE"))
@@ -319,14 +316,25 @@ pub(crate) fn rewrite_table(
     ctx: &mut SessionContext,
     relation: &Relation,
     source: &TupleDesc,
+    change: impl FnMut(&mut SessionContext, &mut Vec<Datum>) -> Result<(), SqlError>,
+) -> Result<(), SqlError> {
+    rewrite_table_as(ctx, relation, relation.persistence, source, change)
+}
+
+/// As [`rewrite_table`], into files of this persistence.
+fn rewrite_table_as(
+    ctx: &mut SessionContext,
+    relation: &Relation,
+    persistence: Persistence,
+    source: &TupleDesc,
     mut change: impl FnMut(&mut SessionContext, &mut Vec<Datum>) -> Result<(), SqlError>,
 ) -> Result<(), SqlError> {
     const BATCH: usize = 512;
     let old = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
-    let file = ctx.new_file_in(old.file.spc)?;
-    let new = crate::access::RelHandle { file, ..old };
+    let file = ctx.new_file(old.file.spc, persistence)?;
+    let new = crate::access::RelHandle { file, persistence: persistence.access(), ..old };
     // Values out of line move too, so that none is left behind that no row points to.
-    let toast = toast::new_files(ctx, relation)?;
+    let toast = toast::new_files(ctx, relation, persistence)?;
     let engine = ctx.engine.clone();
     let access = ctx.access();
     let snapshot = ctx.transaction()?.latest_snapshot()?;
@@ -371,7 +379,56 @@ pub(crate) fn rewrite_table(
         }
     }
     toast::put_files(ctx, relation, toast)?;
+    if persistence != relation.persistence {
+        let toast = relation.toast.iter().flat_map(|t| [t.table.oid, t.index.oid]);
+        for target in relation.indexes.iter().map(|i| i.oid).chain(toast).chain([relation.oid]) {
+            table::update_class(ctx, target, &[(pg_class::relpersistence, Datum::Char(persistence.letter()))])?;
+        }
+    }
     drop_old_file(ctx, relation, file.rel)
+}
+
+/// SET LOGGED and SET UNLOGGED. PostgreSQL: `ATPrepChangePersistence`.
+fn set_persistence(ctx: &mut SessionContext, relation: &Relation, to: Persistence) -> Result<(), SqlError> {
+    let name = &relation.name;
+    if relation.persistence == Persistence::Temporary {
+        let message = format!("cannot change logged status of table \"{name}\" because it is temporary");
+        return Err(SqlError::new(SqlState::INVALID_TABLE_DEFINITION, message));
+    }
+    if relation.kind == RelKind::Sequence {
+        return sequence::set_persistence(ctx, relation, to);
+    }
+    table::require_table(relation)?;
+    if relation.persistence == to {
+        return Ok(());
+    }
+    // A logged table may not point to one that a crash empties.
+    let others: Vec<Oid> = if to == Persistence::Permanent {
+        let foreign = |c: &Constraint| match &c.kind {
+            ConstraintKind::Foreign(f) => Some(f.table),
+            ConstraintKind::Primary | ConstraintKind::Unique | ConstraintKind::Exclusion => None,
+        };
+        relation.constraints.iter().filter_map(foreign).collect()
+    } else {
+        relation.referenced_by.iter().map(|(table, _)| *table).collect()
+    };
+    for other in others.into_iter().filter(|o| *o != relation.oid) {
+        let Some(other) = ctx.catalog.relation(other)? else { continue };
+        let (this_is, that_is) = if to == Persistence::Permanent { ("logged", "unlogged") } else { ("unlogged", "logged") };
+        if (other.persistence == Persistence::Permanent) != (to == Persistence::Permanent) {
+            let message =
+                format!("could not change table \"{name}\" to {this_is} because it references {that_is} table \"{}\"", other.name);
+            return Err(SqlError::new(SqlState::INVALID_TABLE_DEFINITION, message));
+        }
+    }
+    rewrite_table_as(ctx, relation, to, &relation.desc, |_, _| Ok(()))?;
+    for sequence in sequence::owned_by(ctx, relation.oid)? {
+        if let Some(sequence) = ctx.catalog.relation(sequence)? {
+            ctx.lock_oid(sequence.oid, false, LockMode::AccessExclusive, WaitPolicy::Block)?;
+            sequence::set_persistence(ctx, &sequence, to)?;
+        }
+    }
+    Ok(())
 }
 
 /// Puts a new file in place of a table's old one, with its indexes built anew.
@@ -522,9 +579,7 @@ fn validate_constraint(ctx: &mut SessionContext, relation: &Arc<Relation>, name:
         let expr = front_end.table_expression_text(ctx, &check.expression, Some(relation), target, "check constraints")?;
         constraint::validate_check(ctx, relation, name, &expr)?;
     }
-    if let Some(foreign) =
-        relation.constraints.iter().find(|c| c.oid == oid && matches!(c.kind, crate::sql::catalog::relation::ConstraintKind::Foreign(_)))
-    {
+    if let Some(foreign) = relation.constraints.iter().find(|c| c.oid == oid && matches!(c.kind, ConstraintKind::Foreign(_))) {
         crate::executor::referential::validate(ctx, relation.oid, foreign)?;
     }
     let row = ctx.catalog_reader()?.row(&pg_constraint::DEF, by::CONSTRAINT_OID, &[Datum::Oid(oid)])?;

@@ -221,7 +221,7 @@ fn expression_name(node: &pg_query::protobuf::Node) -> &str {
 pub(crate) fn define(ctx: &mut SessionContext, table: Oid, new: &NewIndex) -> Result<Oid, SqlError> {
     let relation = ctx.reopen(table)?;
     let oid = ctx.new_relation_oid()?;
-    let file = ctx.new_file_in(new.tablespace)?;
+    let file = ctx.new_file(new.tablespace, relation.persistence)?;
     let mut columns = Vec::new();
     let mut attributes = Vec::new();
     for c in &new.columns {
@@ -747,7 +747,7 @@ pub(crate) fn bind_expressions(
 /// Gives an index a new, freshly built file; the old one goes when the transaction commits.
 pub(crate) fn rebuild(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Result<(), SqlError> {
     let (expressions, predicate) = bind_expressions(ctx, relation, index)?;
-    let file = ctx.new_file_in(index.file.spc)?;
+    let file = ctx.new_file(index.file.spc, relation.persistence)?;
     let new = Index { file, ..index.clone() };
     let entries = fill(ctx, relation, &new, &expressions, predicate.as_ref())?;
     ctx.transaction()?.moves_relation(index.file, file);

@@ -151,7 +151,7 @@ pub(crate) fn create_sequence(
 ) -> Result<Oid, SqlError> {
     let def = spec.definition(None)?;
     let oid = ctx.new_relation_oid()?;
-    let file = ctx.new_file()?;
+    let file = ctx.new_file(0, persistence)?;
     let columns = sequence_columns();
     let owner = ctx.user;
     let class = ClassRow {
@@ -188,6 +188,46 @@ pub(crate) fn create_sequence(
     ctx.depend_on_owner(address, owner, false)?;
     ctx.relation_names_changed()?;
     Ok(oid)
+}
+
+/// The sequences that belong to columns of a table.
+pub(crate) fn owned_by(ctx: &mut SessionContext, table: Oid) -> Result<Vec<Oid>, SqlError> {
+    let key = [Datum::Oid(pg_class::ID), Datum::Oid(table)];
+    let mut found = Vec::new();
+    for row in ctx.catalog_reader()?.rows(&pg_depend::DEF, by::DEPEND_REFERENCED, &key)? {
+        let part = matches!(row.char(pg_depend::deptype)?, b'a' | b'i');
+        if !part || row.oid(pg_depend::classid)? != pg_class::ID || row.int4(pg_depend::refobjsubid)? == 0 {
+            continue;
+        }
+        let oid = row.oid(pg_depend::objid)?;
+        if ctx.catalog.relation(oid)?.is_some_and(|r| r.kind == RelKind::Sequence) {
+            found.push(oid);
+        }
+    }
+    Ok(found)
+}
+
+/// Makes a sequence logged or unlogged, in a new file. The caller holds AccessExclusive.
+pub(crate) fn set_persistence(ctx: &mut SessionContext, relation: &Relation, to: Persistence) -> Result<(), SqlError> {
+    if relation.persistence == to {
+        return Ok(());
+    }
+    let old = relation.rel_handle().ok_or_else(|| SqlError::internal("sequence without file"))?;
+    let state = sequence::read(&ctx.access(), &old)?;
+    put_in_new_file(ctx, relation, to, state)
+}
+
+/// Gives a sequence a new file with this state, so that a rollback brings the old one back. The caller keeps those who take values out.
+fn put_in_new_file(ctx: &mut SessionContext, relation: &Relation, to: Persistence, state: SequenceState) -> Result<(), SqlError> {
+    let old = relation.rel_handle().ok_or_else(|| SqlError::internal("sequence without file"))?;
+    let file = ctx.new_file(old.file.spc, to)?;
+    let access = ctx.access();
+    let new = RelHandle { file, persistence: to.access(), ..old };
+    sequence::create(&access, ctx.transaction()?, &new, SequenceState { log_count: 0, ..state })?;
+    ctx.transaction()?.drop_on_commit(old.file);
+    let changes = [(pg_class::relfilenode, Datum::Oid(file.rel)), (pg_class::relpersistence, Datum::Char(to.letter()))];
+    super::table::update_class(ctx, relation.oid, &changes)?;
+    ctx.relation_changed(relation.oid)
 }
 
 fn sequence_row(oid: Oid, def: &SequenceDef) -> Vec<Datum> {
@@ -311,7 +351,7 @@ pub(crate) fn change(ctx: &mut SessionContext, relation: &Relation, spec: &Seque
         ctx.relation_changed(relation.oid)?;
     }
     if spec.restart.is_some() {
-        sequence::set(&access, ctx.transaction()?, &handle, new_state)?;
+        put_in_new_file(ctx, relation, relation.persistence, new_state)?;
     }
     Ok(())
 }

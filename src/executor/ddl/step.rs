@@ -11,7 +11,7 @@ use crate::config::Setting;
 use crate::executor::SessionContext;
 use crate::sql::catalog::cache::class;
 use crate::sql::catalog::load::{CatalogReader, by};
-use crate::sql::catalog::relation::{DEFAULT_TABLESPACE, FIRST_NORMAL_OID, PG_CATALOG_NAMESPACE, RelKind, Relation};
+use crate::sql::catalog::relation::{DEFAULT_TABLESPACE, FIRST_NORMAL_OID, PG_CATALOG_NAMESPACE, Persistence, RelKind, Relation};
 use crate::sql::catalog::rows::{self, DependKind, ObjectAddress};
 use crate::sql::catalog::schema::{CatalogDef, pg_authid, pg_depend, pg_namespace, pg_shdepend};
 use crate::sql::catalog::tables::CatalogWriter;
@@ -79,26 +79,24 @@ impl SessionContext {
         self.new_oid(&crate::sql::catalog::schema::pg_class::DEF, by::CLASS_OID)
     }
 
-    /// Makes the empty file of a new relation, gone again if the transaction rolls back.
-    pub(crate) fn new_file(&mut self) -> Result<RelId, SqlError> {
-        self.new_file_in(0)
-    }
-
-    /// As [`Self::new_file`], in a tablespace; 0 for the database's.
-    pub(crate) fn new_file_in(&mut self, tablespace: Oid) -> Result<RelId, SqlError> {
+    /// Makes the empty files of a new relation in a tablespace (0: the database's), gone again if the transaction rolls back.
+    pub(crate) fn new_file(&mut self, tablespace: Oid, persistence: Persistence) -> Result<RelId, SqlError> {
         let spc = if tablespace == 0 { DEFAULT_TABLESPACE } else { tablespace };
         let pool = self.engine.pool().clone();
         loop {
             let file = RelId { spc, db: self.database, rel: self.engine.allocate_oid()? };
-            if pool.files().exists(file, Fork::Main)? {
+            if pool.files().exists(file, Fork::Main)? || pool.files().exists(file, Fork::Init)? {
                 continue;
             }
             let xid = self.transaction()?.xid()?;
             if spc != DEFAULT_TABLESPACE && !pool.has_database_dir(self.database, spc) {
                 pool.create_database_dir(self.database, spc, xid)?;
             }
-            pool.create_fork(file, Fork::Main)?;
             self.transaction()?.drop_on_abort(file);
+            match persistence {
+                Persistence::Unlogged => pool.create_unlogged(file)?,
+                Persistence::Permanent | Persistence::Temporary => pool.create_fork(file, Fork::Main)?,
+            };
             return Ok(file);
         }
     }

@@ -77,7 +77,7 @@ pub(crate) struct NewRelation<'a> {
 pub(crate) fn insert_relation(ctx: &mut SessionContext, new: &NewRelation<'_>) -> Result<Oid, SqlError> {
     let oid = ctx.new_relation_oid()?;
     let stored = matches!(new.kind, RelKind::Table | RelKind::MatView);
-    let file = if stored { ctx.new_file_in(new.tablespace)?.rel } else { 0 };
+    let file = if stored { ctx.new_file(new.tablespace, new.persistence)?.rel } else { 0 };
     let owner = ctx.user;
     let class = ClassRow {
         oid,

@@ -13,7 +13,7 @@ use crate::executor::portal::PortalStatus;
 use crate::executor::sink::Collect;
 use crate::executor::{Portal, Prepared, RawStmt, SessionContext};
 use crate::sql::catalog::names::truncate;
-use crate::sql::catalog::relation::{RelKind, Relation};
+use crate::sql::catalog::relation::{Persistence, RelKind, Relation};
 use crate::sql::catalog::schema::pg_class;
 use crate::sql::types::Datum;
 use crate::sqlstate::{SqlError, SqlState};
@@ -50,6 +50,9 @@ fn run(
     let range = nodes::relation(into.rel.as_ref())?;
     let (namespace, persistence) = target_namespace(ctx, range)?;
     super::temp::check(into.on_commit(), persistence)?;
+    if materialized && persistence == Persistence::Unlogged {
+        return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "materialized views cannot be unlogged"));
+    }
     let name = truncate(&range.relname).to_owned();
     if !check_name_free(ctx, namespace, &name, if_not_exists)? {
         return Ok(noun.to_owned());

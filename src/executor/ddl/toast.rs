@@ -4,8 +4,6 @@
 
 use std::sync::Arc;
 
-use afterimage_wal::RelId;
-
 use super::table::{HEAP_AM, plain_column, update_class};
 use crate::access::{RelHandle, btree};
 use crate::executor::SessionContext;
@@ -34,7 +32,7 @@ pub(crate) fn ensure(
         return Ok(());
     }
     let (oid, index) = (ctx.new_relation_oid()?, ctx.new_relation_oid()?);
-    let (file, index_file) = (ctx.new_file()?, ctx.new_file()?);
+    let (file, index_file) = (ctx.new_file(0, persistence)?, ctx.new_file(0, persistence)?);
     let (name, index_name) = (format!("pg_toast_{table}"), format!("pg_toast_{table}_index"));
     let column = |name: &str, type_oid: Oid, attnum: i16| -> Result<Column, SqlError> {
         Ok(Column { attnum, storage: b'p', ..plain_column(name, type_oid, -1)? })
@@ -121,11 +119,14 @@ pub(crate) fn ensure_for(ctx: &mut SessionContext, table: Oid) -> Result<(), Sql
 }
 
 /// New, empty files for a table's large values, to be put in place with [`put_files`].
-pub(crate) fn new_files(ctx: &mut SessionContext, relation: &Relation) -> Result<Option<ToastTable>, SqlError> {
+pub(crate) fn new_files(ctx: &mut SessionContext, relation: &Relation, persistence: Persistence) -> Result<Option<ToastTable>, SqlError> {
     let Some(old) = relation.toast else { return Ok(None) };
     ctx.lock_oid(old.table.oid, false, LockMode::AccessExclusive, WaitPolicy::Block)?;
-    let (file, index_file): (RelId, RelId) = (ctx.new_file_in(old.table.file.spc)?, ctx.new_file_in(old.index.file.spc)?);
-    let new = ToastTable { table: RelHandle { file, ..old.table }, index: RelHandle { file: index_file, ..old.index } };
+    let mut new = |old: RelHandle| -> Result<RelHandle, SqlError> {
+        let file = ctx.new_file(old.file.spc, persistence)?;
+        Ok(RelHandle { oid: old.oid, file, persistence: persistence.access() })
+    };
+    let new = ToastTable { table: new(old.table)?, index: new(old.index)? };
     btree::create(&ctx.access(), &new.index)?;
     Ok(Some(new))
 }

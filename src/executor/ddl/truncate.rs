@@ -7,10 +7,9 @@ use super::{alter, sequence, table};
 use crate::access::RelHandle;
 use crate::access::btree;
 use crate::executor::SessionContext;
-use crate::sql::catalog::load::{CatalogReader, by};
 use crate::sql::catalog::privilege;
 use crate::sql::catalog::relation::{RelKind, Relation};
-use crate::sql::catalog::schema::{pg_class, pg_depend};
+use crate::sql::catalog::schema::pg_class;
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{LockMode, WaitPolicy};
@@ -78,12 +77,12 @@ fn check(ctx: &SessionContext, relation: &Relation) -> Result<(), SqlError> {
 
 /// Gives a table and its indexes new empty files.
 pub(crate) fn empty(ctx: &mut SessionContext, relation: &Relation) -> Result<(), SqlError> {
-    let toast = super::toast::new_files(ctx, relation)?;
+    let toast = super::toast::new_files(ctx, relation, relation.persistence)?;
     super::toast::put_files(ctx, relation, toast)?;
-    let file = ctx.new_file_in(relation.rel_handle().map_or(0, |r| r.file.spc))?;
+    let file = ctx.new_file(relation.rel_handle().map_or(0, |r| r.file.spc), relation.persistence)?;
     let access = ctx.access();
     for index in &relation.indexes {
-        let file = ctx.new_file_in(index.file.spc)?;
+        let file = ctx.new_file(index.file.spc, relation.persistence)?;
         let handle = RelHandle { oid: index.oid, file, persistence: relation.persistence.access() };
         btree::create(&access, &handle)?;
         ctx.transaction()?.drop_on_commit(index.file);
@@ -118,14 +117,9 @@ pub(crate) fn empty(ctx: &mut SessionContext, relation: &Relation) -> Result<(),
 
 /// RESTART IDENTITY: sequences owned by the table's columns start over.
 fn restart_sequences(ctx: &mut SessionContext, relation: &Relation) -> Result<(), SqlError> {
-    let key = [Datum::Oid(pg_class::ID), Datum::Oid(relation.oid)];
-    for row in ctx.catalog_reader()?.rows(&pg_depend::DEF, by::DEPEND_REFERENCED, &key)? {
-        let other = row.oid(pg_depend::objid)?;
-        if row.oid(pg_depend::classid)? != pg_class::ID || row.int4(pg_depend::refobjsubid)? == 0 {
-            continue;
-        }
-        let found = ctx.catalog.relation(other)?;
-        if let Some(found) = found.filter(|r| r.kind == RelKind::Sequence) {
+    for other in sequence::owned_by(ctx, relation.oid)? {
+        ctx.lock_oid(other, false, LockMode::ShareRowExclusive, WaitPolicy::Block)?;
+        if let Some(found) = ctx.catalog.relation(other)? {
             sequence::change(ctx, &found, &sequence::SequenceSpec::restarted())?;
         }
     }

@@ -12,7 +12,7 @@ use crate::executor::portal::ColumnDesc;
 use crate::executor::{RawStmt, SessionContext};
 use crate::sql::catalog::load::{CatalogReader, by};
 use crate::sql::catalog::names::truncate;
-use crate::sql::catalog::relation::{Column, RelKind, Relation};
+use crate::sql::catalog::relation::{Column, Persistence, RelKind, Relation};
 use crate::sql::catalog::rows::{self, DependKind, ObjectAddress, blank};
 use crate::sql::catalog::schema::{pg_attribute, pg_class, pg_rewrite};
 use crate::sql::types::{Datum, Oid, format_type};
@@ -33,6 +33,9 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &ViewStmt, raw: &RawStmt) -
     }
     let columns = view_columns(&stored.columns, &aliases)?;
     let (namespace, persistence) = target_namespace(ctx, range)?;
+    if persistence == Persistence::Unlogged {
+        return Err(SqlError::new(SqlState::SYNTAX_ERROR, "views cannot be unlogged because they do not have storage"));
+    }
     let name = truncate(&range.relname);
     let options = nodes::rel_options(&stmt.options);
     if let Some(oid) = ctx.catalog.relation_oid(namespace, name)? {

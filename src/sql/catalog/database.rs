@@ -18,27 +18,32 @@ use crate::txn::Transaction;
 /// # Errors
 /// I/O; cancel.
 pub fn copy(ctx: &AccessCtx, txn: &mut Transaction, source: Oid, target: Oid) -> Result<(), SqlError> {
-    for (from, to) in files(ctx, txn, source, target)? {
-        ctx.pool.create_fork(to, Fork::Main)?;
+    for (from, to, unlogged) in files(ctx, txn, source, target)? {
         txn.drop_on_abort(to);
+        if unlogged {
+            ctx.pool.copy_unlogged(from, to)?;
+            continue;
+        }
+        ctx.pool.create_fork(to, Fork::Main)?;
         copy_file(ctx, txn, from, to)?;
     }
     Ok(())
 }
 
-/// The files of `database`, and where they lie as `target`'s.
-fn files(ctx: &AccessCtx, txn: &Transaction, database: Oid, target: Oid) -> Result<Vec<(RelId, RelId)>, SqlError> {
+/// The files of `database`, where they lie as `target`'s, and whether they are unlogged.
+fn files(ctx: &AccessCtx, txn: &Transaction, database: Oid, target: Oid) -> Result<Vec<(RelId, RelId, bool)>, SqlError> {
     let reader = StoredReader::new(ctx.clone(), database, txn.latest_snapshot()?);
     let mut out = Vec::new();
     for class in reader.rows(&pg_class::DEF, 0, &[])? {
         let rel = class.oid(pg_class::relfilenode)?;
-        if rel == 0 || class.bool(pg_class::relisshared)? || class.char(pg_class::relpersistence)? == b't' {
+        let persistence = class.char(pg_class::relpersistence)?;
+        if rel == 0 || class.bool(pg_class::relisshared)? || persistence == b't' {
             continue;
         }
         let tablespace = class.oid(pg_class::reltablespace)?;
         let spc = if tablespace == 0 { DEFAULT_TABLESPACE } else { tablespace };
         if spc != GLOBAL_TABLESPACE {
-            out.push((RelId { spc, db: database, rel }, RelId { spc, db: target, rel }));
+            out.push((RelId { spc, db: database, rel }, RelId { spc, db: target, rel }, persistence == b'u'));
         }
     }
     Ok(out)
@@ -49,7 +54,7 @@ fn files(ctx: &AccessCtx, txn: &Transaction, database: Oid, target: Oid) -> Resu
 /// # Errors
 /// I/O.
 pub fn files_of(ctx: &AccessCtx, txn: &Transaction, database: Oid) -> Result<Vec<RelId>, SqlError> {
-    Ok(files(ctx, txn, database, database)?.into_iter().map(|(file, _)| file).collect())
+    Ok(files(ctx, txn, database, database)?.into_iter().map(|(file, ..)| file).collect())
 }
 
 fn copy_file(ctx: &AccessCtx, txn: &Transaction, from: RelId, to: RelId) -> Result<(), SqlError> {

@@ -125,11 +125,11 @@ impl Persistence {
 }
 
 impl Persistence {
-    /// The same for access methods. Unlogged and temporary relations are logged like others until recovery knows how to empty
-    /// them: safe, only slower than it could be.
+    /// The same for access methods. Temporary relations are logged like others: safe, only slower than it could be.
     pub fn access(self) -> access::Persistence {
         match self {
-            Self::Permanent | Self::Unlogged | Self::Temporary => access::Persistence::Permanent,
+            Self::Permanent | Self::Temporary => access::Persistence::Permanent,
+            Self::Unlogged => access::Persistence::Unlogged,
         }
     }
 }

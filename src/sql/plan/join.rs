@@ -19,10 +19,11 @@ use crate::executor::plan::{
 };
 use crate::sql::bind::expr::{Expr, ExprKind};
 use crate::sql::bind::query::{self, Distinct, FromItem, Query, RteSource};
+use crate::sql::catalog::relation::Persistence;
 use crate::sql::catalog::{RelKind, Relation, Source};
 use crate::sql::types::key::KeyOrder;
 use crate::sql::types::{Datum, oids};
-use crate::sqlstate::SqlError;
+use crate::sqlstate::{SqlError, SqlState};
 
 /// Items up to which all join orders are compared.
 const EXHAUSTIVE: usize = 9;
@@ -390,6 +391,10 @@ impl Planner<'_> {
         match &rte.source {
             RteSource::Table(relation) => {
                 let relation = relation.clone();
+                if relation.persistence != Persistence::Permanent && self.session.engine.is_in_recovery() {
+                    let message = "cannot access temporary or unlogged relations during recovery";
+                    return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message));
+                }
                 match relation.source {
                     Source::File(_) => self.table_paths(q, rt, &relation, &quals, joins, want),
                     Source::Virtual(_) | Source::View(_) | Source::None => {
