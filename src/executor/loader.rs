@@ -30,9 +30,11 @@ pub(crate) struct Loader {
     checks: Vec<(Arc<str>, TableExpr)>,
     /// Generated columns: position, expression.
     generated: Vec<(usize, TableExpr)>,
-    rows: Vec<Vec<u8>>,
+    /// Rows to be written, one behind the other, and where each ends.
+    rows: Vec<u8>,
+    ends: Vec<usize>,
+    /// Their values, where indexes or foreign keys want them.
     values: Vec<Vec<Datum>>,
-    bytes: usize,
     written: u64,
     tids: Vec<Tid>,
     key: Vec<u8>,
@@ -85,8 +87,8 @@ impl Loader {
             checks,
             generated,
             rows: Vec::new(),
+            ends: Vec::new(),
             values: Vec::new(),
-            bytes: 0,
             written: 0,
             tids: Vec::new(),
             key: Vec::new(),
@@ -96,27 +98,25 @@ impl Loader {
 
     /// Rows taken so far.
     pub(crate) fn count(&self) -> u64 {
-        self.written + u64::try_from(self.rows.len()).unwrap_or(0)
+        self.written + u64::try_from(self.ends.len()).unwrap_or(0)
     }
 
-    /// Takes a row: a value per attribute, dropped ones included.
-    pub(crate) fn add(&mut self, ctx: &mut SessionContext, mut values: Vec<Datum>) -> Result<(), SqlError> {
+    /// Takes a row: a value per attribute, dropped ones included. The vector may be used again.
+    pub(crate) fn add(&mut self, ctx: &mut SessionContext, values: &mut Vec<Datum>) -> Result<(), SqlError> {
         for (i, expr) in &self.generated {
             let mut state = ExecState::bare();
-            values[*i] = expr.code.eval(&mut Exec { session: ctx, state: &mut state }, &values)?;
+            values[*i] = expr.code.eval(&mut Exec { session: ctx, state: &mut state }, values)?;
         }
-        self.check(ctx, &values)?;
-        let mut bytes = Vec::new();
+        self.check(ctx, values)?;
         let engine = ctx.engine.clone();
         let writer = RowWriter::new(&engine, &ctx.settings, &self.relation);
         let txn = ctx.transaction.as_mut().ok_or_else(|| SqlError::internal("no transaction"))?;
-        writer.write(txn, &values, &[], &mut bytes)?;
-        self.bytes += bytes.len();
-        self.rows.push(bytes);
+        writer.write(txn, values, &[], &mut self.rows)?;
+        self.ends.push(self.rows.len());
         if !self.indexes.is_empty() || referential::concerns(&self.relation) {
-            self.values.push(values);
+            self.values.push(std::mem::take(values));
         }
-        if self.rows.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES {
+        if self.ends.len() >= BATCH_ROWS || self.rows.len() >= BATCH_BYTES {
             self.flush(ctx)?;
         }
         Ok(())
@@ -152,16 +152,19 @@ impl Loader {
 
     /// Writes what is kept.
     pub(crate) fn flush(&mut self, ctx: &mut SessionContext) -> Result<(), SqlError> {
-        if self.rows.is_empty() {
+        if self.ends.is_empty() {
             return Ok(());
         }
         ctx.check_cancel()?;
         let access = ctx.access();
         self.tids.clear();
-        heap::multi_insert(&access, ctx.transaction()?, &self.handle, &self.rows, &mut self.tids)?;
-        self.written += u64::try_from(self.rows.len()).unwrap_or(0);
+        let mut start = 0;
+        let rows: Vec<&[u8]> =
+            self.ends.iter().map(|&end| self.rows.get(std::mem::replace(&mut start, end)..end).unwrap_or_default()).collect();
+        heap::multi_insert(&access, ctx.transaction()?, &self.handle, &rows, &mut self.tids)?;
+        self.written += u64::try_from(rows.len()).unwrap_or(0);
         self.rows.clear();
-        self.bytes = 0;
+        self.ends.clear();
         let values = std::mem::take(&mut self.values);
         for (values, &tid) in values.iter().zip(&self.tids) {
             insert_entries(ctx, &self.relation, &self.handle, &self.indexes, values, tid, &mut self.key)?;

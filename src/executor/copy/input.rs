@@ -30,6 +30,8 @@ pub struct CopyInState {
     header_pending: bool,
     fields: Fields,
     quoted: Vec<bool>,
+    /// The row at hand: one vector for all.
+    row: Vec<Datum>,
     copied: u64,
 }
 
@@ -72,6 +74,7 @@ impl CopyInState {
             condition,
             fields: Fields::default(),
             quoted: Vec::new(),
+            row: Vec::new(),
             copied: 0,
         })
     }
@@ -126,18 +129,22 @@ impl CopyInState {
             self.header_pending = false;
             return if self.options.header == Header::Match { self.match_header(fields) } else { Ok(()) };
         }
-        let values = self.values(ctx, fields, quoted)?;
-        if let Some(condition) = &self.condition
-            && !evaluate(ctx, condition, &values)?.is_true()
-        {
-            return Ok(());
+        let mut row = std::mem::take(&mut self.row);
+        self.values(ctx, fields, quoted, &mut row)?;
+        let wanted = match &self.condition {
+            Some(condition) => evaluate(ctx, condition, &row)?.is_true(),
+            None => true,
+        };
+        if wanted {
+            self.loader.add(ctx, &mut row).map_err(|e| self.with_context(e, None))?;
+            self.copied += 1;
         }
-        self.loader.add(ctx, values).map_err(|e| self.with_context(e, None))?;
-        self.copied += 1;
+        self.row = row;
         Ok(())
     }
 
-    fn values(&self, ctx: &mut SessionContext, fields: &Fields, quoted: &[bool]) -> Result<Vec<Datum>, SqlError> {
+    /// Fields to values of the row's attributes.
+    fn values(&self, ctx: &mut SessionContext, fields: &Fields, quoted: &[bool], values: &mut Vec<Datum>) -> Result<(), SqlError> {
         let bad = |message: String| self.with_context(SqlError::new(SqlState::BAD_COPY_FILE_FORMAT, message), None);
         if self.is_binary() && fields.len() != self.columns.len() {
             return Err(bad(format!("row field count is {}, expected {}", fields.len(), self.columns.len())));
@@ -145,7 +152,8 @@ impl CopyInState {
         if fields.len() > self.columns.len() && !(self.columns.is_empty() && fields.len() == 1) {
             return Err(bad("extra data after last expected column".into()));
         }
-        let mut values = vec![Datum::Null; self.relation.columns.len()];
+        values.clear();
+        values.resize(self.relation.columns.len(), Datum::Null);
         for (k, &i) in self.columns.iter().enumerate() {
             let Some(column) = self.relation.columns.get(i) else { continue };
             let Some(field) = fields.get(k) else {
@@ -174,7 +182,7 @@ impl CopyInState {
         for (i, expr) in &self.defaults {
             values[*i] = evaluate(ctx, expr, &[])?;
         }
-        Ok(values)
+        Ok(())
     }
 
     fn match_header(&self, fields: &Fields) -> Result<(), SqlError> {

@@ -99,8 +99,8 @@ fn fill(ctx: &mut SessionContext, relation: Arc<Relation>, prepared: Arc<Prepare
     loop {
         let mut batch = Collect::default();
         let status = portal.run(ctx, BATCH, &mut batch)?;
-        for row in batch.rows {
-            loader.add(ctx, row)?;
+        for mut row in batch.rows {
+            loader.add(ctx, &mut row)?;
         }
         match status {
             PortalStatus::Suspended => {}
