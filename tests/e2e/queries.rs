@@ -349,3 +349,65 @@ fn index_only_scans_look_at_the_table_only_where_it_changed() {
     });
     same("20|3190|zz");
 }
+
+/// `n` times something, numbered, between commas.
+fn list(n: usize, one: impl Fn(usize) -> String) -> String {
+    (0..n).map(one).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn beyond_each_limit_there_is_an_error_and_the_server_lives() {
+    let node = Node::start_new("limits", "");
+    let columns = |n| list(n, |i| format!("c{i} int"));
+    let items = |n| list(n, |i| format!("{i} as c{i}"));
+    node.sql(&format!("create table wide ({}); create table keys ({}, unique (c0))", columns(1600), columns(40)));
+    node.sql(&format!("insert into wide values ({})", list(1600, |i| i.to_string())));
+    assert_eq!(node.sql("select c1599 from wide"), "1599");
+    assert_eq!(node.sql(&format!("select {}", list(1664, |_| "1".to_owned()))).len(), 2 * 1664 - 1);
+    let names = |n| list(n, |i| format!("c{i}"));
+    node.sql(&format!("create index on keys ({})", names(32)));
+    // What PostgreSQL 15 says to the same.
+    let refused: [(&str, String); 23] = [
+        ("54011: tables can have at most 1600 columns", format!("create table t ({})", columns(1601))),
+        ("54011: tables can have at most 1600 columns", "alter table wide add x int".to_owned()),
+        ("54011: tables can have at most 1600 columns", format!("create table t as select {}", items(1601))),
+        ("54011: tables can have at most 1600 columns", format!("create view v as select {}", items(1601))),
+        ("54011: target lists can have at most 1664 entries", format!("select {}", items(1665))),
+        ("54011: target lists can have at most 1664 entries", "select * from wide a, wide b".to_owned()),
+        ("54011: target lists can have at most 1664 entries", format!("values ({})", list(1665, |_| "1".to_owned()))),
+        ("54011: target lists can have at most 1664 entries", format!("select 1 group by {}", list(1664, |i| format!("{i}::text")))),
+        ("54011: cannot use more than 32 columns in an index", format!("create index on keys ({})", names(33))),
+        (
+            "54011: cannot have more than 32 keys in a foreign key",
+            format!("alter table keys add foreign key ({0}) references keys ({0})", names(33)),
+        ),
+        ("54023: cannot pass more than 100 arguments to a function", format!("select concat({})", list(101, |i| i.to_string()))),
+        (
+            "54023: functions cannot have more than 100 arguments",
+            format!("create function f({}) returns int language sql as 'select 1'", list(101, |_| "int".to_owned())),
+        ),
+        ("54000: requested length too large", "select repeat('x', 1073741820)".to_owned()),
+        ("54000: requested length too large", "select lpad('x', 268435455)".to_owned()),
+        ("54000: out of memory", "select format('%2000000000s', 'x')".to_owned()),
+        ("54000: array size exceeds the maximum allowed (134217727)", "select array_fill(1, array[200000000])".to_owned()),
+        ("54000: number of array dimensions (7) exceeds the maximum allowed (6)", "select '{{{{{{{1}}}}}}}'::int[]".to_owned()),
+        ("22023: length for type varchar cannot exceed 10485760", "select 'a'::varchar(10485761)".to_owned()),
+        ("22003: value overflows numeric format", "select ('0.' || repeat('9', 16384))::numeric".to_owned()),
+        ("22003: value overflows numeric format", "select repeat('9', 131073)::numeric".to_owned()),
+        ("42601: memory exhausted at or near \"(\"", format!("select {}1{}", "(".repeat(40_000), ")".repeat(40_000))),
+        ("54001: stack depth limit exceeded", "select (repeat('[', 3000000))::json".to_owned()),
+        (
+            "54001: stack depth limit exceeded",
+            "create function deep(int) returns int language plpgsql as $$begin return deep($1 + 1); end$$; select deep(1)".to_owned(),
+        ),
+    ];
+    for (expected, sql) in refused {
+        let error = node.sql_error(&sql);
+        assert!(error.contains(&format!("ERROR:  {expected}")), "{}: {error}", sql.get(..100).unwrap_or(&sql));
+    }
+    node.sql(&format!("create table eights ({})", list(1600, |i| format!("c{i} int8"))));
+    let error = node.sql_error(&format!("insert into eights values ({})", list(1600, |i| i.to_string())));
+    assert!(error.contains("54000: row is too big: size "), "{error}");
+    assert_eq!(node.server_pids().len(), 1);
+    assert!(!node.log().contains("terminated by signal"), "{}", node.log());
+}

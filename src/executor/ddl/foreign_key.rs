@@ -30,6 +30,9 @@ fn attributes(relation: &Relation, names: &[String], what: &str) -> Result<Vec<i
     Ok(out)
 }
 
+/// PostgreSQL: `INDEX_MAX_KEYS`.
+const MAX_KEYS: usize = 32;
+
 /// The referenced columns and the unique index over them.
 fn referenced_key(referenced: &Relation, foreign: &NewForeign) -> Result<(Vec<i16>, Oid), SqlError> {
     if foreign.referenced.is_empty() {
@@ -101,6 +104,9 @@ pub(crate) fn add(
         return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message));
     }
     check_persistence(relation, &referenced)?;
+    if foreign.columns.len() > MAX_KEYS {
+        return Err(SqlError::new(SqlState::TOO_MANY_COLUMNS, format!("cannot have more than {MAX_KEYS} keys in a foreign key")));
+    }
     let columns = attributes(relation, &foreign.columns, "referenced in foreign key constraint does not exist")?;
     let (keys, index) = referenced_key(&referenced, foreign)?;
     if !privilege::on_relation(&ctx.catalog, ctx.user, &referenced, privilege::REFERENCES)? {

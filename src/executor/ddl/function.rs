@@ -149,6 +149,9 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateFunctionStmt, source
             parameters.push(parameter(ctx, p, source)?);
         }
     }
+    if parameters.len() > 100 {
+        return Err(SqlError::new(SqlState::TOO_MANY_ARGUMENTS, "functions cannot have more than 100 arguments"));
+    }
     let inputs: Vec<&Parameter> = parameters.iter().filter(|p| matches!(p.mode, b'i' | b'b' | b'v')).collect();
     let outputs: Vec<Oid> = parameters.iter().filter(|p| matches!(p.mode, b'o' | b'b' | b't')).map(|p| p.type_oid).collect();
     let first_default = inputs.iter().position(|p| p.default.is_some()).unwrap_or(inputs.len());

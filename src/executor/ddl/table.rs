@@ -161,11 +161,17 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateStmt, source: &str) 
     Ok(Some(oid))
 }
 
-/// Numbers columns and refuses what cannot be.
-fn finish_columns(columns: &mut [NewColumn]) -> Result<(), SqlError> {
-    if columns.len() > MAX_COLUMNS {
+/// Refuses more columns than a relation may have.
+pub(super) fn check_column_count(columns: usize) -> Result<(), SqlError> {
+    if columns > MAX_COLUMNS {
         return Err(SqlError::new(SqlState::TOO_MANY_COLUMNS, format!("tables can have at most {MAX_COLUMNS} columns")));
     }
+    Ok(())
+}
+
+/// Numbers columns and refuses what cannot be.
+fn finish_columns(columns: &mut [NewColumn]) -> Result<(), SqlError> {
+    check_column_count(columns.len())?;
     for i in 0..columns.len() {
         let name = columns[i].column.name.clone();
         check_column_name(&name)?;

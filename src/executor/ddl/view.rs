@@ -51,6 +51,7 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &ViewStmt, raw: &RawStmt) -
 
 /// Columns of a view over a query's output.
 pub(crate) fn view_columns(output: &[ColumnDesc], aliases: &[&str]) -> Result<Vec<Column>, SqlError> {
+    super::table::check_column_count(output.len())?;
     let mut columns: Vec<Column> = Vec::new();
     for (i, c) in output.iter().enumerate() {
         let name = truncate(aliases.get(i).copied().unwrap_or(&c.name));

@@ -34,6 +34,9 @@ mod frame_bits {
 /// What to do about a set-returning function where none may be.
 const MOVE_TO_FROM: &str = "You might be able to move the set-returning function into a LATERAL FROM item.";
 
+/// PostgreSQL: `FUNC_MAX_ARGS`.
+const MAX_ARGUMENTS: usize = 100;
+
 impl Binder<'_> {
     /// Refuses set-returning functions in what runs some of its parts only.
     pub(super) fn no_sets<'e>(&self, parts: impl IntoIterator<Item = &'e Expr>, what: &str) -> Result<(), SqlError> {
@@ -75,6 +78,10 @@ impl Binder<'_> {
             return Err(self.position(undefined_function(&names.join("."), &types), at));
         }
         // Arguments.
+        if f.args.len() > MAX_ARGUMENTS {
+            let message = format!("cannot pass more than {MAX_ARGUMENTS} arguments to a function");
+            return Err(self.error(SqlState::TOO_MANY_ARGUMENTS, message, at));
+        }
         let builtin = if schema.is_none_or(|s| s == "pg_catalog") { crate::sql::functions::procs_by_name(name) } else { &[] };
         let candidates: Vec<&'static ProcEntry> = builtin.iter().copied().chain(own).collect();
         let probe = builtin;

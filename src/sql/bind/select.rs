@@ -35,6 +35,11 @@ impl Binder<'_> {
 
     /// Takes what a level has gathered into its query.
     pub(super) fn close_scope(&mut self, query: &mut Query) -> Result<(), SqlError> {
+        /// PostgreSQL: `MaxTupleAttributeNumber`.
+        const MAX_TARGETS: usize = 1664;
+        if query.targets.len() > MAX_TARGETS {
+            return Err(SqlError::new(SqlState::TOO_MANY_COLUMNS, format!("target lists can have at most {MAX_TARGETS} entries")));
+        }
         let scope = self.scope()?;
         query.rtable = std::mem::take(&mut scope.rtable);
         query.ctes = std::mem::take(&mut scope.ctes);

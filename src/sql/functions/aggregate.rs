@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::call::{Call, CallTypes};
+use super::call::{Call, CallTypes, enlarged};
 use super::registry::ProcEntry;
 use crate::sql::types::array::Dim;
 use crate::sql::types::json::Json;
@@ -485,6 +485,7 @@ impl Accumulator for StringAgg {
                 if let Some(delimiter) = args.get(1) {
                     out.extend_from_slice(bytes(delimiter)?.0);
                 }
+                enlarged(out.len(), v.len())?;
                 out.extend_from_slice(v);
             }
         }

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::registry::ProcEntry;
 use crate::sql::types::{Datum, IoSettings, Oid, Text};
-use crate::sqlstate::SqlError;
+use crate::sqlstate::{SqlError, SqlState};
 
 /// Body of a function that returns one value. Strict functions never see NULL: [`ProcEntry::invoke`] answers before.
 pub type ScalarFn = fn(&mut Call<'_>, &[Datum]) -> Result<Datum, SqlError>;
@@ -48,6 +48,36 @@ impl Call<'_> {
     pub fn arg_type(&self, i: usize) -> Oid {
         self.types.args.get(i).copied().unwrap_or(0)
     }
+}
+
+/// Most bytes a value may have: PostgreSQL's largest allocation, less the length word before a value.
+pub const MAX_VALUE_BYTES: usize = 0x3fff_ffff - 4;
+
+/// Whether `more` bytes may be added to a string of `have`.
+///
+/// # Errors
+/// 54000. PostgreSQL: `enlargeStringInfo` in common/stringinfo.c.
+pub fn enlarged(have: usize, more: usize) -> Result<(), SqlError> {
+    if have.saturating_add(more) <= MAX_VALUE_BYTES {
+        return Ok(());
+    }
+    Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "out of memory")
+        .detail(format!("Cannot enlarge string buffer containing {have} bytes by {more} more bytes.")))
+}
+
+/// A value that is not too large.
+///
+/// # Errors
+/// XX000, as PostgreSQL's allocator.
+#[inline]
+pub fn fitting(value: Datum) -> Result<Datum, SqlError> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these grow by what functions do")]
+    let bytes = match &value {
+        Datum::Text(t) => t.len(),
+        Datum::Bytea(b) => b.len(),
+        _ => 0,
+    };
+    if bytes <= MAX_VALUE_BYTES { Ok(value) } else { Err(SqlError::internal(format!("invalid memory alloc request size {}", bytes + 4))) }
 }
 
 /// What functions may ask of the session. The executor's context implements it.

@@ -39,6 +39,10 @@ fn like(s: &[u8], p: &[u8], utf8: bool) -> Result<bool, SqlError> {
             }
             Some(b'\\') => {
                 let Some(c) = p.get(pi + 1) else {
+                    // Seen only by who gets there with characters left, or right after a `%`.
+                    if si == s.len() && back.is_none_or(|(after, _)| after != pi) {
+                        return Ok(false);
+                    }
                     return Err(SqlError::new(SqlState::INVALID_ESCAPE_SEQUENCE, "LIKE pattern must not end with escape character"));
                 };
                 let hit = s.get(si) == Some(c);
@@ -724,7 +728,13 @@ mod tests {
         let l = |s: &str, p: &str| like(s.as_bytes(), p.as_bytes(), true).unwrap();
         assert!(l("hello", "h%o") && l("hello", "_ello") && l("héé", "h__") && l("", "%") && l("a%c", "a\\%c"));
         assert!(!l("hello", "h_o") && !l("abc", "a\\%c") && l("aXbXc", "%X%c") && l("aaab", "%a%ab"));
-        assert!(like(b"x", b"x\\", true).is_err());
+        // As PostgreSQL, only where the escape is looked at.
+        for (s, p) in [("xy", "x\\"), ("", "%\\"), ("x", "\\"), ("xyz", "xy%\\")] {
+            assert!(like(s.as_bytes(), p.as_bytes(), true).is_err(), "{s} {p}");
+        }
+        for (s, p) in [("x", "x\\"), ("xy", "y\\"), ("", "\\")] {
+            assert!(!like(s.as_bytes(), p.as_bytes(), true).unwrap(), "{s} {p}");
+        }
     }
 
     #[test]

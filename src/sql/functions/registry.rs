@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use rustc_hash::FxHashMap;
 
 use super::aggregate::{AggEntry, NewAccumulator};
-use super::call::{Call, ScalarFn, SetFn, SetRows};
+use super::call::{Call, ScalarFn, SetFn, SetRows, fitting};
 use super::window::WindowFn;
 use crate::sql::types::datum::RecordValue;
 use crate::sql::types::registry::Fields;
@@ -553,7 +553,7 @@ impl ProcEntry {
             return Ok(Datum::Null);
         }
         match self.body {
-            ProcBody::Scalar(f) => f(call, args),
+            ProcBody::Scalar(f) => fitting(f(call, args)?),
             ProcBody::External => call.ctx.external(self, call.types, args),
             ProcBody::Set(_) | ProcBody::Aggregate(_) | ProcBody::Window(_) => {
                 Err(SqlError::internal(format!("{} called as a scalar function", self.signature())))

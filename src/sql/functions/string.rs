@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use md5::Md5;
 use sha2::{Digest as _, Sha224, Sha256, Sha384, Sha512};
 
-use super::call::{Call, ScalarFn};
+use super::call::{Call, MAX_VALUE_BYTES, ScalarFn, enlarged};
 use super::integer::wide;
 use crate::sql::types::names::{quote_ident, split_on};
 use crate::sql::types::scalar::{parse_hex, write_hex};
@@ -109,7 +109,8 @@ fn too_long() -> SqlError {
 fn pad(a: &[Datum], left: bool) -> Out {
     let (s, len) = (a[0].as_str()?, a[1].as_i32()?.max(0));
     let fill = a.get(2).map_or(Ok(" "), Datum::as_str)?;
-    if len > 250_000_000 {
+    // PostgreSQL reckons with four bytes a character.
+    if len > 268_435_454 {
         return Err(too_long());
     }
     let have = length(s);
@@ -153,7 +154,7 @@ fn trim_bytes(a: &[Datum], left: bool, right: bool) -> Out {
 
 fn repeat(_: &mut Call<'_>, a: &[Datum]) -> Out {
     let (s, n) = (a[0].as_str()?, usize::try_from(a[1].as_i32()?).unwrap_or(0));
-    if s.len().checked_mul(n).is_none_or(|l| l > 1 << 30) {
+    if s.len().checked_mul(n).is_none_or(|l| l > MAX_VALUE_BYTES) {
         return Err(too_long());
     }
     Ok(Datum::from(s.repeat(n)))
@@ -164,7 +165,17 @@ fn replace(_: &mut Call<'_>, a: &[Datum]) -> Out {
     if from.is_empty() || !s.contains(from) {
         return Ok(a[0].clone());
     }
-    Ok(Datum::from(s.replace(from, to)))
+    let mut out = String::with_capacity(s.len());
+    let mut rest = s;
+    while let Some((before, after)) = rest.split_once(from) {
+        enlarged(out.len(), before.len() + to.len())?;
+        out.push_str(before);
+        out.push_str(to);
+        rest = after;
+    }
+    enlarged(out.len(), rest.len())?;
+    out.push_str(rest);
+    Ok(Datum::from(out))
 }
 
 fn translate(_: &mut Call<'_>, a: &[Datum]) -> Out {
@@ -344,7 +355,9 @@ fn concat(c: &mut Call<'_>, a: &[Datum]) -> Out {
     let mut out = Vec::new();
     for (v, t) in rest(c, a, 0)? {
         if !v.is_null() {
+            let have = out.len();
             io::text_out(&v, t, &mut out, c.io())?;
+            enlarged(have, out.len() - have)?;
         }
     }
     Ok(Datum::from(String::from_utf8_lossy(&out).into_owned()))
@@ -365,7 +378,9 @@ fn concat_ws(c: &mut Call<'_>, a: &[Datum]) -> Out {
             out.extend_from_slice(separator.as_bytes());
         }
         first = false;
+        let have = out.len();
         io::text_out(&v, t, &mut out, c.io())?;
+        enlarged(have, out.len() - have)?;
     }
     Ok(Datum::from(String::from_utf8_lossy(&out).into_owned()))
 }
@@ -473,6 +488,7 @@ fn format_text(c: &mut Call<'_>, a: &[Datum]) -> Out {
             width = width.saturating_neg();
         }
         let padding = usize::try_from(width - length(&text)).unwrap_or(0);
+        enlarged(out.len(), text.len().saturating_add(padding))?;
         if left_justify {
             out.push_str(&text);
             out.extend(std::iter::repeat_n(' ', padding));

@@ -261,14 +261,14 @@ impl Numeric {
             coef = -coef;
         }
         let scale = i64::try_from(fraction.len()).map_err(|_| overflow())? - exponent;
+        if scale > i64::from(MAX_SCALE) {
+            return Err(overflow());
+        }
         if coef.is_zero() {
-            return Ok(Self::Small { coef: 0, scale: u16::try_from(scale.clamp(0, i64::from(MAX_SCALE))).unwrap_or(0) });
+            return Ok(Self::Small { coef: 0, scale: u16::try_from(scale.max(0)).unwrap_or(0) });
         }
         if digits_big(&coef) - scale > MAX_WHOLE_DIGITS {
             return Err(overflow());
-        }
-        if scale > i64::from(MAX_SCALE) + digits_big(&coef) {
-            return Ok(Self::Small { coef: 0, scale: 16383 });
         }
         Self::checked(coef, i32::try_from(scale).map_err(|_| overflow())?)
     }
