@@ -13,6 +13,7 @@ mod node;
 mod options;
 mod process;
 mod program;
+mod relay;
 mod report;
 mod session;
 

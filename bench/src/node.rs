@@ -86,7 +86,25 @@ impl Node {
         self.home.join("data")
     }
 
-    fn configure(&self) -> anyhow::Result<()> {
+    /// Adds lines to postgresql.conf.
+    pub(crate) fn add_settings(&self, lines: &[&str]) -> anyhow::Result<()> {
+        let mut file = fs::OpenOptions::new().append(true).open(self.data().join("postgresql.conf")).context("postgresql.conf")?;
+        for line in lines {
+            writeln!(file, "{line}")?;
+        }
+        Ok(())
+    }
+
+    /// Makes this node, which is stopped, follow another one again by the system's own rewind. Its settings are then the other's.
+    pub(crate) fn rewind_to(&self, source: &Self) -> anyhow::Result<()> {
+        let server = format!("host=127.0.0.1 port={} user=postgres dbname=postgres application_name=standby", source.port);
+        let mut rewind = self.around.programs.tool(self.system, "pg_rewind");
+        rewind.args(["-R", "--source-server", &server, "-D"]).arg(self.data());
+        self.around.interrupt.run(&mut rewind).map(drop)
+    }
+
+    /// Gives it this machine's settings.
+    pub(crate) fn configure(&self) -> anyhow::Result<()> {
         let mut file = fs::OpenOptions::new().append(true).open(self.data().join("postgresql.conf")).context("postgresql.conf")?;
         let own = [
             format!("port = {}", self.port),

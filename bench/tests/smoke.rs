@@ -28,7 +28,7 @@ fn every_row_has_figures_of_both_systems() {
 
     let figures: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     let rows = figures["rows"].as_array().unwrap();
-    for name in ["load", "select", "tpcb", "commit", "wal", "crash", "replay", "catchup", "lag", "sync", "promote"] {
+    for name in ["load", "select", "tpcb", "commit", "wal", "crash", "replay", "catchup", "lag", "sync", "promote", "wire", "rewind"] {
         assert!(rows.iter().any(|r| r["name"] == name), "nothing of {name}: {said}");
     }
     for row in rows {

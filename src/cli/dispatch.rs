@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::links::{self, TOOLS};
-use super::{checksums, compare, controldata, initdb, pg_ctl, postgres, resetwal, rewind, verify, verifybackup, waldump};
+use super::{archive, checksums, compare, controldata, initdb, pg_ctl, postgres, resetwal, rewind, verify, verifybackup, waldump};
 
 const HELP: &str = "\
 afterimage is a PostgreSQL-compatible database server built around physical replication.
@@ -29,6 +29,7 @@ Commands:
   verify          check every page, table and index of a data directory offline
   compare         compare the pages of a running standby with its primary's
   waldump         show the records of WAL files
+  archive         put WAL into an archive, take it out, remove what is old
   install-links   make links with PostgreSQL's tool names
   quickstart      run a primary and a hot standby, to try things
 
@@ -64,29 +65,45 @@ pub fn run() -> u8 {
 
 /// `basebackup`, and `pg_basebackup`.
 fn base_backup(args: &[String]) -> u8 {
-    use clap::Parser as _;
-    if args.first().is_some_and(|a| a == "--version" || a == "-V") {
-        println!("pg_basebackup (PostgreSQL) {}", crate::session::POSTGRES_VERSION);
-        return 0;
-    }
-    let args = std::iter::once("pg_basebackup").chain(args.iter().map(String::as_str));
-    let options = match super::basebackup::Options::try_parse_from(args) {
+    use super::basebackup::{BackupError, Options, Refusal, run};
+    let name = "pg_basebackup";
+    let advice = || eprintln!("{name}: hint: Try \"{name} --help\" for more information.");
+    let options = match Options::parse(args) {
         Ok(options) => options,
-        Err(e) => {
-            // Nothing can be done if the terminal is gone.
-            let _unreportable = e.print();
-            return u8::from(e.use_stderr());
+        Err(Refusal::Answer(text)) => {
+            print!("{text}");
+            return 0;
+        }
+        Err(Refusal::Getopt(text)) => {
+            eprintln!("{name}: {text}");
+            advice();
+            return 1;
+        }
+        Err(Refusal::Usage(text)) => {
+            eprintln!("{name}: error: {text}");
+            advice();
+            return 1;
+        }
+        Err(Refusal::Error(text)) => {
+            eprintln!("{name}: error: {text}");
+            return 1;
         }
     };
-    let done = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(super::basebackup::run(&options)));
-    match done {
-        Ok(_) => 0,
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("pg_basebackup: error: {e:#}");
+            eprintln!("{name}: error: could not start: {e}");
+            return 1;
+        }
+    };
+    match runtime.block_on(run(&options)) {
+        Ok(_) => 0,
+        Err(BackupError::Checksum) => {
+            eprintln!("{name}: error: checksum error occurred");
+            1
+        }
+        Err(BackupError::Other(e)) => {
+            eprintln!("{name}: error: {e:#}");
             1
         }
     }
@@ -103,6 +120,7 @@ fn run_command(command: &str, name: &str, args: &[String]) -> u8 {
         "verify" => verify::run(args),
         "compare" => compare::run(args),
         "waldump" => waldump::run(name, args),
+        "archive" => archive::run(args),
         "install-links" => links::install(args),
         "basebackup" => base_backup(args),
         "rewind" => rewind::run("pg_rewind", args),

@@ -1,5 +1,6 @@
 //! The commands, and PostgreSQL's tools under whose names the program answers.
 
+mod archive;
 pub mod basebackup;
 mod checksums;
 mod compare;

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Mode;
 
 use super::getopt::{OptionSpec, Takes, parse};
-use crate::config::{Config, Setting};
+use crate::config::Config;
 use crate::replication::conninfo::ConnInfo;
+use crate::replication::location;
 use crate::replication::rewind::{self, Observer, RewindError, Source, Step};
 
 const OPTIONS: &[OptionSpec] = &[
@@ -167,7 +168,7 @@ fn restore_command(target: &Path, wanted: bool, config_file: Option<&str>) -> Re
     }
     let settings = config_file.map(|file| ("config_file".to_owned(), file.to_owned())).into_iter().collect();
     let config = Config::load(target, settings).map_err(|e| e.to_string())?;
-    let command = config.current().str(Setting::RestoreCommand).to_owned();
+    let command = location::restore_command(&config.current());
     if command.is_empty() {
         return Err("restore_command is not set in the target cluster".to_owned());
     }

@@ -438,6 +438,11 @@ pub(super) fn check(setting: Setting, value: &Value) -> Result<Option<Value>, Sq
             Some(name) => canonical(&name),
             None => Err(bad()),
         },
+        Setting::ReadAfterLsn => match text.parse::<afterimage_wal::Lsn>() {
+            _ if text.is_empty() => Ok(None),
+            Ok(lsn) => canonical(&lsn.to_string()),
+            Err(_) => Err(bad()),
+        },
         Setting::DateStyle => date_style(text).ok_or_else(bad).and_then(|s| canonical(&s)),
         Setting::SearchPath | Setting::TempTablespaces => {
             if split_identifier_list(text).is_none() {

@@ -16,8 +16,10 @@ use afterimage_wal::history::History;
 use afterimage_wal::ids::{Lsn, SegNo, TimelineId};
 use afterimage_wal::segment;
 
+use super::location;
 use super::services::Replication;
 use crate::config::Setting;
+use crate::control::supervisor::sleep_until;
 use crate::recovery::restore;
 use crate::recovery::start::segment_names;
 use crate::recovery::target::TimelineGoal;
@@ -82,7 +84,7 @@ pub enum ArchiveCommandError {
 }
 
 /// What `pg_stat_archiver` shows.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ArchiverInfo {
     /// Files archived.
     pub archived_count: u64,
@@ -101,7 +103,33 @@ pub struct ArchiverStats {
     info: parking_lot::Mutex<ArchiverInfo>,
 }
 
+/// Counters kept over a clean stop, below the data directory.
+const STATS_FILE: &str = "pg_stat/archiver.json";
+
 impl ArchiverStats {
+    /// The counters of before, if the last stop was clean. The file goes: after a crash they begin anew, as PostgreSQL's.
+    pub fn load(data_dir: &Path) -> Self {
+        let path = data_dir.join(STATS_FILE);
+        let info = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => tracing::warn!("could not remove file \"{STATS_FILE}\": {e}"),
+            Ok(()) | Err(_) => {}
+        }
+        Self { info: parking_lot::Mutex::new(info) }
+    }
+
+    /// Keeps the counters for the next start.
+    pub fn save(&self, data_dir: &Path) {
+        let path = data_dir.join(STATS_FILE);
+        let kept = serde_json::to_vec(&self.get()).map_err(io::Error::from).and_then(|text| {
+            fs::create_dir_all(data_dir.join("pg_stat"))?;
+            fs::write(&path, text)
+        });
+        if let Err(e) = kept {
+            tracing::warn!("could not write file \"{STATS_FILE}\": {e}");
+        }
+    }
+
     /// Back to zero.
     pub fn reset(&self) {
         *self.info.lock() = ArchiverInfo::default();
@@ -199,6 +227,7 @@ pub async fn run(node: Arc<Replication>) {
     let segment_bytes = u64::from(node.engine.wal().segment_bytes());
     let mut marked = u64::MAX;
     let mut failed = false;
+    let mut switching = Switching::new(&node);
     loop {
         let last = *stopping.borrow_and_update();
         if is_on(&node) {
@@ -229,13 +258,58 @@ pub async fn run(node: Arc<Replication>) {
             _ = reloads.changed() => marked = u64::MAX,
             _ = roles.changed() => marked = u64::MAX,
             () = tokio::time::sleep(RETRY), if failed => {}
+            () = sleep_until(switching.due(&node)) => switching.switch(&node),
+        }
+    }
+}
+
+/// `archive_timeout`: segments are finished though they are not full. PostgreSQL: `CheckArchiveTimeout`.
+struct Switching {
+    /// The segment that is being written, and since when.
+    segment: u64,
+    since: tokio::time::Instant,
+    /// End of WAL after the last switch: nothing since, nothing to switch.
+    idle_at: Lsn,
+}
+
+impl Switching {
+    fn new(node: &Replication) -> Self {
+        Self { segment: Self::segment(node), since: tokio::time::Instant::now(), idle_at: node.engine.wal().inserted() }
+    }
+
+    fn segment(node: &Replication) -> u64 {
+        node.engine.wal().inserted().as_u64() / u64::from(node.engine.wal().segment_bytes())
+    }
+
+    fn due(&mut self, node: &Replication) -> Option<tokio::time::Instant> {
+        let segment = Self::segment(node);
+        if segment != self.segment {
+            (self.segment, self.since) = (segment, tokio::time::Instant::now());
+        }
+        let timeout = node.config.current().duration(Setting::ArchiveTimeout).filter(|t| !t.is_zero());
+        timeout.filter(|_| node.engine.wal().is_writing()).map(|timeout| self.since + timeout)
+    }
+
+    fn switch(&mut self, node: &Replication) {
+        self.since = tokio::time::Instant::now();
+        let wal = node.engine.wal();
+        // One that filled up meanwhile had its own switch.
+        if wal.inserted() == self.idle_at || Self::segment(node) != self.segment {
+            return;
+        }
+        match wal.switch_segment() {
+            Ok(end) => {
+                self.idle_at = wal.inserted();
+                wal.request_flush(end);
+            }
+            Err(error) => tracing::warn!("could not switch to a new WAL segment: {error}"),
         }
     }
 }
 
 async fn archive_ready(node: &Arc<Replication>) -> Result<(), ArchiveCommandError> {
     loop {
-        let command = node.config.current().str(Setting::ArchiveCommand).to_owned();
+        let command = location::archive_command(&node.config.current());
         if command.is_empty() {
             return Ok(());
         }

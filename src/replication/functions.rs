@@ -207,6 +207,7 @@ impl ExternalFunctions for Functions {
             "pg_last_wal_replay_lsn" => lsn(engine.replayed_lsn()),
             "pg_last_xact_replay_timestamp" => engine.last_replayed_commit_time().map_or(Datum::Null, Datum::TimestampTz),
             // Where the WAL that a reader of our files needs ends: durable, beyond every LSN written to a file so far.
+            "afterimage_last_commit_lsn" => lsn(session.proc.last_commit()),
             "afterimage_wal_position" => {
                 let (end, tli) = if engine.is_in_recovery() {
                     let control = engine.control_file();

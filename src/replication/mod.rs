@@ -6,7 +6,7 @@
 //! - [`base_backup`], [`manifest`]: a copy of a running node.
 //! - [`rewind`]: makes a node that went its own way follow again.
 //! - [`repair`]: a damaged page fetched again from upstream; [`compare`]: whether two nodes have the same pages.
-//! - [`archive`]: `archive_command` and `restore_command`.
+//! - [`archive`]: `archive_command` and `restore_command`; [`location`]: an archive without scripts.
 //! - [`services`]: what one node has of all this, put together.
 
 pub mod archive;
@@ -18,6 +18,7 @@ pub mod connection;
 pub mod conninfo;
 mod control_rows;
 pub mod functions;
+pub mod location;
 pub mod manifest;
 pub mod message;
 pub mod receiver;

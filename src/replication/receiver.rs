@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::archive;
 use super::client::{Bounds, Client, ClientError, Event};
 use super::conninfo::{Address, ConnInfo};
+use super::location;
 use super::message::{MessageError, ServerMessage, StandbyMessage};
 use super::sender::ZSTD_WINDOW_LOG;
 use super::services::{Replication, Verdict};
@@ -231,7 +232,7 @@ impl Receiver {
                 return;
             }
             let settings = self.node.config.current();
-            if !settings.str(Setting::RestoreCommand).is_empty() {
+            if !location::restore_command(&settings).is_empty() {
                 let feeding = async {
                     if !self.settled {
                         archive::settle_ready(&self.node).await?;

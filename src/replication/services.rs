@@ -77,7 +77,7 @@ impl Replication {
             slots,
             senders: Arc::default(),
             receiver: ReceiverStatus::default(),
-            archiver: archive::ArchiverStats::default(),
+            archiver: archive::ArchiverStats::load(engine.data_dir()),
             wal_moved: watch::Sender::new(engine.wal().flushed()),
             stopping: watch::Sender::new(false),
             receiver_stop: watch::Sender::new(false),
@@ -166,6 +166,7 @@ impl Replication {
         {
             tracing::warn!("{error}");
         }
+        self.archiver.save(self.engine.data_dir());
     }
 
     /// A number for an activity that has no process of its own: one that no process and no session has.

@@ -147,10 +147,9 @@ impl TestNode {
     }
 
     async fn clone_to(&self, dir: &Path) {
-        use clap::Parser as _;
         let target = dir.display().to_string();
-        let options =
-            basebackup::Options::parse_from(["pg_basebackup", "-D", &target, "-R", "-c", "fast", "-N", "-d", &self.conninfo("clone")]);
+        let line = ["-D", &target, "-R", "-c", "fast", "-N", "-d", &self.conninfo("clone")].map(str::to_owned);
+        let options = basebackup::Options::parse(&line).unwrap();
         basebackup::run(&options).await.unwrap();
     }
 

@@ -101,6 +101,14 @@ impl Session {
         self.refresh();
     }
 
+    /// What a transaction begun now waits for when it commits, and reads at.
+    pub(super) fn commit_level(&self) -> CommitLevel {
+        match &self.ctx.transaction {
+            Some(transaction) => transaction.options().level,
+            None => level(self.ctx.settings.str(Setting::SynchronousCommit)),
+        }
+    }
+
     fn begin(&mut self) {
         self.ctx.deferral.clear();
         self.ctx.transaction_timestamp = self.ctx.statement_timestamp;

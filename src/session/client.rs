@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use afterimage_wal::Lsn;
 use futures_util::FutureExt as _;
 use rustc_hash::FxHashMap;
 
@@ -62,6 +63,8 @@ pub(super) struct Session {
     pub(super) plans: Arc<PlanCache>,
     /// What parsing and binding depend on but catalogs, and the settings' version and user it was put together for.
     pub(super) plan_context: Option<(u64, Oid, Arc<str>)>,
+    /// `read_after_lsn`, as of this version of the settings.
+    pub(super) read_after: (u64, Lsn),
     /// Last: the session leaves the list after everything else is gone.
     pub(super) registered: Registered,
 }
@@ -131,6 +134,7 @@ impl Session {
             reported_version: 0,
             plans,
             plan_context: None,
+            read_after: (u64::MAX, Lsn::INVALID),
             registered,
         })
     }

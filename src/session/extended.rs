@@ -9,6 +9,7 @@ use super::client::{End, Session};
 use super::output::{RowWriter, describe, format_of};
 use super::query::{duplicate_portal, duplicate_statement, ends_block, unknown_statement};
 use super::registry::now;
+use super::wait_for::{self, WaitFor};
 use crate::control::log::{self, Entry, Level};
 use crate::executor::{ColumnDesc, Portal, PortalStatus, Prepared, SessionContext, StmtKind};
 use crate::sql::types::{Datum, Oid, binary_recv, text_in};
@@ -20,6 +21,8 @@ use crate::wire::{CloseTarget, Frontend};
 pub(super) struct StatementEntry {
     /// `None` for an empty statement.
     prepared: Option<Arc<Prepared>>,
+    /// WAIT FOR, which the grammar does not know; `prepared` is `None` then.
+    wait: Option<WaitFor>,
     pub(super) kind: StmtKind,
     pub(super) text: Arc<str>,
     /// Parameter types as the client gave them.
@@ -31,7 +34,7 @@ pub(super) struct StatementEntry {
 
 impl StatementEntry {
     pub(super) fn new(prepared: Option<Arc<Prepared>>, kind: StmtKind, text: Arc<str>, types: Vec<Oid>, ctx: &SessionContext) -> Self {
-        Self { prepared, kind, text, types, version: ctx.catalog.version(), settings_version: ctx.settings.version() }
+        Self { prepared, wait: None, kind, text, types, version: ctx.catalog.version(), settings_version: ctx.settings.version() }
     }
 }
 
@@ -39,6 +42,7 @@ impl StatementEntry {
 pub(super) struct PortalEntry {
     /// `None` for an empty statement.
     pub(super) portal: Option<Portal>,
+    wait: Option<WaitFor>,
     kind: StmtKind,
     text: Arc<str>,
     pub(super) formats: Vec<i16>,
@@ -50,7 +54,15 @@ pub(super) struct PortalEntry {
 impl PortalEntry {
     pub(super) fn cursor(portal: Portal) -> Self {
         let text = Arc::clone(&portal.prepared.statement.source);
-        Self { portal: Some(portal), kind: StmtKind::Select, text, formats: Vec::new(), done: false, outlives_transaction: false }
+        Self {
+            portal: Some(portal),
+            wait: None,
+            kind: StmtKind::Select,
+            text,
+            formats: Vec::new(),
+            done: false,
+            outlives_transaction: false,
+        }
     }
 }
 
@@ -101,6 +113,7 @@ impl Session {
         self.ctx.statement_timestamp = now();
         let text: Arc<str> = query.into();
         self.active(&text);
+        self.wait_for_reads(&text)?;
         if name.is_empty() {
             self.statements.remove("");
         } else if self.statements.contains_key(&name) {
@@ -133,6 +146,14 @@ impl Session {
     }
 
     fn parse_unknown(&mut self, text: Arc<str>, types: Vec<Oid>) -> Result<StatementEntry, SqlError> {
+        if let Some(wait) = wait_for::parse(&text) {
+            let wait = Some(wait?);
+            if self.block.kind == Kind::Failed {
+                return Err(aborted());
+            }
+            self.begin_unless_failed();
+            return Ok(StatementEntry { wait, ..StatementEntry::new(None, StmtKind::Utility, text, types, &self.ctx) });
+        }
         let mut statements = sql::parse_statements(&text)?;
         if statements.len() > 1 {
             return Err(SqlError::new(SqlState::SYNTAX_ERROR, "cannot insert multiple commands into a prepared statement"));
@@ -202,6 +223,7 @@ impl Session {
         let Some(entry) = self.statements.get(statement) else { return Err(unknown_statement(statement)) };
         let (kind, text) = (entry.kind.clone(), Arc::clone(&entry.text));
         self.active(&text);
+        self.wait_for_reads(&text)?;
         if formats.len() > 1 && formats.len() != params.len() {
             return Err(SqlError::new(
                 SqlState::PROTOCOL_VIOLATION,
@@ -246,7 +268,8 @@ impl Session {
             }
             None => None,
         };
-        let entry = PortalEntry { portal, kind, text, formats: result_formats, done: false, outlives_transaction: false };
+        let wait = self.statements.get(statement).and_then(|entry| entry.wait.clone());
+        let entry = PortalEntry { portal, wait, kind, text, formats: result_formats, done: false, outlives_transaction: false };
         self.portals.insert(name, entry);
         self.conn.out.empty(b'2');
         Ok(())
@@ -272,6 +295,11 @@ impl Session {
                     return Err(unknown_statement(name));
                 }
                 self.begin_unless_failed();
+                if self.statements.get(name).is_some_and(|entry| entry.wait.is_some()) {
+                    self.conn.out.parameter_description(&[]);
+                    wait_for::describe(&mut self.conn.out, 0);
+                    return Ok(());
+                }
                 let prepared = self.current_statement(name)?;
                 let (types, columns) = match &prepared {
                     Some(p) => (p.param_types.as_slice(), p.columns.as_deref()),
@@ -288,6 +316,10 @@ impl Session {
             }
             CloseTarget::Portal(name) => {
                 let Some(entry) = self.portals.get(name) else { return Err(unknown_portal(name)) };
+                if entry.wait.is_some() {
+                    wait_for::describe(&mut self.conn.out, format_of(&entry.formats, 0));
+                    return Ok(());
+                }
                 let columns = entry.portal.as_ref().and_then(|p| p.prepared.columns.as_deref());
                 if self.block.kind == Kind::Failed && columns.is_some() {
                     return Err(aborted());
@@ -308,6 +340,7 @@ impl Session {
         if self.block.kind == Kind::Failed && !ends_block(&entry.kind) {
             return Err(aborted());
         }
+        self.wait_for_reads(&text)?;
         self.begin_unless_failed();
         if self.is_logged(&entry.kind) && !entry.done {
             let name = if name.is_empty() { "<unnamed>" } else { name };
@@ -336,6 +369,15 @@ impl Session {
 
     /// Runs a portal; `None` if it is suspended or empty, whose messages are sent already.
     async fn execute_portal(&mut self, entry: &mut PortalEntry, max_rows: u32) -> Result<Option<String>, SqlError> {
+        if let Some(wait) = &entry.wait {
+            if entry.done {
+                return Ok(Some("WAIT".into()));
+            }
+            // The statement's own transaction holds no snapshot yet.
+            let status = self.wait_for_lsn(wait).await?;
+            wait_for::put_status(&mut self.conn.out, status);
+            return Ok(Some("WAIT".into()));
+        }
         let Some(portal) = entry.portal.as_mut() else {
             self.conn.out.empty(b'I');
             return Ok(None);

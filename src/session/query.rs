@@ -97,7 +97,7 @@ impl Session {
         if let Some(wait) = super::wait_for::parse(&shared) {
             let logged = self.log_statement(&shared, &[]);
             let done = match wait {
-                Ok(wait) => self.wait_for_lsn(&wait).await,
+                Ok(wait) => self.simple_wait_for_lsn(&wait).await,
                 Err(e) => Err(e),
             };
             if let Err(e) = done {
@@ -105,6 +105,10 @@ impl Session {
             }
             self.log_duration(began.elapsed(), &shared, logged);
             return Ok(());
+        }
+        if let Err(e) = self.wait_for_reads(&shared) {
+            self.begin_statement();
+            return self.fail(e);
         }
         let context = self.plan_context();
         let known = match &context {
@@ -204,6 +208,10 @@ impl Session {
         let kind = statement.kind();
         if self.block.kind == Kind::Failed && !ends_block(&kind) {
             return Err(aborted());
+        }
+        if !matches!(kind, StmtKind::Set | StmtKind::Show | StmtKind::Transaction(_)) {
+            // It may have been set by a statement before this one.
+            self.wait_for_reads("")?;
         }
         self.begin_statement();
         if many && !matches!(kind, StmtKind::Transaction(_)) {

@@ -254,7 +254,7 @@ fn recovery_goal(settings: &Settings) -> Result<Goal, Failed> {
 
 fn recovery_commands(settings: &Settings) -> Commands {
     Commands {
-        restore: settings.str(Setting::RestoreCommand).to_owned(),
+        restore: crate::replication::location::restore_command(settings),
         end: settings.str(Setting::RecoveryEndCommand).to_owned(),
         cleanup: settings.str(Setting::ArchiveCleanupCommand).to_owned(),
         archive_always: settings.str(Setting::ArchiveMode) == "always",

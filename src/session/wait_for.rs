@@ -1,7 +1,7 @@
 //! `WAIT FOR LSN '...' [WITH (MODE ..., TIMEOUT ..., NO_THROW)]`, as PostgreSQL 19 spells it: a client that read a position on one node waits
 //! until another has it.
 //!
-//! PostgreSQL 15's grammar does not know the statement, so its text is taken apart here, and only as a simple query of its own.
+//! PostgreSQL 15's grammar does not know the statement, so its text is taken apart here, and only as a statement of its own, simple or prepared.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,12 @@ use tokio::sync::watch;
 use super::block::{Kind, aborted};
 use super::client::Session;
 use super::registry::SessionEntry;
+use crate::config::Setting;
 use crate::control::supervisor::sleep_until;
 use crate::engine::Engine;
 use crate::executor::context::cancelled;
 use crate::sqlstate::{SqlError, SqlState};
+use crate::wire::Writer;
 use crate::wire::backend::Column;
 
 /// Which position has to get there.
@@ -193,8 +195,50 @@ enum End {
 }
 
 impl Session {
-    /// Runs the statement: one row, `success`, `timeout` or `not in recovery`.
-    pub(super) async fn wait_for_lsn(&mut self, wait: &WaitFor) -> Result<(), SqlError> {
+    /// Runs the statement as a simple query.
+    pub(super) async fn simple_wait_for_lsn(&mut self, wait: &WaitFor) -> Result<(), SqlError> {
+        let status = self.wait_for_lsn(wait).await?;
+        describe(&mut self.conn.out, 0);
+        put_status(&mut self.conn.out, status);
+        self.conn.out.command_complete("WAIT");
+        Ok(())
+    }
+
+    /// `read_after_lsn`: waits until what this session reads includes the WAL up to there. Statements that read nothing do not wait.
+    pub(super) fn wait_for_reads(&mut self, text: &str) -> Result<(), SqlError> {
+        const NO_READS: [&str; 11] = ["set", "reset", "show", "begin", "start", "commit", "end", "rollback", "abort", "discard", "wait"];
+        let version = self.ctx.settings.version();
+        if self.read_after.0 != version {
+            let lsn = self.ctx.settings.str(Setting::ReadAfterLsn).parse().unwrap_or(Lsn::INVALID);
+            self.read_after = (version, lsn);
+        }
+        let target = self.read_after.1;
+        if target == Lsn::INVALID {
+            return Ok(());
+        }
+        let word = text.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or("");
+        if NO_READS.iter().any(|control| control.eq_ignore_ascii_case(word)) {
+            return Ok(());
+        }
+        let engine = Arc::clone(&self.engine);
+        let (txns, proc) = (&engine.ctx().txns, Arc::clone(&self.ctx.proc));
+        let level = self.commit_level();
+        if txns.readable_for(&proc, level) >= target {
+            return Ok(());
+        }
+        let end = engine.wal().inserted();
+        if !engine.is_in_recovery() && target > end {
+            return Err(SqlError::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("read_after_lsn {target} is ahead of the WAL insert position of this server {end}"),
+            ));
+        }
+        let _deadline = self.deadline();
+        Ok(crate::txn::blocking(|| txns.wait_readable(&proc, level, target))?)
+    }
+
+    /// Waits: `success`, `timeout` or `not in recovery`.
+    pub(super) async fn wait_for_lsn(&mut self, wait: &WaitFor) -> Result<&'static str, SqlError> {
         if self.block.kind == Kind::Failed {
             return Err(aborted());
         }
@@ -210,7 +254,7 @@ impl Session {
         let engine = Arc::clone(&self.engine);
         let (mode, target) = (wait.mode, wait.target);
         let entry = Arc::clone(&self.registered.entry);
-        let status = match wait_until(&engine, self.replication.wal_moved(), &entry, wait).await? {
+        Ok(match wait_until(&engine, self.replication.wal_moved(), &entry, wait).await? {
             End::Reached => "success",
             End::TimedOut if wait.no_throw => "timeout",
             End::TimedOut => {
@@ -239,22 +283,27 @@ impl Session {
                     error.hint(format!("Waiting for the {} LSN can only be executed during recovery.", mode.name()))
                 });
             }
-        };
-        let out = &mut self.conn.out;
-        let column = Column { name: "status", table: 0, attribute: 0, type_oid: 25, type_len: -1, typmod: -1, format: 0 };
-        out.row_description([column].into_iter());
-        let at = out.begin_row(1);
-        match out.value::<std::convert::Infallible>(|b| {
-            b.extend_from_slice(status.as_bytes());
-            Ok(())
-        }) {
-            Ok(()) => {}
-            Err(never) => match never {},
-        }
-        out.end_row(at);
-        out.command_complete("WAIT");
-        Ok(())
+        })
     }
+}
+
+/// The row's description.
+pub(super) fn describe(out: &mut Writer, format: i16) {
+    let column = Column { name: "status", table: 0, attribute: 0, type_oid: 25, type_len: -1, typmod: -1, format };
+    out.row_description([column].into_iter());
+}
+
+/// The row; text is the same in both formats.
+pub(super) fn put_status(out: &mut Writer, status: &str) {
+    let at = out.begin_row(1);
+    match out.value::<std::convert::Infallible>(|b| {
+        b.extend_from_slice(status.as_bytes());
+        Ok(())
+    }) {
+        Ok(()) => {}
+        Err(never) => match never {},
+    }
+    out.end_row(at);
 }
 
 async fn wait_until(engine: &Engine, mut flushed: watch::Receiver<Lsn>, entry: &SessionEntry, wait: &WaitFor) -> Result<End, SqlError> {

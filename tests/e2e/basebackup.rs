@@ -35,6 +35,112 @@ fn every_compression_and_checksum_passes_the_stock_verification() {
     }
 }
 
+fn ours(node: &Node, args: &[&str]) -> Output {
+    let mut command = node.tool("basebackup");
+    command.args(["-N", "-c", "fast", "-d", &node.conninfo("backup")]).args(args).output().expect("afterimage basebackup")
+}
+
+fn unpack(archive: &std::path::Path, into: &std::path::Path) {
+    fs::create_dir_all(into).expect("a directory");
+    let bytes = fs::read(archive).expect("an archive");
+    let plain = match archive.extension().and_then(|e| e.to_str()) {
+        Some("gz") => {
+            let mut plain = Vec::new();
+            std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&bytes[..]), &mut plain).expect("gzip");
+            plain
+        }
+        Some("zst") => zstd::decode_all(&bytes[..]).expect("zstd"),
+        Some("lz4") => {
+            let mut plain = Vec::new();
+            std::io::Read::read_to_end(&mut lz4_flex::frame::FrameDecoder::new(&bytes[..]), &mut plain).expect("lz4");
+            plain
+        }
+        _ => bytes,
+    };
+    tar::Archive::new(&plain[..]).unpack(into).expect("a tar archive");
+}
+
+/// Tar files that a standby is made of, compressed here or there; and the same unpacked on arrival.
+#[test]
+fn our_own_client_keeps_tar_files_of_every_compression_and_standbys_start_from_them() {
+    let a = Node::start_new("a", "");
+    a.sql("create table t as select g, repeat('x', g % 90) v from generate_series(1, 20000) g");
+    let archives = ["base.tar", "base.tar.gz", "base.tar.lz4", "base.tar.zst", "base.tar.gz", "base.tar.zst"];
+    for (n, compress) in ["none", "gzip:1", "client-lz4", "client-zstd:level=2", "server-gzip", "server-zstd"].into_iter().enumerate() {
+        let dir = a.home.path().join(format!("tar{n}"));
+        let done = ours(&a, &["-D", &dir.display().to_string(), "-Ft", "-R", "-v", "-Z", compress]);
+        assert!(done.status.success(), "{compress}: {}", said(&done));
+        assert!(said(&done).contains("pg_basebackup: base backup completed"), "{}", said(&done));
+        let wal = if compress == "gzip:1" { "pg_wal.tar.gz" } else { "pg_wal.tar" };
+        let unpacked = a.home.path().join(format!("unpacked{n}"));
+        unpack(&dir.join(archives[n]), &unpacked);
+        unpack(&dir.join(wal), &unpacked.join("pg_wal"));
+        assert!(fs::read_to_string(unpacked.join("postgresql.auto.conf")).expect("settings").contains("primary_conninfo = "));
+        assert!(unpacked.join("standby.signal").exists());
+        fs::copy(dir.join("backup_manifest"), unpacked.join("backup_manifest")).expect("the manifest");
+        let verified = a.tool("verifybackup").args(["-q", "-i", "postgresql.auto.conf", "-i", "standby.signal"]).arg(&unpacked).output();
+        let verified = verified.expect("verifybackup");
+        assert!(verified.status.success(), "{compress}: {}", said(&verified));
+    }
+    let b = a.standby_in(&a.home.path().join("unpacked3"), "b");
+    a.wait_for_catchup(&b);
+    assert_eq!(a.table_hashes(), b.table_hashes());
+
+    for compress in ["server-gzip:9", "server-lz4", "server-zstd"] {
+        let dir = a.home.path().join(compress.replace(':', "_"));
+        let done = ours(&a, &["-D", &dir.display().to_string(), "-Z", compress, "--manifest-checksums", "sha256"]);
+        assert!(done.status.success(), "{compress}: {}", said(&done));
+        verify(&dir);
+    }
+}
+
+#[test]
+fn our_own_client_writes_to_standard_output_and_to_targets() {
+    let a = Node::start_new("a", "");
+    a.sql("create table t as select g from generate_series(1, 5000) g");
+    let done = ours(&a, &["-D", "-", "-Ft", "-X", "fetch", "-z", "-R"]);
+    assert!(done.status.success(), "{}", said(&done));
+    let (archive, unpacked) = (a.home.path().join("out.tar.gz"), a.home.path().join("out"));
+    fs::write(&archive, &done.stdout).expect("a file");
+    unpack(&archive, &unpacked);
+    let verified = a.tool("verifybackup").args(["-q", "-i", "postgresql.auto.conf", "-i", "standby.signal"]).arg(&unpacked).output();
+    let verified = verified.expect("verifybackup");
+    assert!(verified.status.success(), "{}", said(&verified));
+
+    let kept = a.home.path().join("kept");
+    let target = format!("server:{}", kept.display());
+    let done = ours(&a, &["-t", &target, "-X", "fetch", "-Z", "zstd", "-P"]);
+    assert!(done.status.success(), "{}", said(&done));
+    assert!(kept.join("base.tar.zst").exists() && kept.join("backup_manifest").exists());
+    assert!(said(&done).contains("(100%), 1/1 tablespace"), "{}", said(&done));
+    assert!(ours(&a, &["-t", "blackhole", "-X", "none"]).status.success());
+    let refused = ours(&a, &["-t", "nowhere", "-X", "none"]);
+    assert!(said(&refused).contains("could not initiate base backup: ERROR:  unrecognized target: \"nowhere\""), "{}", said(&refused));
+}
+
+#[test]
+fn our_own_client_cleans_up_after_a_failure_unless_told_not_to() {
+    let a = Node::start_new("a", "");
+    let (dir, empty) = (a.home.path().join("new"), a.home.path().join("empty"));
+    fs::create_dir(&empty).expect("a directory");
+    for target in [&dir, &empty] {
+        let failed = ours(&a, &["-D", &target.display().to_string(), "-S", "no_such_slot"]);
+        assert_eq!(failed.status.code(), Some(1));
+        assert!(said(&failed).contains("replication slot \"no_such_slot\" does not exist"), "{}", said(&failed));
+    }
+    assert!(!dir.exists() && fs::read_dir(&empty).expect("a directory").next().is_none());
+    let failed = ours(&a, &["-D", &dir.display().to_string(), "-S", "no_such_slot", "-n"]);
+    assert!(said(&failed).contains("not removed at user's request") && dir.exists(), "{}", said(&failed));
+    let refused = ours(&a, &["-D", &dir.display().to_string()]);
+    assert!(said(&refused).contains("exists but is not empty"), "{}", said(&refused));
+    let wrong = ours(&a, &["-D", "x", "-z"]);
+    assert!(
+        said(&wrong).contains("error: only tar mode backups can be compressed") && said(&wrong).contains("hint: Try"),
+        "{}",
+        said(&wrong)
+    );
+}
+
 #[test]
 fn a_backup_stays_on_the_server_for_those_who_may_write_there() {
     let a = Node::start_new("a", "");

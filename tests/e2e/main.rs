@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod archive;
 mod basebackup;
 mod client;
 mod concurrency;
@@ -15,6 +16,7 @@ mod pgbench;
 mod protocol;
 mod queries;
 mod quickstart;
+mod reads;
 mod replication;
 mod rewind;
 mod serializable;

@@ -83,6 +83,17 @@ impl Node {
         standby
     }
 
+    /// A running hot standby of this node from a data directory that is there, which is moved.
+    pub fn standby_in(&self, data: &Path, name: &str) -> Self {
+        use std::os::unix::fs::PermissionsExt as _;
+        let standby = Self::unmade(name);
+        run(Command::new("mv").arg(data).arg(standby.data()));
+        fs::set_permissions(standby.data(), fs::Permissions::from_mode(0o700)).expect("permissions");
+        standby.configure();
+        standby.start();
+        standby
+    }
+
     /// A running hot standby of this node.
     pub fn standby(&self, name: &str) -> Self {
         let standby = self.clone_to(name);

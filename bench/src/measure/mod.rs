@@ -11,12 +11,14 @@ mod lag;
 mod load;
 mod promote;
 mod replay;
+mod rewind;
 mod select;
 mod subject;
 mod sync;
 mod tpcb;
 mod vacuum;
 mod wal;
+mod wire;
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -27,8 +29,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail, ensure};
 use tokio::runtime::Handle;
 
+use crate::load::Load;
 use crate::machine;
-use crate::node::Surroundings;
+use crate::node::{Node, Surroundings};
 use crate::options::Options;
 use crate::process::Interrupt;
 use crate::program::{Programs, System};
@@ -57,7 +60,7 @@ pub(crate) struct Measurement {
     round: fn(&Bench, &mut Subject) -> anyhow::Result<Vec<Sample>>,
 }
 
-const ALL: [Measurement; 16] = [
+const ALL: [Measurement; 18] = [
     Measurement { name: "load", about: "pgbench -i: COPY, vacuum and primary keys", round: load::round },
     Measurement { name: "copy", about: "COPY FROM into a table with a primary key", round: copy::round },
     Measurement { name: "index", about: "CREATE INDEX over a loaded table", round: index::round },
@@ -78,6 +81,8 @@ const ALL: [Measurement; 16] = [
     },
     Measurement { name: "sync", about: "as commit, with a synchronous standby on the same disk", round: sync::round },
     Measurement { name: "promote", about: "primary killed; request to first accepted write", round: promote::round },
+    Measurement { name: "wire", about: "bytes on the wire to a standby, plain and as it comes", round: wire::round },
+    Measurement { name: "rewind", about: "a node that went its own way, until it follows again", round: rewind::round },
 ];
 
 /// The end of `--help`.
@@ -147,6 +152,11 @@ impl Bench {
             ),
         );
         facts
+    }
+
+    /// Runs a load on a node that is no subject's primary: nobody counts what it does.
+    pub(crate) fn run_on(&self, node: &Node, load: &Load) -> anyhow::Result<()> {
+        load.run(&self.around.programs, &self.around.interrupt, node).map(drop)
     }
 
     /// Measures both systems in turn; who is first alternates.

@@ -27,6 +27,26 @@ impl Compression {
             Self::Zstd(_) => ".zst",
         }
     }
+
+    /// What an archive of this name is compressed with, at the method's usual level.
+    pub fn of_name(name: &str) -> Self {
+        match name.rsplit_once('.').map(|(_, last)| last) {
+            Some("gz") => Self::Gzip(6),
+            Some("lz4") => Self::Lz4,
+            Some("zst") => Self::Zstd(3),
+            Some(_) | None => Self::None,
+        }
+    }
+
+    /// Reads a method and its specification: a number, or `level=5,workers=2`.
+    ///
+    /// PostgreSQL: common/compression.c.
+    ///
+    /// # Errors
+    /// With PostgreSQL's texts.
+    pub fn parse(method: &str, detail: Option<&str>) -> Result<Self, SqlError> {
+        compression(method, detail)
+    }
 }
 
 /// What a client asked for.
@@ -205,9 +225,6 @@ const METHODS: &[Method] = &[
     Method { name: "zstd", most: 22, default: 3 },
 ];
 
-/// Reads a method and its specification: a number, or `level=5,workers=2`.
-///
-/// PostgreSQL: common/compression.c.
 fn compression(method: &str, detail: Option<&str>) -> Result<Compression, SqlError> {
     let wrong = |text: String| invalid(format!("invalid compression specification: {text}"));
     let limits = METHODS.iter().find(|m| m.name == method);

@@ -22,7 +22,8 @@ use super::super::manifest::{Manifest, WalRange};
 use super::super::senders::SenderState;
 use super::super::services::Replication;
 use super::archive::{Archive, ArchiveError, Source, Tablespace, estimate_bytes, tablespaces};
-use super::options::{BackupOptions, Compression, Target};
+use super::encoder::Encoder;
+use super::options::{BackupOptions, Target};
 use crate::config::Setting;
 use crate::engine::BackupStart;
 use crate::sqlstate::{SqlError, SqlState};
@@ -271,45 +272,16 @@ impl std::io::Write for Chunks<'_> {
     }
 }
 
-enum Packer<'a> {
-    Plain(Chunks<'a>),
-    Gzip(flate2::write::GzEncoder<Chunks<'a>>),
-    Lz4(Box<lz4_flex::frame::FrameEncoder<Chunks<'a>>>),
-    Zstd(zstd::stream::write::Encoder<'static, Chunks<'a>>),
-}
+type Packer<'a> = Encoder<Chunks<'a>>;
 
-impl<'a> Packer<'a> {
-    fn new(compression: Compression, chunks: Chunks<'a>) -> std::io::Result<Self> {
-        Ok(match compression {
-            Compression::None => Self::Plain(chunks),
-            Compression::Gzip(level) => Self::Gzip(flate2::write::GzEncoder::new(chunks, flate2::Compression::new(level))),
-            Compression::Lz4 => Self::Lz4(Box::new(lz4_flex::frame::FrameEncoder::new(chunks))),
-            Compression::Zstd(level) => Self::Zstd(zstd::stream::write::Encoder::new(chunks, level)?),
-        })
+/// Sends the rest of an archive.
+fn finish_packing(packer: Packer<'_>) -> std::io::Result<()> {
+    let mut chunks = packer.finish()?;
+    chunks.send()?;
+    if let Place::File(file) = &chunks.place {
+        file.sync_all()?;
     }
-
-    fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        match self {
-            Self::Plain(w) => w.write_all(bytes),
-            Self::Gzip(w) => w.write_all(bytes),
-            Self::Lz4(w) => w.write_all(bytes),
-            Self::Zstd(w) => w.write_all(bytes),
-        }
-    }
-
-    fn finish(self) -> std::io::Result<()> {
-        let mut chunks = match self {
-            Self::Plain(w) => w,
-            Self::Gzip(w) => w.finish()?,
-            Self::Lz4(w) => w.finish()?,
-            Self::Zstd(w) => w.finish()?,
-        };
-        chunks.send()?;
-        if let Place::File(file) = &chunks.place {
-            file.sync_all()?;
-        }
-        if chunks.gone { Err(std::io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
-    }
+    if chunks.gone { Err(std::io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
 }
 
 /// Opens what takes an archive and tells the client that it begins.
@@ -344,7 +316,7 @@ fn one_archive<T>(
 ) -> Result<T, BackupError> {
     let mut failure = None;
     let filled = {
-        let mut sink = |bytes: &[u8]| match packer.put(bytes) {
+        let mut sink = |bytes: &[u8]| match packer.write_all(bytes) {
             Ok(()) => true,
             Err(error) => {
                 failure = Some(error);
@@ -360,7 +332,7 @@ fn one_archive<T>(
         return Err(error.into());
     }
     let value = filled?;
-    packer.finish()?;
+    finish_packing(packer)?;
     Ok(value)
 }
 
