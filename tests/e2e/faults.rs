@@ -56,7 +56,7 @@ fn damaged_wal_refuses_the_start_and_says_where() {
     copy(&node.data(), &saved);
     let at = lsn(&middle);
     let inside = at % SEGMENT;
-    let sector = (inside + 511) / 512 * 512;
+    let sector = inside.div_ceil(512) * 512;
     let damage: [(&str, &dyn Fn()); 5] = [
         ("a flipped bit", &|| change(&segment(&node, at), inside + 40, |b| b[0] ^= 8, 1)),
         ("a zeroed sector", &|| change(&segment(&node, at), sector, |b| b.fill(0), 512)),
@@ -184,7 +184,7 @@ fn work_mem_spills_and_temporary_files_of_a_crash_are_gone_after_the_start() {
     // Killed in the middle of a sort, and of an index build.
     node.sql("create table t as select g, repeat('v', 50) || g as v from generate_series(1, 100000) g");
     for busy in [
-        format!("set work_mem = '64kB'; select * from t order by v offset 1000000"),
+        "set work_mem = '64kB'; select * from t order by v offset 1000000".to_owned(),
         "set maintenance_work_mem = '1MB'; create index on t (v, g)".to_owned(),
     ] {
         let mut psql = node.psql(&busy).stderr(std::process::Stdio::null()).spawn().expect("psql");

@@ -239,8 +239,7 @@ fn sites(part: Part, seeds: Range<u64>, depth: usize) -> BTreeMap<Site, u64> {
         });
         assert_eq!(ended, Ended::Well, "{part:?}, seed {seed}");
     }
-    let found = std::mem::take(&mut *found.lock());
-    found
+    std::mem::take(&mut *found.lock())
 }
 
 /// Whether the node may end so when this call fails.

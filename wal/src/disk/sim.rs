@@ -71,7 +71,10 @@ struct State {
 }
 
 /// Sees each call and the file or directory it is about before it is made; an errno makes it fail.
-struct Watch(Box<dyn FnMut(Call, &Path) -> Option<i32> + Send>);
+type Look = dyn FnMut(Call, &Path) -> Option<i32> + Send;
+
+/// See [`Look`].
+struct Watch(Box<Look>);
 
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
