@@ -173,7 +173,7 @@ pub struct BackupStart {
 }
 
 /// Version of the system catalogs' layout; a directory with another one is refused.
-pub const CATALOG_VERSION: u32 = 202_601_013;
+pub const CATALOG_VERSION: u32 = 202_601_014;
 /// Directories of a data directory, PostgreSQL's.
 const DIRECTORIES: [&str; 22] = [
     "global",

@@ -90,6 +90,8 @@ fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
                     .spawn()
                     .expect("start");
                 drop(start.wait());
+                // It may not have come so far as to say who it is.
+                until("the supervisor to be there", || node.pid().is_some_and(support::node::is_running));
                 let wait = Duration::from_micros(rng.random_range(0..80_000));
                 holds_within(wait, || false);
                 node.kill();

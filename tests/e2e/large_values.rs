@@ -146,3 +146,59 @@ fn large_values_are_read_on_a_standby_while_they_change() {
     b.sql(&format!("update t set v = {NUMBERS} where id = 1"));
     until("the promoted standby to have the value", || b.sql("select length(v) from t where id = 1") == "160000");
 }
+
+#[test]
+fn definitions_and_statistics_longer_than_a_page() {
+    let node = Node::start_new("catalogs", "autovacuum = off");
+    let standby = node.standby("catalogs_standby");
+    // Nothing that compresses.
+    let noise = |seed: u64, n: usize| -> String {
+        use rand::{Rng as _, SeedableRng as _};
+        let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+        (0..n).map(|_| char::from(rng.random_range(b'a'..=b'z'))).collect()
+    };
+    let run = |sql: &str| {
+        let file = node.home.path().join("statement.sql");
+        std::fs::write(&file, sql).expect("a file");
+        let mut psql = std::process::Command::new("psql");
+        psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", &format!("{} dbname=postgres", node.conninfo("test")), "-f"]).arg(&file);
+        crate::support::node::run(&mut psql)
+    };
+    let body = noise(1, 300_000);
+    run(&format!("create function f() returns int language plpgsql as $$begin /* {body} */ return 7; end$$"));
+    let default = noise(2, 40_000);
+    run(&format!("create table d (a text default '{default}', check (a <> '{}'))", noise(3, 20_000)));
+    let columns: Vec<String> = (0..1600).map(|i| format!("{i} as c{i}")).collect();
+    run(&format!("create view v as select {}", columns.join(", ")));
+    run(&format!("comment on table d is '{}'", noise(4, 100_000)));
+    run(
+        "create table words as select (select string_agg(md5((g % 200)::text || i), '') from generate_series(1, 25) i) w from generate_series(1, 2000) g; analyze words",
+    );
+    let ask = "select f(), (select c1599 from v), length(obj_description('d'::regclass)), (select length(pg_get_expr(adbin, adrelid)) from pg_attrdef where adrelid = 'd'::regclass), \
+               (select length(prosrc) from pg_proc where proname = 'f'), (select length(stavalues1::text) > 50000 from pg_statistic where starelid = to_regclass('words'))";
+    let answer = format!("7|1599|100000|{}|{}|t", default.len() + "''::text".len(), body.len() + "begin /*  */ return 7; end".len());
+    assert_eq!(node.sql(ask), answer);
+    node.wait_for_catchup(&standby);
+    assert_eq!(standby.sql(ask), answer);
+    node.sql("insert into d default values");
+    assert_eq!(node.sql("select length(a) from d"), default.len().to_string());
+
+    // Replaced and dropped: nothing is left of what they had out of line; undone: all of it.
+    let chunks = "select count(*) from pg_catalog.afterimage_large_value";
+    let before: u32 = node.sql(chunks).parse().expect("a number");
+    assert!(before > 100, "{before}");
+    node.sql("begin; drop view v; drop function f(); analyze words; rollback");
+    assert_eq!(node.sql(chunks), before.to_string());
+    node.kill();
+    node.start();
+    assert_eq!(node.sql(ask), answer);
+    node.sql("analyze words; create or replace function f() returns int language sql as 'select 8'; drop view v; drop table words");
+    node.sql("comment on table d is null; drop table d");
+    assert_eq!(node.sql("select f()"), "8");
+    assert_eq!(node.sql(chunks), "0");
+    let verified = {
+        node.stop("fast");
+        node.tool("verify").arg("-D").arg(node.data()).output().expect("verify")
+    };
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+}

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 
-use super::{store, unpack};
+use super::unpack;
 use crate::access::heap::tuple::{HEADER, MAX_TUPLE};
 use crate::config::{SessionSettings, Setting};
 use crate::engine::Engine;
 use crate::sql::catalog::Relation;
+use crate::sql::catalog::chunks::{self, Stored};
 use crate::sql::types::packed::POINTER_BYTES;
 use crate::sql::types::{Compression, Datum, ToastTable, TupleDesc, row, stored};
 use crate::sqlstate::SqlError;
@@ -108,7 +109,9 @@ impl<'a> RowWriter<'a> {
                 Some(block) => (block.as_slice(), Some(piece.method)),
                 None => (raw, None),
             };
-            let pointer = store::put(self.engine, txn, &toast, bytes, piece.raw_len, method)?;
+            let value = Stored { bytes, raw_len: piece.raw_len, method };
+            let mut next_id = || self.engine.allocate_oid().map_err(SqlError::from);
+            let pointer = chunks::put(self.engine.ctx(), txn, &toast, &value, &mut next_id)?;
             piece.bytes = pointer.encode().to_vec();
             piece.compressed = None;
         }

@@ -8,14 +8,14 @@
 //! the value. So whoever sees the row may read its chunks, and they are read without asking for visibility.
 
 mod encode;
-mod store;
 
+pub(crate) use crate::sql::catalog::chunks::delete_values;
 pub(crate) use encode::RowWriter;
-pub(crate) use store::delete_values;
 
 use super::code::CallCode;
 use super::eval::Exec;
 use crate::access::AccessCtx;
+use crate::sql::catalog::chunks;
 use crate::sql::functions::{Call, ProcEntry};
 use crate::sql::types::stored;
 use crate::sql::types::{Datum, Held, Packed, Repr};
@@ -30,7 +30,7 @@ pub(crate) fn unpack(ctx: &AccessCtx, packed: &Packed) -> Result<Datum, SqlError
     let bytes = match &packed.held {
         Held::Inline { bytes, raw_len, .. } => stored::decompress(bytes, to_usize(*raw_len))?,
         Held::OutOfLine(pointer, toast) => {
-            let bytes = store::fetch(ctx, pointer, toast, 0, to_usize(pointer.stored_len()))?;
+            let bytes = chunks::fetch(ctx, pointer, toast, 0, to_usize(pointer.stored_len()))?;
             match pointer.method() {
                 Some(_) => stored::decompress(&bytes, to_usize(pointer.raw_len))?,
                 None => bytes,
@@ -92,7 +92,7 @@ pub(crate) fn call(x: &mut Exec<'_>, code: &CallCode, packed: &Packed, args: &[D
             let text = packed.repr == Repr::Text;
             // The longest character has four bytes.
             let bytes = usize::try_from(if text { upto.saturating_mul(4) } else { upto }).unwrap_or(usize::MAX);
-            let mut part = store::fetch(&access, pointer, toast, 0, bytes.min(to_usize(pointer.stored_len())))?;
+            let mut part = chunks::fetch(&access, pointer, toast, 0, bytes.min(to_usize(pointer.stored_len())))?;
             if text && let Err(e) = std::str::from_utf8(&part) {
                 // The last character is cut; whether the rest is good is asked below.
                 if e.error_len().is_none() {

@@ -238,6 +238,10 @@ fn catalog_relation(def: &CatalogDef, database: Oid, providers: &Providers) -> R
     };
     let mut relation = blank(def.oid, def.name, PG_CATALOG_NAMESPACE, RelKind::Table, columns.collect(), source);
     relation.shared = def.keep == Keep::Shared;
+    if def.keep == Keep::Heap {
+        let toast = Some(super::tables::large_values(database));
+        relation.desc = Arc::new(TupleDesc { packed: true, toast, ..TupleDesc::clone(&relation.desc) });
+    }
     if def.keep == Keep::Virtual {
         return relation;
     }

@@ -12,7 +12,7 @@ use super::schema::{
     CatalogDef, pg_attrdef, pg_attribute, pg_class, pg_constraint, pg_depend, pg_index, pg_namespace, pg_rewrite, pg_sequence, pg_statistic,
 };
 use crate::access::{RelHandle, Tid};
-use crate::sql::types::{ColDesc, Datum, IoSettings, Repr, ToastTable, TupleDesc, text_in};
+use crate::sql::types::{ColDesc, Datum, IoSettings, Pointer, Repr, ToastTable, TupleDesc, text_in};
 use crate::sqlstate::{SqlError, SqlState};
 
 /// Separates the expressions of one index in `pg_index.indexprs`.
@@ -25,6 +25,8 @@ pub struct CatalogRow {
     pub tid: Tid,
     /// Its values, by position.
     pub values: Vec<Datum>,
+    /// Where those of them are that lie out of line.
+    pub large: Vec<Pointer>,
 }
 
 impl CatalogRow {
@@ -168,6 +170,8 @@ pub mod by {
 
     /// afterimage_function_acl (funcoid).
     pub const FUNCTION_ACL: Oid = 9101;
+    /// afterimage_large_value (chunk_id, chunk_seq).
+    pub const LARGE_VALUE: Oid = 9109;
     /// pg_class (oid).
     pub const CLASS_OID: Oid = 2662;
     /// pg_class (relname, relnamespace).

@@ -8,6 +8,7 @@
 pub mod bootstrap;
 mod builtin;
 pub mod cache;
+pub(crate) mod chunks;
 pub mod compiled;
 pub mod database;
 pub mod function;

@@ -419,6 +419,11 @@ catalogs! {
     } [
         pkey afterimage_function_acl_funcoid_index 9101 (funcoid),
     ]
+    heap afterimage_large_value 9108 {
+        chunk_id: OID req, chunk_seq: INT4 req, chunk_data: BYTEA req,
+    } [
+        pkey afterimage_large_value_index 9109 (chunk_id chunk_seq),
+    ]
     mixed pg_proc 1255 {
         oid: OID req, proname: NAME req, pronamespace: OID req, proowner: OID req, prolang: OID req,
         procost: FLOAT4 req, prorows: FLOAT4 req, provariadic: OID req, prosupport: REGPROC req, prokind: CHAR req,

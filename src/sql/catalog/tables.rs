@@ -3,23 +3,32 @@
 use std::sync::{Arc, LazyLock};
 
 use afterimage_wal::{Lsn, Oid};
+use parking_lot::Mutex;
 
 use super::builtin::catalog_file;
-use super::load::{CatalogReader, CatalogRow};
-use super::schema::{CATALOGS, CatalogDef, IndexDef};
+use super::chunks;
+use super::load::{CatalogReader, CatalogRow, by};
+use super::schema::{CATALOGS, CatalogDef, IndexDef, Keep, afterimage_large_value};
 use crate::access::btree::{self, Direction, Inserted, KeyRange, Scan, ScanOptions, UniqueProbe};
+use crate::access::heap::tuple::{HEADER, MAX_TUPLE};
 use crate::access::heap::{self, ChangeOptions, ChangeResult, HeapScan, UpdateOptions};
 use crate::access::{AccessCtx, RelHandle, Tid};
 use crate::sql::types::key::{self, KeyOrder};
-use crate::sql::types::{ColDesc, Datum, TupleDesc, row};
+use crate::sql::types::packed::POINTER_BYTES;
+use crate::sql::types::{ColDesc, Compression, Datum, Held, Packed, Repr, ToastTable, TupleDesc, row, stored};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{Snapshot, Transaction, WaitPolicy};
+
+/// Rank 12. Held while a large value of a catalog gets its id: proposed at random, looked for, written. Taken with no page latched.
+static LARGE_VALUE_IDS: Mutex<()> = Mutex::new(());
 
 /// Row descriptors of the catalogs, in the order of [`CATALOGS`].
 static DESCS: LazyLock<Vec<Arc<TupleDesc>>> = LazyLock::new(|| {
     let desc = |def: &&CatalogDef| {
         let cols = def.columns.iter().map(|c| ColDesc { not_null: c.not_null, ..ColDesc::new(c.name, c.type_oid, -1) });
-        Arc::new(TupleDesc::new(cols.collect()))
+        // Which database's large values is for the reader to say.
+        let toast = (def.keep != Keep::Shared).then(|| large_values(0));
+        Arc::new(TupleDesc { packed: true, toast, ..TupleDesc::new(cols.collect()) })
     };
     CATALOGS.iter().map(desc).collect()
 });
@@ -38,6 +47,12 @@ pub fn heap_handle(def: &CatalogDef, database: Oid) -> RelHandle {
 /// One of its indexes.
 pub fn index_handle(def: &CatalogDef, index: Oid, database: Oid) -> RelHandle {
     RelHandle::permanent(index, catalog_file(def, index, database))
+}
+
+/// Where the catalogs of a database have values that are too large for their rows.
+pub(super) fn large_values(database: Oid) -> ToastTable {
+    let def = &afterimage_large_value::DEF;
+    ToastTable { table: heap_handle(def, database), index: index_handle(def, by::LARGE_VALUE, database) }
 }
 
 fn encode_key<'a>(values: impl IntoIterator<Item = &'a Datum>, out: &mut Vec<u8>) -> Result<(), SqlError> {
@@ -78,7 +93,7 @@ impl StoredReader {
         while let Some((_, tid)) = scan.next(&self.ctx)? {
             let found = heap::fetch(&self.ctx, &heap, tid, &self.snapshot, |tid, bytes| decode(&desc, tid, bytes))?;
             if let Some(row) = found {
-                rows.push(row?);
+                rows.push(self.unpacked(row?)?);
             }
         }
         Ok(rows)
@@ -91,7 +106,25 @@ impl StoredReader {
         while let Some((tid, bytes)) = scan.next(&self.ctx)? {
             rows.push(decode(&desc, tid, bytes)?);
         }
-        Ok(rows)
+        rows.into_iter().map(|row| self.unpacked(row)).collect()
+    }
+
+    /// The row with its compressed and large values as they are.
+    fn unpacked(&self, mut row: CatalogRow) -> Result<CatalogRow, SqlError> {
+        for value in &mut row.values {
+            let Datum::Packed(packed) = value else { continue };
+            let (bytes, method) = match &packed.held {
+                Held::Inline { bytes, method, .. } => (bytes.to_vec(), Some(*method)),
+                Held::OutOfLine(pointer, _) => {
+                    row.large.push(*pointer);
+                    let len = usize::try_from(pointer.stored_len()).unwrap_or(usize::MAX);
+                    (chunks::fetch(&self.ctx, pointer, &large_values(self.database), 0, len)?, pointer.method())
+                }
+            };
+            let bytes = if method.is_some() { stored::decompress(&bytes, packed.raw_len())? } else { bytes };
+            *value = stored::from_bytes(packed.repr, &bytes)?;
+        }
+        Ok(row)
     }
 }
 
@@ -104,7 +137,7 @@ impl CatalogReader for StoredReader {
 fn decode(desc: &TupleDesc, tid: Tid, bytes: &[u8]) -> Result<CatalogRow, SqlError> {
     let mut values = vec![Datum::Null; desc.len()];
     row::decode(desc, bytes, desc.len(), &mut values)?;
-    Ok(CatalogRow { tid, values })
+    Ok(CatalogRow { tid, values, large: Vec::new() })
 }
 
 /// Changes stored catalogs in a transaction. Each change is its own command: what comes after sees it.
@@ -133,13 +166,65 @@ impl<'a> CatalogWriter<'a> {
         Ok(StoredReader::new(self.ctx.clone(), self.database, self.txn.latest_snapshot()?))
     }
 
+    /// The bytes of a row. If it is too long for a page its largest values go out of line.
+    fn encode(&mut self, def: &'static CatalogDef, values: &[Datum], bytes: &mut Vec<u8>) -> Result<(), SqlError> {
+        let desc = desc_of(def);
+        row::encode(&desc, values, bytes)?;
+        if bytes.len() + HEADER <= MAX_TUPLE || def.keep == Keep::Shared {
+            return Ok(());
+        }
+        let toast = large_values(self.database);
+        let mut values = values.to_vec();
+        while bytes.len() + HEADER > MAX_TUPLE {
+            let mut largest: Option<(usize, Vec<u8>)> = None;
+            for (i, (value, column)) in values.iter().zip(&desc.cols).enumerate() {
+                if value.is_null() || matches!(value, Datum::Packed(_)) || !column.repr.has_header() {
+                    continue;
+                }
+                let mut held = Vec::new();
+                stored::put(value, false, &mut held)?;
+                if held.len() > POINTER_BYTES && largest.as_ref().is_none_or(|(_, known)| known.len() < held.len()) {
+                    largest = Some((i, held));
+                }
+            }
+            // As many short ones as a page cannot hold: the heap says so.
+            let Some((i, held)) = largest else { break };
+            let raw = held.get(stored::header_of(&held).0..).unwrap_or_default();
+            let block = stored::compress(raw);
+            let value = chunks::Stored {
+                bytes: block.as_deref().unwrap_or(raw),
+                raw_len: u32::try_from(raw.len()).map_err(|_| SqlError::internal("value too long"))?,
+                method: block.is_some().then_some(Compression::Pglz),
+            };
+            let pointer = {
+                let _one_at_a_time = LARGE_VALUE_IDS.lock();
+                chunks::put(&self.ctx, self.txn, &toast, &value, &mut || Ok(rand::random::<u32>().max(1)))?
+            };
+            let repr = desc.cols.get(i).map_or(Repr::Text, |c| c.repr);
+            if let Some(place) = values.get_mut(i) {
+                *place = Datum::Packed(Arc::new(Packed { repr, held: Held::OutOfLine(pointer, toast) }));
+            }
+            bytes.clear();
+            row::encode(&desc, &values, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a row that is no more had out of line.
+    fn drop_large(&mut self, old: &CatalogRow) -> Result<(), SqlError> {
+        if old.large.is_empty() {
+            return Ok(());
+        }
+        chunks::delete_values(&self.ctx, self.txn, &large_values(self.database), &old.large)
+    }
+
     /// Inserts a row.
     ///
     /// # Errors
     /// 23505 if a unique index has it; I/O.
     pub fn insert(&mut self, def: &'static CatalogDef, values: &[Datum]) -> Result<Tid, SqlError> {
         let mut bytes = Vec::new();
-        row::encode(&desc_of(def), values, &mut bytes)?;
+        self.encode(def, values, &mut bytes)?;
         let tid = heap::insert(&self.ctx, self.txn, &heap_handle(def, self.database), &bytes)?;
         self.insert_keys(def, values, None, tid)?;
         self.txn.command_counter_increment()?;
@@ -151,11 +236,10 @@ impl<'a> CatalogWriter<'a> {
     /// # Errors
     /// As [`Self::insert`].
     pub fn insert_all(&mut self, def: &'static CatalogDef, rows: &[Vec<Datum>]) -> Result<(), SqlError> {
-        let desc = desc_of(def);
         let mut encoded = Vec::with_capacity(rows.len());
         for values in rows {
             let mut bytes = Vec::new();
-            row::encode(&desc, values, &mut bytes)?;
+            self.encode(def, values, &mut bytes)?;
             encoded.push(bytes);
         }
         let mut tids = Vec::with_capacity(rows.len());
@@ -174,7 +258,7 @@ impl<'a> CatalogWriter<'a> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     pub fn update(&mut self, def: &'static CatalogDef, old: &CatalogRow, values: &[Datum]) -> Result<Tid, SqlError> {
         let mut bytes = Vec::new();
-        row::encode(&desc_of(def), values, &mut bytes)?;
+        self.encode(def, values, &mut bytes)?;
         let (mut before, mut after) = (Vec::new(), Vec::new());
         let mut hot_ok = true;
         for index in def.indexes {
@@ -194,6 +278,7 @@ impl<'a> CatalogWriter<'a> {
             }
             other => return Err(concurrent(&other)),
         };
+        self.drop_large(old)?;
         self.txn.command_counter_increment()?;
         Ok(tid)
     }
@@ -225,6 +310,7 @@ impl<'a> CatalogWriter<'a> {
             ChangeResult::Done { .. } => {}
             other => return Err(concurrent(&other)),
         }
+        self.drop_large(old)?;
         self.txn.command_counter_increment()?;
         Ok(())
     }

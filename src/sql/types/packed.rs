@@ -1,7 +1,7 @@
 //! A value as it lies in a row: compressed, or out of line in the table's large-value table.
 //!
 //! Rows hand such values on unread, so that sorting, updating or counting rows does not fetch what nobody looks at. Expressions never see
-//! one: the executor unpacks a column when it is loaded (`executor::large`).
+//! one: the executor unpacks a column when it is loaded (`executor::large`), the readers of catalogs all of a row.
 //!
 //! Out of line, the row holds 17 bytes: `0xFE`, the raw length, the stored length with the method in its two top bits, the chunk id, and
 //! the OID of the large-value table (all u32, little-endian). PostgreSQL: `varatt_external`.

@@ -1,12 +1,13 @@
-//! Chunks: written, read, deleted.
+//! Chunks of large values: written, read, deleted.
+//!
+//! The catalogs of a database share one table for their large values, `afterimage_large_value`; other tables have their own in `pg_toast`
+//! (`executor::large`).
 
 use afterimage_wal::ids::Fork;
 
-use super::to_usize;
 use crate::access::btree::{self, Direction, KeyRange, ScanOptions};
 use crate::access::heap::{self, ChangeOptions, ChangeResult, tuple::HEADER};
 use crate::access::{AccessCtx, Tid};
-use crate::engine::Engine;
 use crate::sql::types::key::{self, KeyOrder};
 use crate::sql::types::{Compression, Datum, Oid, Pointer, ToastTable};
 use crate::sqlstate::{SqlError, SqlState};
@@ -69,7 +70,10 @@ fn damaged(pointer: &Pointer, what: std::fmt::Arguments<'_>) -> SqlError {
 }
 
 /// Bytes `from..from + len` of what is stored, fewer if it ends before.
-pub(super) fn fetch(ctx: &AccessCtx, pointer: &Pointer, toast: &ToastTable, from: usize, len: usize) -> Result<Vec<u8>, SqlError> {
+///
+/// # Errors
+/// XX001; I/O.
+pub(crate) fn fetch(ctx: &AccessCtx, pointer: &Pointer, toast: &ToastTable, from: usize, len: usize) -> Result<Vec<u8>, SqlError> {
     let total = to_usize(pointer.stored_len());
     let upto = from.saturating_add(len).min(total);
     if from >= upto {
@@ -114,19 +118,31 @@ pub(super) fn fetch(ctx: &AccessCtx, pointer: &Pointer, toast: &ToastTable, from
     Ok(out)
 }
 
-/// Writes a value and returns where it is.
-pub(super) fn put(
-    engine: &Engine,
+/// A value to be written.
+pub(crate) struct Stored<'a> {
+    /// Its bytes, compressed or not.
+    pub(crate) bytes: &'a [u8],
+    /// How many there were before.
+    pub(crate) raw_len: u32,
+    /// How it is compressed.
+    pub(crate) method: Option<Compression>,
+}
+
+/// Writes a value under an id that `next_id` proposes, and returns where it is.
+///
+/// # Errors
+/// I/O; those of `next_id`.
+pub(crate) fn put(
+    ctx: &AccessCtx,
     txn: &mut Transaction,
     toast: &ToastTable,
-    stored: &[u8],
-    raw_len: u32,
-    method: Option<Compression>,
+    stored: &Stored<'_>,
+    next_id: &mut dyn FnMut() -> Result<Oid, SqlError>,
 ) -> Result<Pointer, SqlError> {
-    let ctx = engine.ctx();
+    let Stored { bytes: stored, raw_len, method } = *stored;
     let stored_len = u32::try_from(stored.len()).map_err(|_| SqlError::internal("value too long"))?;
     let chunk_id = loop {
-        let id = engine.allocate_oid().map_err(SqlError::from)?;
+        let id = next_id()?;
         let range = KeyRange::prefix(&chunk_key(id, None)?);
         // OIDs come round again: an old value may have this one.
         if btree::Scan::new(&toast.index, range, Direction::Forward, ScanOptions::default()).next(ctx)?.is_none() {
@@ -170,6 +186,10 @@ pub(crate) fn delete_values(ctx: &AccessCtx, txn: &mut Transaction, toast: &Toas
         }
     }
     Ok(())
+}
+
+fn to_usize(n: u32) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
