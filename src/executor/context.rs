@@ -64,6 +64,10 @@ pub struct SessionContext {
     pub on_commit: Vec<super::OnCommit>,
     /// Notices and warnings the session has yet to send; severity is the first word of each (`NOTICE`, `WARNING`).
     pub notices: Vec<Notice>,
+    /// How many of them the client was told already.
+    pub told: usize,
+    /// Tells the client of a notice while the statement runs; without it, it is told at the end.
+    pub outlet: Option<Arc<dyn Outlet>>,
     /// `now()`, microseconds from 2000-01-01 UTC.
     pub transaction_timestamp: i64,
     /// `statement_timestamp()`.
@@ -81,6 +85,12 @@ pub struct Notice {
     pub severity: &'static str,
     /// Its fields.
     pub fields: SqlError,
+}
+
+/// A way to the client from inside a statement.
+pub trait Outlet: Send + Sync {
+    /// Sends a notice, if the client wants to hear of it; false if it cannot be sent.
+    fn notice(&self, settings: &SessionSettings, notice: &Notice) -> bool;
 }
 
 /// Functions that need what only a higher layer knows (`pg_terminate_backend`, replication slots, ...), by `prosrc`.
@@ -150,6 +160,17 @@ impl SessionContext {
     /// Text input and output settings.
     pub fn io(&self) -> &IoSettings {
         &self.io
+    }
+
+    /// Tells the client what is queued, now: what was RAISEd ahead of a long wait.
+    pub fn tell(&mut self) {
+        let Some(outlet) = self.outlet.clone() else { return };
+        while let Some(notice) = self.notices.get(self.told) {
+            if !outlet.notice(&self.settings, notice) {
+                return;
+            }
+            self.told += 1;
+        }
     }
 
     /// Queues a NOTICE.

@@ -144,6 +144,10 @@ impl Session {
 
     /// A statement succeeded: its changes are visible to the next one of its transaction.
     pub(super) fn end_command(&mut self) -> Result<(), SqlError> {
+        // It may have been its own doing: `pg_terminate_backend(pg_backend_pid())`.
+        if let Some(reason) = self.registered.entry.cancel.reason().filter(|r| r.ends_session()) {
+            return Err(cancelled(reason));
+        }
         if let Some(transaction) = &mut self.ctx.transaction {
             transaction.command_counter_increment()?;
         }

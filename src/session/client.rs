@@ -10,14 +10,14 @@ use rustc_hash::FxHashMap;
 
 use super::block::Block;
 use super::extended::{PortalEntry, StatementEntry};
-use super::registry::{Registered, SessionState, now};
+use super::registry::{Registered, SessionEntry, SessionState, now};
 use super::server::Server;
 use super::startup::Login;
-use super::stream::{Connection, ReadError};
-use crate::config::Setting;
+use super::stream::{Connection, ReadError, Stream};
+use crate::config::{SessionSettings, Setting};
 use crate::control::log::{self, Entry, Level, Who};
 use crate::engine::Engine;
-use crate::executor::context::cancelled;
+use crate::executor::context::{Outlet, cancelled};
 use crate::executor::{Notice, SessionContext};
 use crate::replication::Replication;
 use crate::replication::sender::After;
@@ -28,8 +28,8 @@ use crate::sql::catalog::{Catalog, Viewer};
 use crate::sql::types::{ByteaOutput, DateOrder, DateStyle, IntervalStyle, IoSettings, Oid};
 use crate::sqlstate::{Reach, SqlError, SqlState};
 use crate::txn::CancelReason;
-use crate::wire::Frontend;
 use crate::wire::frontend::MAX_MESSAGE_BYTES;
+use crate::wire::{Frontend, Writer};
 
 /// Why a session ends.
 pub(super) enum End {
@@ -67,6 +67,30 @@ pub(super) struct Session {
     pub(super) read_after: (u64, Lsn),
     /// Last: the session leaves the list after everything else is gone.
     pub(super) registered: Registered,
+}
+
+/// Whether the client wants messages of a level.
+fn is_wanted(settings: &SessionSettings, level: Level) -> bool {
+    // For clients LOG lies between DEBUG1 and INFO.
+    let rank = |l: Level| if l == Level::Log { (Level::Debug1, 1) } else { (l, 0) };
+    level == Level::Info || rank(level) >= rank(Level::from_label(settings.str(Setting::ClientMinMessages)))
+}
+
+/// Notices on their way while the statement runs.
+struct Direct {
+    stream: Stream,
+    entry: Arc<SessionEntry>,
+}
+
+impl Outlet for Direct {
+    fn notice(&self, settings: &SessionSettings, notice: &Notice) -> bool {
+        if !is_wanted(settings, Level::from_label(notice.severity)) {
+            return true;
+        }
+        let mut out = Writer::default();
+        out.notice(notice.severity, notice.fields.fields());
+        self.stream.write_at_once(&self.entry, &out.buf).is_ok()
+    }
 }
 
 impl Session {
@@ -109,6 +133,8 @@ impl Session {
             deferral: crate::executor::referential::Deferral::default(),
             on_commit: Vec::new(),
             notices: Vec::new(),
+            told: 0,
+            outlet: Some(Arc::new(Direct { stream: conn.stream.clone(), entry: Arc::clone(&registered.entry) })),
             transaction_timestamp: time,
             statement_timestamp: time,
             front_end: &crate::sql::FRONT_END,
@@ -379,12 +405,10 @@ impl Session {
         if self.ctx.notices.is_empty() {
             return;
         }
-        let least = Level::from_label(self.ctx.settings.str(Setting::ClientMinMessages));
-        for Notice { severity, fields } in std::mem::take(&mut self.ctx.notices) {
+        let told = std::mem::take(&mut self.ctx.told);
+        for (i, Notice { severity, fields }) in std::mem::take(&mut self.ctx.notices).into_iter().enumerate() {
             let level = Level::from_label(severity);
-            // For clients LOG lies between DEBUG1 and INFO.
-            let rank = |l: Level| if l == Level::Log { (Level::Debug1, 1) } else { (l, 0) };
-            if level == Level::Info || rank(level) >= rank(least) {
+            if i >= told && is_wanted(&self.ctx.settings, level) {
                 self.conn.out.notice(severity, fields.fields());
             }
             if log::enabled(level) && level >= Level::Warning {
@@ -456,6 +480,7 @@ impl Session {
             log::emit(Some(&self.who), &Entry::new(Level::Warning, &format!("could not record the end of a transaction: {e}")));
         }
         self.drop_temporary();
+        self.ctx.engine.ctx().txns.locks().end_session(&self.ctx.proc);
     }
 
     /// `SHOW` on a replication connection, with this role's rights: columns and rows.
@@ -463,7 +488,7 @@ impl Session {
     fn show_for_walsender(&self, name: &str) -> Result<(Vec<String>, Vec<Vec<Option<String>>>), SqlError> {
         const PG_READ_ALL_SETTINGS: u32 = 3374;
         let all = self.ctx.catalog.has_privileges_of(self.ctx.user, PG_READ_ALL_SETTINGS)?;
-        let mut base = crate::config::SessionSettings::new(self.server.config.current());
+        let mut base = SessionSettings::new(self.server.config.current());
         base.set_superuser(true);
         let settings = if all { &base } else { &self.ctx.settings };
         if name != "all" {
@@ -567,7 +592,7 @@ pub(super) fn redact(text: &str) -> std::borrow::Cow<'_, str> {
     }
 }
 
-fn apply_io(settings: &crate::config::SessionSettings, io: &mut IoSettings) {
+fn apply_io(settings: &SessionSettings, io: &mut IoSettings) {
     let style = settings.str(Setting::DateStyle);
     let (first, second) = style.split_once(", ").unwrap_or((style, "MDY"));
     io.date_style = match first {

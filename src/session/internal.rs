@@ -64,6 +64,8 @@ pub(super) fn context(
         deferral: crate::executor::referential::Deferral::default(),
         on_commit: Vec::new(),
         notices: Vec::new(),
+        told: 0,
+        outlet: None,
         transaction_timestamp: time,
         statement_timestamp: time,
         front_end: &crate::sql::FRONT_END,

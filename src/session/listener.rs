@@ -231,9 +231,9 @@ impl Listeners {
                         Listening::Tcp(l) => l.accept().await.map(|(s, _)| {
                             // Answers are written whole; waiting for more to send only delays them.
                             let _best_effort = s.set_nodelay(true);
-                            Stream::Tcp(s)
+                            Stream::tcp(s)
                         }),
-                        Listening::Unix(l) => l.accept().await.map(|(s, _)| Stream::Unix(s)),
+                        Listening::Unix(l) => l.accept().await.map(|(s, _)| Stream::unix(s)),
                     };
                     match accepted {
                         Ok(stream) => {

@@ -4,10 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::registry::SessionEntry;
@@ -15,83 +15,146 @@ use crate::txn::CancelReason;
 use crate::wire::Writer;
 use crate::wire::frontend::{Frontend, WireError};
 
-/// A socket of either family.
+/// A socket of either family. Clones are the same socket: what tells the client of something while a statement runs has one.
+#[derive(Clone, Debug)]
+pub(super) struct Stream(Arc<Socket>);
+
 #[derive(Debug)]
-pub(super) enum Stream {
+enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
+/// The same on either.
+macro_rules! on {
+    ($stream:expr, $s:ident => $call:expr) => {
+        match &*$stream.0 {
+            Socket::Tcp($s) => $call,
+            Socket::Unix($s) => $call,
+        }
+    };
+}
+
 impl Stream {
+    pub(super) fn tcp(s: TcpStream) -> Self {
+        Self(Arc::new(Socket::Tcp(s)))
+    }
+
+    pub(super) fn unix(s: UnixStream) -> Self {
+        Self(Arc::new(Socket::Unix(s)))
+    }
+
     /// Writes what the socket takes now.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(s) => s.try_write(bytes),
-            Self::Unix(s) => s.try_write(bytes),
-        }
+        on!(self, s => s.try_write(bytes))
     }
 
     async fn writable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(s) => s.writable().await,
-            Self::Unix(s) => s.writable().await,
+        on!(self, s => s.writable().await)
+    }
+
+    /// Reads what is there, at least something; 0: the client closed its end. Cancel-safe.
+    async fn read(&self, into: &mut BytesMut) -> io::Result<usize> {
+        loop {
+            on!(self, s => s.readable().await)?;
+            match on!(self, s => s.try_read_buf(into)) {
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                done => return done,
+            }
         }
+    }
+
+    /// Waits until the socket takes bytes, or its session is to end.
+    async fn writable_for(&self, session: &SessionEntry) -> io::Result<()> {
+        loop {
+            if session.cancel.reason().is_some_and(CancelReason::ends_session) {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            tokio::select! {
+                ready = self.writable() => return ready,
+                () = session.wake.notified() => {}
+            }
+        }
+    }
+
+    /// Writes a whole message from inside synchronous code, ahead of what the connection still holds back.
+    pub(super) fn write_at_once(&self, session: &SessionEntry, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.try_write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    crate::txn::blocking(|| tokio::runtime::Handle::current().block_on(self.writable_for(session)))?;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
     }
 
     /// The client's address; `None` for a Unix socket.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(s) => s.peer_addr().ok(),
-            Self::Unix(_) => None,
+        match &*self.0 {
+            Socket::Tcp(s) => s.peer_addr().ok(),
+            Socket::Unix(_) => None,
         }
     }
 
     /// Address and port of this end.
     pub(super) fn local(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(s) => s.local_addr().ok(),
-            Self::Unix(_) => None,
+        match &*self.0 {
+            Socket::Tcp(s) => s.local_addr().ok(),
+            Socket::Unix(_) => None,
         }
     }
 
     /// User id of the process at the other end of a Unix socket.
     pub(super) fn peer_uid(&self) -> Option<u32> {
-        match self {
-            Self::Tcp(_) => None,
-            Self::Unix(s) => s.peer_cred().ok().map(|c| c.uid()),
+        match &*self.0 {
+            Socket::Tcp(_) => None,
+            Socket::Unix(s) => s.peer_cred().ok().map(|c| c.uid()),
         }
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(s) => Pin::new(s).poll_read(cx, buf),
-            Self::Unix(s) => Pin::new(s).poll_read(cx, buf),
+        loop {
+            ready!(on!(self, s => s.poll_read_ready(cx)))?;
+            match on!(self, s => s.try_read(buf.initialize_unfilled())) {
+                Ok(n) => {
+                    buf.advance(n);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
         }
     }
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(s) => Pin::new(s).poll_write(cx, buf),
-            Self::Unix(s) => Pin::new(s).poll_write(cx, buf),
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(on!(self, s => s.poll_write_ready(cx)))?;
+            match self.try_write(bytes) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(s) => Pin::new(s).poll_flush(cx),
-            Self::Unix(s) => Pin::new(s).poll_flush(cx),
-        }
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
-            Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
-        }
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let done = on!(self, s => socket2::SockRef::from(s).shutdown(std::net::Shutdown::Write));
+        Poll::Ready(match done {
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
+            done => done,
+        })
     }
 }
 
@@ -136,7 +199,7 @@ impl Connection {
     /// Waits for more bytes. Cancel-safe.
     pub(super) async fn fill(&mut self) -> Result<(), ReadError> {
         self.input.reserve(READ_BYTES);
-        match self.stream.read_buf(&mut self.input).await {
+        match self.stream.read(&mut self.input).await {
             Ok(0) | Err(_) => Err(ReadError::Closed),
             Ok(_) => Ok(()),
         }
@@ -161,15 +224,9 @@ impl Connection {
     }
 
     async fn writable(&self) -> io::Result<()> {
-        let Some(session) = &self.session else { return self.stream.writable().await };
-        loop {
-            if session.cancel.reason().is_some_and(CancelReason::ends_session) {
-                return Err(io::ErrorKind::ConnectionAborted.into());
-            }
-            tokio::select! {
-                ready = self.stream.writable() => return ready,
-                () = session.wake.notified() => {}
-            }
+        match &self.session {
+            Some(session) => self.stream.writable_for(session).await,
+            None => self.stream.writable().await,
         }
     }
 

@@ -159,6 +159,8 @@ fn context(engine: &Arc<Engine>, catalog: &Arc<Catalog>, config: &Arc<Config>, d
         catalog: handle,
         sequences: SequenceCache::default(),
         notices: Vec::new(),
+        told: 0,
+        outlet: None,
         transaction_timestamp: 0,
         statement_timestamp: 0,
         variables: None,

@@ -831,6 +831,11 @@ impl LockManager {
         }
     }
 
+    /// A session ends: what it holds across its transactions (`pg_advisory_lock`) is free.
+    pub fn end_session(&self, proc: &Proc) {
+        self.release_from(&proc.session_locks, 1);
+    }
+
     /// Releases what `holder` took at savepoint depth `depth` or deeper; 0: everything.
     pub(super) fn release_from(&self, holder: &Arc<LockHolder>, depth: u32) {
         let gone: SmallVec<[(LockTag, u16); 8]> = {

@@ -30,6 +30,22 @@ async fn until_waiting(c: &Client) {
 }
 
 #[test]
+fn advisory_locks_of_a_session_end_with_it() {
+    let node = Node::start_new("advisory", "");
+    block_on(async {
+        let (a, b, watch) = (connect(&node).await, connect(&node).await, connect(&node).await);
+        text(&a, "select pg_advisory_lock(1)").await;
+        text(&b, "select pg_advisory_lock(2)").await;
+        // One hangs up, one ends itself.
+        drop(a);
+        let e = b.simple_query("select pg_terminate_backend(pg_backend_pid())").await.expect_err("it is over");
+        assert_eq!(e.code().map(tokio_postgres::error::SqlState::code), Some("57P01"));
+        text(&watch, "select pg_advisory_lock(1), pg_advisory_lock(2)").await;
+        assert_eq!(text(&watch, "select count(*) from pg_locks where locktype = 'advisory'").await, "2");
+    });
+}
+
+#[test]
 fn writers_of_a_row_wait_and_look_again() {
     let node = Node::start_new("locks", "");
     block_on(async {

@@ -55,6 +55,7 @@ pub(crate) fn before_commit(ctx: &mut SessionContext) -> Result<(), SqlError> {
             let told = ctx.notices.len();
             drop::delete(ctx, &[ObjectAddress::relation(entry.relation)], true)?;
             ctx.notices.truncate(told);
+            ctx.told = ctx.told.min(told);
             continue;
         }
         kept.push(entry);
