@@ -10,6 +10,7 @@ use super::plan::TableWriter;
 use super::portal::Prepared;
 use super::sink::RowSink;
 use super::statement::RawStmt;
+use super::trigger::TriggerCall;
 use crate::sql::catalog::Relation;
 use crate::sql::functions::{CallTypes, ProcEntry};
 use crate::sql::types::{Datum, Oid};
@@ -28,6 +29,17 @@ pub struct TableExpr {
     pub columns: Vec<i16>,
     /// Whether it calls nothing but immutable functions.
     pub immutable: bool,
+}
+
+/// A trigger's WHEN as catalogs keep it.
+#[derive(Clone, Debug)]
+pub struct TriggerCondition {
+    /// Text over `old` and `new`.
+    pub text: String,
+    /// Columns of the old row it reads, and the byte where.
+    pub old: Vec<(i16, i32)>,
+    /// Columns of the new row it reads.
+    pub new: Vec<(i16, i32)>,
 }
 
 /// Binding and planning, for DDL, COPY and views, which run below them. `sql` implements it; every
@@ -140,6 +152,35 @@ pub trait SqlFrontEnd: Send + Sync {
         types: &CallTypes,
         args: &[Datum],
     ) -> Result<Vec<Datum>, SqlError>;
+
+    /// Calls a trigger's function. The row it returns; `None` for NULL, and for whatever a trigger FOR EACH STATEMENT returns.
+    ///
+    /// # Errors
+    /// The function's own.
+    fn call_trigger(
+        &self,
+        session: &mut SessionContext,
+        func: &'static ProcEntry,
+        call: TriggerCall<'_>,
+    ) -> Result<Option<Vec<Datum>>, SqlError>;
+
+    /// Checks a trigger's WHEN and makes its stored form.
+    ///
+    /// # Errors
+    /// PostgreSQL's, with positions into the text the node came from.
+    fn trigger_condition(
+        &self,
+        session: &mut SessionContext,
+        node: &protobuf::Node,
+        relation: &Relation,
+        source: &str,
+    ) -> Result<TriggerCondition, SqlError>;
+
+    /// A stored WHEN as PostgreSQL shows it.
+    ///
+    /// # Errors
+    /// It cannot be bound any more.
+    fn shown_condition(&self, session: &mut SessionContext, text: &str, relation: &Relation, pretty: bool) -> Result<String, SqlError>;
 
     /// Checks the body of a new function.
     ///

@@ -9,11 +9,12 @@ use super::eval::{Exec, ExecState};
 use super::front_end::TableExpr;
 use super::large::RowWriter;
 use super::modify::index_error;
-use super::referential;
+use super::plan::TableWriter;
+use super::{referential, trigger};
 use crate::access::btree::{self, Inserted, UniqueProbe};
 use crate::access::{RelHandle, Tid, heap};
 use crate::executor::SessionContext;
-use crate::sql::catalog::relation::{Index, Relation};
+use crate::sql::catalog::relation::{Index, Relation, Trigger};
 use crate::sql::types::{Datum, oids, text_out};
 use crate::sqlstate::{SqlError, SqlState};
 
@@ -38,8 +39,10 @@ pub(crate) struct Loader {
     written: u64,
     tids: Vec<Tid>,
     key: Vec<u8>,
-    /// What the rows ask of foreign keys.
+    /// What the rows ask of foreign keys, and triggers after them.
     events: Vec<referential::Event>,
+    /// The table's triggers, if it has any and they are to fire.
+    triggers: Option<Arc<TableWriter>>,
 }
 
 struct LoadIndex {
@@ -93,7 +96,25 @@ impl Loader {
             tids: Vec::new(),
             key: Vec::new(),
             events: Vec::new(),
+            triggers: None,
         })
+    }
+
+    /// Rows come as by INSERT: the table's triggers fire, those before the statement now.
+    pub(crate) fn fire_triggers(&mut self, ctx: &mut SessionContext) -> Result<(), SqlError> {
+        if self.relation.triggers.is_empty() {
+            return Ok(());
+        }
+        let front_end = ctx.front_end;
+        let writer = Arc::new(front_end.table_writer(ctx, &self.relation)?);
+        ctx.transaction()?.write_cid();
+        trigger::before_statement(ctx, &writer, Trigger::INSERT, None)?;
+        self.triggers = Some(writer);
+        Ok(())
+    }
+
+    fn has_triggers(&self, timing: i16) -> bool {
+        self.triggers.as_ref().is_some_and(|t| t.has_triggers(true, timing, Trigger::INSERT))
     }
 
     /// Rows taken so far.
@@ -101,8 +122,15 @@ impl Loader {
         self.written + u64::try_from(self.ends.len()).unwrap_or(0)
     }
 
-    /// Takes a row: a value per attribute, dropped ones included. The vector may be used again.
-    pub(crate) fn add(&mut self, ctx: &mut SessionContext, values: &mut Vec<Datum>) -> Result<(), SqlError> {
+    /// Takes a row: a value per attribute, dropped ones included. The vector may be used again. False: a trigger did not want it.
+    pub(crate) fn add(&mut self, ctx: &mut SessionContext, values: &mut Vec<Datum>) -> Result<bool, SqlError> {
+        let single = self.has_triggers(Trigger::BEFORE);
+        if single
+            && let Some(writer) = &self.triggers
+            && !trigger::before_row(ctx, writer, Trigger::INSERT, None, Some(values), None)?
+        {
+            return Ok(false);
+        }
         for (i, expr) in &self.generated {
             let mut state = ExecState::bare();
             values[*i] = expr.code.eval(&mut Exec { session: ctx, state: &mut state }, values)?;
@@ -113,13 +141,14 @@ impl Loader {
         let txn = ctx.transaction.as_mut().ok_or_else(|| SqlError::internal("no transaction"))?;
         writer.write(txn, values, &[], &mut self.rows)?;
         self.ends.push(self.rows.len());
-        if !self.indexes.is_empty() || referential::concerns(&self.relation) {
+        if !self.indexes.is_empty() || referential::concerns(&self.relation) || self.has_triggers(0) {
             self.values.push(std::mem::take(values));
         }
-        if self.ends.len() >= BATCH_ROWS || self.rows.len() >= BATCH_BYTES {
+        // A trigger before the next row may look at this one.
+        if single || self.ends.len() >= BATCH_ROWS || self.rows.len() >= BATCH_BYTES {
             self.flush(ctx)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn check(&self, ctx: &mut SessionContext, values: &[Datum]) -> Result<(), SqlError> {
@@ -169,6 +198,9 @@ impl Loader {
         for (values, &tid) in values.iter().zip(&self.tids) {
             insert_entries(ctx, &self.relation, &self.handle, &self.indexes, values, tid, &mut self.key)?;
             referential::stored(&self.relation, &mut self.events, tid, None, values);
+            if let Some(writer) = &self.triggers {
+                trigger::after_row(ctx, writer, Trigger::INSERT, (None, Some((tid, values))), None, &mut self.events)?;
+            }
         }
         Ok(())
     }
@@ -176,6 +208,9 @@ impl Loader {
     /// The last row is in: foreign keys look at all of them.
     pub(crate) fn finish(&mut self, ctx: &mut SessionContext) -> Result<(), SqlError> {
         self.flush(ctx)?;
+        if let Some(writer) = &self.triggers {
+            trigger::after_statement(ctx, writer, Trigger::INSERT, None, &mut self.events)?;
+        }
         ctx.transaction()?.command_counter_increment()?;
         referential::after_statement(ctx, std::mem::take(&mut self.events))
     }

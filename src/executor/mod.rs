@@ -35,6 +35,7 @@ mod sort;
 mod spill;
 pub mod statement;
 pub mod subplan;
+pub mod trigger;
 mod unsupported;
 pub mod utility;
 pub(crate) mod vacuum;

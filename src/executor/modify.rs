@@ -11,10 +11,12 @@ use super::node::Node;
 use super::plan::{Command, IndexSource, IndexWriter, Modify, OnConflict, PlanNode, PlanOp, TableWriter};
 use super::referential;
 use super::scan::{datum_tid, tid_datum};
+use super::trigger::{self, event_of};
 use crate::access::btree::{self, Inserted, UniqueProbe};
 use crate::access::heap::{self, ChangeOptions, ChangeResult, UpdateOptions};
 use crate::access::{AccessError, RelHandle, Tid};
 use crate::engine::Engine;
+use crate::sql::catalog::relation::Trigger;
 use crate::sql::catalog::{Index, Relation};
 use crate::sql::types::{self, Datum, IoSettings, row};
 use crate::sqlstate::{SqlError, SqlState};
@@ -198,22 +200,32 @@ pub struct ModifyNode {
     values: Row,
     bytes: Vec<u8>,
     rel: Option<RelHandle>,
+    /// Where the row was before it was changed.
+    before: Option<Tid>,
     /// ON CONFLICT updated a row, and noted that.
     noted: bool,
+    /// The last row was changed, and triggers after the statement are queued.
+    done: bool,
 }
 
 impl ModifyNode {
     pub(super) fn new(plan: Arc<PlanNode>, child: Box<dyn Node>) -> Self {
-        Self { plan, child, row: Row::new(), values: Row::new(), bytes: Vec::new(), rel: None, noted: false }
+        Self { plan, child, row: Row::new(), values: Row::new(), bytes: Vec::new(), rel: None, before: None, noted: false, done: false }
     }
 
     /// Inserts `self.values`: the row's place, or `None` if ON CONFLICT took another way.
     fn insert(&mut self, x: &mut Exec<'_>, m: &Modify, rel: &RelHandle) -> Result<Option<Tid>, SqlError> {
+        if m.table.has_triggers(true, Trigger::BEFORE, Trigger::INSERT)
+            && !trigger::before_row(x.session, &m.table, Trigger::INSERT, None, Some(&mut self.values), None)?
+        {
+            return Ok(None);
+        }
         check_row(x, &m.table, &mut self.values)?;
         let engine = x.state.engine()?.clone();
+        let cid = x.state.snapshot()?.cid();
         let Some(conflict) = &m.on_conflict else {
             self.encode(x, m)?;
-            let tid = heap::insert(engine.ctx(), x.session.transaction()?, rel, &self.bytes)?;
+            let tid = x.session.transaction()?.at_command(cid, |t| heap::insert(engine.ctx(), t, rel, &self.bytes))?;
             insert_index_entries(x, &m.table, rel, &self.values, tid)?;
             return Ok(Some(tid));
         };
@@ -230,7 +242,7 @@ impl ModifyNode {
                 }
             }
             self.encode(x, m)?;
-            let tid = heap::insert(engine.ctx(), x.session.transaction()?, rel, &self.bytes)?;
+            let tid = x.session.transaction()?.at_command(cid, |t| heap::insert(engine.ctx(), t, rel, &self.bytes))?;
             // Arbiters first: if one was taken meanwhile the row goes away again and the search starts over.
             let arbiter =
                 |i: usize, w: &IndexWriter| if conflict.arbiters.is_empty() { w.index.unique } else { conflict.arbiters.contains(&i) };
@@ -350,6 +362,12 @@ impl ModifyNode {
             }
         }
         let old_values: Row = wide.into_iter().take(count).collect();
+        if m.table.has_triggers(true, Trigger::BEFORE, Trigger::UPDATE) {
+            let assigned: Vec<usize> = update.set.iter().map(|(i, _)| *i).collect();
+            if !trigger::before_row(x.session, &m.table, Trigger::UPDATE, Some(&old_values), Some(&mut new), Some(&assigned))? {
+                return Ok(Conflict::Done(None));
+            }
+        }
         check_row(x, &m.table, &mut new)?;
         self.bytes.clear();
         // The row is locked already: what is stored out of line will be pointed to.
@@ -360,7 +378,9 @@ impl ModifyNode {
             &mut self.bytes,
         )?;
         let options = update_options(&m.table, &old_values, &new);
-        let result = heap::update(engine.ctx(), x.session.transaction()?, rel, &latest, existing, &self.bytes, options)?;
+        let cid = x.state.snapshot()?.cid();
+        let result =
+            x.session.transaction()?.at_command(cid, |t| heap::update(engine.ctx(), t, rel, &latest, existing, &self.bytes, options))?;
         match result {
             ChangeResult::Done { tid, hot } => {
                 if !hot {
@@ -369,8 +389,13 @@ impl ModifyNode {
                 drop_values(x, m, &old, Some(&self.bytes))?;
                 if m.foreign {
                     referential::note(x.state, &m.table.relation, Command::Update, tid, &old_values, &new);
-                    self.noted = true;
                 }
+                if m.table.has_triggers(true, 0, Trigger::UPDATE) {
+                    let assigned: Vec<usize> = update.set.iter().map(|(i, _)| *i).collect();
+                    let change = (Some((existing, &*old_values)), Some((tid, &*new)));
+                    trigger::after_row(x.session, &m.table, Trigger::UPDATE, change, Some(&assigned), &mut x.state.foreign)?;
+                }
+                self.noted = true;
                 self.values = new;
                 Ok(Conflict::Done(Some(tid)))
             }
@@ -385,14 +410,25 @@ impl ModifyNode {
         let snapshot = x.state.snapshot()?.clone();
         let Some(mut tid) = self.row.get(m.tid).and_then(datum_tid) else { return Ok(None) };
         let count = m.table.desc.len();
+        let event = event_of(m.command);
+        let triggers = m.table.has_triggers(true, Trigger::BEFORE, event);
         loop {
-            let result = if m.command == Command::Update {
+            let result = if triggers && let Some(other) = self.lock_for_triggers(x, m, rel, tid)? {
+                other
+            } else if m.command == Command::Update {
                 self.values.clear();
                 self.values.extend_from_slice(self.row.get(..count).unwrap_or_default());
                 for (attribute, column) in &m.assigned {
                     let v = self.row.get(*column).cloned().unwrap_or_default();
                     if let Some(slot) = self.values.get_mut(*attribute) {
                         *slot = v;
+                    }
+                }
+                if triggers {
+                    let old = self.row.get(..count).unwrap_or_default();
+                    let assigned = assigned(m);
+                    if !trigger::before_row(x.session, &m.table, event, Some(old), Some(&mut self.values), Some(&assigned))? {
+                        return Ok(None);
                     }
                 }
                 check_row(x, &m.table, &mut self.values)?;
@@ -411,17 +447,27 @@ impl ModifyNode {
                     }
                 }
                 match locked {
-                    ChangeResult::Done { .. } => heap::update(engine.ctx(), t, rel, &snapshot, tid, &self.bytes, options)?,
+                    ChangeResult::Done { .. } => {
+                        t.at_command(snapshot.cid(), |t| heap::update(engine.ctx(), t, rel, &snapshot, tid, &self.bytes, options))?
+                    }
                     ChangeResult::Updated { .. }
                     | ChangeResult::Deleted { .. }
                     | ChangeResult::SelfModified { .. }
                     | ChangeResult::Skipped => locked,
                 }
             } else {
-                heap::delete(engine.ctx(), x.session.transaction()?, rel, &snapshot, tid, ChangeOptions::default())?
+                if triggers {
+                    let old = self.row.get(..count).unwrap_or_default();
+                    if !trigger::before_row(x.session, &m.table, event, Some(old), None, None)? {
+                        return Ok(None);
+                    }
+                }
+                let t = x.session.transaction()?;
+                t.at_command(snapshot.cid(), |t| heap::delete(engine.ctx(), t, rel, &snapshot, tid, ChangeOptions::default()))?
             };
             match result {
                 ChangeResult::Done { tid: new, hot } => {
+                    self.before = Some(tid);
                     if m.table.desc.toast.is_some()
                         && let Some(old) = heap::row_bytes(engine.ctx(), rel, tid)?
                     {
@@ -437,8 +483,9 @@ impl ModifyNode {
                     }
                     return Ok(Some(new));
                 }
-                // A join gave the row twice, or a function changed it: the first change stands.
-                ChangeResult::SelfModified { .. } | ChangeResult::Skipped => return Ok(None),
+                // A join gave the row twice: the first change stands.
+                ChangeResult::SelfModified { same_command: true } | ChangeResult::Skipped => return Ok(None),
+                ChangeResult::SelfModified { same_command: false } => return Err(modified_by_trigger(m.command)),
                 ChangeResult::Deleted { .. } => {
                     if x.session.transaction()?.isolation() != Isolation::ReadCommitted {
                         return Err(concurrent_delete());
@@ -464,6 +511,63 @@ impl ModifyNode {
                 }
             }
         }
+    }
+
+    /// Locks the row before its triggers see it, so that what they see is what is changed. `None`: it is locked, else what came between.
+    fn lock_for_triggers(&self, x: &mut Exec<'_>, m: &Modify, rel: &RelHandle, tid: Tid) -> Result<Option<ChangeResult>, SqlError> {
+        let engine = x.state.engine()?.clone();
+        let snapshot = x.state.snapshot()?.clone();
+        let key = m.command == Command::Delete || m.assigned.iter().any(|(i, _)| m.table.key_attributes.contains(i));
+        let mode = if key { RowLockMode::Update } else { RowLockMode::NoKeyUpdate };
+        let locked = heap::lock_row(engine.ctx(), x.session.transaction()?, rel, &snapshot, tid, mode, WaitPolicy::Block)?;
+        Ok(if matches!(locked, ChangeResult::Done { .. }) { None } else { Some(locked) })
+    }
+
+    /// Queues what a changed row asks of foreign keys and triggers.
+    fn note(&mut self, x: &mut Exec<'_>, m: &Modify, tid: Tid) -> Result<(), SqlError> {
+        let event = event_of(m.command);
+        let after = m.table.has_triggers(true, 0, event);
+        if std::mem::take(&mut self.noted) || !(m.foreign || after) {
+            return Ok(());
+        }
+        let old = self.row.get(..m.table.desc.len()).unwrap_or_default();
+        if m.foreign {
+            referential::note(x.state, &m.table.relation, m.command, tid, old, &self.values);
+        }
+        if !after {
+            return Ok(());
+        }
+        let (before, now) = (self.before.map(|tid| (tid, old)), Some((tid, &*self.values)));
+        let change = match m.command {
+            Command::Insert => (None, now),
+            Command::Delete => (before, None),
+            Command::Update | Command::Select => (before, now),
+        };
+        let set = (m.command == Command::Update).then(|| assigned(m));
+        trigger::after_row(x.session, &m.table, event, change, set.as_deref(), &mut x.state.foreign)
+    }
+
+    /// Calls triggers before the statement, or queues those after it.
+    fn statement_triggers(&self, x: &mut Exec<'_>, m: &Modify, before: bool) -> Result<(), SqlError> {
+        if m.table.triggers.is_empty() {
+            return Ok(());
+        }
+        let own = (event_of(m.command), (m.command == Command::Update).then(|| assigned(m)));
+        let mut events = vec![own];
+        if let Some(update) = m.on_conflict.as_ref().and_then(|c| c.update.as_ref()) {
+            events.push((Trigger::UPDATE, Some(update.set.iter().map(|(i, _)| *i).collect())));
+        }
+        if !before {
+            events.reverse();
+        }
+        for (event, set) in events {
+            if before {
+                trigger::before_statement(x.session, &m.table, event, set.as_deref())?;
+            } else {
+                trigger::after_statement(x.session, &m.table, event, set.as_deref(), &mut x.state.foreign)?;
+            }
+        }
+        Ok(())
     }
 
     /// The rows of the other tables that go with the row at hand.
@@ -518,6 +622,19 @@ fn drop_values(x: &mut Exec<'_>, m: &Modify, old: &[u8], new: Option<&Vec<u8>>) 
     }
     let engine = x.session.engine.clone();
     large::delete_values(engine.ctx(), x.session.transaction()?, toast, &pointers)
+}
+
+/// Attributes that SET names, by index.
+fn assigned(m: &Modify) -> Vec<usize> {
+    m.assigned.iter().map(|(i, _)| *i).collect()
+}
+
+/// 27000: a function that the statement called changed the row the statement is to change.
+fn modified_by_trigger(command: Command) -> SqlError {
+    let verb = if command == Command::Update { "updated" } else { "deleted" };
+    let message = format!("tuple to be {verb} was already modified by an operation triggered by the current command");
+    SqlError::new(SqlState::TRIGGERED_DATA_CHANGE_VIOLATION, message)
+        .hint("Consider using an AFTER trigger instead of a BEFORE trigger to propagate changes to other rows.")
 }
 
 enum Conflict {
@@ -584,6 +701,7 @@ impl Node for ModifyNode {
                 };
                 x.session.transaction()?.check_writable(word)?;
                 self.rel = Some(rel);
+                self.statement_triggers(x, m, true)?;
                 rel
             }
         };
@@ -593,6 +711,9 @@ impl Node for ModifyNode {
             let found = self.child.next(x, &mut row)?;
             self.row = row;
             if !found {
+                if !std::mem::replace(&mut self.done, true) {
+                    self.statement_triggers(x, m, false)?;
+                }
                 return Ok(false);
             }
             let done = if m.command == Command::Insert {
@@ -603,14 +724,7 @@ impl Node for ModifyNode {
                 self.change(x, m, &rel)?
             };
             let Some(tid) = done else { continue };
-            if m.foreign {
-                let count = m.table.desc.len();
-                let old = self.row.get(..count).unwrap_or_default();
-                if !self.noted {
-                    referential::note(x.state, &m.table.relation, m.command, tid, old, &self.values);
-                }
-                self.noted = false;
-            }
+            self.note(x, m, tid)?;
             count_row(x, &plan);
             if m.returning.is_some() {
                 self.returning(x, m, tid, out)?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::code::Code;
 use super::portal::ColumnDesc;
+use crate::sql::catalog::relation::Trigger;
 use crate::sql::catalog::{Index, Relation};
 use crate::sql::functions::{CallTypes, NewAccumulator, ProcEntry, WindowFn};
 use crate::sql::types::key::KeyOrder;
@@ -721,6 +722,19 @@ pub struct TableWriter {
     pub coming: Vec<usize>,
     /// Attributes whose change is a key change: of unique indexes usable by foreign keys.
     pub key_attributes: Vec<usize>,
+    /// Triggers, in the order they fire.
+    pub triggers: Vec<TriggerWriter>,
+}
+
+/// What is needed to fire a trigger.
+#[derive(Debug)]
+pub struct TriggerWriter {
+    /// The trigger.
+    pub trigger: Arc<Trigger>,
+    /// Its function.
+    pub func: &'static ProcEntry,
+    /// WHEN, over the old row's attributes and then the new row's.
+    pub condition: Option<Code>,
 }
 
 /// What is needed to maintain an index.

@@ -313,6 +313,10 @@ fn start(session: &mut SessionContext, plan: &Arc<PlannedStmt>, params: Arc<[Dat
     let t = session.transaction()?;
     t.command_counter_increment()?;
     let snapshot = t.snapshot()?;
+    if plan.modifies {
+        // What functions do that it calls are later commands, so that it can tell their changes from its own.
+        t.write_cid();
+    }
     let mut state = ExecState::new(plan, &engine, snapshot, params);
     if measure {
         state.stats = Some(vec![NodeStats::default(); plan.nodes]);

@@ -1,4 +1,5 @@
-//! Foreign keys at work: what a change of either side asks for, at the end of its statement or of its transaction.
+//! Foreign keys at work: what a change of either side asks for, at the end of its statement or of its transaction. AFTER triggers wait in
+//! the same queue, so that all is looked at in the order it happened.
 //!
 //! A change notes an event; nothing is looked at while the statement still runs. Checks lock the referenced row FOR KEY SHARE, so that it
 //! stays until the transaction ends. What the rows are now decides, not the event: an event of a row that was changed again or rolled
@@ -24,9 +25,18 @@ use crate::sql::types::{Datum, Oid, text_out};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::Isolation;
 
+/// Something to look at when a statement is over, or later.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// By a foreign key.
+    Key(KeyEvent),
+    /// A trigger to fire.
+    Trigger(super::trigger::Fired),
+}
+
 /// Something a foreign key has to look at.
 #[derive(Clone, Debug)]
-pub struct Event {
+pub struct KeyEvent {
     /// The referencing table and its constraint.
     table: Oid,
     constraint: Constraint,
@@ -65,8 +75,58 @@ impl Deferral {
         self.events.is_empty()
     }
 
-    fn puts_off(&self, c: &Constraint) -> bool {
-        c.deferrable && self.some.get(&c.oid).copied().or(self.all).unwrap_or(c.deferred)
+    fn puts_off(&self, event: &Event) -> bool {
+        let (oid, deferrable, deferred) = event.timing();
+        deferrable && self.some.get(&oid).copied().or(self.all).unwrap_or(deferred)
+    }
+
+    /// Refuses to change a table that something waits for. PostgreSQL: `CheckTableNotInUse`.
+    ///
+    /// # Errors
+    /// 55006.
+    pub fn check_not_pending(&self, relation: &Relation, command: &str) -> Result<(), SqlError> {
+        if !self.events.iter().any(|e| e.changed() == relation.oid) {
+            return Ok(());
+        }
+        let message = format!("cannot {command} \"{}\" because it has pending trigger events", relation.name);
+        Err(SqlError::new(SqlState::OBJECT_IN_USE, message))
+    }
+}
+
+impl Event {
+    /// The constraint that says when it is looked at: itself, whether deferrable, whether deferred.
+    fn timing(&self) -> (Oid, bool, bool) {
+        match self {
+            Self::Key(e) => (e.constraint.oid, e.constraint.deferrable, e.constraint.deferred),
+            Self::Trigger(fired) => fired.timing(),
+        }
+    }
+
+    /// The table whose change it is about.
+    fn changed(&self) -> Oid {
+        match self {
+            Self::Key(e) => match (&e.kind, foreign(&e.constraint)) {
+                (EventKind::Gone(..), Some(f)) => f.table,
+                _ => e.table,
+            },
+            Self::Trigger(fired) => fired.table(),
+        }
+    }
+
+    /// What happens at once, whatever is deferred.
+    fn is_action(&self) -> bool {
+        let Self::Key(e) = self else { return false };
+        match (&e.kind, foreign(&e.constraint)) {
+            (EventKind::Gone(_, new), Some(f)) => (if new.is_some() { f.on_update } else { f.on_delete }) != FkAction::NoAction,
+            _ => false,
+        }
+    }
+
+    fn look(&self, session: &mut SessionContext) -> Result<(), SqlError> {
+        match self {
+            Self::Key(e) => look(session, e),
+            Self::Trigger(fired) => fired.fire(session),
+        }
     }
 }
 
@@ -101,7 +161,7 @@ pub fn stored(relation: &Relation, events: &mut Vec<Event>, tid: Tid, old: Optio
         if key.iter().all(Datum::is_null) || old.is_some_and(|old| same_key(&key_of(old, &c.columns), &key)) {
             continue;
         }
-        events.push(Event { table: relation.oid, constraint: c.clone(), kind: EventKind::Stored(tid, key) });
+        events.push(Event::Key(KeyEvent { table: relation.oid, constraint: c.clone(), kind: EventKind::Stored(tid, key) }));
     }
     if let Some(old) = old {
         gone(relation, events, old, Some(new));
@@ -117,7 +177,7 @@ pub fn gone(relation: &Relation, events: &mut Vec<Event>, old: &[Datum], new: Op
         if before.iter().any(Datum::is_null) || after.as_ref().is_some_and(|after| same_key(&before, after)) {
             continue;
         }
-        events.push(Event { table: *table, constraint: c.clone(), kind: EventKind::Gone(before, after) });
+        events.push(Event::Key(KeyEvent { table: *table, constraint: c.clone(), kind: EventKind::Gone(before, after) }));
     }
 }
 
@@ -137,15 +197,10 @@ pub(super) fn note(state: &mut ExecState, relation: &Relation, command: Command,
 /// 23503, and what the actions fail with.
 pub fn after_statement(session: &mut SessionContext, events: Vec<Event>) -> Result<(), SqlError> {
     for event in events {
-        // Actions happen at once, whatever is deferred.
-        let acts = match (&event.kind, foreign(&event.constraint)) {
-            (EventKind::Gone(_, new), Some(f)) => (if new.is_some() { f.on_update } else { f.on_delete }) != FkAction::NoAction,
-            _ => false,
-        };
-        if !acts && session.deferral.puts_off(&event.constraint) {
+        if !event.is_action() && session.deferral.puts_off(&event) {
             session.deferral.events.push(event);
         } else {
-            look(session, &event)?;
+            event.look(session)?;
         }
     }
     Ok(())
@@ -158,7 +213,7 @@ pub fn after_statement(session: &mut SessionContext, events: Vec<Event>) -> Resu
 pub fn before_commit(session: &mut SessionContext) -> Result<(), SqlError> {
     while !session.deferral.events.is_empty() {
         for event in std::mem::take(&mut session.deferral.events) {
-            look(session, &event)?;
+            event.look(session)?;
         }
     }
     Ok(())
@@ -180,9 +235,9 @@ pub fn set_constraints(session: &mut SessionContext, only: Option<&[Oid]>, defer
         return Ok(());
     }
     let (due, kept): (Vec<Event>, Vec<Event>) =
-        std::mem::take(&mut session.deferral.events).into_iter().partition(|e| only.is_none_or(|list| list.contains(&e.constraint.oid)));
+        std::mem::take(&mut session.deferral.events).into_iter().partition(|e| only.is_none_or(|list| list.contains(&e.timing().0)));
     session.deferral.events = kept;
-    due.iter().try_for_each(|event| look(session, event))
+    due.iter().try_for_each(|event| event.look(session))
 }
 
 /// Names and types both sides of a constraint are asked by.
@@ -299,7 +354,7 @@ fn ask(
     result
 }
 
-fn look(session: &mut SessionContext, event: &Event) -> Result<(), SqlError> {
+fn look(session: &mut SessionContext, event: &KeyEvent) -> Result<(), SqlError> {
     let Some(f) = foreign(&event.constraint) else { return Ok(()) };
     let Some(s) = sides(session, event.table, &event.constraint, f)? else { return Ok(()) };
     // Keys were noted as they lie in the rows.

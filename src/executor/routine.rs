@@ -77,10 +77,13 @@ pub struct Routines {
     pub plans: FxHashMap<(usize, usize), RoutinePlan>,
     /// Conversions between types: from, to, modifier.
     pub casts: FxHashMap<(Oid, Oid, i32), Arc<Code>>,
-    /// Compiled bodies, by what the layer above keys them with.
-    pub bodies: FxHashMap<usize, Arc<dyn Any + Send + Sync>>,
+    /// Compiled bodies, by what the layer above keys them with; of triggers' functions one per table, of
+    /// polymorphic ones one per list of types.
+    pub bodies: FxHashMap<(usize, Vec<Oid>), Arc<dyn Any + Send + Sync>>,
     /// Calls that are running.
     pub depth: usize,
+    /// Triggers that are running.
+    pub trigger_depth: i32,
     /// Rises whenever what was prepared may no longer hold: a subtransaction was undone.
     pub undone: u64,
 }

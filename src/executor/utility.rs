@@ -239,6 +239,11 @@ pub(crate) fn run_node(ctx: &mut SessionContext, node: &NodeEnum, raw: &super::R
             ddl::function::alter(ctx, s)?;
             tag
         }
+        NodeEnum::CreateTrigStmt(s) => {
+            ctx.check_writable("CREATE TRIGGER")?;
+            ddl::trigger::create(ctx, s, source)?;
+            "CREATE TRIGGER"
+        }
         NodeEnum::ConstraintsSetStmt(s) => {
             ddl::foreign_key::set_constraints(ctx, s)?;
             "SET CONSTRAINTS"
@@ -304,6 +309,7 @@ fn drop_tag(kind: ObjectType) -> &'static str {
         ObjectType::ObjectFunction => "DROP FUNCTION",
         ObjectType::ObjectProcedure => "DROP PROCEDURE",
         ObjectType::ObjectRoutine => "DROP ROUTINE",
+        ObjectType::ObjectTrigger => "DROP TRIGGER",
         _ => "DROP",
     }
 }
@@ -318,6 +324,7 @@ fn alter_tag(kind: ObjectType) -> &'static str {
         ObjectType::ObjectSchema => "ALTER SCHEMA",
         ObjectType::ObjectDatabase => "ALTER DATABASE",
         ObjectType::ObjectRole => "ALTER ROLE",
+        ObjectType::ObjectTrigger => "ALTER TRIGGER",
         _ => "ALTER TABLE",
     }
 }

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use pg_query::{NodeEnum, protobuf};
 
 use super::bind::deparse::Deparser;
-use super::bind::{Binder, ExprKind};
+use super::bind::{Binder, Expr, ExprKind};
 use super::functions::{CallTypes, ProcEntry};
 use super::parse;
 use super::plan::planner::{Deps, Layout, Level};
 use super::plan::{self, Planner};
 use super::plpgsql;
 use super::types::{Datum, Oid, oids};
+use crate::executor::front_end::TriggerCondition;
 use crate::executor::plan::{PlannedStmt, TableWriter};
 use crate::executor::portal::{Body, Explain, PlanCell, PlanVersion};
+use crate::executor::trigger::TriggerCall;
 use crate::executor::{ColumnDesc, Portal, Prepared, RawStmt, RowSink, SessionContext, SqlFrontEnd, StmtKind, TableExpr, utility};
 use crate::sql::catalog::Relation;
 use crate::sqlstate::{SqlError, SqlState};
@@ -278,6 +280,49 @@ impl SqlFrontEnd for FrontEnd {
         plpgsql::call_set(session, func, types, args)
     }
 
+    fn call_trigger(
+        &self,
+        session: &mut SessionContext,
+        func: &'static ProcEntry,
+        call: TriggerCall<'_>,
+    ) -> Result<Option<Vec<Datum>>, SqlError> {
+        plpgsql::call_trigger(session, func, call)
+    }
+
+    fn trigger_condition(
+        &self,
+        session: &mut SessionContext,
+        node: &protobuf::Node,
+        relation: &Relation,
+        source: &str,
+    ) -> Result<TriggerCondition, SqlError> {
+        let e = Binder::new(session, source, Vec::new(), false).trigger_condition(node, relation)?;
+        let found = std::cell::RefCell::new((Vec::new(), Vec::new()));
+        e.any(&|e| {
+            if let ExprKind::Var(rt, att, 0) = e.kind {
+                let (old, new) = &mut *found.borrow_mut();
+                if rt == 0 { old.push((att, e.at)) } else { new.push((att, e.at)) }
+            }
+            false
+        });
+        let (old, new) = found.into_inner();
+        // Relations by number, so that the text does not depend on the search path.
+        let names = session.io.names.take();
+        let text = condition_text(session, &e, relation);
+        session.io.names = names;
+        let again = parse::parse_expression(&text)
+            .and_then(|node| Binder::new(session, &text, Vec::new(), false).trigger_condition(&node, relation));
+        let text = if again.is_ok_and(|again| again.same(&e)) { text } else { deparse_expression(node)? };
+        Ok(TriggerCondition { text, old, new })
+    }
+
+    fn shown_condition(&self, session: &mut SessionContext, text: &str, relation: &Relation, pretty: bool) -> Result<String, SqlError> {
+        let node = parse::parse_expression(text)?;
+        let e = Binder::new(session, text, Vec::new(), false).trigger_condition(&node, relation)?;
+        let columns = relation.columns.iter().map(|c| c.name.clone()).collect();
+        Ok(Deparser::new(session, pretty).condition(&e, columns, relation.live_columns().count()))
+    }
+
     fn check_routine(&self, session: &mut SessionContext, func: &'static ProcEntry, source: &str) -> Result<(), SqlError> {
         plpgsql::validate(session, func, source)
     }
@@ -327,6 +372,15 @@ fn typed_text(
     let names = relation.map(|r| (r.name.clone(), r.columns.iter().map(|c| c.name.clone()).collect()));
     planner.levels.push(Level { names: names.into_iter().collect(), ..Level::default() });
     Ok(planner.text_bare(&e))
+}
+
+/// Text of a trigger's WHEN.
+fn condition_text(session: &mut SessionContext, e: &Expr, relation: &Relation) -> String {
+    let mut planner = Planner::bare(session);
+    let columns: Vec<Arc<str>> = relation.columns.iter().map(|c| c.name.clone()).collect();
+    let names = vec![(Arc::from("old"), columns.clone()), (Arc::from("new"), columns)];
+    planner.levels.push(Level { names, rows: Some(relation.live_columns().count()), ..Level::default() });
+    planner.text_bare(e)
 }
 
 /// Text of an expression, by the parser library's own printer: as the one target of a SELECT.

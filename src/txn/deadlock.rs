@@ -7,6 +7,12 @@ use super::proc::ProcId;
 /// A cycle that `start` is part of, beginning with it, if there is one. `blockers` lists who keeps a session waiting.
 pub(super) fn find_cycle(start: ProcId, blockers: impl Fn(ProcId) -> Vec<ProcId>) -> Option<Vec<ProcId>> {
     // Depth first with an explicit stack: a chain of waits may be as long as there are sessions.
+    let blockers = |p: ProcId| {
+        // The first is looked at first: who holds the lock before who is ahead in its queue, and there the foremost.
+        let mut list = blockers(p);
+        list.reverse();
+        list
+    };
     let mut path = vec![(start, blockers(start))];
     let mut seen = HashSet::from([start]);
     while let Some((_, todo)) = path.last_mut() {

@@ -276,6 +276,17 @@ impl Transaction {
         Ok(())
     }
 
+    /// Makes changes under an earlier command id: those of a statement that calls functions which ran commands of their own meanwhile. Such
+    /// functions see what the statement did before them; the statement does not see what they do.
+    pub fn at_command<T>(&mut self, cid: u32, f: impl FnOnce(&mut Self) -> T) -> T {
+        let (now, used) = (self.cid, self.cid_used);
+        self.cid = cid;
+        let result = f(self);
+        self.cid = now;
+        self.cid_used |= used;
+        result
+    }
+
     /// The snapshot for a statement: fresh in READ COMMITTED, else the transaction's.
     ///
     /// # Errors

@@ -8,10 +8,10 @@ use crate::executor::SessionContext;
 use crate::executor::ddl::expression::parse_text;
 use crate::executor::ddl::view::stored_text;
 use crate::sql::catalog::compiled::collation_name;
-use crate::sql::catalog::load::{CatalogReader, EXPRESSION_SEPARATOR, by};
+use crate::sql::catalog::load::{CatalogReader, EXPRESSION_SEPARATOR, by, trigger};
 use crate::sql::catalog::names::{quote_identifier, quote_qualified, split_identifiers};
-use crate::sql::catalog::relation::{Constraint, ConstraintKind, FkAction, FkMatch, Index, RelKind, Relation, Source};
-use crate::sql::catalog::schema::pg_constraint;
+use crate::sql::catalog::relation::{Constraint, ConstraintKind, FkAction, FkMatch, Index, RelKind, Relation, Source, Trigger};
+use crate::sql::catalog::schema::{pg_constraint, pg_trigger};
 use crate::sql::functions::registry::{BTREE_AM, all_opclasses, default_opclass, proc_by_oid};
 use crate::sql::functions::{CallTypes, ProcEntry};
 use crate::sql::types::{Datum, NameLookup, ObjectKind, Oid, format_type};
@@ -62,10 +62,10 @@ pub(super) fn call(
             let relation = ctx.catalog.open_relation(schema, name)?;
             text(view_definition(ctx, &relation, with_pretty())?)
         }
+        "pg_get_triggerdef" => text(trigger_definition(ctx, args[0].as_oid()?, false)?),
+        "pg_get_triggerdef_ext" => text(trigger_definition(ctx, args[0].as_oid()?, pretty())?),
         "pg_get_ruledef"
         | "pg_get_ruledef_ext"
-        | "pg_get_triggerdef"
-        | "pg_get_triggerdef_ext"
         | "pg_get_partkeydef"
         | "pg_get_partition_constraintdef"
         | "pg_get_statisticsobjdef"
@@ -82,6 +82,64 @@ pub(super) fn call(
         },
         _ => Ok(None),
     }
+}
+
+/// CREATE TRIGGER, as PostgreSQL writes it.
+fn trigger_definition(ctx: &mut SessionContext, oid: Oid, pretty: bool) -> Result<Option<String>, SqlError> {
+    let Some(row) = ctx.catalog.reader()?.row(&pg_trigger::DEF, by::TRIGGER_OID, &[Datum::Oid(oid)])? else { return Ok(None) };
+    let t = trigger(&row)?;
+    let Some(table) = ctx.catalog.relation(row.oid(pg_trigger::tgrelid)?)? else { return Ok(None) };
+    let named = |ctx: &SessionContext, relation: &Relation| -> Result<String, SqlError> {
+        let schema = if ctx.catalog.is_visible(relation)? { None } else { Some(&*relation.namespace_name) };
+        Ok(quote_qualified(schema, &relation.name))
+    };
+    let timing = match t.kind & Trigger::TIMING {
+        Trigger::BEFORE => "BEFORE",
+        Trigger::INSTEAD => "INSTEAD OF",
+        _ => "AFTER",
+    };
+    let mut events = Vec::new();
+    for (bit, word) in
+        [(Trigger::INSERT, "INSERT"), (Trigger::DELETE, "DELETE"), (Trigger::UPDATE, "UPDATE"), (Trigger::TRUNCATE, "TRUNCATE")]
+    {
+        if t.kind & bit == 0 {
+            continue;
+        }
+        let names: Vec<String> = t.columns.iter().filter_map(|n| table.attribute(*n)).map(|c| quote_identifier(&c.name)).collect();
+        let of = if bit == Trigger::UPDATE && !names.is_empty() { format!(" OF {}", names.join(", ")) } else { String::new() };
+        events.push(format!("{word}{of}"));
+    }
+    let mut out = format!(
+        "CREATE {}TRIGGER {} {timing} {} ON {} ",
+        if t.constraint != 0 { "CONSTRAINT " } else { "" },
+        quote_identifier(&t.name),
+        events.join(" OR "),
+        if pretty { named(ctx, &table)? } else { quote_qualified(Some(&table.namespace_name), &table.name) },
+    );
+    if t.constraint != 0 {
+        if let Some(other) = ctx.catalog.relation(t.other)?.filter(|_| t.other != 0) {
+            out.push_str(&format!("FROM {} ", named(ctx, &other)?));
+        }
+        out.push_str(if t.deferrable { "DEFERRABLE INITIALLY " } else { "NOT DEFERRABLE INITIALLY " });
+        out.push_str(if t.deferred { "DEFERRED " } else { "IMMEDIATE " });
+    }
+    out.push_str(if t.kind & Trigger::ROW != 0 { "FOR EACH ROW " } else { "FOR EACH STATEMENT " });
+    if let Some(condition) = &t.condition {
+        let front_end = ctx.front_end;
+        let shown = front_end.shown_condition(ctx, condition, &table, pretty)?;
+        out.push_str(&format!("WHEN ({shown}) "));
+    }
+    let function = match ctx.catalog.function(t.function)? {
+        Some(f) => {
+            let found = ctx.catalog.functions(None, f.entry.name)?.into_iter().find(|g| g.args.is_empty());
+            let schema = ctx.catalog.namespace_name(f.namespace)?;
+            quote_qualified(schema.as_deref().filter(|_| found.is_none_or(|g| g.oid != t.function)), f.entry.name)
+        }
+        None => t.function.to_string(),
+    };
+    let args: Vec<String> = t.args.iter().map(|a| crate::sql::catalog::names::quote_literal(a)).collect();
+    out.push_str(&format!("EXECUTE FUNCTION {function}({})", args.join(", ")));
+    Ok(Some(out))
 }
 
 /// Stored expression text as shown: relations by name; `pretty` leaves out parentheses that change nothing.

@@ -161,7 +161,7 @@ pub(super) fn call(
             some(index.map_or(Datum::Null, Datum::Oid))
         }
         "row_security_active" | "row_security_active_name" => some(Datum::Bool(false)),
-        "pg_trigger_depth" => some(Datum::Int4(0)),
+        "pg_trigger_depth" => some(Datum::Int4(ctx.routines.trigger_depth)),
         "pg_partition_root" => some(Datum::Null),
         "pg_collation_actual_version" | "pg_database_collation_actual_version" => some(Datum::Null),
         "pg_index_column_has_property" => index_column_property(ctx, args).map(Some),

@@ -60,7 +60,8 @@ impl CopyInState {
                 defaults.push((i, expr));
             }
         }
-        let loader = Loader::new(ctx, relation.clone())?;
+        let mut loader = Loader::new(ctx, relation.clone())?;
+        loader.fire_triggers(ctx)?;
         Ok(Self {
             reader: RowReader::new(&options),
             header_pending: options.header != Header::Off,
@@ -135,8 +136,7 @@ impl CopyInState {
             Some(condition) => evaluate(ctx, condition, &row)?.is_true(),
             None => true,
         };
-        if wanted {
-            self.loader.add(ctx, &mut row).map_err(|e| self.with_context(e, None))?;
+        if wanted && self.loader.add(ctx, &mut row).map_err(|e| self.with_context(e, None))? {
             self.copied += 1;
         }
         self.row = row;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{AlterTableCmd, AlterTableStmt, AlterTableType, ColumnDef, DropBehavior, Node, ObjectType};
+use pg_query::protobuf::{AlterTableCmd, AlterTableStmt, AlterTableType, ColumnDef, ConstrType, DropBehavior, Node, ObjectType};
 
 use super::constraint::{self, NewConstraint};
 use super::sequence::SequenceSpec;
-use super::{drop, expression, index, nodes, sequence, step, table, toast};
+use super::{drop, expression, index, nodes, sequence, step, table, toast, trigger};
 use crate::access::heap;
 use crate::executor::SessionContext;
 use crate::executor::eval::{Exec, ExecState};
@@ -37,7 +37,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &AlterTableStmt, source: &str)
             _ => None,
         })
         .collect();
-    let mode = commands.iter().map(|c| lock_mode(c.subtype())).max().unwrap_or(LockMode::AccessExclusive);
+    let mode = commands.iter().map(|c| lock_mode(c)).max().unwrap_or(LockMode::AccessExclusive);
     if stmt.missing_ok && ctx.find_locked(schema, name, mode, WaitPolicy::Block)?.is_none() {
         ctx.notice(format!("relation \"{name}\" does not exist, skipping"));
         return Ok(());
@@ -56,6 +56,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &AlterTableStmt, source: &str)
         return Err(step::wrong_kind(&relation, &wanted));
     }
     ctx.check_owner(&relation)?;
+    ctx.deferral.check_not_pending(&relation, "ALTER TABLE")?;
     // Columns go and come before constraints, which may name them.
     let mut ordered = commands.clone();
     ordered.sort_by_key(|c| pass(c.subtype()));
@@ -66,13 +67,25 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &AlterTableStmt, source: &str)
 }
 
 /// PostgreSQL: `AlterTableGetLockLevel`.
-fn lock_mode(kind: AlterTableType) -> LockMode {
+fn lock_mode(command: &AlterTableCmd) -> LockMode {
     #[expect(clippy::wildcard_enum_match_arm, reason = "all others take the strongest lock")]
-    match kind {
+    match command.subtype() {
+        AlterTableType::AtAddConstraint => match command.def.as_deref().and_then(|n| n.node.as_ref()) {
+            Some(NodeEnum::Constraint(c)) if c.contype() == ConstrType::ConstrForeign => LockMode::ShareRowExclusive,
+            _ => LockMode::AccessExclusive,
+        },
         AlterTableType::AtSetStatistics | AlterTableType::AtValidateConstraint | AlterTableType::AtClusterOn => {
             LockMode::ShareUpdateExclusive
         }
         AlterTableType::AtSetRelOptions | AlterTableType::AtResetRelOptions => LockMode::ShareUpdateExclusive,
+        AlterTableType::AtEnableTrig
+        | AlterTableType::AtEnableAlwaysTrig
+        | AlterTableType::AtEnableReplicaTrig
+        | AlterTableType::AtEnableTrigAll
+        | AlterTableType::AtEnableTrigUser
+        | AlterTableType::AtDisableTrig
+        | AlterTableType::AtDisableTrigAll
+        | AlterTableType::AtDisableTrigUser => LockMode::ShareRowExclusive,
         _ => LockMode::AccessExclusive,
     }
 }
@@ -172,6 +185,14 @@ fn run_command(ctx: &mut SessionContext, oid: Oid, command: &AlterTableCmd, sour
         AlterTableType::AtSetLogged | AlterTableType::AtSetUnLogged => {
             let logged = command.subtype() == AlterTableType::AtSetLogged;
             set_persistence(ctx, &relation, if logged { Persistence::Permanent } else { Persistence::Unlogged })
+        }
+        AlterTableType::AtEnableTrig | AlterTableType::AtEnableTrigAll | AlterTableType::AtEnableTrigUser => {
+            trigger::set_enabled(ctx, &relation, &command.name, b'O')
+        }
+        AlterTableType::AtEnableAlwaysTrig => trigger::set_enabled(ctx, &relation, &command.name, b'A'),
+        AlterTableType::AtEnableReplicaTrig => trigger::set_enabled(ctx, &relation, &command.name, b'R'),
+        AlterTableType::AtDisableTrig | AlterTableType::AtDisableTrigAll | AlterTableType::AtDisableTrigUser => {
+            trigger::set_enabled(ctx, &relation, &command.name, b'D')
         }
         AlterTableType::AtClusterOn | AlterTableType::AtDropCluster | AlterTableType::AtSetTableSpace => {
             Err(SqlError::unsupported("this form of ALTER TABLE"))

@@ -61,6 +61,12 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &CommentStmt) -> Result<(), Sq
             })?;
             ObjectAddress::new(pg_constraint::ID, oid)
         }
+        ObjectType::ObjectTrigger => {
+            let (trigger, relation) = split_last(object)?;
+            let (schema, name) = nodes::qualified(relation)?;
+            let relation = open(ctx, schema, name)?;
+            super::trigger::find(&relation, &trigger)?
+        }
         ObjectType::ObjectSchema => {
             let name = nodes::string(object).unwrap_or_default();
             let row = super::schema::row_of(ctx, name)?

@@ -12,7 +12,7 @@ use crate::sql::catalog::relation::{PG_CATALOG_NAMESPACE, PUBLIC_NAMESPACE, Pers
 use crate::sql::catalog::rows::ObjectAddress;
 use crate::sql::catalog::schema::{
     CatalogDef, pg_attrdef, pg_attribute, pg_class, pg_constraint, pg_depend, pg_description, pg_index, pg_namespace, pg_proc, pg_rewrite,
-    pg_sequence, pg_shdepend, pg_statistic,
+    pg_sequence, pg_shdepend, pg_statistic, pg_trigger,
 };
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
@@ -34,6 +34,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &DropStmt) -> Result<(), SqlEr
             | ObjectType::ObjectView
             | ObjectType::ObjectMatview) => relation_target(ctx, object, kind, stmt.missing_ok, LockMode::AccessExclusive)?,
             ObjectType::ObjectSchema => schema_target(ctx, object, stmt.missing_ok)?,
+            ObjectType::ObjectTrigger => trigger_target(ctx, object, stmt.missing_ok)?,
             kind @ (ObjectType::ObjectFunction | ObjectType::ObjectProcedure | ObjectType::ObjectRoutine) => {
                 let named = super::function::object(object)?;
                 match super::function::find(ctx, named, kind, stmt.missing_ok)? {
@@ -68,6 +69,36 @@ fn index_concurrently(ctx: &mut SessionContext, stmt: &DropStmt, cascade: bool) 
     // Whether it may go at all, before it is given up.
     doomed_with(ctx, &[target], false)?;
     super::index::drop_concurrently(ctx, &table, target.object, |ctx| delete(ctx, &[target], false))
+}
+
+/// The trigger that the last name means, on the table before it.
+fn trigger_target(ctx: &mut SessionContext, object: &Node, missing_ok: bool) -> Result<Option<ObjectAddress>, SqlError> {
+    let items = nodes::items(object);
+    let Some((last, table)) = items.split_last() else { return Err(SqlError::internal("DROP TRIGGER of nothing")) };
+    let trigger = nodes::string(last).unwrap_or_default();
+    let (schema, name) = nodes::qualified(table)?;
+    let Some(relation) = ctx.find_locked(schema, name, LockMode::AccessExclusive, WaitPolicy::Block)? else {
+        let shown = schema.map_or_else(|| name.to_owned(), |s| format!("{s}.{name}"));
+        let message = format!("relation \"{shown}\" does not exist");
+        if missing_ok {
+            ctx.notice_with(SqlState::SUCCESSFUL_COMPLETION, format!("{message}, skipping"));
+            return Ok(None);
+        }
+        return Err(SqlError::new(SqlState::UNDEFINED_TABLE, message));
+    };
+    match super::trigger::find(&relation, trigger) {
+        Ok(address) => {
+            ctx.check_owner(&relation)?;
+            ctx.deferral.check_not_pending(&relation, "DROP TRIGGER")?;
+            Ok(Some(address))
+        }
+        Err(_) if missing_ok => {
+            let message = format!("trigger \"{trigger}\" for relation \"{}\" does not exist, skipping", relation.name);
+            ctx.notice_with(SqlState::SUCCESSFUL_COMPLETION, message);
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "only these kinds of objects come here")]
@@ -117,6 +148,9 @@ fn relation_target(
         return Err(super::step::wrong_kind(&relation, noun));
     }
     ctx.check_owner(&relation)?;
+    if relation.kind == RelKind::Table {
+        ctx.deferral.check_not_pending(&relation, "DROP TABLE")?;
+    }
     Ok(Some(ObjectAddress::relation(relation.oid)))
 }
 
@@ -332,6 +366,13 @@ pub(crate) fn describe(ctx: &mut SessionContext, object: ObjectAddress) -> Resul
             }
             None => Ok(format!("default {}", object.object)),
         },
+        pg_trigger::ID => match reader.row(&pg_trigger::DEF, by::TRIGGER_OID, &[Datum::Oid(object.object)])? {
+            Some(row) => {
+                let name = quote_identifier(row.str(pg_trigger::tgname)?);
+                Ok(format!("trigger {name} on {}", on(ctx, row.oid(pg_trigger::tgrelid)?)?))
+            }
+            None => Ok(format!("trigger {}", object.object)),
+        },
         pg_namespace::ID => {
             let name = ctx.catalog.namespace_name(object.object)?;
             Ok(format!("schema {}", name.map_or_else(|| object.object.to_string(), |n| quote_identifier(&n))))
@@ -385,6 +426,7 @@ fn remove(ctx: &mut SessionContext, object: ObjectAddress) -> Result<(), SqlErro
         }
         pg_class::ID => remove_relation(ctx, object.object)?,
         pg_constraint::ID => remove_constraint(ctx, object.object)?,
+        pg_trigger::ID => super::trigger::remove(ctx, object.object)?,
         pg_attrdef::ID => {
             let key = [Datum::Oid(object.object)];
             if let Some(row) = ctx.catalog_reader()?.row(&pg_attrdef::DEF, by::ATTRDEF_OID, &key)? {

@@ -188,7 +188,13 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateFunctionStmt, source
     };
     let result = if stmt.is_procedure && outputs.is_empty() { oids::VOID } else { result };
     if result == oids::TRIGGER {
-        return Err(SqlError::unsupported("a trigger function"));
+        if language == SQL_LANGUAGE {
+            return Err(SqlError::new(SqlState::INVALID_FUNCTION_DEFINITION, "SQL functions cannot return type trigger"));
+        }
+        if !inputs.is_empty() {
+            return Err(SqlError::new(SqlState::INVALID_FUNCTION_DEFINITION, "trigger functions cannot have declared arguments")
+                .hint("The arguments of the trigger can be accessed through TG_NARGS and TG_ARGV instead."));
+        }
     }
     let namespace = ctx.creation_namespace(schema)?;
     let types: Vec<Oid> = inputs.iter().map(|p| p.type_oid).collect();

@@ -27,5 +27,6 @@ pub(crate) mod table_as;
 pub(crate) mod tablespace;
 pub(crate) mod temp;
 pub(crate) mod toast;
+pub(crate) mod trigger;
 pub(crate) mod truncate;
 pub(crate) mod view;

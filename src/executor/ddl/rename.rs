@@ -13,6 +13,7 @@ use crate::sql::catalog::relation::{PG_CATALOG_NAMESPACE, RelKind, Relation};
 use crate::sql::catalog::rows::{DependKind, ObjectAddress};
 use crate::sql::catalog::schema::{
     pg_attrdef, pg_attribute, pg_authid, pg_class, pg_constraint, pg_database, pg_depend, pg_index, pg_namespace, pg_rewrite, pg_shdepend,
+    pg_trigger,
 };
 use crate::sql::types::{Datum, Oid, oids};
 use crate::sqlstate::{SqlError, SqlState};
@@ -37,6 +38,10 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &RenameStmt, source: &str) -> 
         },
         ObjectType::ObjectTabconstraint => match open(ctx, stmt, source)? {
             Some(relation) => rename_constraint(ctx, &relation, &stmt.subname, new),
+            None => Ok(()),
+        },
+        ObjectType::ObjectTrigger => match open(ctx, stmt, source)? {
+            Some(relation) => super::trigger::rename(ctx, &relation, &stmt.subname, new),
             None => Ok(()),
         },
         ObjectType::ObjectSchema => rename_schema(ctx, &stmt.subname, new),
@@ -130,6 +135,17 @@ fn rename_column(ctx: &mut SessionContext, relation: &Relation, old: &str, new: 
         if let (Some(row), Some(text)) = (row, &c.default) {
             let text = renamed(ctx, text, names, &now, Some((c.type_oid, c.typmod)))?;
             ctx.writer()?.set(&pg_attrdef::DEF, &row, &[(pg_attrdef::adbin, Datum::text(text))])?;
+        }
+    }
+    for t in &relation.triggers {
+        let Some(text) = &t.condition else { continue };
+        let mut node = expression::parse_text(ctx, text)?;
+        rename_in(&mut node, old, new);
+        let front_end = ctx.front_end;
+        let text = front_end.trigger_condition(ctx, &node, &now, "")?.text;
+        let row = ctx.catalog_reader()?.row(&pg_trigger::DEF, by::TRIGGER_OID, &[Datum::Oid(t.oid)])?;
+        if let Some(row) = row {
+            ctx.writer()?.set(&pg_trigger::DEF, &row, &[(pg_trigger::tgqual, Datum::text(text))])?;
         }
     }
     for index in &relation.indexes {

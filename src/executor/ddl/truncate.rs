@@ -1,14 +1,16 @@
 //! TRUNCATE.
 
+use std::sync::Arc;
+
 use pg_query::NodeEnum;
 use pg_query::protobuf::{DropBehavior, TruncateStmt};
 
-use super::{alter, sequence, table};
+use super::{alter, nodes, sequence, table};
 use crate::access::RelHandle;
 use crate::access::btree;
-use crate::executor::SessionContext;
+use crate::executor::{SessionContext, referential, trigger};
 use crate::sql::catalog::privilege;
-use crate::sql::catalog::relation::{RelKind, Relation};
+use crate::sql::catalog::relation::{RelKind, Relation, Trigger};
 use crate::sql::catalog::schema::pg_class;
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
@@ -20,6 +22,11 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &TruncateStmt, source: &str) -
     let mut targets: Vec<Oid> = Vec::new();
     for node in &stmt.relations {
         let Some(NodeEnum::RangeVar(range)) = &node.node else { continue };
+        // Nobody waits for a lock who may not have it.
+        let (schema, name) = nodes::names(range);
+        if let Ok(Some(relation)) = ctx.catalog.find_relation(schema, name) {
+            check(ctx, &relation)?;
+        }
         let relation = ctx.open_locked(range, source, LockMode::AccessExclusive)?;
         check(ctx, &relation)?;
         if !targets.contains(&relation.oid) {
@@ -50,6 +57,17 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &TruncateStmt, source: &str) -
             targets.push(other);
         }
     }
+    // All triggers before, then all tables, then all triggers after.
+    let mut writers = Vec::new();
+    for &oid in &targets {
+        let relation = ctx.reopen(oid)?;
+        if !relation.triggers.is_empty() {
+            let front_end = ctx.front_end;
+            let writer = Arc::new(front_end.table_writer(ctx, &relation)?);
+            trigger::before_statement(ctx, &writer, Trigger::TRUNCATE, None)?;
+            writers.push(writer);
+        }
+    }
     for oid in targets {
         let relation = ctx.reopen(oid)?;
         if stmt.restart_seqs {
@@ -57,7 +75,15 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &TruncateStmt, source: &str) -
         }
         empty(ctx, &relation)?;
     }
-    Ok(())
+    let mut events = Vec::new();
+    for writer in &writers {
+        trigger::after_statement(ctx, writer, Trigger::TRUNCATE, None, &mut events)?;
+    }
+    if events.is_empty() {
+        return Ok(());
+    }
+    ctx.transaction()?.command_counter_increment()?;
+    referential::after_statement(ctx, events)
 }
 
 fn check(ctx: &SessionContext, relation: &Relation) -> Result<(), SqlError> {
@@ -68,11 +94,16 @@ fn check(ctx: &SessionContext, relation: &Relation) -> Result<(), SqlError> {
         let message = format!("permission denied: \"{}\" is a system catalog", relation.name);
         return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message));
     }
-    if !privilege::on_relation(&ctx.catalog, ctx.user, relation, privilege::TRUNCATE)? {
-        let message = format!("permission denied for table {}", relation.name);
-        return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message));
+    may_truncate(ctx, relation)?;
+    ctx.deferral.check_not_pending(relation, "TRUNCATE")
+}
+
+/// `42501` unless the user may empty the table.
+fn may_truncate(ctx: &SessionContext, relation: &Relation) -> Result<(), SqlError> {
+    if privilege::on_relation(&ctx.catalog, ctx.user, relation, privilege::TRUNCATE)? {
+        return Ok(());
     }
-    Ok(())
+    Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied for table {}", relation.name)))
 }
 
 /// Gives a table and its indexes new empty files.

@@ -35,6 +35,8 @@ pub struct Deparser<'a> {
     indent: i32,
     /// The next query's column names are seen by nobody.
     nameless: bool,
+    /// So many columns of a table in a row are the whole row.
+    whole: Option<usize>,
 }
 
 struct Level {
@@ -71,7 +73,7 @@ fn names_of(rtable: &[Rte]) -> Names {
 impl<'a> Deparser<'a> {
     /// Over no relation, or the columns of one.
     pub fn new(session: &'a SessionContext, pretty: bool) -> Self {
-        Self { session, pretty, levels: Vec::new(), out: String::new(), indent: 0, nameless: false }
+        Self { session, pretty, levels: Vec::new(), out: String::new(), indent: 0, nameless: false, whole: None }
     }
 
     /// An expression over a relation's columns, which go by their names alone.
@@ -88,6 +90,37 @@ impl<'a> Deparser<'a> {
         });
         self.expr(e, Parent::Open);
         self.out
+    }
+
+    /// A trigger's WHEN: over the old and the new row of a table with these columns, dropped ones included, `live` of them not.
+    #[must_use]
+    pub fn condition(mut self, e: &Expr, columns: Vec<Arc<str>>, live: usize) -> String {
+        self.whole = Some(live);
+        self.levels.push(Level {
+            names: vec![(Arc::from("old"), columns.clone()), (Arc::from("new"), columns)],
+            qualify: true,
+            targets: Vec::new(),
+            group: Vec::new(),
+            windows: Vec::new(),
+            ctes: Vec::new(),
+            exists: false,
+        });
+        self.expr(e, Parent::Open);
+        self.out
+    }
+
+    /// The table whose whole row a row of columns is.
+    fn whole_row(&self, items: &[Expr]) -> Option<usize> {
+        let mut last = 0;
+        let mut table = None;
+        for item in items {
+            let ExprKind::Var(rt, att, 0) = item.kind else { return None };
+            if att <= last || *table.get_or_insert(rt) != rt {
+                return None;
+            }
+            last = att;
+        }
+        table.filter(|_| self.whole == Some(items.len()))
     }
 
     /// A query, its output columns named `names`.
@@ -928,7 +961,10 @@ impl<'a> Deparser<'a> {
                     self.push(&format!("::{name}"));
                 }
             }
-            ExprKind::Row(items, _) => self.function("ROW", items),
+            ExprKind::Row(items, _) => match self.whole_row(items) {
+                Some(rt) => self.column(rt, 0, 0),
+                None => self.function("ROW", items),
+            },
             ExprKind::RowCompare(op, pairs) => {
                 let op = match op {
                     CompareOp::Eq => "=",

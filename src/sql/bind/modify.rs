@@ -640,6 +640,31 @@ impl Binder<'_> {
         Ok(query)
     }
 
+    /// Binds a trigger's WHEN: `old` is range table entry 0, `new` is 1.
+    ///
+    /// # Errors
+    /// PostgreSQL's.
+    pub fn trigger_condition(&mut self, node: &Node, relation: &Relation) -> Result<Expr, SqlError> {
+        let columns = relation_columns(relation);
+        let mut scope = Scope { place: Place::Stored("trigger WHEN conditions"), ..Scope::default() };
+        for (rt, name) in ["old", "new"].into_iter().enumerate() {
+            scope.rtable.push(Rte { alias: Arc::from(name), source: RteSource::None, columns: columns.clone(), lateral: false });
+            scope.names.push(NameItem {
+                name: Some(Arc::from(name)),
+                schema: None,
+                columns: columns_of(rt, &columns),
+                qualified: true,
+                plain: false,
+                rt: Some(rt),
+                is_table: true,
+            });
+        }
+        self.scopes.push(scope);
+        let result = self.expr(node).and_then(|e| self.coerce_bool(e, "WHEN"));
+        self.scopes.pop();
+        result
+    }
+
     /// Binds an expression over one relation's columns, as defaults, checks and indexes store them.
     ///
     /// # Errors

@@ -212,6 +212,7 @@ fn blank(oid: Oid, name: &str, namespace: Oid, kind: RelKind, columns: Vec<Colum
         constraints: Vec::new(),
         checks: Vec::new(),
         referenced_by: Vec::new(),
+        triggers: Vec::new(),
         sequence: None,
         rel_pages: 0,
         rel_tuples: -1.0,

@@ -6,10 +6,11 @@ use afterimage_wal::{Oid, RelId};
 
 use super::relation::{
     CheckConstraint, Column, ColumnStats, Constraint, ConstraintKind, DEFAULT_TABLESPACE, FkAction, FkMatch, ForeignKey, Identity, Index,
-    IndexColumn, Persistence, RelKind, Relation, SequenceDef, Source,
+    IndexColumn, Persistence, RelKind, Relation, SequenceDef, Source, Trigger,
 };
 use super::schema::{
-    CatalogDef, pg_attrdef, pg_attribute, pg_class, pg_constraint, pg_depend, pg_index, pg_namespace, pg_rewrite, pg_sequence, pg_statistic,
+    CatalogDef, pg_attrdef, pg_attribute, pg_class, pg_constraint, pg_depend, pg_index, pg_namespace, pg_rewrite, pg_sequence,
+    pg_statistic, pg_trigger,
 };
 use crate::access::{RelHandle, Tid};
 use crate::sql::types::{ColDesc, Datum, IoSettings, Pointer, Repr, ToastTable, TupleDesc, text_in};
@@ -208,6 +209,10 @@ pub mod by {
     pub const SEQUENCE: Oid = 5002;
     /// pg_rewrite (ev_class, rulename).
     pub const REWRITE_TABLE: Oid = 2693;
+    /// pg_trigger (tgrelid, tgname).
+    pub const TRIGGER_TABLE: Oid = 2701;
+    /// pg_trigger (oid).
+    pub const TRIGGER_OID: Oid = 2702;
     /// pg_rewrite (oid).
     pub const REWRITE_OID: Oid = 2692;
     /// pg_depend (refclassid, refobjid, refobjsubid).
@@ -296,6 +301,7 @@ pub(super) fn relation(reader: &dyn CatalogReader, database: Oid, oid: Oid) -> R
         indexes,
         checks,
         referenced_by: if has_indexes { referenced_by(reader, oid)? } else { Vec::new() },
+        triggers: if class.bool(pg_class::relhastriggers)? { triggers(reader, oid)? } else { Vec::new() },
         constraints,
         sequence: if kind == RelKind::Sequence { sequence(reader, oid)? } else { None },
         rel_pages: u32::try_from(class.int4(pg_class::relpages)?).unwrap_or(0),
@@ -553,6 +559,44 @@ fn referenced_by(reader: &dyn CatalogReader, table: Oid) -> Result<Vec<(Oid, Con
         }
     }
     Ok(out)
+}
+
+/// A table's triggers, in the order of their names.
+fn triggers(reader: &dyn CatalogReader, table: Oid) -> Result<Vec<Arc<Trigger>>, SqlError> {
+    let rows = reader.rows(&pg_trigger::DEF, by::TRIGGER_TABLE, &[Datum::Oid(table)])?;
+    let mut out = rows.iter().map(|row| trigger(row).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+    out.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(out)
+}
+
+/// The trigger a row of `pg_trigger` describes.
+///
+/// # Errors
+/// XX001.
+pub fn trigger(row: &CatalogRow) -> Result<Trigger, SqlError> {
+    let args = match row.values.get(pg_trigger::tgargs) {
+        Some(Datum::Bytea(bytes)) => {
+            // Each argument ends with a zero byte.
+            let mut parts: Vec<&[u8]> = bytes.split(|b| *b == 0).collect();
+            parts.pop();
+            parts.iter().map(|p| Arc::from(&*String::from_utf8_lossy(p))).collect()
+        }
+        _ => Vec::new(),
+    };
+    Ok(Trigger {
+        oid: row.oid(pg_trigger::oid)?,
+        name: Arc::from(row.str(pg_trigger::tgname)?),
+        function: row.oid(pg_trigger::tgfoid)?,
+        kind: row.int2(pg_trigger::tgtype)?,
+        enabled: row.char(pg_trigger::tgenabled)?,
+        constraint: row.oid(pg_trigger::tgconstraint)?,
+        other: row.oid(pg_trigger::tgconstrrelid)?,
+        deferrable: row.bool(pg_trigger::tgdeferrable)?,
+        deferred: row.bool(pg_trigger::tginitdeferred)?,
+        columns: row.int2s(pg_trigger::tgattr)?,
+        args,
+        condition: row.opt_str(pg_trigger::tgqual)?,
+    })
 }
 
 fn sequence(reader: &dyn CatalogReader, oid: Oid) -> Result<Option<SequenceDef>, SqlError> {

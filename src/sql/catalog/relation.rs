@@ -191,6 +191,8 @@ pub struct Relation {
     pub checks: Vec<CheckConstraint>,
     /// Foreign keys of other tables that point here: (referencing table, constraint).
     pub referenced_by: Vec<(Oid, Constraint)>,
+    /// Its triggers, in the order they fire: by name.
+    pub triggers: Vec<Arc<Trigger>>,
     /// For [`RelKind::Sequence`].
     pub sequence: Option<SequenceDef>,
     /// `pg_class.relpages` at the last VACUUM or ANALYZE.
@@ -261,6 +263,59 @@ impl Relation {
     /// A value of `reloptions`.
     pub fn option(&self, name: &str) -> Option<&str> {
         self.options.iter().find_map(|o| o.split_once('=').filter(|(n, _)| *n == name).map(|(_, v)| v))
+    }
+}
+
+/// A trigger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// `pg_trigger.oid`.
+    pub oid: Oid,
+    /// Name.
+    pub name: Arc<str>,
+    /// The function it calls.
+    pub function: Oid,
+    /// When and for what it fires: bits of [`Trigger::ROW`] and its kin, as `pg_trigger.tgtype`.
+    pub kind: i16,
+    /// `pg_trigger.tgenabled`: `O`rigin and local, `D`isabled, `R`eplica, `A`lways.
+    pub enabled: u8,
+    /// Its row in `pg_constraint`, for CREATE CONSTRAINT TRIGGER; else 0.
+    pub constraint: Oid,
+    /// The other table of a constraint trigger; else 0.
+    pub other: Oid,
+    /// DEFERRABLE.
+    pub deferrable: bool,
+    /// INITIALLY DEFERRED.
+    pub deferred: bool,
+    /// UPDATE OF: attribute numbers; none: any.
+    pub columns: Vec<i16>,
+    /// `TG_ARGV`.
+    pub args: Vec<Arc<str>>,
+    /// WHEN, over `old` and `new`.
+    pub condition: Option<Arc<str>>,
+}
+
+impl Trigger {
+    /// FOR EACH ROW.
+    pub const ROW: i16 = 1;
+    /// BEFORE.
+    pub const BEFORE: i16 = 1 << 1;
+    /// INSERT.
+    pub const INSERT: i16 = 1 << 2;
+    /// DELETE.
+    pub const DELETE: i16 = 1 << 3;
+    /// UPDATE.
+    pub const UPDATE: i16 = 1 << 4;
+    /// TRUNCATE.
+    pub const TRUNCATE: i16 = 1 << 5;
+    /// INSTEAD OF.
+    pub const INSTEAD: i16 = 1 << 6;
+    /// BEFORE and INSTEAD OF; neither: AFTER.
+    pub const TIMING: i16 = Self::BEFORE | Self::INSTEAD;
+
+    /// Whether it fires FOR EACH ROW (else STATEMENT) at this time ([`Self::BEFORE`], [`Self::INSTEAD`], 0 for AFTER) of this event.
+    pub fn is_for(&self, row: bool, timing: i16, event: i16) -> bool {
+        (self.kind & Self::ROW != 0) == row && self.kind & Self::TIMING == timing && self.kind & event != 0
     }
 }
 

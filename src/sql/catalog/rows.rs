@@ -213,6 +213,14 @@ pub fn check(namespace: Oid, relation: Oid, check: &CheckConstraint) -> Vec<Datu
     row
 }
 
+/// A row of `pg_constraint` for a constraint trigger.
+pub fn trigger_constraint(oid: Oid, name: &str, namespace: Oid, relation: Oid, deferrable: bool, deferred: bool) -> Vec<Datum> {
+    let mut row = constraint_common(oid, name, namespace, relation, b't', &[]);
+    row[pg_constraint::condeferrable] = Datum::Bool(deferrable);
+    row[pg_constraint::condeferred] = Datum::Bool(deferred);
+    row
+}
+
 /// A row of `pg_constraint` for any other constraint.
 pub fn constraint(namespace: Oid, relation: Oid, constraint: &Constraint) -> Vec<Datum> {
     let kind = match constraint.kind {

@@ -98,7 +98,7 @@ fn is_composite(t: Oid) -> bool {
 }
 
 /// Polymorphic or otherwise open parameter types.
-fn is_polymorphic(t: Oid) -> bool {
+pub fn is_polymorphic(t: Oid) -> bool {
     matches!(
         t,
         oids::ANYELEMENT

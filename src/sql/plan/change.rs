@@ -7,11 +7,12 @@ use super::path::cost;
 use super::planner::{Built, Deps, Layout, Planner};
 use crate::executor::code::Code;
 use crate::executor::plan::{
-    Command, ConflictUpdate, IndexSource, IndexWriter, Modify, NodeText, OnConflict, PlanOp, RelationUse, TableWriter,
+    Command, ConflictUpdate, IndexSource, IndexWriter, Modify, NodeText, OnConflict, PlanOp, RelationUse, TableWriter, TriggerWriter,
 };
 use crate::sql::bind::expr::{Expr, ExprKind};
 use crate::sql::bind::query::{self, InsertSource, Query, RteSource};
 use crate::sql::catalog::Relation;
+use crate::sql::catalog::relation::Trigger;
 use crate::sql::types::key::KeyOrder;
 use crate::sql::types::oids;
 use crate::sqlstate::SqlError;
@@ -107,7 +108,28 @@ impl Planner<'_> {
             .collect();
         key_attributes.sort_unstable();
         key_attributes.dedup();
+        let mut triggers = Vec::with_capacity(relation.triggers.len());
+        for trigger in &relation.triggers {
+            let Some(made) = self.session.catalog.function(trigger.function)? else { continue };
+            let condition = match &trigger.condition {
+                Some(text) => {
+                    let node = crate::sql::parse::parse_expression(text)?;
+                    let e = crate::sql::bind::Binder::new(self.session, text, Vec::new(), false).trigger_condition(&node, relation)?;
+                    let mut layout = Self::row_layout(relation, 0, 0);
+                    let width = relation.columns.len();
+                    layout.width = 2 * width;
+                    layout.vars.retain(|(_, att), _| *att > 0);
+                    for i in 0..width {
+                        layout.vars.insert((1, i16::try_from(i + 1).unwrap_or(i16::MAX)), width + i);
+                    }
+                    Some(self.compile(&e, &layout, &mut deps)?)
+                }
+                None => None,
+            };
+            triggers.push(TriggerWriter { trigger: trigger.clone(), func: made.entry, condition });
+        }
         Ok(TableWriter {
+            triggers,
             relation: relation.clone(),
             desc: relation.desc.clone(),
             not_null: relation.live_columns().filter(|c| c.not_null).filter_map(|c| index_of(c.attnum)).collect(),
@@ -283,7 +305,10 @@ impl Planner<'_> {
         let count = relation.columns.len();
         let mut wanted = Wanted::of(q);
         wanted.add(rt, -1);
-        let old_values = update || !q.returning.is_empty() || !relation.referenced_by.is_empty();
+        let old_values = update
+            || !q.returning.is_empty()
+            || !relation.referenced_by.is_empty()
+            || relation.triggers.iter().any(|t| t.kind & Trigger::ROW != 0 && t.kind & Trigger::DELETE != 0);
         if old_values {
             for c in relation.live_columns() {
                 wanted.add(rt, c.attnum);

@@ -61,6 +61,8 @@ pub struct Level {
     pub nest_base: usize,
     /// Scan number of each range table entry that is scanned.
     pub scan_ids: FxHashMap<usize, usize>,
+    /// Its tables have so many columns each, and all of them in a row are shown as the whole row.
+    pub rows: Option<usize>,
 }
 
 /// A recursive query whose recursive term is being planned.

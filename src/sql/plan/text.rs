@@ -39,6 +39,22 @@ impl Planner<'_> {
         if several { format!("{}.{column}", Self::quoted(alias)) } else { column }
     }
 
+    /// `old.*`, where a row of all columns means that.
+    fn whole_row(&self, items: &[Expr]) -> Option<String> {
+        let level = self.levels.last()?;
+        let mut last = 0;
+        let mut table = None;
+        for item in items {
+            let ExprKind::Var(rt, att, 0) = item.kind else { return None };
+            if att <= last || *table.get_or_insert(rt) != rt {
+                return None;
+            }
+            last = att;
+        }
+        let (alias, _) = level.names.get(table?).filter(|_| level.rows == Some(items.len()))?;
+        Some(format!("{}.*", Self::quoted(alias)))
+    }
+
     #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
     fn constant_text(&self, v: &Datum, e: &Expr) -> String {
         match v {
@@ -155,7 +171,10 @@ impl Planner<'_> {
                 }
                 format!("ARRAY[{}]", self.list(items))
             }
-            ExprKind::Row(items, _) => format!("ROW({})", self.list(items)),
+            ExprKind::Row(items, _) => match self.whole_row(items) {
+                Some(text) => text,
+                None => format!("ROW({})", self.list(items)),
+            },
             ExprKind::RowCompare(op, pairs) => {
                 let op = match op {
                     CompareOp::Eq => "=",

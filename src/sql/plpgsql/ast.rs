@@ -1,5 +1,7 @@
 //! A function's body as a tree.
 
+use crate::sql::types::oids;
+
 /// A function.
 #[derive(Clone, Debug, Default)]
 pub struct Function {
@@ -13,7 +15,23 @@ pub struct Function {
     pub body: Block,
     /// `found`.
     pub found: usize,
+    /// Of a trigger's function: `old`, `new`, then [`TRIGGER_VARIABLES`] in order.
+    pub trigger: Option<usize>,
 }
+
+/// What a trigger's function may ask of its call, after `old` and `new`.
+pub const TRIGGER_VARIABLES: [(&str, u32); 10] = [
+    ("tg_name", oids::NAME),
+    ("tg_when", oids::TEXT),
+    ("tg_level", oids::TEXT),
+    ("tg_op", oids::TEXT),
+    ("tg_relid", oids::OID),
+    ("tg_relname", oids::NAME),
+    ("tg_table_name", oids::NAME),
+    ("tg_table_schema", oids::NAME),
+    ("tg_nargs", oids::INT4),
+    ("tg_argv", oids::TEXT_ARRAY),
+];
 
 /// Names of one block.
 #[derive(Clone, Debug, Default)]

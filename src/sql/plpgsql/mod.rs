@@ -13,4 +13,4 @@ mod parse;
 mod routine;
 mod run;
 
-pub use routine::{call_columns, call_procedure, call_scalar, call_set, do_block, validate};
+pub use routine::{call_columns, call_procedure, call_scalar, call_set, call_trigger, do_block, validate};

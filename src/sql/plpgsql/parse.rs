@@ -28,7 +28,7 @@ struct Parser<'s> {
 }
 
 /// Reads a function's body.
-pub(super) fn function(source: &str, name: &str, arguments: &[Argument]) -> Result<Function, SqlError> {
+pub(super) fn function(source: &str, name: &str, arguments: &[Argument], trigger: bool) -> Result<Function, SqlError> {
     let mut p = Parser { source, tokens: tokens(source)?, at: 0, depth: 0, scope: 0, f: Function::default() };
     // The arguments' scope is labelled with the function's name.
     p.f.scopes.push(Scope { parent: None, label: (!name.is_empty()).then(|| name.to_owned()), names: Vec::new() });
@@ -37,6 +37,17 @@ pub(super) fn function(source: &str, name: &str, arguments: &[Argument]) -> Resu
         p.bind(&format!("${}", i + 1), n);
         if !argument.name.is_empty() {
             p.bind(&argument.name, n);
+        }
+    }
+    if trigger {
+        for name in ["old", "new"] {
+            let n = p.variable(name, TypeName::Record, 0);
+            p.bind(name, n);
+            p.f.trigger.get_or_insert(n);
+        }
+        for (name, type_oid) in super::ast::TRIGGER_VARIABLES {
+            let n = p.known(name, type_oid);
+            p.bind(name, n);
         }
     }
     p.f.found = p.known("found", oids::BOOL);
@@ -1018,7 +1029,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Function, SqlError> {
-        function(text, "f", &[Argument { name: "n".into(), type_oid: oids::INT4 }])
+        function(text, "f", &[Argument { name: "n".into(), type_oid: oids::INT4 }], false)
     }
 
     #[test]

@@ -12,14 +12,16 @@ use crate::executor::code::Code;
 use crate::executor::eval::{Exec, ExecState};
 use crate::executor::routine::{RoutinePlan, VariableName, Variables};
 use crate::executor::sink::{Collect, Discard};
+use crate::executor::trigger::TriggerCall;
 use crate::executor::{Portal, PortalStatus, RowSink, SessionContext};
 use crate::sql::bind::{Binder, Expr, ExprKind};
 use crate::sql::catalog::compiled::{PLPGSQL_LANGUAGE, SQL_LANGUAGE};
+use crate::sql::functions::resolve::is_polymorphic;
 use crate::sql::functions::{CallTypes, CoercionContext, ProcEntry};
 use crate::sql::parse::parse_statements;
 use crate::sql::plan::Planner;
 use crate::sql::plan::planner::{Deps, Layout};
-use crate::sql::types::{ColDesc, Datum, Oid, RecordValue, TupleDesc, format_type, oids};
+use crate::sql::types::{ColDesc, Datum, Oid, RecordValue, TupleDesc, format_type, oids, registry};
 use crate::sqlstate::{SqlError, SqlState};
 
 /// Numbers of compiled bodies.
@@ -164,8 +166,52 @@ fn signature(func: &ProcEntry) -> String {
     format!("{}({})", func.name, types.join(","))
 }
 
-fn compile(session: &mut SessionContext, func: &'static ProcEntry) -> Result<Arc<Body>, SqlError> {
-    let key = std::ptr::from_ref(func).addr();
+/// What a body is compiled for.
+#[derive(Clone, Copy)]
+enum Purpose<'a> {
+    /// To see whether it is one.
+    Check,
+    /// A call with these types: those of polymorphic arguments are known then.
+    Call(&'a CallTypes),
+    /// A trigger of a table.
+    Trigger(Oid),
+}
+
+/// What a declared type of a function stands for in a call.
+fn actual(func: &ProcEntry, declared: Oid, purpose: Purpose<'_>) -> Oid {
+    let Purpose::Call(types) = purpose else { return declared };
+    if !is_polymorphic(declared) {
+        return declared;
+    }
+    let given = |wanted: &[Oid]| {
+        let place = func.args.iter().position(|a| wanted.contains(a))?;
+        types.args.get(place).copied().filter(|t| *t != 0 && *t != oids::UNKNOWN)
+    };
+    let element = [oids::ANYELEMENT, oids::ANYNONARRAY, oids::ANYENUM];
+    let common = [oids::ANYCOMPATIBLE, oids::ANYCOMPATIBLENONARRAY];
+    let found = given(&[declared]).or_else(|| match declared {
+        oids::ANYARRAY => given(&element).and_then(registry::array_type),
+        oids::ANYCOMPATIBLEARRAY => given(&common).and_then(registry::array_type),
+        t if element.contains(&t) => given(&element).or_else(|| given(&[oids::ANYARRAY]).and_then(registry::element_type)),
+        t if common.contains(&t) => given(&common).or_else(|| given(&[oids::ANYCOMPATIBLEARRAY]).and_then(registry::element_type)),
+        _ => None,
+    });
+    found.unwrap_or(if types.result == 0 { declared } else { types.result })
+}
+
+/// The body of a function.
+fn compile(session: &mut SessionContext, func: &'static ProcEntry, purpose: Purpose<'_>) -> Result<Arc<Body>, SqlError> {
+    let trigger = func.result == oids::TRIGGER;
+    if trigger && matches!(purpose, Purpose::Call(_)) {
+        return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "trigger functions can only be called as triggers"));
+    }
+    let own = match purpose {
+        Purpose::Check => Vec::new(),
+        Purpose::Trigger(table) => vec![table],
+        Purpose::Call(types) if func.args.iter().any(|t| is_polymorphic(*t)) => types.args.iter().copied().chain([types.result]).collect(),
+        Purpose::Call(_) => Vec::new(),
+    };
+    let key = (std::ptr::from_ref(func).addr(), own);
     if let Some(body) = session.routines.bodies.get(&key)
         && let Ok(body) = Arc::clone(body).downcast::<Body>()
     {
@@ -174,9 +220,12 @@ fn compile(session: &mut SessionContext, func: &'static ProcEntry) -> Result<Arc
     let names = argument_names(func);
     let body = match func.language {
         PLPGSQL_LANGUAGE => {
-            let outputs = outputs(func);
-            let mut arguments: Vec<Argument> =
-                func.args.iter().zip(&names).map(|(&type_oid, name)| Argument { name: name.clone(), type_oid }).collect();
+            let mut outputs = outputs(func);
+            for (_, ty, _) in &mut outputs {
+                *ty = actual(func, *ty, purpose);
+            }
+            let argument = |(&ty, name): (&Oid, &String)| Argument { name: name.clone(), type_oid: actual(func, ty, purpose) };
+            let mut arguments: Vec<Argument> = func.args.iter().zip(&names).map(argument).collect();
             let mut places = Vec::new();
             for (name, type_oid, input) in &outputs {
                 places.push(match input {
@@ -187,9 +236,11 @@ fn compile(session: &mut SessionContext, func: &'static ProcEntry) -> Result<Arc
                     }
                 });
             }
-            let tree = function(func.source, func.name, &arguments)?;
-            let returns = if outputs.is_empty() {
-                match func.result {
+            let tree = function(func.source, func.name, &arguments, trigger)?;
+            let returns = if trigger {
+                Returns::Trigger
+            } else if outputs.is_empty() {
+                match actual(func, func.result, purpose) {
                     oids::VOID | 0 => Returns::Nothing,
                     oids::RECORD => Returns::Row(None),
                     ty => Returns::Value(ty, -1),
@@ -210,7 +261,7 @@ fn compile(session: &mut SessionContext, func: &'static ProcEntry) -> Result<Arc
                 visible.push((Some(Arc::clone(&label)), Arc::from(name.as_str()), i));
             }
             let statements = parse_statements(func.source)?.into_iter().map(|s| (s.text().to_owned(), s)).collect();
-            let types: Vec<(Oid, i32)> = func.args.iter().map(|&t| (t, -1)).collect();
+            let types: Vec<(Oid, i32)> = func.args.iter().map(|&t| (actual(func, t, purpose), -1)).collect();
             Body::Sql(SqlBody { id: NEXT.fetch_add(1, Ordering::Relaxed), statements, names: visible.into(), types: types.into() })
         }
         _ => return Err(SqlError::unsupported(format_args!("function {} in this language", func.name))),
@@ -269,7 +320,7 @@ pub fn do_block(session: &mut SessionContext, stmt: &DoStmt, source: &str) -> Re
         });
     }
     deeper(session, |session| {
-        let tree = function(&text, "", &[]).map_err(|e| in_statement(e, source, &text))?;
+        let tree = function(&text, "", &[], false).map_err(|e| in_statement(e, source, &text))?;
         let compiled = resolve(session, tree, "inline_code_block".to_owned(), Returns::Nothing)?;
         let done = run::call(session, &compiled, &[], false);
         session.routines.plans.retain(|(id, _), _| *id != compiled.id);
@@ -277,10 +328,10 @@ pub fn do_block(session: &mut SessionContext, stmt: &DoStmt, source: &str) -> Re
     })
 }
 
-fn call(session: &mut SessionContext, func: &'static ProcEntry, args: &[Datum], set: bool) -> Result<Outcome, SqlError> {
+fn call(session: &mut SessionContext, func: &'static ProcEntry, types: &CallTypes, args: &[Datum], set: bool) -> Result<Outcome, SqlError> {
     crate::txn::blocking(|| {
         deeper(session, |session| {
-            let body = compile(session, func)?;
+            let body = compile(session, func, Purpose::Call(types))?;
             match &*body {
                 Body::Plpgsql(compiled) => run::call(session, compiled, args, set),
                 Body::Sql(sql) => call_sql(session, func, sql, args, set),
@@ -293,24 +344,32 @@ fn call(session: &mut SessionContext, func: &'static ProcEntry, args: &[Datum], 
 ///
 /// # Errors
 /// What the function fails with.
-pub fn call_scalar(session: &mut SessionContext, func: &'static ProcEntry, _types: &CallTypes, args: &[Datum]) -> Result<Datum, SqlError> {
-    match call(session, func, args, false)? {
+pub fn call_scalar(session: &mut SessionContext, func: &'static ProcEntry, types: &CallTypes, args: &[Datum]) -> Result<Datum, SqlError> {
+    match call(session, func, types, args, false)? {
         Outcome::Value(value) => Ok(value),
         Outcome::Set(_) => Err(SqlError::internal("a set where a value was wanted")),
     }
+}
+
+/// A trigger's function: the row it returns, `None` for NULL.
+///
+/// # Errors
+/// What the function fails with.
+pub fn call_trigger(session: &mut SessionContext, func: &'static ProcEntry, call: TriggerCall<'_>) -> Result<Option<Vec<Datum>>, SqlError> {
+    crate::txn::blocking(|| {
+        deeper(session, |session| match &*compile(session, func, Purpose::Trigger(call.table.oid))? {
+            Body::Plpgsql(compiled) => run::trigger(session, compiled, call),
+            Body::Sql(_) => Err(SqlError::internal("a trigger function in SQL")),
+        })
+    })
 }
 
 /// A set-returning function's rows.
 ///
 /// # Errors
 /// What the function fails with.
-pub fn call_set(
-    session: &mut SessionContext,
-    func: &'static ProcEntry,
-    _types: &CallTypes,
-    args: &[Datum],
-) -> Result<Vec<Datum>, SqlError> {
-    match call(session, func, args, true)? {
+pub fn call_set(session: &mut SessionContext, func: &'static ProcEntry, types: &CallTypes, args: &[Datum]) -> Result<Vec<Datum>, SqlError> {
+    match call(session, func, types, args, true)? {
         Outcome::Set(rows) => Ok(rows),
         Outcome::Value(value) => Ok(vec![value]),
     }
@@ -467,5 +526,5 @@ pub fn call_columns(session: &mut SessionContext, stmt: &CallStmt, source: &str)
 /// # Errors
 /// 42601, and what binding the body finds.
 pub fn validate(session: &mut SessionContext, func: &'static ProcEntry, source: &str) -> Result<(), SqlError> {
-    compile(session, func).map(|_| ()).map_err(|e| in_statement(e, source, func.source))
+    compile(session, func, Purpose::Check).map(|_| ()).map_err(|e| in_statement(e, source, func.source))
 }

@@ -11,7 +11,9 @@ use crate::executor::context::Notice;
 use crate::executor::eval::{Exec, ExecState};
 use crate::executor::routine::{RoutinePlan, VariableName, Variables};
 use crate::executor::sink::{Collect, Discard};
+use crate::executor::trigger::TriggerCall;
 use crate::executor::{ColumnDesc, Portal, PortalStatus, Prepared, RawStmt, RowSink, SessionContext, StmtKind as Kind};
+use crate::sql::catalog::relation::Trigger;
 use crate::sql::parse::parse_statements;
 use crate::sql::types::{self, ArrayValue, ColDesc, Datum, Oid, RecordValue, TupleDesc, oids, registry};
 use crate::sqlstate::{Reach, SqlError, SqlState};
@@ -43,6 +45,8 @@ pub(super) enum Returns {
     Value(Oid, i32),
     /// A row.
     Row(Option<Arc<TupleDesc>>),
+    /// A row of the table, or nothing.
+    Trigger,
     /// What OUT arguments hold: one is a value, several are a row.
     Out(Vec<usize>, Arc<TupleDesc>),
 }
@@ -99,13 +103,123 @@ pub(super) fn call(session: &mut SessionContext, f: &Compiled, arguments: &[Datu
         row_count: 0,
         place: (0, ""),
     };
-    run.assign_bool(f.tree.found, false);
-    let flow = run.block(&f.tree.body)?;
-    if let Flow::Exit(_) | Flow::Continue(_) = flow {
-        let what = if matches!(flow, Flow::Exit(_)) { "EXIT" } else { "CONTINUE" };
-        return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("{what} cannot be used outside a loop, unless it has a label")));
+    run.body_of_function()
+}
+
+/// Runs a trigger's function.
+pub(super) fn trigger(session: &mut SessionContext, f: &Compiled, call: TriggerCall<'_>) -> Result<Option<Vec<Datum>>, SqlError> {
+    let TriggerCall { trigger, table, event, old, new } = call;
+    let Some(first) = f.tree.trigger else { return Err(SqlError::internal("a function that is no trigger's")) };
+    let mut values = vec![Datum::Null; f.types.len()];
+    let mut shapes = f.shapes.clone();
+    let is_row = trigger.kind & Trigger::ROW != 0;
+    let columns = table.columns.iter().map(|c| ColDesc { dropped: c.dropped, ..ColDesc::new(&c.name, c.type_oid, c.typmod) });
+    let desc = Arc::new(TupleDesc::new(columns.collect()));
+    for (n, row) in [old, new].into_iter().enumerate() {
+        // Triggers for statements leave them unassigned; for rows, one that does not apply is a row of NULLs.
+        if is_row && let (Some(shape), Some(slot)) = (shapes.get_mut(first + n), values.get_mut(first + n)) {
+            *shape = Some(Arc::clone(&desc));
+            if let Some(row) = row {
+                *slot = Datum::Record(Arc::new(RecordValue::anonymous(Arc::clone(&desc), row)));
+            }
+        }
     }
-    run.result(matches!(flow, Flow::Return))
+    let when = match trigger.kind & Trigger::TIMING {
+        Trigger::BEFORE => "BEFORE",
+        Trigger::INSTEAD => "INSTEAD OF",
+        _ => "AFTER",
+    };
+    let op = match event {
+        Trigger::INSERT => "INSERT",
+        Trigger::DELETE => "DELETE",
+        Trigger::UPDATE => "UPDATE",
+        _ => "TRUNCATE",
+    };
+    let args: Vec<Datum> = trigger.args.iter().map(|a| Datum::text(&**a)).collect();
+    let said = [
+        Datum::text(&*trigger.name),
+        Datum::text(when),
+        Datum::text(if is_row { "ROW" } else { "STATEMENT" }),
+        Datum::text(op),
+        Datum::Oid(table.oid),
+        Datum::text(&*table.name),
+        Datum::text(&*table.name),
+        Datum::text(&*table.namespace_name),
+        Datum::Int4(i32::try_from(args.len()).unwrap_or(i32::MAX)),
+        if args.is_empty() { Datum::Null } else { Datum::array(ArrayValue::with_lower(oids::TEXT, args, 0)) },
+    ];
+    for (slot, value) in values.iter_mut().skip(first + 2).zip(said) {
+        *slot = value;
+    }
+    let mut run = Run {
+        session,
+        f,
+        values,
+        types: Arc::clone(&f.types),
+        shapes,
+        returned: None,
+        set: None,
+        handled: Vec::new(),
+        cursors: FxHashMap::default(),
+        row_count: 0,
+        place: (0, ""),
+    };
+    let record = match run.body_of_function()? {
+        Outcome::Value(Datum::Record(record)) if is_row => record,
+        Outcome::Value(_) | Outcome::Set(_) => return Ok(None),
+    };
+    if Arc::ptr_eq(&record.desc, &desc) {
+        return Ok(Some(record.values.to_vec()));
+    }
+    run.fit_to_table(&record, &desc).map(Some)
+}
+
+impl Run<'_> {
+    fn body_of_function(&mut self) -> Result<Outcome, SqlError> {
+        let f = self.f;
+        self.assign_bool(f.tree.found, false);
+        let flow = self.block(&f.tree.body)?;
+        if let Flow::Exit(_) | Flow::Continue(_) = flow {
+            let what = if matches!(flow, Flow::Exit(_)) { "EXIT" } else { "CONTINUE" };
+            return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("{what} cannot be used outside a loop, unless it has a label")));
+        }
+        self.result(matches!(flow, Flow::Return))
+    }
+
+    /// A row that a trigger made up, as a row of its table: by place.
+    fn fit_to_table(&self, record: &RecordValue, desc: &Arc<TupleDesc>) -> Result<Vec<Datum>, SqlError> {
+        let mismatch = |detail: String| {
+            let message = "returned row structure does not match the structure of the triggering table";
+            let context = format!("PL/pgSQL function {} during function exit", self.f.signature);
+            SqlError::new(SqlState::DATATYPE_MISMATCH, message).detail(detail).context(context)
+        };
+        let mut out = Vec::with_capacity(desc.len());
+        let mut from = record.desc.cols.iter().zip(record.values.iter()).filter(|(c, _)| !c.dropped);
+        let mut place = 0;
+        for col in &desc.cols {
+            if col.dropped {
+                out.push(Datum::Null);
+                continue;
+            }
+            place += 1;
+            let Some((source, value)) = from.next() else { break };
+            if source.type_oid != col.type_oid || (source.typmod != col.typmod && source.typmod >= 0) {
+                let name = |c: &ColDesc| types::format_type(c.type_oid, c.typmod);
+                return Err(mismatch(format!(
+                    "Returned type {} does not match expected type {} in column {place}.",
+                    name(source),
+                    name(col)
+                )));
+            }
+            out.push(value.clone());
+        }
+        let live = |d: &TupleDesc| d.cols.iter().filter(|c| !c.dropped).count();
+        let (found, wanted) = (live(&record.desc), live(desc));
+        if found != wanted {
+            return Err(mismatch(format!("Number of returned columns ({found}) does not match expected column count ({wanted}).")));
+        }
+        Ok(out)
+    }
 }
 
 fn type_desc(columns: &[ColumnDesc]) -> Arc<TupleDesc> {
@@ -141,6 +255,14 @@ impl Run<'_> {
         Ok(Outcome::Value(match &self.f.returns {
             Returns::Nothing => Datum::Void,
             Returns::Out(variables, desc) => self.out_value(variables, desc),
+            Returns::Trigger => match self.returned.take() {
+                Some(value) if returned => value,
+                _ => {
+                    let state = SqlState::FUNCTION_EXECUTED_NO_RETURN_STATEMENT;
+                    return Err(SqlError::new(state, "control reached end of trigger procedure without RETURN")
+                        .context(format!("PL/pgSQL function {}", self.f.signature)));
+                }
+            },
             Returns::Value(..) | Returns::Row(_) => match self.returned.take() {
                 Some(value) if returned => value,
                 _ => {
@@ -373,7 +495,7 @@ impl Run<'_> {
             StmtKind::Return(value) => {
                 if let Some(value) = value {
                     self.return_value(value)?;
-                } else if let (Returns::Value(..) | Returns::Row(_), None) = (&self.f.returns, &self.set) {
+                } else if let (Returns::Value(..) | Returns::Row(_) | Returns::Trigger, None) = (&self.f.returns, &self.set) {
                     return Err(SqlError::new(SqlState::SYNTAX_ERROR, "missing expression at or near \";\""));
                 }
                 return Ok(Flow::Return);
@@ -578,7 +700,7 @@ impl Run<'_> {
         }
         let type_oid = match self.f.returns {
             Returns::Value(ty, _) => ty,
-            Returns::Row(_) | Returns::Nothing | Returns::Out(..) => oids::RECORD,
+            Returns::Row(_) | Returns::Nothing | Returns::Trigger | Returns::Out(..) => oids::RECORD,
         };
         Ok(Datum::Record(Arc::new(RecordValue { type_oid, desc: Arc::clone(desc), values: values.into() })))
     }
@@ -598,6 +720,14 @@ impl Run<'_> {
             }
             Returns::Value(ty, typmod) => {
                 let value = self.evaluate_as(value, *ty, *typmod)?;
+                self.returned = Some(value);
+            }
+            Returns::Trigger => {
+                let (value, _, _) = self.evaluate(value)?;
+                if !matches!(value, Datum::Null | Datum::Record(_)) {
+                    let message = "cannot return non-composite value from function returning composite type";
+                    return Err(SqlError::new(SqlState::DATATYPE_MISMATCH, message));
+                }
                 self.returned = Some(value);
             }
             Returns::Row(desc) => {
@@ -639,7 +769,7 @@ impl Run<'_> {
                     None => value,
                 }
             }
-            (Returns::Nothing, Some(_)) => Datum::Void,
+            (Returns::Nothing | Returns::Trigger, Some(_)) => Datum::Void,
         };
         self.push_row(row)
     }
@@ -680,7 +810,7 @@ impl Run<'_> {
                         let shape = Arc::clone(shape);
                         self.fit_row(record, oids::RECORD, &shape)?
                     }
-                    Returns::Row(None) | Returns::Nothing => record,
+                    Returns::Row(None) | Returns::Nothing | Returns::Trigger => record,
                 };
                 self.push_row(value)?;
             }
@@ -778,6 +908,7 @@ impl Run<'_> {
         let severity = if level == "DEBUG" { "DEBUG1" } else { level };
         let fields = self.located(e);
         self.session.notices.push(Notice { severity, fields });
+        self.session.tell();
         Ok(())
     }
 
