@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod concurrent;
 mod generate;
 
 use std::collections::BTreeMap;
@@ -116,6 +117,19 @@ fn random_statements_give_what_postgresql_gives() {
     let ours = format!("{} dbname=postgres", node.conninfo("diff"));
     let different = compare(number("AFTERIMAGE_SEED", 1), number("AFTERIMAGE_DIFF_STATEMENTS", 1500), &oracle.conninfo(), &ours);
     assert!(different.is_empty(), "{different}");
+}
+
+/// `AFTERIMAGE_SEED` is the first of `AFTERIMAGE_DIFF_RUNS` seeds, each of `AFTERIMAGE_DIFF_STEPS` statements.
+#[test]
+fn two_sessions_wait_for_each_other_as_on_postgresql() {
+    let oracle = Oracle::start("");
+    let node = Node::start_new("diff_concurrent", "");
+    let ours = format!("{} dbname=postgres", node.conninfo("diff"));
+    let first = number("AFTERIMAGE_SEED", 1);
+    for seed in first..first + number("AFTERIMAGE_DIFF_RUNS", 4) {
+        let different = concurrent::compare(seed, number("AFTERIMAGE_DIFF_STEPS", 250), &oracle.conninfo(), &ours);
+        assert!(different.is_empty(), "{different}");
+    }
 }
 
 #[test]

@@ -37,6 +37,41 @@ pub enum Level {
     Serializable,
 }
 
+/// What the crate `adya` finds, which nobody here wrote: the anomalies that `level` forbids.
+pub fn adya_finds(history: &[Txn], level: Level) -> Vec<String> {
+    let model = match level {
+        Level::ReadCommitted => "read-committed",
+        Level::Snapshot => "strong-session-snapshot-isolation",
+        Level::Serializable => "serializable",
+    };
+    let mut lines = String::new();
+    for t in history {
+        let ops = |done: bool| -> Vec<serde_json::Value> {
+            let one = |op: &Op| match op {
+                Op::Append { key, value } => serde_json::json!(["append", key, value]),
+                Op::Read { key, list } if done => serde_json::json!(["r", key, list]),
+                Op::Read { key, .. } => serde_json::json!(["r", key, null]),
+            };
+            t.ops.iter().map(one).collect()
+        };
+        // Who saw whom follows from what they read; of when they ran only the order within a session counts.
+        let ended = if t.committed { "ok" } else { "fail" };
+        for (kind, done) in [("invoke", false), (ended, t.committed)] {
+            let event = serde_json::json!({"type": kind, "process": t.session, "value": ops(done)});
+            lines.push_str(&format!("{event}\n"));
+        }
+    }
+    let history = adya::History::from_json(&lines).expect("a history");
+    let options = adya::Opts { models: vec![model.to_owned()], ..adya::Opts::default() };
+    let report = adya::check(&history, adya::Workload::ListAppend, &options);
+    if report.valid == adya::Valid::True {
+        return Vec::new();
+    }
+    let mut found = vec![format!("adya: not {model}: {:?}", report.anomaly_types)];
+    found.extend(report.anomalies.into_values().flatten().map(|a| a.explanation));
+    found
+}
+
 type Graph = BTreeMap<usize, BTreeSet<usize>>;
 
 #[derive(Default)]

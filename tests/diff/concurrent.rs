@@ -1,0 +1,234 @@
+//! Two sessions in each other's way: the same random statements in the same order on PostgreSQL 15 and on us. At each step the same session
+//! waits, and what it gets in the end is the same.
+//!
+//! With two sessions at most one waits for another, or both for each other; so what happens is determined, save for who gives up in a
+//! deadlock. Therefore nobody looks for deadlocks here: who began to wait last is cancelled. SERIALIZABLE is left out: which of several
+//! transactions fails is each server's own choice.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng as _, SeedableRng as _};
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
+
+use super::{Outcome, connect, run};
+
+/// Rows of each table at the start.
+const ROWS: u32 = 5;
+
+/// A server with its two sessions.
+struct Side {
+    watch: Client,
+    sessions: [Arc<Client>; 2],
+    pids: [i32; 2],
+    running: [Option<JoinHandle<Outcome>>; 2],
+}
+
+impl Side {
+    async fn open(conninfo: &str) -> Self {
+        let watch = connect(conninfo).await;
+        let sessions = [Arc::new(connect(conninfo).await), Arc::new(connect(conninfo).await)];
+        let mut pids = [0; 2];
+        for (pid, session) in pids.iter_mut().zip(&sessions) {
+            let row = session.query_one("select pg_backend_pid()", &[]).await.expect("a pid");
+            *pid = row.get(0);
+            session.batch_execute("set deadlock_timeout = '1h'; set client_min_messages = error").await.expect("settings");
+        }
+        Self { watch, sessions, pids, running: [None, None] }
+    }
+
+    fn begin(&mut self, n: usize, sql: &str) {
+        let (session, sql) = (Arc::clone(&self.sessions[n]), sql.to_owned());
+        self.running[n] = Some(tokio::spawn(async move { run(&session, &sql, true).await }));
+    }
+
+    /// Waits until the session's statement ended, or waits for the other's.
+    async fn settle(&mut self, n: usize) -> Option<Outcome> {
+        loop {
+            if self.running[n].as_ref().is_none_or(JoinHandle::is_finished) {
+                let task = self.running[n].take()?;
+                return Some(task.await.expect("joined"));
+            }
+            let row = self.watch.query_one("select cardinality(pg_blocking_pids($1)) > 0", &[&self.pids[n]]).await.expect("an answer");
+            if row.get(0) {
+                return None;
+            }
+        }
+    }
+
+    async fn cancel(&self, n: usize) {
+        self.watch.execute("select pg_cancel_backend($1)", &[&self.pids[n]]).await.expect("a cancel");
+        // The wait is over when nothing blocks it any more, or when it ended.
+    }
+}
+
+/// What one session may say next.
+#[derive(Default)]
+struct Speaker {
+    in_block: bool,
+    failed: bool,
+    savepoints: u32,
+}
+
+impl Speaker {
+    fn next(&mut self, rng: &mut StdRng) -> String {
+        if self.failed {
+            if self.savepoints > 0 && rng.random_bool(0.6) {
+                let to = rng.random_range(1..=self.savepoints);
+                self.savepoints = to;
+                self.failed = false;
+                return format!("rollback to s{to}");
+            }
+            *self = Self::default();
+            return "rollback".into();
+        }
+        if !self.in_block {
+            if rng.random_bool(0.8) {
+                self.in_block = true;
+                let level = ["read committed", "repeatable read"].choose(rng).copied().unwrap_or_default();
+                return format!("begin isolation level {level}");
+            }
+        } else {
+            match rng.random_range(0..100) {
+                0..=13 => {
+                    *self = Self::default();
+                    return if rng.random_bool(0.75) { "commit" } else { "rollback" }.into();
+                }
+                14..=20 => {
+                    self.savepoints += 1;
+                    return format!("savepoint s{}", self.savepoints);
+                }
+                21..=24 if self.savepoints > 0 => {
+                    let to = rng.random_range(1..=self.savepoints);
+                    self.savepoints = to;
+                    return format!("rollback to s{to}");
+                }
+                25..=26 if self.savepoints > 0 => {
+                    let to = rng.random_range(1..=self.savepoints);
+                    self.savepoints = to - 1;
+                    return format!("release s{to}");
+                }
+                _ => {}
+            }
+        }
+        statement(rng)
+    }
+
+    fn heard(&mut self, outcome: &Outcome) {
+        if matches!(outcome, Outcome::Error(..)) && self.in_block {
+            self.failed = true;
+        }
+    }
+}
+
+/// A statement about one row, or a table as a whole: whose outcome does not depend on the order rows are met in.
+fn statement(rng: &mut StdRng) -> String {
+    let t = ["p", "c"].choose(rng).copied().unwrap_or_default();
+    let id = rng.random_range(1..=ROWS + 3);
+    let other = rng.random_range(1..=ROWS + 3);
+    let v = rng.random_range(0..100);
+    match rng.random_range(0..100) {
+        0..=17 => format!("select * from {t} order by 1, 2, 3"),
+        18..=29 => {
+            let strength = ["update", "no key update", "share", "key share"].choose(rng).copied().unwrap_or_default();
+            let wait = ["", "", "", " nowait", " skip locked"].choose(rng).copied().unwrap_or_default();
+            format!("select * from {t} where id = {id} for {strength}{wait}")
+        }
+        30..=45 => format!("update {t} set v = v + {v} where id = {id}"),
+        46..=50 => format!("update {t} set v = v + 1 where id = {id} and v % 2 = {} returning *", v % 2),
+        51..=54 => format!("update p set id = {other} where id = {id}"),
+        55..=57 => format!("update c set p = {other} where id = {id}"),
+        58..=63 => format!("delete from {t} where id = {id}"),
+        64..=69 => format!("insert into p values ({id}, {v}, {other}) returning id"),
+        70..=74 => format!("insert into c values ({id}, {v}, {other})"),
+        75..=78 => format!("insert into {t} values ({id}, {v}, {other}) on conflict do nothing"),
+        79..=84 => format!("insert into {t} values ({id}, {v}, {other}) on conflict (id) do update set v = {t}.v + excluded.v returning *"),
+        85..=86 => {
+            let modes =
+                ["access share", "row share", "row exclusive", "share update exclusive", "share", "share row exclusive", "exclusive"];
+            let mode = modes.choose(rng).copied().unwrap_or_default();
+            let nowait = if rng.random_bool(0.3) { " nowait" } else { "" };
+            format!("lock table {t} in {mode} mode{nowait}")
+        }
+        87..=88 => format!("select pg_advisory_xact_lock{}({})", if rng.random_bool(0.5) { "_shared" } else { "" }, id % 3),
+        89..=90 => format!("select pg_try_advisory_xact_lock({})", id % 3),
+        91 => format!("create index if not exists {t}_v on {t} (v)"),
+        92 => format!("drop index if exists {t}_v"),
+        93 => format!("alter table {t} add column if not exists extra int default {v}"),
+        94 => format!("alter table {t} drop column if exists extra"),
+        95 => "truncate c".into(),
+        96 => format!("select count(*), sum(v) from {t}"),
+        97 => "alter table c drop constraint if exists more; alter table c add constraint more check (v >= -1)".into(),
+        98 => format!("update {t} set v = 1 / (v - v) where id = {id}"),
+        _ => "select nosuch from p".into(),
+    }
+}
+
+/// One run on both servers; the report of what differs, empty if nothing does.
+pub(crate) fn compare(seed: u64, steps: u64, theirs: &str, ours: &str) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut sides = [Side::open(theirs).await, Side::open(ours).await];
+        for side in &sides {
+            let sql = format!(
+                "drop table if exists c, p; create table p (id int primary key, v int not null, u int unique); \
+                 create table c (id int primary key, v int not null, p int references p on update cascade on delete set null); \
+                 insert into p select g, g, g from generate_series(1, {ROWS}) g; insert into c select g, g, g from generate_series(1, {ROWS}) g"
+            );
+            side.watch.batch_execute(&sql).await.expect("tables");
+        }
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut speakers = [Speaker::default(), Speaker::default()];
+        let mut waits: Vec<usize> = Vec::new();
+        let mut history: Vec<String> = Vec::new();
+        let (mut waited, mut errors) = (0, 0);
+        for step in 0..steps {
+            let free: Vec<usize> = (0..2).filter(|n| !waits.contains(n)).collect();
+            match free.choose(&mut rng) {
+                Some(&n) => {
+                    let sql = speakers[n].next(&mut rng);
+                    history.push(format!("{n}: {sql}"));
+                    for side in &mut sides {
+                        side.begin(n, &sql);
+                    }
+                    waits.push(n);
+                }
+                None => {
+                    // Each waits for the other.
+                    let n = *waits.last().expect("both wait");
+                    history.push(format!("{n}: (cancelled)"));
+                    for side in &mut sides {
+                        side.cancel(n).await;
+                        let task = side.running[n].take().expect("it waits");
+                        let outcome = task.await.expect("joined");
+                        side.running[n] = Some(tokio::spawn(async move { outcome }));
+                    }
+                }
+            }
+            // The one that just spoke first: it may have let the other go.
+            for n in waits.clone().into_iter().rev() {
+                let expected = sides[0].settle(n).await;
+                let got = sides[1].settle(n).await;
+                if expected != got {
+                    let mut report = format!("--- seed {seed}, step {step}, session {n}\nexpected: {expected:?}got: {got:?}\n");
+                    let from = history.len().saturating_sub(40);
+                    write!(report, "--- before it\n{}\n", history[from..].join("\n")).expect("a string");
+                    return report;
+                }
+                match expected {
+                    Some(outcome) => {
+                        errors += u64::from(matches!(outcome, Outcome::Error(..)));
+                        speakers[n].heard(&outcome);
+                        waits.retain(|w| *w != n);
+                    }
+                    None => waited += 1,
+                }
+            }
+        }
+        println!("seed {seed}: {steps} steps, {waited} waits, {errors} errors");
+        String::new()
+    })
+}
