@@ -240,7 +240,7 @@ impl SqlError {
         Self(Box::new(ErrorFields {
             state,
             reach: Reach::Statement,
-            message: message.into(),
+            message: without_errno(message.into()),
             detail: None,
             hint: None,
             position: None,
@@ -372,6 +372,15 @@ impl fmt::Display for SqlError {
 
 impl std::error::Error for SqlError {}
 
+/// The message without the number that the standard library adds to the system's words.
+fn without_errno(mut message: String) -> String {
+    while let Some(at) = message.find(" (os error ") {
+        let Some(len) = message.get(at..).and_then(|rest| rest.find(')')) else { break };
+        message.replace_range(at..=at + len, "");
+    }
+    message
+}
+
 fn io_state(source: &std::io::Error) -> SqlState {
     #[expect(clippy::wildcard_enum_match_arm, reason = "std's list grows; the rest are I/O errors")]
     match source.kind() {
@@ -418,7 +427,11 @@ impl From<StorageError> for SqlError {
             StorageError::UnexplainedBlocks { .. } | StorageError::PageAheadOfWal { .. } | StorageError::BadRecord { .. } => {
                 Self::new(SqlState::DATA_CORRUPTED, message).panic()
             }
-            StorageError::Open { source, .. } | StorageError::Io { source, .. } => Self::new(io_state(&source), message),
+            StorageError::Open { source, .. } | StorageError::Io { source, .. } | StorageError::Block { source, .. } => {
+                let state = io_state(&source);
+                let error = Self::new(state, message);
+                if state == SqlState::DISK_FULL { error.hint("Check free disk space.") } else { error }
+            }
             StorageError::Sync { source, .. } => Self::new(io_state(&source), message).panic(),
             StorageError::TooLong { .. } => Self::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message),
             StorageError::NoBuffer => Self::new(SqlState::INSUFFICIENT_RESOURCES, message),

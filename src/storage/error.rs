@@ -63,6 +63,19 @@ pub enum StorageError {
         #[source]
         source: io::Error,
     },
+    /// Reading or writing a page failed.
+    #[error("could not {what} block {block} in file \"{path}\": {source}")]
+    Block {
+        /// "read" or "write".
+        what: &'static str,
+        /// Block.
+        block: BlockNo,
+        /// File, relative to the data directory.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A sync failed. The kernel may have dropped the pages: the node stops and recovers from the WAL.
     #[error("could not fsync file \"{path}\": {source}")]
     Sync {

@@ -237,6 +237,13 @@ impl Files {
         move |source| StorageError::Io { what, path, source }
     }
 
+    fn block(&self, what: &'static str, tag: PageTag) -> impl FnOnce(io::Error) -> StorageError {
+        move |source| {
+            let path = self.relative_path(tag.rel, tag.fork, FileKey::of(tag).segment);
+            StorageError::Block { what, block: tag.block, path, source }
+        }
+    }
+
     fn map(&self, rel: RelId) -> &ForkMap {
         &self.forks[usize::try_from(rel.rel).unwrap_or(0) % MAP_SHARDS]
     }
@@ -441,7 +448,7 @@ impl Files {
     /// I/O.
     pub fn read_raw(&self, tag: PageTag, page: &mut Page) -> Result<usize, StorageError> {
         let (segment, at) = self.segment_for(tag, false)?;
-        let have = segment.file.read_at(page.bytes_mut(), at).map_err(self.io("read", FileKey::of(tag)))?;
+        let have = segment.file.read_at(page.bytes_mut(), at).map_err(self.block("read", tag))?;
         page.bytes_mut()[have..].fill(0);
         Ok(have)
     }
@@ -475,7 +482,7 @@ impl Files {
     /// I/O.
     pub fn write_page(&self, tag: PageTag, bytes: &[u8]) -> Result<(), StorageError> {
         let (segment, at) = self.segment_for(tag, true)?;
-        segment.file.write_at(bytes, at).map_err(self.io("write", FileKey::of(tag)))?;
+        segment.file.write_at(bytes, at).map_err(self.block("write", tag))?;
         self.mark_written(&segment, FileKey::of(tag));
         Ok(())
     }

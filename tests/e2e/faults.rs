@@ -225,7 +225,8 @@ fn full_disk_fails_the_statement_and_the_server_lives() {
     node.start();
     node.sql("create table t (n int, v text)");
     let error = node.sql_error("insert into t select g, repeat('v', 1000) from generate_series(1, 40000) g");
-    assert!(error.contains("53100") && error.contains("No space left on device"), "{error}");
+    assert!(error.contains("53100: could not extend file \"base/"), "{error}");
+    assert!(error.contains("No space left on device\n") && error.contains("HINT:  Check free disk space."), "{error}");
     let error = node.sql_error("select count(*) from (select repeat('x', 500) || g as v from generate_series(1, 100000) g order by 1) s");
     assert!(error.contains("53100"), "{error}");
     assert_eq!(node.server_pids().len(), 1);
@@ -236,6 +237,82 @@ fn full_disk_fails_the_statement_and_the_server_lives() {
     node.kill();
     node.start();
     assert_eq!(node.sql("select count(*) from small"), "100");
+}
+
+#[test]
+fn full_wal_disk_loses_nothing_and_goes_on_once_there_is_space() {
+    let node = Node::init("fullwal");
+    let (disk, pg_wal) = (node.home.path().join("waldisk"), file(&node, "pg_wal"));
+    let _disk = SmallDisk::mount(&disk, 112);
+    run(Command::new("cp").arg("-a").arg(&pg_wal).arg(&disk));
+    fs::remove_dir_all(&pg_wal).expect("pg_wal");
+    std::os::unix::fs::symlink(disk.join("pg_wal"), &pg_wal).expect("a link");
+    node.conf("autovacuum = off\nmax_wal_size = 64MB\nmin_wal_size = 32MB");
+    node.start();
+    node.sql("create table t (n int primary key, v text)");
+    let filler = disk.join("filler");
+    // dd fills what is left and fails.
+    drop(Command::new("dd").args(["if=/dev/zero", "bs=1M"]).arg(format!("of={}", filler.display())).output().expect("dd"));
+    let mut acknowledged = 0;
+    let error = loop {
+        let sql = format!("insert into t select {acknowledged} * 1000 + g, repeat('v', 1000) from generate_series(1, 1000) g");
+        let done = node.psql(&sql).args(["-v", "VERBOSITY=verbose"]).output().expect("psql");
+        if !done.status.success() {
+            break String::from_utf8_lossy(&done.stderr).into_owned();
+        }
+        acknowledged += 1;
+        assert!(acknowledged < 1000, "the disk is never full");
+    };
+    // Whether the server stopped itself or not, it says why.
+    let said = error + &node.log();
+    assert!(said.contains("pg_wal/") && said.contains("No space left on device"), "{said}");
+    fs::remove_file(&filler).expect("the filler");
+    if !crate::support::node::holds_within(std::time::Duration::from_secs(20), || {
+        node.psql("select 1").output().is_ok_and(|o| o.status.success())
+    }) {
+        node.start();
+    }
+    let there: u32 = node.sql("select count(*) from t").parse().expect("a number");
+    assert!(there == acknowledged * 1000 || there == (acknowledged + 1) * 1000, "{acknowledged} thousand acknowledged, {there} there");
+    node.sql("insert into t values (-1, '')");
+    node.kill();
+    node.start();
+    assert_eq!(node.sql("select count(*) from t"), (there + 1).to_string());
+}
+
+#[test]
+fn unreadable_block_fails_the_statement_that_needs_it() {
+    let node = Node::start_new("unreadable", "autovacuum = off");
+    node.sql("create table t as select generate_series(1, 100) n");
+    node.sql("create table other as select 1 a");
+    let path = node.sql("select pg_relation_filepath('t')");
+    node.restart();
+    // All but the table is in memory already.
+    node.sql("select * from other; select 't'::regclass; explain select count(*) from t");
+    let [server] = node.server_pids()[..] else { panic!("one server process") };
+    let inject = ["-f", "-q", "-e", "trace=pread64", "-e", "inject=pread64:error=EIO", "-P"];
+    let mut strace = Command::new("strace")
+        .args(inject)
+        .arg(file(&node, &path))
+        .args(["-o", "/dev/null", "-p", &server.to_string()])
+        .spawn()
+        .expect("strace: run scripts/install-deps test");
+    attached(server);
+    let error = node.sql_error("select count(*) from t");
+    assert!(error.contains(&format!("58030: could not read block 0 in file \"{path}\": Input/output error\n")), "{error}");
+    assert_eq!(node.sql("select a from other"), "1");
+    drop(strace.kill());
+    drop(strace.wait());
+    assert_eq!(node.sql("select count(*) from t"), "100");
+    assert_eq!(node.server_pids(), [server]);
+}
+
+/// Waits until a process is traced.
+fn attached(pid: i32) {
+    crate::support::node::until("strace to attach", || {
+        fs::read_to_string(format!("/proc/{pid}/status"))
+            .is_ok_and(|s| s.lines().any(|l| l.starts_with("TracerPid:") && !l.ends_with("\t0")))
+    });
 }
 
 #[test]
@@ -255,10 +332,7 @@ fn failed_sync_stops_the_node_and_loses_nothing() {
             .args(["-f", "-q", "-e", &format!("trace={call}"), "-e", &inject, "-o", "/dev/null", "-p", &server.to_string()])
             .spawn()
             .expect("strace: run scripts/install-deps test");
-        crate::support::node::until("strace to attach", || {
-            fs::read_to_string(format!("/proc/{server}/status"))
-                .is_ok_and(|s| s.lines().any(|l| l.starts_with("TracerPid:") && !l.ends_with("\t0")))
-        });
+        attached(server);
         // Whatever is acknowledged from here on must be there afterwards; the first that needs the disk is not.
         let mut acknowledged = base;
         for n in base + 1..base + 200 {
