@@ -143,7 +143,7 @@ pub struct Options {
     /// Compression done here.
     pub compression: Compression,
     /// Compression the server is asked for: method and detail.
-    pub server_compression: Option<(String, Option<String>)>,
+    pub server_compression: Option<ServerCompression>,
     /// `-c fast`.
     pub fast_checkpoint: bool,
     /// `-C`.
@@ -360,8 +360,11 @@ impl Options {
     }
 }
 
+/// A method and its detail, as the server is asked for them.
+pub(super) type ServerCompression = (String, Option<String>);
+
 /// `-z` and `-Z`, the last of them: what is compressed here, and what the server is asked for.
-fn compression(given: &Parsed, has_target: bool) -> Result<(Compression, Option<(String, Option<String>)>), Refusal> {
+fn compression(given: &Parsed, has_target: bool) -> Result<(Compression, Option<ServerCompression>), Refusal> {
     let last = given.options.iter().rev().find(|(key, _)| matches!(*key, "z" | "Z"));
     let Some((key, value)) = last else { return Ok((Compression::None, None)) };
     let text = if *key == "z" { "gzip" } else { value.as_deref().unwrap_or("") };

@@ -29,6 +29,11 @@ fn unable(message: &str) -> SqlError {
     SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message)
 }
 
+/// What no relation of a kind can have.
+fn refused(relation: &Relation, plural: &str) -> SqlError {
+    wrong(format!("relation \"{}\" cannot have triggers", relation.name), &format!("This operation is not supported for {plural}."))
+}
+
 /// Whether a relation can have such a trigger.
 fn check_kind(relation: &Relation, stmt: &CreateTrigStmt, kind: i16) -> Result<(), SqlError> {
     let instead = kind & Trigger::INSTEAD != 0;
@@ -46,18 +51,12 @@ fn check_kind(relation: &Relation, stmt: &CreateTrigStmt, kind: i16) -> Result<(
         RelKind::View => return Err(SqlError::unsupported("a trigger of a view")),
         RelKind::Partitioned => return Err(SqlError::unsupported("a trigger of a partitioned table")),
         RelKind::Foreign => return Err(SqlError::unsupported("a trigger of a foreign table")),
-        RelKind::Index | RelKind::Sequence | RelKind::MatView | RelKind::Composite | RelKind::Toast | RelKind::PartitionedIndex => {
-            let message = format!("relation \"{}\" cannot have triggers", relation.name);
-            let plural = match relation.kind {
-                RelKind::Index => "indexes",
-                RelKind::Sequence => "sequences",
-                RelKind::MatView => "materialized views",
-                RelKind::Composite => "composite types",
-                RelKind::PartitionedIndex => "partitioned indexes",
-                _ => "TOAST tables",
-            };
-            return Err(wrong(message, &format!("This operation is not supported for {plural}.")));
-        }
+        RelKind::Index => return Err(refused(relation, "indexes")),
+        RelKind::Sequence => return Err(refused(relation, "sequences")),
+        RelKind::MatView => return Err(refused(relation, "materialized views")),
+        RelKind::Composite => return Err(refused(relation, "composite types")),
+        RelKind::Toast => return Err(refused(relation, "TOAST tables")),
+        RelKind::PartitionedIndex => return Err(refused(relation, "partitioned indexes")),
     }
     if relation.is_system() {
         let message = format!("permission denied: \"{}\" is a system catalog", relation.name);
@@ -160,7 +159,7 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateTrigStmt, source: &s
     let relation = ctx.open_locked(range, source, LockMode::ShareRowExclusive)?;
     let name = truncate(&stmt.trigname).to_owned();
     let bits = |n: i32| i16::try_from(n).map_err(|_| SqlError::internal("trigger event"));
-    let kind = i16::from(stmt.row) * Trigger::ROW | bits(stmt.timing)? | bits(stmt.events)?;
+    let kind = (i16::from(stmt.row) * Trigger::ROW) | bits(stmt.timing)? | bits(stmt.events)?;
     check_kind(&relation, stmt, kind)?;
     let other = match &stmt.constrrel {
         Some(range) if stmt.isconstraint => Some(ctx.open_locked(range, source, LockMode::AccessShare)?),
