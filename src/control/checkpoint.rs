@@ -22,7 +22,7 @@ use std::{
 };
 
 use afterimage_wal::{
-    Lsn, RecordBuilder, RelId, TimelineId, Xid,
+    Lsn, RecordBuilder, RelId, TimelineId, WalError, Xid,
     control_file::{Checkpoint, ClusterState},
     disk::{durable_replace, read_all},
     rmgr,
@@ -734,6 +734,8 @@ pub fn read_pending_drops(files: &crate::storage::Files) -> Vec<PendingDrop> {
 fn is_fatal(error: &ControlError) -> bool {
     use crate::storage::StorageError as S;
     match error {
+        // Old segments stay; the next checkpoint tries again.
+        ControlError::Wal(WalError::Io { action: "list" | "remove", .. }) => false,
         ControlError::Wal(_) | ControlError::Storage(S::Sync { .. } | S::Wal(_)) => true,
         ControlError::Storage(_)
         | ControlError::Txn(_)

@@ -76,7 +76,7 @@ pub enum TxnError {
     #[error("the server stopped before the commit at {0} was confirmed")]
     CommitUnknown(Lsn),
     /// A status file could not be read or written.
-    #[error("transaction status file {path}")]
+    #[error("could not access file \"{}\": {source}", path.display())]
     StatusFile {
         /// Which file.
         path: std::path::PathBuf,

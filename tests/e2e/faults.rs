@@ -359,3 +359,96 @@ fn failed_sync_stops_the_node_and_loses_nothing() {
         assert_eq!(node.sql("select count(*) from t"), there.to_string());
     }
 }
+
+/// A tracer of one process, ended with this.
+struct Tracer(std::process::Child);
+
+impl Tracer {
+    fn attach(pid: i32, args: &[&str], log: &Path) -> Self {
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-y", "-q"]).args(args).arg("-o").arg(log).args(["-p", &pid.to_string()]);
+        let tracer = Self(strace.spawn().expect("strace: run scripts/install-deps test"));
+        attached(pid);
+        tracer
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        // It lets go of the process; killed, it might leave it stopped.
+        crate::support::node::signal(i32::try_from(self.0.id()).expect("a pid"), "INT");
+        drop(self.0.wait());
+    }
+}
+
+/// What a traced line does, to which kind of file of the node: numbers left out.
+fn call_of(line: &str, data: &str) -> Option<(String, String)> {
+    let call = line.split_whitespace().nth(1)?.split_once('(')?.0.to_owned();
+    let path = line.split(data).nth(1)?.split(['"', '>']).next()?;
+    let mut kind = String::new();
+    for c in path.chars() {
+        match c {
+            '0'..='9' | 'A'..='F' if kind.ends_with('#') => {}
+            '0'..='9' => kind.push('#'),
+            c => kind.push(c),
+        }
+    }
+    Some((call, kind))
+}
+
+#[test]
+fn base_backup_over_a_failing_disk_fails_and_says_so() {
+    const CALLS: &str = "trace=openat,pread64,read,getdents64,statx";
+    let node = Node::start_new("failingbackup", "autovacuum = off");
+    node.sql("create table t as select generate_series(1, 1000) n");
+    let data = node.data().display().to_string();
+    let log = node.home.path().join("trace");
+    let [server] = node.server_pids()[..] else { panic!("one server process") };
+    let backup = || {
+        let target = node.home.path().join("backup");
+        drop(fs::remove_dir_all(&target));
+        let mut tool = node.tool("basebackup");
+        tool.arg("-D").arg(&target).args(["-c", "fast", "-N", "-X", "fetch", "-d", &node.conninfo("backup")]).output().expect("basebackup")
+    };
+    {
+        let _tracer = Tracer::attach(server, &["-e", CALLS], &log);
+        let output = backup();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    // The first call of each kind on each kind of file, by its number among the calls of its kind.
+    let trace = fs::read_to_string(&log).expect("the trace");
+    let mut numbers = std::collections::BTreeMap::<String, u32>::new();
+    let mut sites = std::collections::BTreeMap::<(String, String), u32>::new();
+    for line in trace.lines().filter(|l| !l.contains("resumed>")) {
+        let Some(name) = line.split_whitespace().nth(1).and_then(|w| w.split_once('(')).map(|w| w.0) else { continue };
+        let number = numbers.entry(name.to_owned()).or_default();
+        *number += 1;
+        if let Some(site) = call_of(line, &data) {
+            sites.entry(site).or_insert(*number);
+        }
+    }
+    assert!(sites.len() > 20, "{sites:?}");
+    let (mut failed, mut unharmed) = (0, 0);
+    for (i, ((call, kind), number)) in sites.iter().enumerate() {
+        let errno = if i % 2 == 0 { "EIO" } else { "ENOSPC" };
+        let inject = format!("inject={call}:error={errno}:when={number}");
+        let output = {
+            let _tracer = Tracer::attach(server, &["-e", CALLS, "-e", &inject], &log);
+            backup()
+        };
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() {
+            // Files that need not be there, and calls that were another's this time.
+            unharmed += 1;
+        } else {
+            failed += 1;
+            let names_it = said.contains("could not ") && (said.contains("Input/output") || said.contains("No space"));
+            assert!(names_it || said.contains("checkpoint request failed"), "{call} {kind}: {said}");
+        }
+        assert_eq!(node.server_pids(), [server], "{call} {kind}: {said}\n{}", node.log());
+    }
+    println!("{failed} backups failed, {unharmed} did not");
+    assert!(failed > unharmed, "{failed} failed, {unharmed} did not");
+    assert!(backup().status.success());
+    assert_eq!(node.sql("select count(*) from t"), "1000");
+}

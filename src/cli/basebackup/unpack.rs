@@ -44,5 +44,7 @@ pub(super) fn unpack(reader: impl Read, target: &Path, mapping: &[(String, Strin
             other => bail!("archive member \"{}\" of unexpected type {other:?}", path.display()),
         }
     }
+    // The zeros that end an archive may come later than the reader stops: whoever sends them must find us here.
+    io::copy(&mut archive.into_inner(), &mut io::sink())?;
     Ok(())
 }
