@@ -35,7 +35,7 @@ use crate::{
     },
     recovery::{
         Ending, Progress, RecoveryError, Replay,
-        dispatch::{Dispatcher, EndOfRecovery},
+        dispatch::{Dispatcher, EndOfRecovery, OverwrittenRecord},
         replay::{Consistency, Redo, ReplaySettings, Step},
         restore::{self, Commands},
         start::{self, Mode, Promotion, RecoveryOptions, Start},
@@ -213,7 +213,9 @@ pub struct Engine {
     checkpointer: Arc<Checkpointer>,
     background_writer: BackgroundWriter,
     dispatcher: Dispatcher,
-    /// Rank 3: promotion, following and shutdown, one at a time. `Some` on a standby.
+    /// Rank 3: promotion, following and shutdown, one at a time. Held as long as they take.
+    transition: Mutex<()>,
+    /// `Some` on a standby. Leaf: whoever only wants to know does not wait for a promotion.
     replay: Mutex<Option<Arc<Replay>>>,
     /// Leaf.
     history: Arc<RwLock<Arc<History>>>,
@@ -456,6 +458,7 @@ impl Engine {
             checkpointer,
             background_writer,
             dispatcher,
+            transition: Mutex::default(),
             replay: Mutex::new(None),
             history: Arc::new(RwLock::new(Arc::new(parts.history))),
             goal: RwLock::new(Arc::new(parts.goal)),
@@ -529,14 +532,14 @@ impl Engine {
     /// Draws a start id and begins writing; after a crash or promotion with a record that says so, durable before anything else.
     fn begin_writing(&self, start: &Start, recovered: bool) -> Result<(), EngineError> {
         let from = start.promotion.map_or(start.end.tli, |p| p.from);
-        self.write_first_records(from, recovered)?;
+        self.write_first_records(from, recovered, start.torn)?;
         if start.promotion.is_some() {
             Promotion::clear(self.disk.as_ref(), &self.data_dir)?;
         }
         Ok(())
     }
 
-    fn write_first_records(&self, prev_tli: TimelineId, recovered: bool) -> Result<(), EngineError> {
+    fn write_first_records(&self, prev_tli: TimelineId, recovered: bool, torn: Option<Lsn>) -> Result<(), EngineError> {
         let wal = self.wal();
         let (start_id, tli) = (StartId::draw(), wal.tli());
         self.control.update(|c| {
@@ -544,6 +547,11 @@ impl Engine {
             c.push_start(start_id);
         })?;
         let mut end = wal.begin_writing(start_id)?.end;
+        if let Some(at) = torn {
+            let mut record = RecordBuilder::new(rmgr::XLOG, rmgr::xlog::OVERWRITE_CONTRECORD, Xid::INVALID);
+            record.main(&OverwrittenRecord { at, time: crate::recovery::target::now() }.encode());
+            end = wal.insert(&record)?.end;
+        }
         if recovered {
             unlogged::reset(&self.ctx.pool)?;
             let eor = EndOfRecovery { tli, prev_tli, time: unix_seconds(), next_xid: self.ctx.txns.next_xid() };
@@ -623,11 +631,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError::WrongState`] on a primary; `common` is not the end of a record here; I/O.
     pub fn discard_wal_after(&self, common: Lsn) -> Result<bool, EngineError> {
-        let mut replay = self.replay.lock();
-        let running = replay
-            .as_ref()
-            .map(Arc::clone)
-            .ok_or(EngineError::WrongState { state: self.node.get(), what: "recovery is not in progress" })?;
+        let _one_at_a_time = self.transition.lock();
+        let running = self.replay().ok_or(EngineError::WrongState { state: self.node.get(), what: "recovery is not in progress" })?;
         let paused = running.is_paused();
         let consistency = running.stop()?.unwrap_or_default().consistency;
         let from = self.progress.replayed();
@@ -642,7 +647,7 @@ impl Engine {
         if paused {
             again.pause();
         }
-        *replay = Some(again);
+        *self.replay.lock() = Some(again);
         Ok(outcome?)
     }
 
@@ -655,8 +660,11 @@ impl Engine {
         self.event(Event::Shutdown)?;
         self.background_writer.stop();
         self.checkpointer.stop();
-        if let Some(replay) = self.replay.lock().as_ref() {
-            replay.stop()?;
+        {
+            let _one_at_a_time = self.transition.lock();
+            if let Some(replay) = self.replay() {
+                replay.stop()?;
+            }
         }
         if mode == ShutdownMode::Fast {
             self.checkpointer.shutdown_checkpoint()?;
@@ -677,18 +685,16 @@ impl Engine {
     /// # Errors
     /// [`EngineError::WrongState`] on a primary or before consistency. Later failures stop the node.
     pub fn promote(&self) -> Result<TimelineId, EngineError> {
-        let mut replay = self.replay.lock();
-        let running = replay
-            .as_ref()
-            .map(Arc::clone)
-            .ok_or(EngineError::WrongState { state: self.node.get(), what: "recovery is not in progress" })?;
+        let _one_at_a_time = self.transition.lock();
+        let running = self.replay().ok_or(EngineError::WrongState { state: self.node.get(), what: "recovery is not in progress" })?;
         let wal = Arc::clone(self.wal());
         wal.drop_incomplete();
         wal.flush(wal.published())?;
         let finished = running.finish()?.unwrap_or_default();
         if !finished.consistency.reached {
             drop(running);
-            *replay = Some(self.new_replay(self.progress.replayed(), finished.consistency)?);
+            let again = self.new_replay(self.progress.replayed(), finished.consistency)?;
+            *self.replay.lock() = Some(again);
             let what = "the standby has not reached a consistent state";
             return Err(EngineError::WrongState { state: self.node.get(), what });
         }
@@ -747,14 +753,14 @@ impl Engine {
             for leftover in [restore::RESTORED_SEGMENT, restore::RESTORED_HISTORY] {
                 start::remove(self.disk.as_ref(), &self.data_dir, leftover)?;
             }
-            self.write_first_records(promotion.from, true)?;
+            self.write_first_records(promotion.from, true, None)?;
             Promotion::clear(self.disk.as_ref(), &self.data_dir)?;
             Ok(())
         })();
         if let Err(error) = rest {
             stop_node(&format!("promotion failed: {error}"));
         }
-        *replay = None;
+        *self.replay.lock() = None;
         self.event(Event::Promoted)?;
         self.checkpointer.request(CheckpointRequest { force: true, ..CheckpointRequest::default() });
         Ok(promotion.to)
@@ -836,12 +842,24 @@ impl Engine {
         Ok(end)
     }
 
+    /// Puts a message of no meaning to us into the WAL; returns its end. `xid` is the transaction it belongs to, if it is to.
+    ///
+    /// # Errors
+    /// If the WAL takes no records.
+    pub fn log_message(&self, xid: Option<Xid>, database: Oid, prefix: &str, message: &[u8]) -> Result<Lsn, EngineError> {
+        let mut record = RecordBuilder::new(rmgr::LOGICAL_MESSAGE, 0, xid.unwrap_or(Xid::INVALID));
+        let prefix_bytes = u32::try_from(prefix.len()).unwrap_or(u32::MAX);
+        record.main(&[u8::from(xid.is_some()), 0, 0, 0]).main(&database.to_le_bytes()).main(&prefix_bytes.to_le_bytes());
+        record.main(prefix.as_bytes()).main(message);
+        Ok(self.wal().insert(&record)?.end)
+    }
+
     /// A standby whose WAL has reached `switch_lsn` goes over to the child timeline that `history` leads to.
     ///
     /// # Errors
     /// If the WAL here does not end at `switch_lsn`; I/O.
     pub fn follow_timeline(&self, history: History, switch_lsn: Lsn) -> Result<(), EngineError> {
-        let _one_at_a_time = self.replay.lock();
+        let _one_at_a_time = self.transition.lock();
         self.wal().start_timeline(history.tli(), switch_lsn)?;
         if !self.goal().contains(history.tli()) {
             self.set_goal(history.clone());
@@ -910,7 +928,9 @@ impl Engine {
         let mut record = RecordBuilder::new(rmgr::XLOG, rmgr::xlog::BACKUP_END, Xid::INVALID);
         record.main(&start.hold.to_le_bytes());
         let end = self.wal().insert(&record)?.end;
-        self.wal().flush(end)?;
+        // The segment ends here, so that an archive gets all that the backup needs at once.
+        let boundary = self.wal().switch_segment()?;
+        self.wal().flush(boundary)?;
         Ok((end, self.wal().tli()))
     }
 

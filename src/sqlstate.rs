@@ -449,15 +449,24 @@ impl From<TxnError> for SqlError {
                 Self::new(SqlState::DEADLOCK_DETECTED, message).detail(detail).hint("See server log for query details.")
             }
             TxnError::LockTimeout | TxnError::LockNotAvailable => Self::new(SqlState::LOCK_NOT_AVAILABLE, message),
-            TxnError::Cancelled(reason) => match reason {
-                CancelReason::StatementTimeout | CancelReason::Query => Self::new(SqlState::QUERY_CANCELED, message),
-                CancelReason::RecoveryConflict => Self::new(SqlState::SERIALIZATION_FAILURE, message)
-                    .detail("User query might have needed to see row versions that must be removed."),
-                CancelReason::IdleInTransactionTimeout => Self::new(SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT, message).fatal(),
-                CancelReason::IdleSessionTimeout => Self::new(SqlState::IDLE_SESSION_TIMEOUT, message).fatal(),
-                CancelReason::Terminate => Self::new(SqlState::ADMIN_SHUTDOWN, message).fatal(),
-                CancelReason::Crash => Self::new(SqlState::CRASH_SHUTDOWN, message).fatal(),
-            },
+            TxnError::Cancelled(reason) => {
+                let state = match reason {
+                    CancelReason::StatementTimeout | CancelReason::Query => SqlState::QUERY_CANCELED,
+                    CancelReason::RecoveryConflict | CancelReason::RecoveryConflictEnds => SqlState::SERIALIZATION_FAILURE,
+                    CancelReason::IdleInTransactionTimeout => SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+                    CancelReason::IdleSessionTimeout => SqlState::IDLE_SESSION_TIMEOUT,
+                    CancelReason::Terminate => SqlState::ADMIN_SHUTDOWN,
+                    CancelReason::Crash => SqlState::CRASH_SHUTDOWN,
+                };
+                let mut error = Self::new(state, message);
+                if matches!(reason, CancelReason::RecoveryConflict | CancelReason::RecoveryConflictEnds) {
+                    error = error.detail("User query might have needed to see row versions that must be removed.");
+                }
+                if reason == CancelReason::RecoveryConflictEnds {
+                    error = error.hint("In a moment you should be able to reconnect to the database and repeat your command.");
+                }
+                if reason.ends_session() { error.fatal() } else { error }
+            }
             TxnError::Serialization(_) => Self::new(SqlState::SERIALIZATION_FAILURE, message),
             TxnError::Dependencies { detail } => {
                 Self::new(SqlState::SERIALIZATION_FAILURE, message).detail(detail).hint("The transaction might succeed if retried.")

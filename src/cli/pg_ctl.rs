@@ -9,12 +9,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, umask};
 
 use super::getopt::{OptionSpec, Parsed, Takes, parse};
 use super::wait;
 use crate::control::control_state::{self, ControlState};
 use crate::control::pid_file::{OPTS_FILE, PID_FILE, PidFile, process_exists};
+use crate::session::registry::{FIRST_PID, RANGE};
+use crate::session::server::{NO_SUCH_SESSION, SESSION_SIGNAL};
 
 const OPTIONS: &[OptionSpec] = &[
     ('?', "help", Takes::Nothing, "help"),
@@ -515,11 +518,48 @@ fn kill(name: &str, signal: &str, pid: &str) -> Result<Done, ()> {
         "USR2" => Signal::USR2,
         _ => return Err(()),
     };
-    let sent = pid.parse().ok().and_then(Pid::from_raw).ok_or(rustix::io::Errno::SRCH).and_then(|p| kill_process(p, signal));
+    let sent = match pid.parse::<i32>() {
+        Ok(number) if number >= FIRST_PID => signal_session(number, signal),
+        Ok(number) => Pid::from_raw(number).ok_or(Errno::SRCH).and_then(|p| kill_process(p, signal)),
+        Err(_) => Err(Errno::SRCH),
+    };
     Ok(sent.map_err(|e| {
         eprintln!("{name}: could not send signal {} (PID: {pid}): {}", signal.as_raw(), reason(&e.into()));
         Exit(1)
     }))
+}
+
+/// A session is no process: its server is found by the range of its number, among those of this user.
+fn signal_session(number: i32, signal: Signal) -> Result<(), Errno> {
+    let servers = fs::read_dir("/proc").map_err(|_| Errno::SRCH)?.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let data = fs::read_link(entry.path().join("cwd")).ok()?;
+        let file = PidFile::read(&data.join(PID_FILE)).ok()??;
+        (file.pid == pid).then_some((data, file))
+    });
+    let mut owners =
+        servers.filter(|(_, file)| file.first_session > 0 && (file.first_session..file.first_session + RANGE).contains(&number));
+    let (data, file) = owners.next().ok_or(Errno::SRCH)?;
+    let supervisor = Pid::from_raw(file.pid).ok_or(Errno::SRCH)?;
+    let request = data.join(SESSION_SIGNAL);
+    fs::write(&request, format!("{number} {}\n", signal.as_raw())).map_err(|_| Errno::PERM)?;
+    kill_process(supervisor, Signal::USR1)?;
+    let answer = wait::until(
+        &[data],
+        Some(file.pid),
+        Duration::from_secs(10),
+        || {},
+        || match fs::read_to_string(&request) {
+            Ok(text) if text == NO_SUCH_SESSION => {
+                drop(fs::remove_file(&request));
+                Some(Err(Errno::SRCH))
+            }
+            Ok(_) => None,
+            Err(_) => Some(Ok(())),
+        },
+    );
+    answer.ok().flatten().unwrap_or(Err(Errno::SRCH))
 }
 
 fn find_on_path(program: &Path) -> Option<PathBuf> {

@@ -364,6 +364,22 @@ impl Describe for DescribeDatabase {
     }
 }
 
+struct DescribeMessage;
+
+impl Describe for DescribeMessage {
+    fn kind_name(&self, kind: u8) -> Option<&'static str> {
+        (kind == 0).then_some("MESSAGE")
+    }
+
+    fn describe(&self, record: &Record<'_>, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
+        let Some((head, rest)) = record.main().split_first_chunk::<12>() else { return write!(out, "does not decode") };
+        let prefix_bytes = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
+        let (prefix, message) = rest.split_at(usize::try_from(prefix_bytes).unwrap_or(usize::MAX).min(rest.len()));
+        let kind = if head[0] == 0 { "non-transactional" } else { "transactional" };
+        write!(out, "{kind}, prefix \"{}\"; payload ({} bytes)", String::from_utf8_lossy(prefix), message.len())
+    }
+}
+
 /// Every layer's names for its records.
 fn registry() -> Registry {
     let mut registry = Registry::new();
@@ -373,6 +389,7 @@ fn registry() -> Registry {
     registry.register(rmgr::BTREE, Box::new(DescribeBtree));
     registry.register(rmgr::SEQUENCE, Box::new(DescribeSequence));
     registry.register(rmgr::DATABASE, Box::new(DescribeDatabase));
+    registry.register(rmgr::LOGICAL_MESSAGE, Box::new(DescribeMessage));
     registry
 }
 

@@ -54,6 +54,8 @@ pub struct PidFile {
     pub socket_dir: String,
     /// First TCP address, `*` or empty.
     pub listen: String,
+    /// Where the session numbers begin; 0 if not written yet, or PostgreSQL's.
+    pub first_session: i32,
     /// Status, trimmed; empty if not written yet.
     pub status: String,
 }
@@ -127,7 +129,7 @@ impl PidFile {
         let mut lines = text.lines();
         let mut next = || lines.next().unwrap_or("").trim_end().to_owned();
         let (pid, data_dir, started, port) = (next(), next(), next(), next());
-        let (socket_dir, listen, _shared_memory, status) = (next(), next(), next(), next());
+        let (socket_dir, listen, numbers, status) = (next(), next(), next(), next());
         Self {
             pid: pid.trim().parse().unwrap_or(0),
             data_dir,
@@ -135,6 +137,7 @@ impl PidFile {
             port: port.trim().parse().unwrap_or(0),
             socket_dir,
             listen,
+            first_session: numbers.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0),
             status: status.trim().to_owned(),
         }
     }

@@ -228,6 +228,60 @@ fn standby_crashes(seed: u64, lives: u32) -> u32 {
     lives + 1
 }
 
+/// The power is cut before each call that a promotion makes of the disk: the standby comes up as it was and can be promoted again, or the new
+/// primary does. Returns how often it was either.
+fn promotion_cuts(seed: u64) -> (u32, u32) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (disk_a, disk_b) = (SimDisk::new(), SimDisk::new());
+    let dir = Path::new("/data");
+    create(&disk_a, dir);
+    let model = Model::new();
+    let primary = Engine::open(dir, options(&disk_a)).unwrap();
+    primary.add_wal_retention(Box::new(|| Some(Lsn::INVALID)));
+    live(&primary, &model, &mut rng, false);
+    clone_to(&primary, &disk_b, dir);
+    let standby = Engine::open(dir, options(&disk_b)).unwrap();
+    live(&primary, &model, &mut rng, false);
+    primary.wal().flush(primary.wal().inserted()).unwrap();
+    model.lock().acknowledge();
+    ship(&primary, &standby, primary.wal().flushed(), true);
+    drop((standby, primary));
+    disk_b.crash(seed);
+    let (mut standbys, mut primaries) = (0, 0);
+    for call in 1.. {
+        let what = format!("seed {seed}, call {call}");
+        let disk = disk_b.copy();
+        let standby = Engine::open(dir, options(&disk)).unwrap();
+        let before = disk.calls();
+        disk.freeze_at(before + call, || {});
+        standby.promote().unwrap();
+        let calls = disk.calls() - before;
+        drop(standby);
+        if calls < call {
+            return (standbys, primaries);
+        }
+        let cut = disk.take_frozen().expect("the call was made");
+        cut.crash(rng.random());
+        let again = Engine::open(dir, options(&cut)).unwrap_or_else(|e| panic!("{what}: {e}"));
+        if again.is_in_recovery() {
+            standbys += 1;
+            again.promote().unwrap();
+        } else {
+            primaries += 1;
+        }
+        assert_eq!(again.wal().tli(), TimelineId::new(2), "{what}");
+        check(&again, &model, &what);
+        let copy = model.lock().clone();
+        let model = Arc::new(Mutex::new(copy));
+        live(&again, &model, &mut rng, false);
+        drop(again);
+        cut.crash(rng.random());
+        let at_last = Engine::open(dir, options(&cut)).unwrap_or_else(|e| panic!("{what}, again: {e}"));
+        check(&at_last, &model, &what);
+    }
+    (standbys, primaries)
+}
+
 /// How a life with a failing call ended.
 #[derive(Debug, PartialEq, Eq)]
 enum Ended {
@@ -319,6 +373,13 @@ fn report(began: Instant, crashes: u32) {
 fn standby_crashes_lose_nothing_that_was_synced_there() {
     let began = Instant::now();
     report(began, seeds(0..20).map(|seed| standby_crashes(seed, 4)).sum());
+}
+
+#[test]
+fn a_promotion_cut_at_any_call_leaves_the_standby_or_the_new_primary() {
+    let (standbys, primaries) = promotion_cuts(3);
+    println!("{standbys} cuts left the standby, {primaries} the new primary");
+    assert!(standbys > 10 && primaries > 2, "{standbys} standbys, {primaries} primaries");
 }
 
 #[test]

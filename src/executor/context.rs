@@ -12,7 +12,7 @@ use crate::sql::functions::registry::{cast_by_types, proc_by_oid};
 use crate::sql::functions::{Call, CallTypes, ProcEntry};
 use crate::sql::types::{Datum, IoSettings, Oid, Text, oids};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{CancelFlag, CancelReason, Proc, Transaction};
+use crate::txn::{CancelFlag, CancelReason, Proc, Transaction, TxnError};
 
 /// One session's state as far as SQL needs it. The session owns it and lends it to each statement.
 pub struct SessionContext {
@@ -215,19 +215,7 @@ impl SessionContext {
 
 /// The error for a raised [`CancelFlag`].
 pub fn cancelled(reason: CancelReason) -> SqlError {
-    let state = match reason {
-        CancelReason::StatementTimeout | CancelReason::Query => SqlState::QUERY_CANCELED,
-        CancelReason::RecoveryConflict => SqlState::SERIALIZATION_FAILURE,
-        CancelReason::IdleInTransactionTimeout => SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
-        CancelReason::IdleSessionTimeout => SqlState::IDLE_SESSION_TIMEOUT,
-        CancelReason::Terminate => SqlState::ADMIN_SHUTDOWN,
-        CancelReason::Crash => SqlState::CRASH_SHUTDOWN,
-    };
-    let mut error = SqlError::new(state, reason.message());
-    if reason == CancelReason::RecoveryConflict {
-        error = error.detail("User query might have needed to see row versions that must be removed.");
-    }
-    if reason.ends_session() { error.fatal() } else { error }
+    TxnError::Cancelled(reason).into()
 }
 
 impl FnCtx for SessionContext {

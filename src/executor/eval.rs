@@ -132,9 +132,11 @@ impl ExecState {
     /// The snapshot.
     ///
     /// # Errors
-    /// None was taken: a bug.
+    /// 40001 if what it sees is no longer all there. None was taken: a bug.
     pub fn snapshot(&self) -> Result<&Snapshot, SqlError> {
-        self.snapshot.as_ref().ok_or_else(|| SqlError::internal("execution without a snapshot"))
+        let snapshot = self.snapshot.as_ref().ok_or_else(|| SqlError::internal("execution without a snapshot"))?;
+        snapshot.check()?;
+        Ok(snapshot)
     }
 
     /// The engine.

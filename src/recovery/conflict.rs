@@ -39,9 +39,12 @@ pub fn resolve(ctx: &AccessCtx, horizon: Lsn, deadline: Option<Instant>) -> usiz
     let mut reason = CancelReason::RecoveryConflict;
     loop {
         for proc in ctx.txns.procs() {
-            if proc.oldest_snapshot().is_some_and(|lsn| lsn < horizon) {
+            if proc.is_in_the_way(horizon) {
                 tracing::debug!("recovery conflict on snapshot: canceling session {}", proc.id().0);
                 proc.cancel().cancel(reason);
+                if reason == CancelReason::RecoveryConflict {
+                    ctx.txns.conflicts().note(proc.database());
+                }
                 cancelled += 1;
             }
         }
@@ -49,6 +52,6 @@ pub fn resolve(ctx: &AccessCtx, horizon: Lsn, deadline: Option<Instant>) -> usiz
             return cancelled;
         }
         // One that sits idle in its transaction holds its snapshot through a cancel.
-        reason = CancelReason::Terminate;
+        reason = CancelReason::RecoveryConflictEnds;
     }
 }

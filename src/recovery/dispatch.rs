@@ -71,6 +71,7 @@ impl Dispatcher {
             rmgr::DATABASE => database::redo(&self.ctx.pool, record)?,
             // Locks of a standby's sessions against replayed DDL: not written yet.
             rmgr::STANDBY => {}
+            rmgr::LOGICAL_MESSAGE => {}
             _ => return Err(RecoveryError::UnknownRecord { at, what: "unknown resource manager" }),
         }
         Ok(Applied::Plain)
@@ -111,6 +112,11 @@ impl Dispatcher {
                 let parameters = Parameters::decode(record.main()).ok_or_else(|| bad("parameter change of the wrong length"))?;
                 return Ok(Applied::Parameters(parameters));
             }
+            kind::OVERWRITE_CONTRECORD => {
+                let torn = OverwrittenRecord::decode(record.main()).ok_or_else(|| bad("overwritten record of the wrong length"))?;
+                let time = super::target::time_text(torn.time);
+                tracing::info!("successfully skipped missing contrecord at {}, overwritten at {time}", torn.at);
+            }
             kind::BACKUP_END => {
                 let start = record.main().try_into().map(Lsn::from_le_bytes).map_err(|_| bad("backup end of the wrong length"))?;
                 return Ok(Applied::BackupEnd(start));
@@ -118,6 +124,28 @@ impl Dispatcher {
             _ => {}
         }
         Ok(Applied::Plain)
+    }
+}
+
+/// Main data of an overwritten record: a crash left its beginning, and the WAL goes on in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverwrittenRecord {
+    /// Where it began.
+    pub at: Lsn,
+    /// When it was overwritten, microseconds since 2000.
+    pub time: i64,
+}
+
+impl OverwrittenRecord {
+    /// Main data.
+    pub fn encode(&self) -> Vec<u8> {
+        [self.at.to_le_bytes(), self.time.to_le_bytes()].concat()
+    }
+
+    /// From main data.
+    pub fn decode(main: &[u8]) -> Option<Self> {
+        let main: &[u8; 16] = main.try_into().ok()?;
+        Some(Self { at: Lsn::from_le_bytes(*main.first_chunk()?), time: i64::from_le_bytes(*main[8..].first_chunk()?) })
     }
 }
 

@@ -14,7 +14,7 @@ use afterimage_wal::{
     control_file::{Checkpoint, ClusterState, ControlFile},
     disk::{Disk, durable_rename, read_all},
     history::History,
-    reader::{Evidence, Verdict, judge},
+    reader::{Evidence, StopReason, Verdict, judge},
     rmgr,
 };
 
@@ -177,6 +177,8 @@ pub struct Start {
     pub stopped_in_recovery: bool,
     /// WAL behind the end was durable up to here, is damaged, and the user said to go on without it.
     pub given_up: Option<Lsn>,
+    /// The WAL ends in the middle of a record, whose continuation in the next segment is missing: where it begins.
+    pub torn: Option<Lsn>,
 }
 
 /// Prepares a data directory for redo: see the module.
@@ -311,9 +313,25 @@ pub fn prepare(
     } else {
         (end, goal.clone())
     };
+    let crosses = matches!(stop.reason, StopReason::SegmentMissing { .. } | StopReason::SegmentHeader { .. });
+    let torn = (crosses && reader.wanted() > end.end).then_some(end.end);
     let wal = Wal::open(Arc::clone(disk), &wal_dir, known.system_id, end, options)?;
     let stopped_in_recovery = clean && known.state == ClusterState::ShutdownedInRecovery;
-    Ok(Start { mode, wal, end, history, goal, checkpoint, checkpoint_end, consistency, promotion, files, stopped_in_recovery, given_up })
+    Ok(Start {
+        mode,
+        wal,
+        end,
+        history,
+        goal,
+        checkpoint,
+        checkpoint_end,
+        consistency,
+        promotion,
+        files,
+        stopped_in_recovery,
+        given_up,
+        torn,
+    })
 }
 
 /// The archive, while there is no receiver yet.

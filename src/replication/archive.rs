@@ -101,6 +101,8 @@ pub struct ArchiverInfo {
 pub struct ArchiverStats {
     /// Rank 63, a leaf.
     info: parking_lot::Mutex<ArchiverInfo>,
+    /// One at a time marks segments, or one could be marked again that was archived meanwhile. Rank 63, a leaf, held across I/O.
+    marking: parking_lot::Mutex<()>,
 }
 
 /// Counters kept over a clean stop, below the data directory.
@@ -115,7 +117,7 @@ impl ArchiverStats {
             Err(e) if e.kind() != io::ErrorKind::NotFound => tracing::warn!("could not remove file \"{STATS_FILE}\": {e}"),
             Ok(()) | Err(_) => {}
         }
-        Self { info: parking_lot::Mutex::new(info) }
+        Self { info: parking_lot::Mutex::new(info), marking: parking_lot::Mutex::default() }
     }
 
     /// Keeps the counters for the next start.
@@ -174,8 +176,12 @@ pub fn oldest_unarchived(node: &Replication) -> Option<Lsn> {
         return None;
     }
     let segment_bytes = node.engine.wal().segment_bytes();
-    ready_files(node)
-        .ok()?
+    // Segments may have ended since the archiver looked.
+    let Ok(ready) = mark_ready(node, node.engine.wal().flushed()).and_then(|()| ready_files(node)) else {
+        // It cannot be told what is archived: all stays.
+        return Some(Lsn::INVALID);
+    };
+    ready
         .iter()
         .filter_map(|name| segment::parse_file_name(name, segment_bytes))
         .map(|(_, segno)| Lsn::from_u64(segno.get() * u64::from(segment_bytes)))
@@ -198,6 +204,7 @@ fn ready_files(node: &Replication) -> Result<Vec<String>, ArchiveCommandError> {
 
 /// Marks every finished segment and history file that has no status yet.
 fn mark_ready(node: &Replication, upto: Lsn) -> Result<(), ArchiveCommandError> {
+    let _one_at_a_time = node.archiver.marking.lock();
     let dir = node.engine.data_dir().join("pg_wal");
     let segment_bytes = node.engine.wal().segment_bytes();
     let current = SegNo::new(upto.as_u64() / u64::from(segment_bytes));

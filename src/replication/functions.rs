@@ -3,11 +3,12 @@
 //! PostgreSQL: access/transam/xlogfuncs.c, replication/slotfuncs.c.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use afterimage_wal::ids::{BlockNo, Lsn, SegNo, StartId};
 use afterimage_wal::lineage::{Claim, Shared};
 use afterimage_wal::segment;
+use parking_lot::Mutex;
 
 use super::compare;
 use super::sender::slot_error;
@@ -47,25 +48,35 @@ impl Functions {
             .hint("Recovery control functions can only be executed during recovery."))
     }
 
-    fn promote(&self, wait: bool, seconds: i32) -> Result<Datum, SqlError> {
+    fn promote(&self, session: &mut SessionContext, wait: bool, seconds: i32) -> Result<Datum, SqlError> {
         self.recovery_only()?;
         if seconds <= 0 {
             return Err(SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "\"wait_seconds\" must not be negative or zero"));
         }
         let node = Arc::clone(&self.node);
-        let task = tokio::spawn(async move { node.promote().await });
         if !wait {
+            tokio::spawn(async move { node.promote().await });
             return Ok(Datum::Bool(true));
         }
-        let limit = Duration::from_secs(u64::from(seconds.unsigned_abs()));
-        let outcome = crate::txn::blocking(|| tokio::runtime::Handle::current().block_on(tokio::time::timeout(limit, task)));
-        match outcome {
-            Err(_elapsed) => {
-                tracing::warn!("server did not promote within {seconds} seconds");
+        // What is left to replay may remove what this statement's snapshot sees: neither waits for the other.
+        let proc = Arc::clone(&session.proc);
+        let _aside = proc.step_aside();
+        let deadline = Instant::now() + Duration::from_secs(u64::from(seconds.unsigned_abs()));
+        let outcome = Arc::new(Mutex::new(None));
+        let result = Arc::clone(&outcome);
+        let done = session.cancel.wait_for_task(deadline, |done| {
+            tokio::spawn(async move {
+                *result.lock() = Some(node.promote().await);
+                done();
+            });
+        })?;
+        let promoted = outcome.lock().take();
+        match promoted {
+            Some(promoted) if done => promoted.map(|()| Datum::Bool(true)),
+            Some(_) | None => {
+                session.warning(SqlState::WARNING, format!("server did not promote within {seconds} seconds"));
                 Ok(Datum::Bool(false))
             }
-            Ok(Err(error)) => Err(SqlError::internal(error.to_string())),
-            Ok(Ok(promoted)) => promoted.map(|()| Datum::Bool(true)),
         }
     }
 
@@ -260,7 +271,10 @@ impl ExternalFunctions for Functions {
             }
             "pg_switch_wal" => {
                 self.primary_only("WAL control functions")?;
-                lsn(wal.switch_segment()?)
+                let end = wal.switch_segment()?;
+                // The segment is over: standbys and the archive are to have it.
+                wal.flush(end)?;
+                lsn(end)
             }
             "pg_stat_reset_shared" => {
                 match text(args, 0)? {
@@ -274,6 +288,20 @@ impl ExternalFunctions for Functions {
                     }
                 }
                 Datum::Void
+            }
+            // Counters are shared as they are made.
+            "pg_stat_force_next_flush" => Datum::Void,
+            "pg_logical_emit_message" => {
+                if engine.is_in_recovery() {
+                    let text = "cannot execute pg_logical_emit_message() during recovery";
+                    return Err(SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, text));
+                }
+                let xid = if boolean(args, 0) { Some(session.transaction()?.xid()?) } else { None };
+                let message = match args.get(2) {
+                    Some(Datum::Bytea(bytes)) => bytes.as_ref(),
+                    _ => text(args, 2)?.as_bytes(),
+                };
+                lsn(engine.log_message(xid, session.database, text(args, 1)?, message)?)
             }
             "pg_create_restore_point" => {
                 self.primary_only("WAL control functions")?;
@@ -302,7 +330,7 @@ impl ExternalFunctions for Functions {
                 let (name, offset) = self.file_of(lsn_arg(args, 0)?);
                 func.record(vec![Datum::text(name), Datum::Int4(i32::try_from(offset).unwrap_or(i32::MAX))])?
             }
-            "pg_promote" => self.promote(boolean(args, 0), integer(args, 1))?,
+            "pg_promote" => self.promote(session, boolean(args, 0), integer(args, 1))?,
             "pg_create_physical_replication_slot" => self.create_slot(session, func, args)?,
             "pg_copy_physical_replication_slot" => self.copy_slot(session, func, args)?,
             "pg_replication_slot_advance" => self.advance_slot(session, func, args)?,

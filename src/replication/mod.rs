@@ -4,6 +4,7 @@
 //! - [`senders`]: who streams from us and how far they are; `pg_stat_replication`.
 //! - [`sync_names`], [`sync_wait`]: `synchronous_standby_names`, and the position commits wait for.
 //! - [`base_backup`], [`manifest`]: a copy of a running node.
+//! - [`first_wal`]: what a standby that came without WAL begins with.
 //! - [`rewind`]: makes a node that went its own way follow again.
 //! - [`repair`]: a damaged page fetched again from upstream; [`compare`]: whether two nodes have the same pages.
 //! - [`archive`]: `archive_command` and `restore_command`; [`location`]: an archive without scripts.
@@ -17,6 +18,7 @@ pub mod compare;
 pub mod connection;
 pub mod conninfo;
 mod control_rows;
+pub mod first_wal;
 pub mod functions;
 pub mod location;
 pub mod manifest;

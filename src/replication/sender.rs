@@ -403,6 +403,9 @@ async fn stream(node: &Arc<Replication>, conn: &mut Connection<'_>, start: Start
             format!("requested starting point {} is ahead of the WAL flush position of this server {flushed}", start.start_lsn),
         ));
     }
+    if let Some(slot) = &slot {
+        slot.reserve(start.start_lsn);
+    }
     if ends_at != Some(start.start_lsn) {
         let entry = node.senders.enter(conn.pid, conn.user, conn.application_name, conn.client, conn.backend_start);
         conn.out.copy_response(CopyKind::Both, false, 0);

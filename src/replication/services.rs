@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
+use afterimage_wal::format::SEGMENT_HEADER_BYTES;
 use afterimage_wal::history::History;
 use afterimage_wal::ids::{Lsn, TimelineId};
 use afterimage_wal::lineage::{Claim, Shared};
@@ -52,6 +53,8 @@ pub struct Replication {
     verdict: watch::Sender<Option<Verdict>>,
     /// Leaf.
     archiver_task: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    /// Held while recovery ends.
+    going_over: tokio::sync::Mutex<()>,
     next_pid: AtomicI32,
     /// How often WAL was cut back here: a stream that began before may have sent bytes that are no more.
     cuts: AtomicU64,
@@ -83,6 +86,7 @@ impl Replication {
             receiver_stop: watch::Sender::new(false),
             verdict: watch::Sender::new(None),
             archiver_task: Mutex::default(),
+            going_over: tokio::sync::Mutex::default(),
             next_pid: AtomicI32::new(WORKER_PIDS + 16),
             cuts: AtomicU64::new(0),
             started_at: super::timestamp_now(),
@@ -231,8 +235,12 @@ impl Replication {
     }
 
     /// Where a slot that reserves WAL now starts: the last checkpoint's redo point, from where recovery of a clone may begin.
+    ///
+    /// Of a redo point between two segments the first byte of the next is what counts: a name made of it is that segment's.
     pub fn reserve_position(&self) -> Lsn {
-        self.engine.redo_lsn()
+        let redo = self.engine.redo_lsn();
+        let between = redo.as_u64().is_multiple_of(u64::from(self.engine.wal().segment_bytes()));
+        if between { redo.advance(SEGMENT_HEADER_BYTES as u64) } else { redo }
     }
 
     /// The oldest WAL that slots, `wal_keep_size` or the archiver still need.
@@ -352,10 +360,7 @@ impl Replication {
 
     /// Recovery has come to its end: becomes a primary, or says why it cannot.
     async fn end_recovery(self: &Arc<Self>) {
-        if let Err(error) = self.go_over().await
-            // Promoted by somebody else meanwhile?
-            && self.engine.is_in_recovery()
-        {
+        if let Err(error) = self.go_over().await {
             self.give_verdict(Verdict::Fatal(error.to_string()));
         }
     }
@@ -407,6 +412,11 @@ impl Replication {
     }
 
     async fn go_over(self: &Arc<Self>) -> Result<(), SqlError> {
+        // Asked for twice, or at the moment recovery ends by itself: once.
+        let _one_at_a_time = self.going_over.lock().await;
+        if !self.engine.is_in_recovery() {
+            return Ok(());
+        }
         self.stop_receiver().await;
         // What the archive has is taken first, as PostgreSQL does; a promotion at a target or at the archive's end has seen it.
         let at_target = self.engine.replay().is_some_and(|replay| replay.is_at_target());

@@ -361,6 +361,14 @@ impl SlotGuard {
         }
     }
 
+    /// A standby that streams from here on is promised what follows, though it has not confirmed anything yet.
+    pub fn reserve(&self, start: Lsn) {
+        if let Some(slot) = self.slots.slots.lock().get_mut(&self.name).filter(|slot| slot.info.restart_lsn.is_none()) {
+            slot.info.restart_lsn = Some(start);
+            slot.dirty = true;
+        }
+    }
+
     /// What the standby's snapshots need, as it told; 0 and `None` for nothing.
     pub fn feedback(&self, change: impl FnOnce(&mut u64, &mut Option<Lsn>)) {
         if let Some(slot) = self.slots.slots.lock().get_mut(&self.name) {

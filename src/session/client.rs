@@ -296,7 +296,14 @@ impl Session {
         let idle = idle.filter(|(d, _)| !d.is_zero());
         let entry = Arc::clone(&self.registered.entry);
         loop {
-            if let Some(reason) = entry.cancel.reason().filter(|r| r.ends_session()) {
+            let reason = match entry.cancel.reason() {
+                // Nothing runs that could be cancelled, and the snapshot stays while the transaction does.
+                Some(CancelReason::RecoveryConflict) if self.ctx.proc.oldest_snapshot().is_some() => {
+                    Some(CancelReason::RecoveryConflictEnds)
+                }
+                reason => reason,
+            };
+            if let Some(reason) = reason.filter(|r| r.ends_session()) {
                 let _told = self.fail(cancelled(reason));
                 return Err(End::Fatal);
             }

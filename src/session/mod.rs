@@ -17,7 +17,7 @@ mod listener;
 mod os_user;
 mod output;
 mod query;
-mod registry;
+pub mod registry;
 mod scram;
 pub mod server;
 mod startup;

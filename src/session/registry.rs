@@ -93,18 +93,23 @@ impl SessionEntry {
     /// Stops its statement, or ends it.
     pub fn stop(&self, reason: CancelReason) {
         self.cancel.cancel(reason);
-        self.wake.notify_one();
     }
 }
 
 /// Session numbers start above every process id Linux gives, so that one taken for a process id hits nobody.
-const FIRST_PID: i32 = 1 << 22;
+pub(crate) const FIRST_PID: i32 = 1 << 22;
+/// Each start numbers its sessions within a range of so many: by a number alone `pg_ctl kill` finds the server.
+pub(crate) const RANGE: i32 = 1 << 20;
+/// Behind the ranges come numbers of what is no session.
+const RANGES: std::ops::Range<i32> = FIRST_PID / RANGE..0x7000_0000 / RANGE;
 
 /// All sessions.
 #[derive(Debug)]
 pub struct Registry {
     /// Rank 94; sessions' `activity` may be taken under it.
     sessions: Mutex<BTreeMap<i32, Arc<SessionEntry>>>,
+    /// Where this start's range begins.
+    first: i32,
     next: AtomicI32,
     /// Number of sessions that are or were being served, watched by shutdown.
     count: watch::Sender<usize>,
@@ -112,7 +117,8 @@ pub struct Registry {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { sessions: Mutex::new(BTreeMap::new()), next: AtomicI32::new(FIRST_PID), count: watch::Sender::new(0) }
+        let first = rand::rng().random_range(RANGES) * RANGE;
+        Self { sessions: Mutex::new(BTreeMap::new()), first, next: AtomicI32::new(first), count: watch::Sender::new(0) }
     }
 }
 
@@ -123,9 +129,9 @@ impl Registry {
         let mut sessions = self.sessions.lock();
         let pid = loop {
             let pid = self.next.fetch_add(1, Ordering::Relaxed);
-            if pid < FIRST_PID {
+            if !(self.first..self.first + RANGE).contains(&pid) {
                 // Wrapped.
-                self.next.store(FIRST_PID, Ordering::Relaxed);
+                self.next.store(self.first, Ordering::Relaxed);
             } else if !sessions.contains_key(&pid) {
                 break pid;
             }
@@ -152,11 +158,22 @@ impl Registry {
             }),
             counted: AtomicBool::new(false),
         });
+        let weak = Arc::downgrade(&entry);
+        entry.cancel.on_raise(move || {
+            if let Some(entry) = weak.upgrade() {
+                entry.wake.notify_one();
+            }
+        });
         sessions.insert(pid, Arc::clone(&entry));
         let n = sessions.len();
         drop(sessions);
         self.count.send_replace(n);
         Registered { registry: Arc::clone(self), entry, secret }
+    }
+
+    /// Where the range of session numbers begins.
+    pub fn first(&self) -> i32 {
+        self.first
     }
 
     /// Told whenever a session comes or goes.

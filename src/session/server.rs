@@ -10,7 +10,8 @@ use afterimage_wal::control_file::Parameters;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rand::RngCore as _;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use rustix::process::Signal;
+use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::hba::Hba;
@@ -387,11 +388,11 @@ impl From<std::io::Error> for Failed {
 }
 
 struct Signals {
-    term: Signal,
-    int: Signal,
-    quit: Signal,
-    hup: Signal,
-    usr1: Signal,
+    term: SignalStream,
+    int: SignalStream,
+    quit: SignalStream,
+    hup: SignalStream,
+    usr1: SignalStream,
 }
 
 async fn serve(config: Arc<Config>, leash: Leash) -> Result<u8, Failed> {
@@ -408,7 +409,10 @@ async fn serve(config: Arc<Config>, leash: Leash) -> Result<u8, Failed> {
     let data_dir = config.data_dir().to_owned();
     say(Level::Log, &format!("starting PostgreSQL {} on {}", super::POSTGRES_VERSION, std::env::consts::ARCH));
     let mut listeners = listener::bind(&settings, &data_dir, leash.supervisor).map_err(|(message, hint)| Failed { message, hint })?;
-    for (number, text) in [(5, listeners.first_directory.as_str()), (6, &listeners.first_address), (7, "        0         0")] {
+    let registry = Arc::new(Registry::default());
+    // Where PostgreSQL has its shared memory: by this `pg_ctl kill` tells whose a session is.
+    let numbers = format!("{:>9} {:>9}", registry.first(), 0);
+    for (number, text) in [(5, listeners.first_directory.as_str()), (6, &listeners.first_address), (7, &numbers)] {
         pid_file::set_line(&data_dir, number, text)?;
     }
     pid_file::set_status(&data_dir, Status::Starting)?;
@@ -423,7 +427,7 @@ async fn serve(config: Arc<Config>, leash: Leash) -> Result<u8, Failed> {
     let now = super::registry::now();
     let server = Arc::new(Server {
         config,
-        registry: Arc::new(Registry::default()),
+        registry,
         node: Arc::new(NodeState::default()),
         hba: ArcSwap::from_pointee(hba),
         secret,
@@ -446,7 +450,11 @@ async fn run_until_stopped(server: &Arc<Server>, mut signals: Signals, leash: &L
     let mut states = server.node.subscribe();
     let options = engine_options(&server.config.current(), Arc::clone(&server.node))?;
     let opening_dir = data_dir.clone();
-    let mut opening = Some(tokio::task::spawn_blocking(move || Engine::open(&opening_dir, options)));
+    let config = Arc::clone(&server.config);
+    let mut opening = Some(tokio::spawn(async move {
+        crate::replication::first_wal::fetch(config).await;
+        tokio::task::spawn_blocking(move || Engine::open(&opening_dir, options)).await
+    }));
     let mut told: Option<State> = None;
     let mut ended: Option<tokio::task::JoinHandle<Result<(), EngineError>>> = None;
     let mut verdict = None;
@@ -456,19 +464,19 @@ async fn run_until_stopped(server: &Arc<Server>, mut signals: Signals, leash: &L
             opened = join(&mut opening), if opening.is_some() => {
                 opening = None;
                 match opened {
-                    Some(Ok(Ok(engine))) => {
+                    Some(Ok(Ok(Ok(engine)))) => {
                         start_services(server, engine)?;
                         verdict = server.services.get().map(|services| services.replication.verdict());
                     }
-                    Some(Ok(Err(e))) => return Err(refused(&e)),
-                    Some(Err(e)) => return Err(Failed { message: format!("recovery ended unexpectedly: {e}"), hint: None }),
+                    Some(Ok(Ok(Err(e)))) => return Err(refused(&e)),
+                    Some(Ok(Err(e)) | Err(e)) => return Err(Failed { message: format!("recovery ended unexpectedly: {e}"), hint: None }),
                     None => {}
                 }
             }
             changed = states.changed() => {
                 if changed.is_err() || server.node.get() == State::Failed {
                     // A start that is refused says why itself.
-                    if let Some(Ok(Err(e))) = join(&mut opening).await {
+                    if let Some(Ok(Ok(Err(e)))) = join(&mut opening).await {
                         return Err(refused(&e));
                     }
                     say(Level::Panic, "the storage engine failed");
@@ -658,6 +666,10 @@ async fn on_request(server: &Arc<Server>) {
             _ => say(Level::Log, "promote request ignored: recovery is not in progress"),
         }
     }
+    let request = server.config.data_dir().join(SESSION_SIGNAL);
+    if let Ok(text) = std::fs::read_to_string(&request) {
+        signal_session(server, &request, &text).await;
+    }
     let rotate = server.config.data_dir().join("logrotate");
     if std::fs::remove_file(&rotate).is_ok() {
         match log::rotate() {
@@ -665,6 +677,38 @@ async fn on_request(server: &Arc<Server>) {
             Ok(false) => say(Level::Log, "log rotation request ignored: the log is not collected into files"),
             Err(e) => say(Level::Log, &format!("could not open log file: {e}")),
         }
+    }
+}
+
+/// `pg_ctl kill` of a session: its number and a signal's. The file is gone once it is done; one that says otherwise stays for `pg_ctl`.
+pub const SESSION_SIGNAL: &str = "session_signal";
+/// What is left in [`SESSION_SIGNAL`] if there is no such session.
+pub const NO_SUCH_SESSION: &str = "no such session\n";
+
+async fn signal_session(server: &Arc<Server>, request: &std::path::Path, text: &str) {
+    let mut words = text.split_whitespace().map(str::parse::<i32>);
+    let (Some(Ok(number)), Some(Ok(signal))) = (words.next(), words.next()) else { return };
+    let Some(entry) = server.registry.find(number) else {
+        let _told = std::fs::write(request, NO_SUCH_SESSION)
+            .inspect_err(|e| say(Level::Log, &format!("could not write \"{SESSION_SIGNAL}\": {e}")));
+        return;
+    };
+    let _gone = std::fs::remove_file(request);
+    match Signal::from_named_raw(signal) {
+        Some(Signal::INT) => entry.stop(CancelReason::Query),
+        Some(Signal::TERM) => entry.stop(CancelReason::Terminate),
+        // As where a session is a process: nobody knows what it left half done, so the server starts again.
+        Some(Signal::QUIT) => {
+            say(Level::Log, &format!("server process (PID {number}) exited with exit code {}", exit::IMMEDIATE));
+            server.registry.stop_all(CancelReason::Crash, true);
+            let _late = tokio::time::timeout(Duration::from_secs(1), server.registry.wait_gone(|_| false)).await;
+            std::process::exit(i32::from(exit::IMMEDIATE));
+        }
+        Some(fatal @ (Signal::KILL | Signal::ABORT)) => {
+            say(Level::Log, &format!("server process (PID {number}) was terminated by signal {signal}"));
+            let _never_returns = rustix::process::kill_process(rustix::process::getpid(), fatal);
+        }
+        _ => {}
     }
 }
 

@@ -123,6 +123,9 @@ async fn log_in(server: &Arc<Server>, conn: &mut Connection, who: &mut Who) -> R
         return Err(AuthError::Refused(error.fatal(), None));
     }
     let database = if wish.physical_replication { None } else { Some(find_database(&catalog, &wish.database)?) };
+    if let Some(database) = &database {
+        proc.set_database(database.oid);
+    }
     if wish.walsender {
         let max = usize::try_from(settings.int(Setting::MaxWalSenders)).unwrap_or(10);
         if server.registry.sender_count() >= max {

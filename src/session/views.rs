@@ -6,7 +6,7 @@ use super::registry::SessionState;
 use super::server::Server;
 use crate::config::{Kind, Settings, Source, TABLE, Value, flag};
 use crate::sql::catalog::load::CatalogReader as _;
-use crate::sql::catalog::schema::pg_class;
+use crate::sql::catalog::schema::{pg_class, pg_database};
 use crate::sql::catalog::{Relation, VirtualCx, VirtualTable};
 use crate::sql::types::{ArrayValue, Datum, Inet, oids};
 use crate::sqlstate::{SqlError, SqlState};
@@ -35,6 +35,8 @@ pub(super) fn providers(server: &Arc<Server>) -> Vec<(&'static str, Arc<dyn Virt
         ("pg_stat_activity", view(stat_activity)),
         ("pg_locks", view(locks)),
         ("pg_prepared_xacts", view(prepared_xacts)),
+        ("pg_stat_database", view(stat_database)),
+        ("pg_stat_database_conflicts", view(stat_database_conflicts)),
         ("pg_settings", view(settings)),
         ("pg_file_settings", view(file_settings)),
         ("pg_stat_ssl", view(stat_ssl)),
@@ -230,6 +232,42 @@ fn stat_progress_vacuum(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>)
             n(p.max_dead),
             n(p.dead),
         ])?;
+    }
+    Ok(())
+}
+
+/// OID and name of every database.
+fn databases(cx: &mut VirtualCx<'_>) -> Result<Vec<(u32, Datum)>, SqlError> {
+    let mut found = Vec::new();
+    for row in cx.catalog.reader()?.rows(&pg_database::DEF, 0, &[])? {
+        found.push((row.oid(pg_database::oid)?, text(row.str(pg_database::datname)?)));
+    }
+    Ok(found)
+}
+
+/// Who is connected and what replay cancelled; the rest is not counted by database.
+fn stat_database(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    let Some(services) = server.services_even_if_stopping() else { return Ok(()) };
+    let conflicts = services.engine.ctx().txns.conflicts();
+    let connected: Vec<u32> = server.registry.list().iter().filter_map(|e| e.activity.lock().database.as_ref().map(|d| d.0)).collect();
+    for (oid, name) in databases(cx)? {
+        let mut row = vec![Datum::Null; 28];
+        row[0] = Datum::Oid(oid);
+        row[1] = name;
+        row[2] = Datum::Int4(i32::try_from(connected.iter().filter(|db| **db == oid).count()).unwrap_or(i32::MAX));
+        row[12] = Datum::Int8(i64::try_from(conflicts.get(oid)).unwrap_or(i64::MAX));
+        emit(&row)?;
+    }
+    Ok(())
+}
+
+fn stat_database_conflicts(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    let Some(services) = server.services_even_if_stopping() else { return Ok(()) };
+    let conflicts = services.engine.ctx().txns.conflicts();
+    for (oid, name) in databases(cx)? {
+        let snapshot = Datum::Int8(i64::try_from(conflicts.get(oid)).unwrap_or(i64::MAX));
+        let never = || Datum::Int8(0);
+        emit(&[Datum::Oid(oid), name, never(), never(), snapshot, never(), never()])?;
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Asking a session to stop: query cancel, terminate, timeouts.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -18,21 +19,24 @@ pub enum CancelReason {
     Query = 2,
     /// Replay on this standby needs what the query still reads.
     RecoveryConflict = 3,
+    /// The same, and the session sits idle in its transaction or does not let go. Ends the session.
+    RecoveryConflictEnds = 4,
     /// `idle_in_transaction_session_timeout`. Ends the session.
-    IdleInTransactionTimeout = 4,
+    IdleInTransactionTimeout = 5,
     /// `idle_session_timeout`. Ends the session.
-    IdleSessionTimeout = 5,
+    IdleSessionTimeout = 6,
     /// `pg_terminate_backend`, or the server stops. Ends the session.
-    Terminate = 6,
+    Terminate = 7,
     /// Another process of the server crashed, or it stops at once. Ends the session.
-    Crash = 7,
+    Crash = 8,
 }
 
 impl CancelReason {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::StatementTimeout,
         Self::Query,
         Self::RecoveryConflict,
+        Self::RecoveryConflictEnds,
         Self::IdleInTransactionTimeout,
         Self::IdleSessionTimeout,
         Self::Terminate,
@@ -49,6 +53,7 @@ impl CancelReason {
             Self::StatementTimeout => "canceling statement due to statement timeout",
             Self::Query => "canceling statement due to user request",
             Self::RecoveryConflict => "canceling statement due to conflict with recovery",
+            Self::RecoveryConflictEnds => "terminating connection due to conflict with recovery",
             Self::IdleInTransactionTimeout => "terminating connection due to idle-in-transaction timeout",
             Self::IdleSessionTimeout => "terminating connection due to idle-session timeout",
             Self::Terminate => "terminating connection due to administrator command",
@@ -58,17 +63,25 @@ impl CancelReason {
 
     /// Whether it ends the session, not only the statement.
     pub fn ends_session(self) -> bool {
-        self >= Self::IdleInTransactionTimeout
+        self >= Self::RecoveryConflictEnds
     }
 }
 
 /// A session's stop flag. Cheap to check in loops; wakes the session if it waits for a lock.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct CancelFlag {
     /// 0 or a `CancelReason`. Relaxed: `check` needs no other data with it.
     reason: AtomicU8,
     /// The lock wait the session is in, if any. Rank 90: nothing else is taken while held except the waiter's own lock.
     waiting: Mutex<Option<Arc<Waiter>>>,
+    /// Wakes the session from anything else it waits for: its client, say.
+    raised: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl std::fmt::Debug for CancelFlag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CancelFlag({:?})", self.reason())
+    }
 }
 
 impl CancelFlag {
@@ -83,6 +96,15 @@ impl CancelFlag {
         if let Some(w) = self.waiting.lock().as_ref() {
             w.notify();
         }
+        if let Some(raised) = self.raised.get() {
+            raised();
+        }
+    }
+
+    /// Calls `wake` whenever the flag is raised. The first caller counts.
+    pub fn on_raise(&self, wake: impl Fn() + Send + Sync + 'static) {
+        // Only the session's entry does this, once.
+        let _once = self.raised.set(Box::new(wake));
     }
 
     /// What it was raised for.
@@ -114,6 +136,34 @@ impl CancelFlag {
             0 => Ok(()),
             v => Err(TxnError::Cancelled(CancelReason::from_u8(v).unwrap_or(CancelReason::Terminate))),
         }
+    }
+
+    /// Waits for what another task does: `begin` starts it and hands over what it calls when it is done. False: time is up.
+    ///
+    /// # Errors
+    /// [`TxnError::Cancelled`]; the task goes on.
+    pub fn wait_for_task(&self, deadline: Instant, begin: impl FnOnce(Box<dyn FnOnce() + Send>)) -> Result<bool, TxnError> {
+        let (waiter, done) = (Arc::new(Waiter::default()), Arc::new(AtomicBool::new(false)));
+        self.enter_wait(&waiter);
+        let (wakes, tells) = (Arc::clone(&waiter), Arc::clone(&done));
+        begin(Box::new(move || {
+            tells.store(true, Ordering::Release);
+            wakes.notify();
+        }));
+        let outcome = super::wait::blocking(|| {
+            loop {
+                if done.load(Ordering::Acquire) {
+                    return Ok(true);
+                }
+                // After `enter_wait`: a cancel that came before it is seen here, a later one wakes.
+                self.check()?;
+                if !waiter.wait(Some(deadline)) {
+                    return Ok(done.load(Ordering::Acquire));
+                }
+            }
+        });
+        self.leave_wait();
+        outcome
     }
 
     /// Notes the wait the session enters, so that `cancel` can end it.

@@ -13,6 +13,7 @@
 
 pub mod cancel;
 pub mod commit_lsns;
+mod conflicts;
 pub mod deadlock;
 pub mod error;
 pub mod exported;
@@ -31,6 +32,7 @@ pub mod wait;
 pub mod xact_status;
 
 pub use cancel::{CancelFlag, CancelReason};
+pub use conflicts::Conflicts;
 pub use error::TxnError;
 pub use exported::ExportedSnapshot;
 pub use locks::{LockManager, LockMode, LockTag, RowLockMode, WaitPolicy};

@@ -1,10 +1,10 @@
 //! A session as other sessions see it: PostgreSQL's PGPROC.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use afterimage_wal::ids::{BlockNo, Lsn, RelId, Xid};
+use afterimage_wal::ids::{BlockNo, Lsn, Oid, RelId, Xid};
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
@@ -30,6 +30,8 @@ pub struct Proc {
     own: Mutex<Option<Arc<OwnXids>>>,
     /// The commit LSN of this session's last commit: it never reads below it.
     last_commit: AtomicU64,
+    /// The database it is connected to; 0 while it logs in. Relaxed.
+    database: AtomicU32,
     /// It vacuums of its own accord: gives way to whoever waits for its locks.
     autovacuum: AtomicBool,
     deadlock_timeout_ms: AtomicU64,
@@ -63,6 +65,18 @@ impl Proc {
         }
     }
 
+    /// Whether replay has to wait for it before it removes what snapshots older than `horizon` see.
+    pub fn is_in_the_way(&self, horizon: Lsn) -> bool {
+        self.slot.oldest_in_the_way() < horizon.as_u64()
+    }
+
+    /// Lets replay go past this session's snapshots while the result lives: the session waits for replay itself. If replay removed what they may
+    /// need, [`Snapshot::check`](super::Snapshot::check) says so afterwards.
+    pub fn step_aside(&self) -> Aside<'_> {
+        self.slot.set_aside(true);
+        Aside { proc: self }
+    }
+
     /// LSN of its last commit; INVALID if none.
     pub fn last_commit(&self) -> Lsn {
         Lsn::from_u64(self.last_commit.load(Ordering::Relaxed))
@@ -70,6 +84,16 @@ impl Proc {
 
     pub(super) fn set_last_commit(&self, lsn: Lsn) {
         self.last_commit.fetch_max(lsn.as_u64(), Ordering::Relaxed);
+    }
+
+    /// Says which database it is connected to.
+    pub fn set_database(&self, database: Oid) {
+        self.database.store(database, Ordering::Relaxed);
+    }
+
+    /// The database it is connected to; 0 while it logs in.
+    pub fn database(&self) -> Oid {
+        self.database.load(Ordering::Relaxed)
     }
 
     /// Marks an autovacuum worker.
@@ -132,6 +156,18 @@ impl Proc {
     }
 }
 
+/// A session that replay need not wait for.
+#[derive(Debug)]
+pub struct Aside<'a> {
+    proc: &'a Proc,
+}
+
+impl Drop for Aside<'_> {
+    fn drop(&mut self) {
+        self.proc.slot.set_aside(false);
+    }
+}
+
 impl Drop for Proc {
     fn drop(&mut self) {
         self.registry.leave(self);
@@ -157,6 +193,7 @@ impl Procs {
             session_locks: LockHolder::new(id),
             own: Mutex::new(None),
             last_commit: AtomicU64::new(0),
+            database: AtomicU32::new(0),
             autovacuum: AtomicBool::new(false),
             deadlock_timeout_ms: AtomicU64::new(1000),
             lock_timeout_ms: AtomicU64::new(0),
@@ -177,7 +214,12 @@ impl Procs {
 
     /// Waits until no snapshot is older than `horizon`, or the deadline; returns whether that is so.
     pub(super) fn wait_for_snapshots(&self, horizon: Lsn, deadline: Option<Instant>) -> bool {
-        self.gone.wait(horizon.as_u64(), deadline, || self.oldest_snapshot())
+        let in_the_way = || self.list.read().iter().map(|(_, s)| s.oldest_in_the_way()).min().unwrap_or(SnapshotSlot::NONE);
+        let reached = self.gone.wait(horizon.as_u64(), deadline, in_the_way);
+        if reached {
+            self.list.read().iter().for_each(|(_, s)| s.pass(horizon.as_u64()));
+        }
+        reached
     }
 
     /// Every session.

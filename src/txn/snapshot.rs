@@ -8,6 +8,8 @@ use afterimage_wal::ids::{Lsn, Xid};
 use parking_lot::{Condvar, Mutex, RwLock};
 use smallvec::SmallVec;
 
+use super::cancel::CancelReason;
+use super::error::TxnError;
 use super::serializable::Serializable;
 
 /// The xids a transaction writes under, and its combined command ids. Shared with its snapshots and with the deadlock detector.
@@ -88,6 +90,10 @@ pub(super) struct SnapshotSlot {
     oldest: AtomicU64,
     /// Registered LSNs with their counts. Rank 86, leaf.
     held: Mutex<SmallVec<[(u64, u32); 4]>>,
+    /// The session waits for replay itself: replay does not wait for it. SeqCst, as `oldest`.
+    aside: AtomicBool,
+    /// Replay removed what a snapshot held here may need. Set under `held`; lowered when nothing is held.
+    stale: AtomicBool,
     gone: Arc<SnapshotGone>,
 }
 
@@ -137,7 +143,34 @@ impl SnapshotSlot {
     pub(super) const NONE: u64 = u64::MAX;
 
     pub(super) fn new(gone: Arc<SnapshotGone>) -> Self {
-        Self { oldest: AtomicU64::new(Self::NONE), held: Mutex::default(), gone }
+        Self {
+            oldest: AtomicU64::new(Self::NONE),
+            held: Mutex::default(),
+            aside: AtomicBool::new(false),
+            stale: AtomicBool::new(false),
+            gone,
+        }
+    }
+
+    /// Replay no longer waits for this session, or does again.
+    pub(super) fn set_aside(&self, aside: bool) {
+        self.aside.store(aside, Ordering::SeqCst);
+        self.gone.tell();
+    }
+
+    /// Oldest registered LSN that replay waits for.
+    pub(super) fn oldest_in_the_way(&self) -> u64 {
+        if self.aside.load(Ordering::SeqCst) { Self::NONE } else { self.oldest() }
+    }
+
+    /// Replay goes on past `horizon`: what is held here and is older can no longer be read with.
+    pub(super) fn pass(&self, horizon: u64) {
+        if self.oldest() < horizon {
+            let held = self.held.lock();
+            if held.iter().any(|(lsn, _)| *lsn < horizon) {
+                self.stale.store(true, Ordering::SeqCst);
+            }
+        }
     }
 
     pub(super) fn oldest(&self) -> u64 {
@@ -175,6 +208,9 @@ impl SnapshotSlot {
             held[i].1 -= 1;
             if held[i].1 == 0 {
                 held.swap_remove(i);
+                if held.is_empty() {
+                    self.stale.store(false, Ordering::SeqCst);
+                }
                 self.publish(&held);
             }
         }
@@ -228,12 +264,24 @@ pub struct Snapshot {
     own: Option<Arc<OwnXids>>,
     /// Marks what is read with it.
     serializable: Option<Arc<Serializable>>,
-    _registration: Registration,
+    registration: Registration,
 }
 
 impl Snapshot {
     pub(super) fn new(registration: Registration, cid: u32, own: Option<Arc<OwnXids>>) -> Self {
-        Self { lsn: registration.lsn, cid, own, serializable: None, _registration: registration }
+        Self { lsn: registration.lsn, cid, own, serializable: None, registration: registration }
+    }
+
+    /// Whether all it sees is still there.
+    ///
+    /// # Errors
+    /// 40001: its session stepped aside for replay, which removed what it may need.
+    #[inline]
+    pub fn check(&self) -> Result<(), TxnError> {
+        if self.registration.slot.stale.load(Ordering::Relaxed) {
+            return Err(TxnError::Cancelled(CancelReason::RecoveryConflict));
+        }
+        Ok(())
     }
 
     /// The commit LSN it reads at.

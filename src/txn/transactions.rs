@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::cancel::CancelFlag;
 use super::commit_lsns::CommitLsns;
+use super::conflicts::Conflicts;
 use super::error::TxnError;
 use super::exported::ExportedNode;
 use super::locks::{LockHolder, LockManager, WaitsFor};
@@ -97,6 +98,7 @@ pub struct Transactions {
     /// Told of files to unlink: dropped by a commit, or created by what rolled back. Rank 76.
     unlink_hooks: RwLock<Vec<UnlinkHook>>,
     table_stats: TableStats,
+    conflicts: Conflicts,
 }
 
 impl std::fmt::Debug for Transactions {
@@ -132,6 +134,7 @@ impl Transactions {
             invalidation_hooks: RwLock::default(),
             unlink_hooks: RwLock::default(),
             table_stats: TableStats::default(),
+            conflicts: Conflicts::default(),
             wal: start.wal,
         });
         // The WAL's own thread calls this, so nothing in it may own the WAL.
@@ -385,6 +388,11 @@ impl Transactions {
             u64::MAX => None,
             v => Some(Lsn::from_u64(v)),
         }
+    }
+
+    /// What replay cancelled here.
+    pub fn conflicts(&self) -> &Conflicts {
+        &self.conflicts
     }
 
     /// Replay: waits until no snapshot here is older than `horizon`, or the deadline; returns whether that is so.

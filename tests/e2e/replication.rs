@@ -187,3 +187,122 @@ fn a_slot_keeps_wal_while_its_standby_is_away() {
     b.start();
     assert_same(&a, &b);
 }
+
+#[test]
+fn a_cancelled_commit_that_waits_for_its_standby_is_no_success_and_not_seen() {
+    let a = Node::start_new("a", "");
+    a.sql("create table t (id int)");
+    let b = a.standby("b");
+    a.conf("synchronous_standby_names = 'b'");
+    a.reload();
+    a.wait_for("select sync_state from pg_stat_replication", "sync");
+    b.stop("fast");
+    a.wait_for("select count(*) from pg_stat_replication", "0");
+    for (id, how) in [(1, "pg_cancel_backend"), (2, "pg_terminate_backend")] {
+        let waiting = a
+            .psql(&format!("insert into t values ({id})"))
+            .args(["-v", "VERBOSITY=verbose"])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("psql");
+        let pid = format!("select pid from pg_stat_activity where query like 'insert into t values ({id})' and state = 'active'");
+        until("the commit to wait", || !a.sql(&pid).is_empty());
+        // It waits in its commit once its lock is all that a level-local reader of locks still sees.
+        a.wait_for(&format!("select count(*) from ({pid}) p where {how}(pid)"), "1");
+        let output = waiting.wait_with_output().expect("psql");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains("FATAL:  40003"), "{error}");
+        assert!(error.contains("might not have been replicated"), "{error}");
+        assert_eq!(a.sql(&format!("select count(*) from t where id = {id}")), "0");
+    }
+    b.start();
+    a.wait_for("select count(*) from t", "2");
+}
+
+/// A primary that archives, and a base backup of it.
+fn archived(name: &str) -> (Node, tempfile::TempDir, Node) {
+    let archive = tempfile::tempdir().expect("a directory");
+    let path = archive.path().display().to_string();
+    let a = Node::start_new(name, &format!("archive_mode = on\narchive_command = 'cp \"%p\" \"{path}/%f\"'"));
+    a.sql("create table t (id int)");
+    let restored = a.clone_to("restored");
+    std::fs::remove_file(restored.data().join("standby.signal")).expect("standby.signal");
+    std::fs::write(restored.data().join("recovery.signal"), "").expect("recovery.signal");
+    restored.conf(&format!("archive_mode = off\nrestore_command = 'cp \"{path}/%f\" \"%p\"'"));
+    (a, archive, restored)
+}
+
+#[test]
+fn a_backup_and_an_archive_recover_to_the_moment_before_a_mistake() {
+    let (a, _archive, restored) = archived("a");
+    a.sql("insert into t select generate_series(1, 1000)");
+    let moment = a.sql("select clock_timestamp()");
+    a.sql("delete from t");
+    let file = a.sql("select pg_walfile_name(pg_switch_wal())");
+    a.wait_for(&format!("select last_archived_wal >= '{file}' from pg_stat_archiver"), "t");
+    a.kill();
+    restored.conf(&format!("recovery_target_time = '{moment}'"));
+    restored.start();
+    // Paused at the target: a look is possible, a write is not.
+    restored.wait_for("select pg_get_wal_replay_pause_state()", "paused");
+    assert_eq!(restored.sql("select count(*) from t"), "1000");
+    assert!(restored.sql_error("insert into t values (0)").contains("25006"));
+    restored.sql("select pg_wal_replay_resume()");
+    restored.wait_for("select pg_is_in_recovery()", "f");
+    restored.sql("insert into t values (0)");
+    assert_eq!(restored.sql("select left(pg_walfile_name(pg_current_wal_lsn()), 8)"), "00000002");
+    assert!(std::fs::read_to_string(restored.data().join("pg_wal/00000002.history")).expect("history").contains("before 20"));
+    restored.kill();
+    restored.start();
+    assert_eq!(restored.sql("select count(*) from t"), "1001");
+}
+
+#[test]
+fn recovery_that_cannot_reach_its_target_or_its_archive_says_so_and_stays_down() {
+    let (a, archive, restored) = archived("a");
+    a.sql("insert into t values (1)");
+    a.stop("fast");
+    restored.conf("recovery_target_name = 'never made'");
+    // It may accept connections for a moment before the archive ends.
+    drop(restored.try_start());
+    until("the server to give up", || restored.pid().is_none());
+    assert!(restored.log().contains("FATAL:  recovery ended before configured recovery target was reached"), "{}", restored.log());
+    restored.conf("recovery_target_name = ''\nrestore_command = 'exit 127'");
+    drop(restored.try_start());
+    until("the server to give up", || restored.pid().is_none());
+    assert!(restored.log().contains("FATAL:  could not restore file"), "{}", restored.log());
+    // Without the target, all that the archive has.
+    restored.conf(&format!("restore_command = 'cp \"{}/%f\" \"%p\"'", archive.path().display()));
+    restored.start();
+    restored.wait_for("select pg_is_in_recovery()", "f");
+    assert_eq!(restored.sql("select count(*) from t"), "1");
+}
+
+#[test]
+fn a_reader_waits_for_the_position_it_saw_elsewhere() {
+    let a = Node::start_new("a", "");
+    a.sql("create table t (id int)");
+    let b = a.standby("b");
+    b.sql("select pg_wal_replay_pause()");
+    let seen =
+        a.sql("insert into t values (1) returning id; select pg_current_wal_insert_lsn()").lines().last().expect("a position").to_owned();
+    assert_eq!(b.sql(&format!("wait for lsn '{seen}' with (timeout '50ms', no_throw)")), "timeout");
+    let error = b.sql_error(&format!("WAIT FOR LSN '{seen}' WITH (TIMEOUT 50)"));
+    assert!(error.contains("57014") && error.contains(&format!("timed out while waiting for target LSN {seen} to be replayed")), "{error}");
+    // The flushed position moves although replay stands still.
+    assert_eq!(b.sql(&format!("wait for lsn '{seen}' with (mode 'standby_flush')")), "success");
+    let waiting = b.psql(&format!("wait for lsn '{seen}'")).stdout(std::process::Stdio::piped()).spawn().expect("psql");
+    b.sql("select pg_wal_replay_resume()");
+    let output = waiting.wait_with_output().expect("psql");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "success");
+    assert_eq!(b.sql("select count(*) from t"), "1");
+    assert!(a.sql_error(&format!("wait for lsn '{seen}'")).contains("55000"));
+    assert_eq!(a.sql(&format!("wait for lsn '{seen}' with (mode 'primary_flush')")), "success");
+    // A promotion ends the wait.
+    let waiting = b.psql("wait for lsn 'F/0' with (no_throw)").stdout(std::process::Stdio::piped()).spawn().expect("psql");
+    b.wait_for("select count(*) from pg_stat_activity where query like 'wait for lsn%' and state = 'active'", "1");
+    b.promote();
+    let output = waiting.wait_with_output().expect("psql");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "not in recovery");
+}

@@ -24,11 +24,14 @@ pub const SEQUENCE: u8 = 5;
 pub const STANDBY: u8 = 6;
 /// Databases and their directories.
 pub const DATABASE: u8 = 7;
+/// Messages put into the WAL by `pg_logical_emit_message`; redo does nothing.
+pub const LOGICAL_MESSAGE: u8 = 8;
 /// How many resource managers there are; higher ids are not ours.
-pub const COUNT: u8 = 8;
+pub const COUNT: u8 = 9;
 
 /// Names in order of the ids, with PostgreSQL's spelling where it has one.
-pub const NAMES: [&str; COUNT as usize] = ["XLOG", "Transaction", "Storage", "Heap", "Btree", "Sequence", "Standby", "Database"];
+pub const NAMES: [&str; COUNT as usize] =
+    ["XLOG", "Transaction", "Storage", "Heap", "Btree", "Sequence", "Standby", "Database", "LogicalMessage"];
 
 /// Name of a resource manager.
 pub fn name(rmgr: u8) -> &'static str {
@@ -64,6 +67,8 @@ pub mod xlog {
     pub const END_OF_RECOVERY: u8 = 0x90;
     /// Full page images.
     pub const FPI: u8 = 0xB0;
+    /// A crash left a record whose continuation is missing; the WAL goes on in its place.
+    pub const OVERWRITE_CONTRECORD: u8 = 0xD0;
     /// A writer started: id, previous id, position. See [`crate::format::StartRecord`].
     pub const START: u8 = 0xE0;
 
@@ -81,6 +86,7 @@ pub mod xlog {
             FPW_CHANGE => "FPW_CHANGE",
             END_OF_RECOVERY => "END_OF_RECOVERY",
             FPI => "FPI",
+            OVERWRITE_CONTRECORD => "OVERWRITE_CONTRECORD",
             START => "START",
             _ => return None,
         })

@@ -78,6 +78,7 @@ impl HeapScan {
         self.rows.clear();
         self.at = 0;
         while self.next < self.end {
+            self.snapshot.check()?;
             let block = self.next;
             self.next = BlockNo::new(block.get() + 1);
             let buffer = match ctx.pool.read(self.rel.file, Fork::Main, block) {
