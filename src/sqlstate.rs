@@ -373,7 +373,7 @@ impl fmt::Display for SqlError {
 impl std::error::Error for SqlError {}
 
 /// The message without the number that the standard library adds to the system's words.
-fn without_errno(mut message: String) -> String {
+pub(crate) fn without_errno(mut message: String) -> String {
     while let Some(at) = message.find(" (os error ") {
         let Some(len) = message.get(at..).and_then(|rest| rest.find(')')) else { break };
         message.replace_range(at..=at + len, "");

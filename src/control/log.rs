@@ -205,9 +205,10 @@ pub fn emit(who: Option<&Who>, entry: &Entry<'_>) {
         }
         out.push('\n');
     };
+    let message = crate::sqlstate::without_errno(entry.message.to_owned());
     match entry.position {
-        Some(at) => line(entry.level.label(), &format!("{} at character {at}", entry.message)),
-        None => line(entry.level.label(), entry.message),
+        Some(at) => line(entry.level.label(), &format!("{message} at character {at}")),
+        None => line(entry.level.label(), &message),
     }
     for (label, text) in [("DETAIL", entry.detail), ("HINT", entry.hint), ("CONTEXT", entry.context), ("STATEMENT", entry.statement)] {
         if let Some(text) = text {
