@@ -189,6 +189,9 @@ fn reset(name: &str, parsed: &Parsed) -> Result<u8, Failure> {
     checkpoint.next_xid = Xid::new(next_xid);
     if let Some(oldest) = oldest {
         checkpoint.oldest_xid = Xid::new(oldest);
+    } else if fs::read_dir(dir.join("pg_twophase")).is_ok_and(|mut files| files.next().is_none()) {
+        // Nobody runs and nothing is prepared: all are finished, also those that an epoch skips, which are too many to look at one by one.
+        checkpoint.oldest_xid = checkpoint.next_xid;
     }
     checkpoint.oldest_xid = checkpoint.oldest_xid.min(checkpoint.next_xid);
     if let Some(oid) = oid {

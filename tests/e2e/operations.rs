@@ -265,6 +265,14 @@ fn a_directory_that_lost_its_wal_gets_a_new_one_by_force_only() {
     assert!(node.sql("create table u (i int); select 'u'::regclass::oid").parse::<u32>().is_ok_and(|oid| oid >= 50_000));
     node.restart();
     assert_eq!(node.sql("select count(*) from t"), "1001");
+    node.stop("fast");
+    let (code, said) = tool(&node, "resetwal", &["-e", "1"]);
+    assert!(code == Some(0), "{said}");
+    node.start();
+    node.sql("insert into t values (1002)");
+    assert!(node.sql("select txid_current()").parse::<u64>().is_ok_and(|xid| xid > 1 << 32));
+    node.restart();
+    assert_eq!(node.sql("select count(*) from t"), "1002");
     for (args, message) in [
         (&["-x", "1"][..], "transaction ID (-x) must be greater than or equal to 3"),
         (&["-o", "0"], "OID (-o) must not be 0"),
