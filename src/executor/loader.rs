@@ -196,7 +196,7 @@ impl Loader {
         self.ends.clear();
         let values = std::mem::take(&mut self.values);
         for (values, &tid) in values.iter().zip(&self.tids) {
-            insert_entries(ctx, &self.relation, &self.handle, &self.indexes, values, tid, &mut self.key)?;
+            insert_entries(ctx, &self.relation, &self.handle, &self.indexes, values, tid, &mut self.key, &mut self.events)?;
             referential::stored(&self.relation, &mut self.events, tid, None, values);
             if let Some(writer) = &self.triggers {
                 trigger::after_row(ctx, writer, Trigger::INSERT, (None, Some((tid, values))), None, &mut self.events)?;
@@ -216,6 +216,7 @@ impl Loader {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "one caller; a struct would only rename them")]
 fn insert_entries(
     ctx: &mut SessionContext,
     relation: &Relation,
@@ -224,6 +225,7 @@ fn insert_entries(
     values: &[Datum],
     tid: Tid,
     key: &mut Vec<u8>,
+    events: &mut Vec<referential::Event>,
 ) -> Result<(), SqlError> {
     let access = ctx.access();
     for load in indexes {
@@ -248,7 +250,13 @@ fn insert_entries(
         key.clear();
         let unique = load.index.encode_key(&key_values, key)?;
         let xid: Xid = ctx.transaction()?.xid()?;
-        let inserted = {
+        let inserted = if unique && !load.index.immediate {
+            let t = ctx.transaction()?;
+            let index = (&*load.index, &load.handle);
+            referential::enter_deferrable(&access, t, (relation, heap), index, tid, (key, &key_values), events)
+                .map_err(|e| index_error(e, &load.index))?;
+            Inserted::Yes
+        } else {
             let mut probe = heap::Probe::new(&access, *heap, ctx.transaction()?);
             let probe = unique.then_some((&mut probe as &mut dyn UniqueProbe, key.len()));
             btree::insert(&access, xid, &load.handle, key, tid, probe).map_err(|e| index_error(e, &load.index))?

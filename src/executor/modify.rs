@@ -157,9 +157,16 @@ fn insert_entry(
     let ctx = engine.ctx();
     let t = x.session.transaction()?;
     let xid = t.xid()?;
-    let mut probe = heap::Probe::new(ctx, *rel, t);
-    let probe: Option<(&mut dyn UniqueProbe, usize)> = if unique { Some((&mut probe, bytes.len())) } else { None };
-    let inserted = btree::insert(ctx, xid, &index, &bytes, tid, probe).map_err(|e| index_error(e, &w.index))?;
+    let inserted = if unique && !w.index.immediate {
+        let events = &mut x.state.foreign;
+        referential::enter_deferrable(ctx, t, (&table.relation, rel), (&w.index, &index), tid, (&bytes, &key), events)
+            .map(|()| Inserted::Yes)
+    } else {
+        let mut probe = heap::Probe::new(ctx, *rel, t);
+        let probe: Option<(&mut dyn UniqueProbe, usize)> = if unique { Some((&mut probe, bytes.len())) } else { None };
+        btree::insert(ctx, xid, &index, &bytes, tid, probe)
+    };
+    let inserted = inserted.map_err(|e| index_error(e, &w.index))?;
     if let Some(s) = t.serializable().filter(|_| index.is_marked()) {
         // Before a duplicate is reported: what hides behind it may be a serialization failure, which is worth a retry.
         s.wrote_key(index.file, &bytes)?;
@@ -286,6 +293,12 @@ impl ModifyNode {
             let arbiter = if conflict.arbiters.is_empty() { w.index.unique } else { conflict.arbiters.contains(&i) };
             if !arbiter {
                 continue;
+            }
+            if !w.index.immediate {
+                let message = "ON CONFLICT does not support deferrable unique constraints/exclusion constraints as arbiters";
+                let relation = &m.table.relation;
+                let error = SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message);
+                return Err(error.constraint(&relation.namespace_name, &relation.name, &w.index.name));
             }
             let Some(key) = key_values(x, w, &self.values)? else { continue };
             let mut bytes = Vec::with_capacity(32);

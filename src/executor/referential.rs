@@ -1,5 +1,5 @@
-//! Foreign keys at work: what a change of either side asks for, at the end of its statement or of its transaction. AFTER triggers wait in
-//! the same queue, so that all is looked at in the order it happened.
+//! Foreign keys and deferrable unique constraints at work: what a change asks for, at the end of its statement or of its transaction. AFTER
+//! triggers wait in the same queue, so that all is looked at in the order it happened.
 //!
 //! A change notes an event; nothing is looked at while the statement still runs. Checks lock the referenced row FOR KEY SHARE, so that it
 //! stays until the transaction ends. What the rows are now decides, not the event: an event of a row that was changed again or rolled
@@ -18,12 +18,13 @@ use super::plan::Command;
 use super::portal::{Portal, PortalStatus};
 use super::routine::{RoutinePlan, Variables};
 use super::sink::{Collect, RowSink};
-use crate::access::{Tid, heap};
+use crate::access::btree::{self, Inserted};
+use crate::access::{AccessCtx, AccessError, RelHandle, Tid, heap};
 use crate::sql::catalog::names::{quote_identifier, quote_qualified};
-use crate::sql::catalog::relation::{Constraint, ConstraintKind, FkAction, FkMatch, ForeignKey, Relation};
+use crate::sql::catalog::relation::{Constraint, ConstraintKind, FkAction, FkMatch, ForeignKey, Index, Relation};
 use crate::sql::types::{Datum, Oid, text_out};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::Isolation;
+use crate::txn::{Isolation, Transaction};
 
 /// Something to look at when a statement is over, or later.
 #[derive(Clone, Debug)]
@@ -49,6 +50,8 @@ enum EventKind {
     Stored(Tid, Vec<Datum>),
     /// A referenced key is gone: the old one, and the new one if the row was updated.
     Gone(Vec<Datum>, Option<Vec<Datum>>),
+    /// A row was entered into a unique index that may have its key already: its place, its key there, and the key's values.
+    Entered(Tid, Vec<u8>, Vec<Datum>),
 }
 
 /// SET CONSTRAINTS, until the transaction ends.
@@ -179,6 +182,57 @@ pub fn gone(relation: &Relation, events: &mut Vec<Event>, old: &[Datum], new: Op
         }
         events.push(Event::Key(KeyEvent { table: *table, constraint: c.clone(), kind: EventKind::Gone(before, after) }));
     }
+}
+
+/// Enters a row into the index of a deferrable constraint: one that may have its key already is noted, to be looked at once the statement, or
+/// the transaction, is over. PostgreSQL: `UNIQUE_CHECK_PARTIAL`.
+///
+/// # Errors
+/// Storage, WAL, a key that is too long.
+pub(super) fn enter_deferrable(
+    access: &AccessCtx,
+    t: &mut Transaction,
+    table: (&Relation, &RelHandle),
+    index: (&Index, &RelHandle),
+    tid: Tid,
+    key: (&[u8], &[Datum]),
+    events: &mut Vec<Event>,
+) -> Result<(), AccessError> {
+    let xid = t.xid()?;
+    let (bytes, values) = key;
+    // The twin of an index that is made anew has no constraint: the index itself does the checking.
+    let constraint = table.0.constraints.iter().find(|c| c.oid == index.0.constraint);
+    let Some(constraint) = constraint else { return btree::insert(access, xid, index.1, bytes, tid, None).map(drop) };
+    let mut probe = heap::HastyProbe(heap::Probe::new(access, *table.1, t));
+    if let Inserted::Duplicate(_) = btree::insert(access, xid, index.1, bytes, tid, Some((&mut probe, bytes.len())))? {
+        btree::insert(access, xid, index.1, bytes, tid, None)?;
+        let kind = EventKind::Entered(tid, bytes.to_vec(), values.to_vec());
+        events.push(Event::Key(KeyEvent { table: table.0.oid, constraint: constraint.clone(), kind }));
+    }
+    Ok(())
+}
+
+/// Whether a row whose key may be there twice is alone by now.
+fn alone(session: &mut SessionContext, event: &KeyEvent, tid: Tid, bytes: &[u8], values: &[Datum]) -> Result<(), SqlError> {
+    let Some(relation) = session.catalog.relation(event.table)? else { return Ok(()) };
+    let Some(index) = relation.indexes.iter().find(|i| i.oid == event.constraint.index).cloned() else { return Ok(()) };
+    let Some(table) = relation.rel_handle() else { return Ok(()) };
+    let access = session.engine.ctx().clone();
+    let t = session.transaction()?;
+    // Deleted, changed again, or rolled back: it asks for nothing.
+    if !matches!(heap::liveness(&access, t, &table, tid)?, heap::Liveness::Live(_)) {
+        return Ok(());
+    }
+    let mut probe = heap::Probe::new(&access, table, t);
+    if btree::find_other(&access, &relation.index_handle(&index), bytes, tid, &mut probe)?.is_none() {
+        return Ok(());
+    }
+    let mut values = values.to_vec();
+    super::large::unpack_row(&access, &mut values)?;
+    let key = super::ddl::index::key_text(session, &relation, &index, &values)?;
+    Err(SqlError::new(SqlState::UNIQUE_VIOLATION, format!("duplicate key value violates unique constraint \"{}\"", index.name))
+        .detail(format!("Key {key} already exists."))
+        .constraint(&relation.namespace_name, &relation.name, &index.name))
 }
 
 /// Notes what one change of a statement asks for.
@@ -355,6 +409,9 @@ fn ask(
 }
 
 fn look(session: &mut SessionContext, event: &KeyEvent) -> Result<(), SqlError> {
+    if let EventKind::Entered(tid, bytes, values) = &event.kind {
+        return alone(session, event, *tid, bytes, values);
+    }
     let Some(f) = foreign(&event.constraint) else { return Ok(()) };
     let Some(s) = sides(session, event.table, &event.constraint, f)? else { return Ok(()) };
     // Keys were noted as they lie in the rows.
@@ -370,6 +427,7 @@ fn look(session: &mut SessionContext, event: &KeyEvent) -> Result<(), SqlError> 
             let new = new.as_deref().map(plain).transpose()?;
             act(session, &event.constraint, f, &s, &plain(old)?, new.as_deref())
         }
+        EventKind::Entered(..) => Ok(()),
     }
 }
 

@@ -66,9 +66,10 @@ impl OwnXids {
     /// An id that stands for both command ids in a version's one field.
     pub fn combine(&self, cmin: u32, cmax: u32) -> u32 {
         let mut c = self.combo.write();
-        // The same pair repeats for every row of one statement; it is nearly always the last one.
-        if let Some(i) = c.iter().rposition(|p| *p == (cmin, cmax)) {
-            return u32::try_from(i).unwrap_or(u32::MAX);
+        // The same pair repeats for every row of one statement, so it is one of the last. An older one is noted again: with a savepoint for every
+        // change there may be a million.
+        if let Some(back) = c.iter().rev().take(16).position(|p| *p == (cmin, cmax)) {
+            return u32::try_from(c.len() - 1 - back).unwrap_or(u32::MAX);
         }
         c.push((cmin, cmax));
         u32::try_from(c.len() - 1).unwrap_or(u32::MAX)

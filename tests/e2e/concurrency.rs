@@ -427,6 +427,39 @@ fn indexes_are_rebuilt_and_dropped_while_others_use_them() {
 }
 
 #[test]
+fn a_deferred_unique_constraint_waits_at_commit() {
+    let node = Node::start_new("deferred", "");
+    block_on(async {
+        let (a, b, c) = (connect(&node).await, connect(&node).await, connect(&node).await);
+        text(&a, "create table t (id int primary key deferrable initially deferred, v int)").await;
+        for (end, outcome) in [("commit", "23505 duplicate key value violates unique constraint \"t_pkey\""), ("rollback", "")] {
+            text(&a, "truncate t").await;
+            text(&a, "begin; insert into t values (1, 1)").await;
+            text(&b, "begin; insert into t values (1, 2), (2, 2)").await;
+            let waiting = b.simple_query("commit");
+            let ended = async {
+                until_waiting(&c).await;
+                text(&a, end).await;
+            };
+            let (result, ()) = tokio::join!(waiting, ended);
+            assert_eq!(result.err().map_or_else(String::new, |e| describe(&e)), outcome);
+            assert_eq!(text(&c, "select sum(v) from t").await, if outcome.is_empty() { "4" } else { "1" });
+        }
+        // COPY and a bulk INSERT are checked at their end.
+        assert_eq!(error(&a, "insert into t select g % 5, 0 from generate_series(1, 2000) g").await, outcome_of("t_pkey"));
+        text(&a, "truncate t; insert into t select g, 0 from generate_series(1, 2000) g").await;
+        text(&a, "update t set id = id + 1").await;
+        assert_eq!(text(&c, "select min(id), max(id), bt_index_check('t_pkey', true) from t").await, "2|2001|");
+    });
+    node.sql("update t set id = 2001 - id");
+    assert_eq!(node.sql("select min(id), max(id) from t"), "0|1999");
+}
+
+fn outcome_of(index: &str) -> String {
+    format!("23505 duplicate key value violates unique constraint \"{index}\"")
+}
+
+#[test]
 fn an_index_is_made_while_others_write() {
     let node = Node::start_new("concurrently", "");
     block_on(async {

@@ -110,10 +110,28 @@ pub fn insert(
 /// # Errors
 /// What the probe gives; storage.
 pub fn find_duplicate(ctx: &AccessCtx, rel: &RelHandle, key: &[u8], probe: &mut dyn UniqueProbe) -> Result<Option<Tid>, AccessError> {
+    find_but(ctx, rel, key, None, probe)
+}
+
+/// As [`find_duplicate`], for a row that is in the index already: another one with its key. For constraints that are checked late.
+///
+/// # Errors
+/// What the probe gives; storage.
+pub fn find_other(ctx: &AccessCtx, rel: &RelHandle, key: &[u8], own: Tid, probe: &mut dyn UniqueProbe) -> Result<Option<Tid>, AccessError> {
+    find_but(ctx, rel, key, Some(own), probe)
+}
+
+fn find_but(
+    ctx: &AccessCtx,
+    rel: &RelHandle,
+    key: &[u8],
+    own: Option<Tid>,
+    probe: &mut dyn UniqueProbe,
+) -> Result<Option<Tid>, AccessError> {
     let mut path = Path::new();
     loop {
         let mut leaf = find_write(ctx, rel, Target::At((key, 0)), 0, &mut path)?;
-        match check_unique(ctx, rel, &mut leaf, key, None, probe)? {
+        match check_unique(ctx, rel, &mut leaf, key, own, probe)? {
             Unique::Clear => return Ok(None),
             Unique::Duplicate(tid) => return Ok(Some(tid)),
             Unique::Wait(xid) => {

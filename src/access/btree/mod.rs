@@ -26,7 +26,7 @@ mod vacuum;
 mod verify;
 
 pub use build::{BuildOptions, Built, SortedEntries, SortedEntry, UniquePart, build, create};
-pub use insert::{Inserted, LEAF_FILL, Liveness, UniqueProbe, find_duplicate, insert};
+pub use insert::{Inserted, LEAF_FILL, Liveness, UniqueProbe, find_duplicate, find_other, insert};
 pub use node::{MAX_KEY_BYTES, mask_page};
 pub use record::DescribeBtree;
 pub use redo::{conflict_horizon, redo};

@@ -384,7 +384,7 @@ impl Binder<'_> {
                     }
                 }
                 let condition = self.where_clause(&infer.where_clause)?.map(Expr::conjuncts).unwrap_or_default();
-                for index in relation.indexes.iter().filter(|i| i.unique && i.valid && i.immediate) {
+                for index in relation.indexes.iter().filter(|i| i.unique && i.valid) {
                     if let Some(text) = &index.predicate {
                         let node = parse::parse_expression(text)?;
                         let predicate = self.stored(&node, Place::Where)?;

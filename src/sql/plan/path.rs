@@ -585,7 +585,9 @@ fn match_index(index: &Arc<Index>, rt: usize, keys: &[Expr], clauses: &[&Expr], 
     if path.equal.is_empty() && path.lower.is_none() && path.upper.is_none() {
         return None;
     }
-    path.single = index.unique && path.equal.len() == keys.len() && path.equal.iter().all(|e| matches!(e, Equal::Value(_)));
+    // A deferrable constraint may be broken until it is looked at.
+    path.single =
+        index.unique && index.immediate && path.equal.len() == keys.len() && path.equal.iter().all(|e| matches!(e, Equal::Value(_)));
     path.quals = quals.iter().filter(|e| !path.answered.iter().any(|a| a.same(e))).cloned().collect();
     // Join conditions used must all be among those answered; the others are applied by the join.
     Some(path)
