@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use afterimage_wal::Fork;
+use afterimage_wal::{Fork, Xid};
 use parking_lot::{Condvar, Mutex};
 use pg_query::NodeEnum;
 use pg_query::protobuf::VacuumStmt;
@@ -14,9 +14,10 @@ use crate::access::heap::VacuumOptions;
 use crate::access::vacuum::{TableVacuum, vacuum_table};
 use crate::config::Setting;
 use crate::executor::SessionContext;
-use crate::sql::catalog::load::CatalogReader;
-use crate::sql::catalog::relation::{RelKind, Relation};
-use crate::sql::catalog::schema::pg_class;
+use crate::sql::catalog::load::{CatalogReader, CatalogRow, by};
+use crate::sql::catalog::relation::{FIRST_NORMAL_OID, RelKind, Relation};
+use crate::sql::catalog::rows;
+use crate::sql::catalog::schema::{pg_class, pg_database};
 use crate::sql::functions::call::system_clock_micros;
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
@@ -100,6 +101,9 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &VacuumStmt) -> Result<&'stati
             }
             analyze_one(ctx, oid, &columns, &request)?;
         }
+    }
+    if request.vacuum {
+        update_database(ctx)?;
     }
     if own_transactions {
         next_transaction(ctx)?;
@@ -220,9 +224,24 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<O
         .bytes(Setting::AutovacuumWorkMem)
         .filter(|_| request.auto.is_some() && ctx.settings.int(Setting::AutovacuumWorkMem) > 0);
     let memory = own.or_else(|| ctx.settings.bytes(Setting::MaintenanceWorkMem)).unwrap_or(64 << 20);
-    let freeze_below = if request.freeze { ctx.engine.ctx().txns.settled_floor() } else { VacuumOptions::default().freeze_below };
+    // Against CREATE DATABASE, which copies what is frozen here with what says so.
+    let database = ctx.database;
+    ctx.lock_object(true, pg_database::ID, database, LockMode::RowExclusive)?;
+    let txns = ctx.engine.ctx().txns.clone();
+    txns.settle()?;
+    let was_frozen = frozen_xid(ctx, oid)?;
+    let next = txns.next_xid().as_u64();
+    let age = |s: Setting| u64::try_from(ctx.settings.int(s)).unwrap_or(0);
+    // Pages that the map calls all-visible are looked at again once the table's oldest xid is old.
+    let table_age = age(Setting::VacuumFreezeTableAge).min(age(Setting::AutovacuumFreezeMaxAge) / 20 * 19);
+    let old = request.freeze || next.saturating_sub(was_frozen.as_u64()) >= table_age;
+    let freeze_below = if request.freeze {
+        txns.settled_floor()
+    } else {
+        Xid::from_u64(next.saturating_sub(age(Setting::VacuumFreezeMinAge).min(age(Setting::AutovacuumFreezeMaxAge) / 2)))
+    };
     let options = VacuumOptions {
-        all_pages: request.all_pages || request.freeze,
+        all_pages: request.all_pages || old,
         freeze_below,
         truncate: request.truncate.unwrap_or_else(|| relation.option("vacuum_truncate") != Some("false")),
         max_dead: usize::try_from(memory / 8).unwrap_or(1 << 20).max(1 << 16),
@@ -247,6 +266,7 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<O
     stats.set_progress(id, None);
     ctx.transaction = Some(txn);
     let done = done?;
+    let frozen = done.heap.frozen_below().filter(|xid| *xid > was_frozen);
     let tuples = estimate(relation.rel_pages, relation.rel_tuples, done.heap.pages, done.heap.scanned, done.heap.live_rows);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
     let live = if relation.is_system() { done.heap.live_rows } else { tuples.max(0.0) as u64 };
@@ -255,7 +275,7 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<O
     let logged = request.auto.is_some_and(|a| a.log_above.is_some_and(|limit| began.elapsed() >= limit));
     if request.verbose || logged {
         let name = format!("{}.{}.{}", ctx.database_name, relation.namespace_name, relation.name);
-        let text = report(ctx, &relation, &done, &options, &last, began.elapsed(), cpu);
+        let text = report(ctx, &relation, &done, &options, &last, frozen.map(|xid| (xid, was_frozen)), began.elapsed(), cpu);
         if logged {
             tracing::info!("automatic vacuum of table \"{name}\": {text}");
         } else {
@@ -265,7 +285,13 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<O
     }
     if relation.is_system() {
         // Catalogs are described by compiled-in descriptors; nobody plans by their counts.
+        if let Some(xid) = frozen.filter(|_| old) {
+            table::update_class(ctx, oid, &table::frozen_at(xid))?;
+        }
         return Ok(toast);
+    }
+    if let Some(xid) = frozen {
+        table::update_class(ctx, oid, &table::frozen_at(xid))?;
     }
     store_counts(ctx, oid, done.heap.pages - done.heap.truncated, tuples, Some(done.heap.all_visible))?;
     for (i, index) in relation.indexes.iter().enumerate() {
@@ -282,6 +308,54 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<O
     Ok(toast)
 }
 
+/// Below which xid no version in a table needs a status, as `pg_class` says; INVALID for what is no table.
+pub(crate) fn frozen_xid(ctx: &mut SessionContext, oid: Oid) -> Result<Xid, SqlError> {
+    let row = ctx.catalog_reader()?.row(&pg_class::DEF, by::CLASS_OID, &[Datum::Oid(oid)])?;
+    row.map_or(Ok(Xid::INVALID), |row| frozen_of(&row))
+}
+
+/// The same of a row of `pg_class`.
+pub(crate) fn frozen_of(row: &CatalogRow) -> Result<Xid, SqlError> {
+    Ok(rows::xid_of_halves(row.oid(pg_class::relfrozenxid)?, row.oid(pg_class::relminmxid)?))
+}
+
+/// Raises this database's `datfrozenxid` to the least of its tables', and forgets statuses that no database needs. Begins a transaction of its
+/// own and leaves one.
+///
+/// PostgreSQL: `vac_update_datfrozenxid`, `vac_truncate_clog` in commands/vacuum.c.
+pub(crate) fn update_database(ctx: &mut SessionContext) -> Result<(), SqlError> {
+    next_transaction(ctx)?;
+    let database = ctx.database;
+    // One at a time, and none while the database is being copied.
+    ctx.lock_object(true, pg_database::ID, database, LockMode::ShareUpdateExclusive)?;
+    let mut oldest: Option<Xid> = None;
+    for row in ctx.catalog_reader()?.rows(&pg_class::DEF, 0, &[])? {
+        let (oid, xid) = (row.oid(pg_class::oid)?, frozen_of(&row)?);
+        // Some catalogs are built in: they have no versions.
+        let built_in = oid < FIRST_NORMAL_OID && ctx.catalog.relation(oid)?.is_some_and(|r| r.file().is_none());
+        if xid.is_valid() && !built_in {
+            oldest = Some(oldest.map_or(xid, |o| o.min(xid)));
+        }
+    }
+    let row = ctx.catalog_reader()?.row(&pg_database::DEF, by::DATABASE_OID, &[Datum::Oid(database)])?;
+    let (Some(oldest), Some(row)) = (oldest, row) else { return Ok(()) };
+    let known = |row: &CatalogRow| -> Result<Xid, SqlError> {
+        Ok(rows::xid_of_halves(row.oid(pg_database::datfrozenxid)?, row.oid(pg_database::datminmxid)?))
+    };
+    if oldest <= known(&row)? {
+        return Ok(());
+    }
+    let [frozen, half] = rows::xid_halves(oldest);
+    ctx.writer()?.set(&pg_database::DEF, &row, &[(pg_database::datfrozenxid, frozen), (pg_database::datminmxid, half)])?;
+    ctx.databases_changed()?;
+    next_transaction(ctx)?;
+    let mut oldest = oldest;
+    for row in ctx.catalog_reader()?.rows(&pg_database::DEF, 0, &[])? {
+        oldest = oldest.min(known(&row)?);
+    }
+    Ok(ctx.engine.ctx().txns.trim_status(oldest)?)
+}
+
 /// What a vacuum did, in PostgreSQL's words. PostgreSQL: `heap_vacuum_rel` in access/heap/vacuumlazy.c.
 fn report(
     ctx: &SessionContext,
@@ -289,6 +363,7 @@ fn report(
     done: &TableVacuum,
     options: &VacuumOptions,
     last: &VacuumProgress,
+    frozen: Option<(Xid, Xid)>,
     took: Duration,
     cpu: (f64, f64),
 ) -> String {
@@ -310,6 +385,9 @@ fn report(
         heap.live_rows,
         heap.recently_dead,
     );
+    if let Some((xid, was)) = frozen {
+        text.push_str(&format!("new relfrozenxid: {xid}, which is {} XIDs ahead of previous value\n", xid.as_u64() - was.as_u64()));
+    }
     let (word, verb, items) = if !options.index_cleanup {
         ("bypassed", "have", String::new())
     } else if relation.indexes.is_empty() || heap.index_passes == 0 {

@@ -18,9 +18,14 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(2);
 
 /// The horizon of a record that removes something.
-pub fn horizon_of(record: &Record<'_>) -> Option<Lsn> {
+pub fn horizon_of(ctx: &AccessCtx, record: &Record<'_>) -> Option<Lsn> {
     match record.rmgr() {
-        rmgr::HEAP => access::heap::redo::conflict_horizon(record),
+        rmgr::HEAP => match access::heap::redo::freeze_horizon(record) {
+            // What is settled here too, every snapshot here sees. An error of a status file is met again by whoever needs it.
+            Some((xid, _)) if xid < ctx.txns.settled_floor() || (ctx.txns.settle().is_ok() && xid < ctx.txns.settled_floor()) => None,
+            Some((_, horizon)) => Some(horizon),
+            None => access::heap::redo::conflict_horizon(record),
+        },
         rmgr::BTREE => access::btree::conflict_horizon(record),
         rmgr::SMGR => match SmgrRecord::decode(record.kind(), record.main())? {
             SmgrRecord::Truncate(_, _, _, horizon) => Some(horizon),

@@ -57,8 +57,12 @@ impl Dispatcher {
         match record.rmgr() {
             rmgr::XLOG => return self.xlog(record),
             rmgr::XACT => {
+                if record.kind() == txn::record::KIND_TRIM {
+                    // A standby that starts anew reads no page as of before this: it may name what is forgotten.
+                    self.ctx.pool.pass_write_gate(record.end())?;
+                }
                 txn::redo::redo(&self.ctx.txns, record)?;
-                if record.kind() != txn::record::KIND_PREPARE
+                if !matches!(record.kind(), txn::record::KIND_PREPARE | txn::record::KIND_TRIM)
                     && let Some(decision) = txn::record::Decision::decode(record.main(), record.xid())
                 {
                     self.progress.set_commit_time(decision.time);

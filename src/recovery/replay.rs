@@ -190,7 +190,7 @@ impl Redo {
                     return Ok(Step::Interrupted);
                 }
             }
-            if let Some(horizon) = conflict::horizon_of(&record) {
+            if let Some(horizon) = conflict::horizon_of(&self.dispatcher.ctx, &record) {
                 if horizon > self.published {
                     // Or a new snapshot would be older than need be, and in the way of this record.
                     publish(&self.dispatcher, &mut self.unpublished, &mut self.published);

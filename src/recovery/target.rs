@@ -4,7 +4,7 @@
 
 use afterimage_wal::{Lsn, Record, TimelineId, rmgr};
 
-use crate::txn::record::{Decision, KIND_COMMIT};
+use crate::txn::record::{Decision, KIND_COMMIT, KIND_TRIM};
 
 /// Seconds from 1970 to 2000.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
@@ -78,7 +78,7 @@ struct End {
 }
 
 fn end_of(record: &Record<'_>) -> Option<End> {
-    if record.rmgr() != rmgr::XACT {
+    if record.rmgr() != rmgr::XACT || record.kind() == KIND_TRIM {
         return None;
     }
     let decision = Decision::decode(record.main(), record.xid())?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use afterimage_wal::Xid;
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 use tokio::sync::Semaphore;
@@ -118,6 +119,7 @@ fn work_in(
     let mut ctx = internal::context(server, services, &proc, cancel, database)?;
     let settings = server.config.current();
     let found = candidates(&mut ctx, &settings)?;
+    let any = !found.is_empty();
     for (oid, key) in found {
         if !shared.busy.lock().insert(key) {
             continue;
@@ -139,6 +141,12 @@ fn work_in(
         }
         ctx.transaction = Some(services.engine.ctx().txns.begin(&proc, TransactionOptions::default()));
     }
+    if any {
+        vacuum::update_database(&mut ctx)?;
+        if let Some(transaction) = ctx.transaction.take() {
+            let _wait = transaction.commit(CommitLevel::Off)?;
+        }
+    }
     Ok(())
 }
 
@@ -147,14 +155,14 @@ fn candidates(ctx: &mut SessionContext, settings: &Settings) -> Result<Vec<(u32,
     let mut oids = Vec::new();
     for row in ctx.catalog.reader()?.rows(&pg_class::DEF, 0, &[])? {
         if matches!(row.char(pg_class::relkind)?, b'r' | b'm' | b't') && row.oid(pg_class::relfilenode)? != 0 {
-            oids.push(row.oid(pg_class::oid)?);
+            oids.push((row.oid(pg_class::oid)?, vacuum::frozen_of(&row)?));
         }
     }
     let mut found = Vec::new();
-    for oid in oids {
+    for (oid, frozen) in oids {
         let Some(relation) = ctx.catalog.relation(oid)? else { continue };
         if let Some(handle) = relation.rel_handle()
-            && due(ctx, &relation, settings).is_some()
+            && due(ctx, &relation, settings, frozen).is_some()
         {
             found.push((oid, handle.stats_key()));
         }
@@ -164,11 +172,19 @@ fn candidates(ctx: &mut SessionContext, settings: &Settings) -> Result<Vec<(u32,
 
 /// Whether a table is to be vacuumed and analyzed. PostgreSQL: `relation_needs_vacanalyze`.
 #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
-fn due(ctx: &SessionContext, relation: &Relation, settings: &Settings) -> Option<(bool, bool)> {
+fn due(ctx: &SessionContext, relation: &Relation, settings: &Settings, frozen: Xid) -> Option<(bool, bool)> {
     let option = |name: &str| relation.option(&format!("autovacuum_{name}"));
     // Other sessions' temporary tables are theirs.
-    if relation.persistence == Persistence::Temporary || matches!(option("enabled"), Some("false" | "off" | "0" | "no")) {
+    if relation.persistence == Persistence::Temporary {
         return None;
+    }
+    // So old that the statuses it names keep others from being forgotten: whatever else is asked for.
+    let limit = settings.int(Setting::AutovacuumFreezeMaxAge);
+    let limit = option("freeze_max_age").and_then(|v| v.parse().ok()).map_or(limit, |own: i64| own.min(limit));
+    let age = ctx.engine.txns().next_xid().as_u64().saturating_sub(frozen.as_u64());
+    let old = frozen.is_valid() && age > u64::try_from(limit).unwrap_or(u64::MAX);
+    if matches!(option("enabled"), Some("false" | "off" | "0" | "no")) {
+        return old.then_some((true, false));
     }
     let number = |name: &str, setting: Setting| {
         let own = option(name).and_then(|v| v.parse::<f64>().ok());
@@ -181,7 +197,9 @@ fn due(ctx: &SessionContext, relation: &Relation, settings: &Settings) -> Option
         };
         own.unwrap_or_else(server)
     };
-    let stats = ctx.engine.ctx().txns.table_stats().get(relation.rel_handle()?.stats_key())?;
+    let Some(stats) = ctx.engine.ctx().txns.table_stats().get(relation.rel_handle()?.stats_key()) else {
+        return old.then_some((true, false));
+    };
     let rows = f64::from(relation.rel_tuples.max(0.0));
     let threshold = |base: f64, scale: f64| base + scale * rows;
     let dead = threshold(
@@ -196,7 +214,7 @@ fn due(ctx: &SessionContext, relation: &Relation, settings: &Settings) -> Option
     );
     #[expect(clippy::cast_precision_loss, reason = "a comparison with a threshold")]
     let above = |n: u64, limit: f64| n as f64 > limit;
-    let vacuum = above(stats.n_dead_tup, dead) || (insert_base >= 0.0 && above(stats.n_ins_since_vacuum, inserted));
+    let vacuum = old || above(stats.n_dead_tup, dead) || (insert_base >= 0.0 && above(stats.n_ins_since_vacuum, inserted));
     let analyze = above(stats.n_mod_since_analyze, changed) && relation.kind != RelKind::Toast && !relation.is_system();
     (vacuum || analyze).then_some((vacuum, analyze))
 }
@@ -205,7 +223,8 @@ fn due(ctx: &SessionContext, relation: &Relation, settings: &Settings) -> Option
 fn one(ctx: &mut SessionContext, registered: &Registered, shared: &Shared, settings: &Settings, oid: u32) -> Result<(), SqlError> {
     ctx.refresh_catalog();
     let Some(relation) = ctx.catalog.relation(oid)? else { return Ok(()) };
-    let Some((vacuum, analyze)) = due(ctx, &relation, settings) else { return Ok(()) };
+    let frozen = vacuum::frozen_xid(ctx, oid)?;
+    let Some((vacuum, analyze)) = due(ctx, &relation, settings, frozen) else { return Ok(()) };
     {
         let what = match (vacuum, analyze) {
             (true, true) => "VACUUM ANALYZE",

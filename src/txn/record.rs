@@ -25,6 +25,8 @@ pub const KIND_PREPARE: u8 = 3;
 pub const KIND_COMMIT_PREPARED: u8 = 4;
 /// Abort of a prepared transaction; main data as of an abort.
 pub const KIND_ABORT_PREPARED: u8 = 5;
+/// Statuses below an xid are forgotten: no row version names one. Main data is that xid, 8 bytes.
+pub const KIND_TRIM: u8 = 6;
 
 const SUBS: u8 = 1;
 const DROPS: u8 = 2;

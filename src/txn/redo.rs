@@ -1,9 +1,10 @@
 //! Redo of commit and abort records.
 
 use afterimage_wal::Record;
+use afterimage_wal::ids::Xid;
 
 use super::error::TxnError;
-use super::record::{Decision, KIND_ABORT, KIND_ABORT_PREPARED, KIND_COMMIT, KIND_COMMIT_PREPARED, KIND_PREPARE};
+use super::record::{Decision, KIND_ABORT, KIND_ABORT_PREPARED, KIND_COMMIT, KIND_COMMIT_PREPARED, KIND_PREPARE, KIND_TRIM};
 use super::transactions::Transactions;
 use super::two_phase::PreparedState;
 
@@ -20,10 +21,15 @@ pub fn redo(txns: &Transactions, record: &Record<'_>) -> Result<(), TxnError> {
             let state = PreparedState::decode(record.main(), record.xid()).ok_or_else(bad)?;
             return txns.add_recovered(record.xid(), state, record.end());
         }
+        KIND_TRIM => return txns.redo_trim(trimmed_below(record).ok_or_else(bad)?),
         _ => return Err(bad()),
     };
     let d = Decision::decode(record.main(), record.xid()).ok_or_else(bad)?;
     txns.redo_decision(record.xid(), &d, commit, record.end())
+}
+
+fn trimmed_below(record: &Record<'_>) -> Option<Xid> {
+    Some(Xid::from_le_bytes(record.main().try_into().ok()?))
 }
 
 /// Shows commit and abort records in `waldump`.
@@ -38,11 +44,18 @@ impl afterimage_wal::rmgr::Describe for DescribeXact {
             KIND_PREPARE => Some("PREPARE"),
             KIND_COMMIT_PREPARED => Some("COMMIT_PREPARED"),
             KIND_ABORT_PREPARED => Some("ABORT_PREPARED"),
+            KIND_TRIM => Some("TRIM"),
             _ => None,
         }
     }
 
     fn describe(&self, record: &Record<'_>, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
+        if record.kind() == KIND_TRIM {
+            return match trimmed_below(record) {
+                Some(xid) => write!(out, "oldest xid {xid}"),
+                None => write!(out, "does not decode"),
+            };
+        }
         if record.kind() == KIND_PREPARE {
             return match PreparedState::decode(record.main(), record.xid()) {
                 None => write!(out, "does not decode"),

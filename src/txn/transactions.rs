@@ -18,7 +18,7 @@ use super::exported::ExportedNode;
 use super::locks::{LockHolder, LockManager, WaitsFor};
 use super::positions::{CommitLevel, CommitQueue, CommitWait, CommitWaiter, Positions, Queued, Released, SyncPositions, acknowledge};
 use super::proc::{Proc, ProcId, Procs};
-use super::record::{Decision, Invalidation, KIND_ABORT, KIND_ABORT_PREPARED, KIND_COMMIT_PREPARED, KIND_PREPARE};
+use super::record::{Decision, Invalidation, KIND_ABORT, KIND_ABORT_PREPARED, KIND_COMMIT_PREPARED, KIND_PREPARE, KIND_TRIM};
 use super::serializable::{Serializable, SerializableNode};
 use super::snapshot::{OwnXids, Registration, Snapshot};
 use super::table_stats::TableStats;
@@ -412,7 +412,8 @@ impl Transactions {
     pub fn settle(&self) -> Result<(), TxnError> {
         let Some(_one) = self.settling.try_lock() else { return Ok(()) };
         let horizon = self.horizon();
-        let (mut xid, next) = (self.lsns.floor(), self.next_xid());
+        // A checkpoint may know an older floor than what was trimmed since.
+        let (mut xid, next) = (self.lsns.floor().max(self.status.oldest()), self.next_xid());
         while xid < next {
             match self.xid_status(xid)? {
                 XidStatus::Running => break,
@@ -726,12 +727,32 @@ impl Transactions {
         })
     }
 
-    /// Forgets statuses of xids below `oldest`, which no row version names any more.
+    /// Forgets statuses of xids below `oldest`, which no row version names any more: as many as fill whole files. Logged, so that standbys
+    /// do the same.
     ///
     /// # Errors
-    /// If a file cannot be removed.
+    /// WAL; if a file cannot be removed.
     pub fn trim_status(&self, oldest: Xid) -> Result<(), TxnError> {
+        let oldest = oldest.min(self.lsns.floor());
+        if self.in_recovery() || !self.status.can_trim(oldest) {
+            return Ok(());
+        }
+        let mut record = RecordBuilder::new(rmgr::XACT, KIND_TRIM, Xid::INVALID);
+        record.main(&oldest.to_le_bytes());
+        let end = self.wal.insert(&record)?.end;
+        // What says that nobody needs them is durable before they go.
+        self.wal.flush(end)?;
+        self.status.trim(oldest)
+    }
+
+    pub(super) fn redo_trim(&self, oldest: Xid) -> Result<(), TxnError> {
+        self.settle()?;
         self.status.trim(oldest.min(self.lsns.floor()))
+    }
+
+    /// Statuses below are gone.
+    pub fn oldest_status(&self) -> Xid {
+        self.status.oldest()
     }
 }
 

@@ -13,7 +13,7 @@
 //! | 28 | 4 | 0 |
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -64,6 +64,8 @@ pub struct XactStatus {
     disk: Arc<dyn Disk>,
     system: SystemId,
     segments: ArcSwap<Segments>,
+    /// Number of the first segment that was not trimmed. Raised under `load`.
+    oldest: AtomicU64,
     /// Held while a segment is read in, the list replaced, or dirty segments written. Rank 78; I/O while held, never taken on a path
     /// that finds its segment in memory.
     load: Mutex<()>,
@@ -72,7 +74,20 @@ pub struct XactStatus {
 impl XactStatus {
     /// Statuses in `dir`, read as they are asked for.
     pub fn new(dir: impl Into<PathBuf>, disk: Arc<dyn Disk>, system: SystemId) -> Self {
-        Self { dir: dir.into(), disk, system, segments: ArcSwap::default(), load: Mutex::new(()) }
+        let dir = dir.into();
+        // A trim leaves the first segment it keeps as a file. No directory yet: nothing was trimmed.
+        let oldest = numbers(disk.as_ref(), &dir).unwrap_or_default().into_iter().min().unwrap_or(0);
+        Self { dir, disk, system, segments: ArcSwap::default(), oldest: AtomicU64::new(oldest), load: Mutex::new(()) }
+    }
+
+    /// Statuses of xids below are gone.
+    pub fn oldest(&self) -> Xid {
+        Xid::from_u64(self.oldest.load(Ordering::Acquire) * SEGMENT_XIDS)
+    }
+
+    /// Whether [`Self::trim`] with this xid would remove anything.
+    pub fn can_trim(&self, oldest: Xid) -> bool {
+        oldest.as_u64() / SEGMENT_XIDS > self.oldest.load(Ordering::Acquire)
     }
 
     fn split(xid: Xid) -> (u64, usize, u32) {
@@ -130,6 +145,7 @@ impl XactStatus {
         };
         let w = match w {
             Some(w) => w,
+            None if segno < self.oldest.load(Ordering::Acquire) => return Err(TxnError::StatusMissing(xid)),
             None => self.segment(segno)?.words[word].load(Ordering::Acquire),
         };
         Ok(match (w >> shift) & 3 {
@@ -250,21 +266,83 @@ impl XactStatus {
     /// If a file cannot be removed.
     pub fn trim(&self, oldest: Xid) -> Result<(), TxnError> {
         let _g = self.load.lock();
-        let s = self.segments.load_full();
         let keep = oldest.as_u64() / SEGMENT_XIDS;
-        let Some(n) = keep.checked_sub(s.first).filter(|n| *n > 0) else { return Ok(()) };
-        let n = usize::try_from(n).unwrap_or(usize::MAX).min(s.list.len());
-        let list = s.list[n..].to_vec();
-        let upto = s.first + u64::try_from(n).unwrap_or(0);
-        self.segments.store(Arc::new(Segments { first: upto, list }));
-        for segno in s.first..upto {
+        let fail = |path: PathBuf| |source| TxnError::StatusFile { path, source };
+        let gone: Vec<u64> =
+            numbers(self.disk.as_ref(), &self.dir).map_err(fail(self.dir.clone()))?.into_iter().filter(|n| *n < keep).collect();
+        let s = self.segments.load_full();
+        if gone.is_empty() && s.first >= keep {
+            return Ok(());
+        }
+        // The first file says after a restart how far it went; so there must be one.
+        let first = self.path(keep);
+        if !self.disk.exists(&first).map_err(fail(first.clone()))? {
+            let segment = self.find(keep).unwrap_or_else(|| Arc::new(Segment::empty()));
+            self.write_file(keep, &segment, &|| Ok(()))?;
+        }
+        self.oldest.fetch_max(keep, Ordering::AcqRel);
+        if let Some(n) = keep.checked_sub(s.first).filter(|n| *n > 0) {
+            let n = usize::try_from(n).unwrap_or(usize::MAX).min(s.list.len());
+            let first = s.first + u64::try_from(n).unwrap_or(0);
+            self.segments.store(Arc::new(Segments { first, list: s.list[n..].to_vec() }));
+        }
+        for segno in gone {
             let path = self.path(segno);
             match self.disk.remove(&path) {
-                Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(TxnError::StatusFile { path, source }),
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(TxnError::StatusFile { path, source: e }),
+                Ok(()) | Err(_) => {}
             }
         }
         Ok(())
+    }
+}
+
+impl Segment {
+    fn empty() -> Self {
+        Self { words: (0..WORDS).map(|_| AtomicU64::new(0)).collect(), dirty: AtomicBool::new(false) }
+    }
+}
+
+/// Numbers of the segments that are files.
+fn numbers(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<u64>> {
+    Ok(disk.list(dir)?.iter().filter(|n| n.len() >= 4).filter_map(|n| u64::from_str_radix(n, 16).ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use afterimage_wal::disk::RealDisk;
+
+    use super::*;
+
+    #[test]
+    fn trimmed_statuses_are_errors_and_the_rest_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || XactStatus::new(dir.path(), RealDisk::shared(), SystemId::new(7));
+        let xid = |segment: u64, at: u64| Xid::from_u64(segment * SEGMENT_XIDS + at);
+        let status = open();
+        for segment in 0..5 {
+            status.set(xid(segment, 9), Status::Committed).unwrap();
+        }
+        status.checkpoint(Xid::FIRST_NORMAL, || Ok(())).unwrap();
+        status.set(xid(6, 1), Status::Aborted).unwrap();
+        assert!(!status.can_trim(xid(0, 100)) && status.can_trim(xid(3, 0)));
+        status.trim(xid(3, 77)).unwrap();
+        let check = |status: &XactStatus| {
+            assert_eq!(status.oldest(), xid(3, 0));
+            assert!(matches!(status.get(xid(2, 9)), Err(TxnError::StatusMissing(_))));
+            assert_eq!(status.get(xid(3, 9)).unwrap(), Status::Committed);
+            assert_eq!(status.get(xid(3, 10)).unwrap(), Status::Unknown);
+        };
+        check(&status);
+        check(&open());
+        // Past what was ever written: redo of what came before brings some back, and the trim takes them again.
+        status.trim(xid(6, 0)).unwrap();
+        let again = open();
+        assert_eq!((again.oldest(), again.get(xid(6, 1)).unwrap()), (xid(6, 0), Status::Aborted));
+        again.set(xid(4, 9), Status::Committed).unwrap();
+        again.checkpoint(Xid::FIRST_NORMAL, || Ok(())).unwrap();
+        again.trim(xid(6, 0)).unwrap();
+        assert!(matches!(again.get(xid(4, 9)), Err(TxnError::StatusMissing(_))));
+        assert_eq!(numbers(RealDisk::shared().as_ref(), dir.path()).unwrap(), [6]);
     }
 }

@@ -1,6 +1,6 @@
 //! Vacuum by itself and by hand: what it counts, what it says, what it gives way to.
 
-use crate::client::{block_on, connect, text};
+use crate::client::{block_on, connect, error, text};
 use crate::support::node::{Node, until};
 
 const COUNTS: &str = "select n_tup_ins, n_tup_upd, n_tup_del, n_live_tup, n_dead_tup, n_mod_since_analyze, n_ins_since_vacuum \
@@ -97,4 +97,87 @@ fn autovacuum_cleans_what_is_due_and_gives_way() {
     node.stop("smart");
     node.start();
     assert_eq!(node.sql("select count(*) from t where v = 'z'"), "1000");
+}
+
+#[test]
+fn statuses_of_old_transactions_are_forgotten_once_no_row_names_them() {
+    let a = Node::init("trim");
+    a.conf("autovacuum = off");
+    a.start();
+    a.sql("create table t (id int primary key, v text); insert into t select g, g from generate_series(1, 1000) g");
+    a.sql("create unlogged table u (id int); insert into u select generate_series(1, 1000)");
+    a.sql("update t set v = 'x' where id <= 10; delete from t where id > 990");
+    a.sql("begin; update t set v = 'undone' where id > 500; delete from t where id < 100; rollback");
+    a.stop("fast");
+    // As if a million transactions had been.
+    let reset = a.tool("resetwal").args(["-x", "1000000", "-D"]).arg(a.data()).output().expect("resetwal");
+    assert!(reset.status.success(), "{}", String::from_utf8_lossy(&reset.stderr));
+    a.start();
+    let b = a.standby("b");
+    a.sql("update t set v = 'y' where id = 1");
+    let sum = "select count(*), sum(id), md5(string_agg(v, ',' order by id)) from t";
+    let expected = a.sql(sum);
+    let first = |node: &Node| node.data().join("pg_xact/0000");
+    let frozen = "select datfrozenxid::text::bigint >= 1000000 from pg_database where datname = 'postgres'";
+
+    // One database is not all of them.
+    assert_eq!(a.sql(frozen), "f");
+    a.sql("vacuum (freeze)");
+    assert_eq!(a.sql(frozen), "t");
+    assert_eq!(
+        a.sql("select bool_and(relfrozenxid::text::bigint >= 1000000) from pg_class where relkind in ('r', 't') and oid >= 16384"),
+        "t"
+    );
+    assert!(first(&a).exists());
+    assert_eq!(a.sql(sum), expected);
+
+    // Autovacuum goes through all, template0 included.
+    a.conf("autovacuum = on\nautovacuum_naptime = 1s\nautovacuum_freeze_max_age = 100000");
+    a.restart();
+    until("autovacuum to freeze every database", || !first(&a).exists());
+    a.wait_for_catchup(&b);
+    until("the standby to follow", || !first(&b).exists());
+    let check = |node: &Node| {
+        assert_eq!(node.sql(sum), expected);
+        assert_eq!(node.sql("select pg_xact_status('100') is null, pg_xact_status('1000000')"), "t|committed");
+        assert!(!first(node).exists());
+    };
+    check(&a);
+    check(&b);
+    a.kill();
+    a.start();
+    check(&a);
+    b.kill();
+    b.start();
+    a.sql("create database other");
+    a.sql("create table n (id int); insert into n values (1)");
+    a.wait_for_catchup(&b);
+    check(&b);
+
+    // A snapshot of the standby that is older than what was frozen loses to it.
+    b.conf("max_standby_streaming_delay = 0");
+    b.reload();
+    block_on(async {
+        let old = connect(&b).await;
+        text(&old, "begin isolation level repeatable read; select count(*) from n").await;
+        let reading = tokio::spawn(async move { error(&old, "select count(*), pg_sleep(60) from n").await });
+        b.wait_for(
+            "select count(*) from pg_stat_activity where state = 'active' and query like '%pg_sleep(60)%' and pid <> pg_backend_pid()",
+            "1",
+        );
+        a.sql("insert into n values (2)");
+        a.sql("vacuum (freeze) n");
+        assert!(reading.await.expect("joined").starts_with("40001"));
+    });
+    a.sql("update t set v = v");
+    check(&a);
+    a.wait_for_catchup(&b);
+    a.stop("fast");
+    b.promote();
+    check(&b);
+    b.sql("update t set v = v; delete from t where id > 980; insert into t select g, g from generate_series(981, 990) g");
+    b.sql("vacuum t");
+    b.stop("fast");
+    let verified = b.tool("verify").args(["-q", "-D"]).arg(b.data()).output().expect("verify");
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
 }

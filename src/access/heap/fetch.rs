@@ -196,7 +196,7 @@ pub fn liveness(ctx: &AccessCtx, txn: &Transaction, rel: &RelHandle, tid: Tid) -
             match look.xmin(&h)? {
                 XidStatus::Running => return Ok(Liveness::Inserting(here, h.xmin)),
                 XidStatus::Aborted => break,
-                XidStatus::Committed(_) if ctx.txns.is_in_progress(h.xmin)? => {
+                XidStatus::Committed(lsn) if ctx.txns.is_waiting(lsn) => {
                     return Ok(Liveness::Inserting(here, h.xmin));
                 }
                 XidStatus::Committed(_) => {}
@@ -206,7 +206,7 @@ pub fn liveness(ctx: &AccessCtx, txn: &Transaction, rel: &RelHandle, tid: Tid) -
             match look.xmax(&h)? {
                 None => return Ok(Liveness::Live(here)),
                 Some(XidStatus::Running | XidStatus::Aborted) => return Ok(Liveness::Deleting(here, h.xmax)),
-                Some(XidStatus::Committed(_)) if ctx.txns.is_in_progress(h.xmax)? => {
+                Some(XidStatus::Committed(lsn)) if ctx.txns.is_waiting(lsn) => {
                     return Ok(Liveness::Deleting(here, h.xmax));
                 }
                 Some(XidStatus::Committed(_)) => {}

@@ -12,7 +12,7 @@
 //! | PRUNE | counts of redirected (bit 15: some version that stays has been ended), dead, unused as u16; pairs of off; offs; offs | | horizon u64 |
 //! | VACUUM | offs that become unused | | |
 //! | VISIBLE | | | horizon u64; block 1 is the map page, its data is empty |
-//! | FREEZE | offs; bit 15: freeze xmin, bit 14: forget xmax | | |
+//! | FREEZE | offs; bit 15: freeze xmin, bit 14: forget xmax | | newest xid frozen u64, horizon u64 |
 //! | INPLACE | off, row of the same length | | |
 //!
 //! Headers are not logged: redo makes them from the record's xid, the block number and the flags.

@@ -195,6 +195,15 @@ pub fn conflict_horizon(record: &Record<'_>) -> Option<Lsn> {
     Some(Lsn::from_le_bytes(*record.main().first_chunk()?))
 }
 
+/// Of a record that freezes: the newest xid frozen, and the horizon that goes for it where that xid is not settled.
+pub fn freeze_horizon(record: &Record<'_>) -> Option<(Xid, Lsn)> {
+    if record.rmgr() != rmgr::HEAP || record.kind() != log::FREEZE {
+        return None;
+    }
+    let (xid, rest) = record.main().split_first_chunk()?;
+    Some((Xid::from_le_bytes(*xid), Lsn::from_le_bytes(*rest.first_chunk()?)))
+}
+
 /// Shows heap records in `waldump`.
 #[derive(Debug)]
 pub struct DescribeHeap;

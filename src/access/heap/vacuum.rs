@@ -84,6 +84,17 @@ pub struct VacuumStats {
     pub pages_with_dead: u32,
     /// Times the indexes were cleaned.
     pub index_passes: u32,
+    /// Blocks left out since the map says that all their rows are visible.
+    pub skipped: u32,
+    /// No version on the blocks looked at, and none added meanwhile, needs the status of an xid below this.
+    pub oldest_xid: Option<Xid>,
+}
+
+impl VacuumStats {
+    /// What `relfrozenxid` may be now; `None` if not all of the table was looked at.
+    pub fn frozen_below(&self) -> Option<Xid> {
+        self.oldest_xid.filter(|_| self.skipped == 0)
+    }
 }
 
 /// Vacuums a table. `clean_indexes` removes the entries that point to the given places from every index; it runs between the
@@ -116,7 +127,8 @@ pub fn vacuum_watched<E: From<AccessError>>(
     watch: &mut Watch<'_>,
     mut clean_indexes: impl FnMut(&DeadTids, &mut VacuumProgress, &mut Watch<'_>) -> Result<(), E>,
 ) -> Result<VacuumStats, E> {
-    let mut stats = VacuumStats::default();
+    // Before the size: whoever writes to blocks that come later has an xid that is not settled now.
+    let mut stats = VacuumStats { oldest_xid: Some(ctx.txns.settled_floor()), ..VacuumStats::default() };
     let end = ctx.pool.n_blocks(rel.file, Fork::Main).map_err(AccessError::from)?;
     let mut dead = DeadTids::default();
     let mut progress = VacuumProgress {
@@ -131,6 +143,7 @@ pub fn vacuum_watched<E: From<AccessError>>(
         txn.check_cancel().map_err(AccessError::from)?;
         if !options.all_pages && vm::all_visible(&ctx.pool, rel.file, block).map_err(AccessError::from)? {
             stats.all_visible += 1;
+            stats.skipped += 1;
             progress.scanned += 1;
             continue;
         }
@@ -206,6 +219,7 @@ fn scan_page(
         dead.0.push(Tid::new(block, off).as_u64());
     }
     stats.frozen += freeze(ctx, rel, &mut latched, options.freeze_below)?;
+    stats.oldest_xid = stats.oldest_xid.map(|oldest| oldest_named(&latched.page, oldest));
     let free = latched.page.raw_free_space();
     drop(latched);
     stats.pages_with_dead += u32::from(dead.len() > before);
@@ -218,6 +232,19 @@ fn scan_page(
         }
     }
     Ok(())
+}
+
+/// The least xid whose status a version on this page needs, or `oldest` if that is less.
+fn oldest_named(page: &Page, mut oldest: Xid) -> Xid {
+    for h in (1..=page.max_offset()).filter_map(|off| header(page, off)) {
+        if !h.has(mask::FROZEN) {
+            oldest = oldest.min(h.xmin);
+        }
+        if h.xmax.is_valid() {
+            oldest = oldest.min(h.xmax);
+        }
+    }
+    oldest
 }
 
 #[derive(Default)]
@@ -302,13 +329,15 @@ fn freeze(ctx: &AccessCtx, rel: &RelHandle, latched: &mut Latched<'_>, below: Xi
     let below = below.min(ctx.txns.settled_floor());
     let mut look = Lookup::new(&ctx.txns);
     let mut offs: Vec<u16> = Vec::new();
+    let mut newest = Xid::INVALID;
     for off in 1..=latched.page.max_offset() {
         let Some(h) = header(&latched.page, off) else { continue };
         // Both xids' statuses are to be forgotten: what an undone end left goes too.
         let undone = h.xmax.is_valid() && h.xmax < below && look.xmax(&h)?.is_none();
         let frozen = h.has(mask::FROZEN) || h.xmin >= below;
-        if (undone || !frozen) && matches!(look.fate(&h)?, Fate::Live { .. } | Fate::BeingEnded) {
+        if (undone || !frozen) && matches!(look.fate(&h)?, Fate::Live { .. } | Fate::BeingEnded | Fate::RecentlyDead) {
             offs.push(off | if undone { CLEAR_END } else { 0 } | if frozen { 0 } else { FREEZE_MADE });
+            newest = if frozen { newest } else { newest.max(h.xmin) };
         }
     }
     if offs.is_empty() {
@@ -322,6 +351,8 @@ fn freeze(ctx: &AccessCtx, rel: &RelHandle, latched: &mut Latched<'_>, below: Xi
         apply_freeze(page, &offs);
         let data: Vec<u8> = offs.iter().flat_map(|o| o.to_le_bytes()).collect();
         record.block(rel.file, Fork::Main, latched.buffer.block(), 0, &data);
+        // What is settled committed at or before the horizon.
+        record.main(&newest.to_le_bytes()).main(&ctx.txns.horizon().to_le_bytes());
         if rel.logged() {
             page.set_lsn(ctx.wal.insert(&record)?.end);
         }

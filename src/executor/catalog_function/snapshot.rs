@@ -39,6 +39,9 @@ pub(super) fn call(
                 let message = format!("transaction ID {value} is in the future");
                 return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message));
             }
+            if xid < txns.oldest_status() {
+                return Ok(Some(Datum::Null));
+            }
             Ok(Some(match txns.xid_status(xid)? {
                 XidStatus::Running => Datum::text("in progress"),
                 XidStatus::Committed(_) => Datum::text("committed"),

@@ -459,7 +459,8 @@ pub(crate) fn drop_old_file(ctx: &mut SessionContext, relation: &Relation, file:
         ctx.transaction()?.moves_relation(old, new);
         ctx.transaction()?.drop_on_commit(old);
     }
-    table::update_class(ctx, relation.oid, &[(pg_class::relfilenode, Datum::Oid(file))])?;
+    let [frozen, half] = table::frozen_now(ctx);
+    table::update_class(ctx, relation.oid, &[(pg_class::relfilenode, Datum::Oid(file)), frozen, half])?;
     clear_missing(ctx, relation)?;
     let now = ctx.reopen(relation.oid)?;
     for index in &now.indexes {

@@ -89,7 +89,8 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreatedbStmt) -> Result<()
     if !source.is_template && !ctx.catalog.has_privileges_of(ctx.user, source.owner)? {
         return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied to copy database \"{template}\"")));
     }
-    ctx.lock_object(true, pg_database::ID, source.oid, LockMode::ShareUpdateExclusive)?;
+    // Vacuum, which moves what the new database inherits of it, waits; so do others who copy it.
+    ctx.lock_object(true, pg_database::ID, source.oid, LockMode::ShareRowExclusive)?;
     refuse_used(ctx, &source, "source database")?;
     let oid = match oid {
         Some(oid) if ctx.catalog.database_by_oid(oid)?.is_none() => oid,
@@ -105,8 +106,11 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreatedbStmt) -> Result<()
     row[pg_database::datistemplate] = Datum::Bool(is_template);
     row[pg_database::datallowconn] = Datum::Bool(allow);
     row[pg_database::datconnlimit] = Datum::Int4(connection_limit);
-    row[pg_database::datfrozenxid] = Datum::Oid(3);
-    row[pg_database::datminmxid] = Datum::Oid(1);
+    let old = ctx.catalog_reader()?.row(&pg_database::DEF, by::DATABASE_OID, &[Datum::Oid(source.oid)])?;
+    let old = old.ok_or_else(|| missing(&template))?;
+    for column in [pg_database::datfrozenxid, pg_database::datminmxid] {
+        row[column] = Datum::Oid(old.oid(column)?);
+    }
     row[pg_database::dattablespace] = Datum::Oid(DEFAULT_TABLESPACE);
     row[pg_database::datcollate] = Datum::text(collate.unwrap_or_else(|| source.collate.to_string()));
     row[pg_database::datctype] = Datum::text(ctype.unwrap_or_else(|| source.ctype.to_string()));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use afterimage_wal::RelId;
+use afterimage_wal::{RelId, Xid};
 use pg_query::NodeEnum;
 use pg_query::protobuf::{IndexElem, IndexStmt, SortByDir, SortByNulls};
 
@@ -293,6 +293,7 @@ pub(crate) fn define(ctx: &mut SessionContext, table: Oid, new: &NewIndex) -> Re
         options: Vec::new(),
     };
     let class = ClassRow {
+        frozen: Xid::INVALID,
         oid,
         name: &new.name,
         namespace: relation.namespace,

@@ -1,5 +1,6 @@
 //! CREATE and ALTER SEQUENCE, and the sequences behind `serial` and identity columns.
 
+use afterimage_wal::Xid;
 use pg_query::NodeEnum;
 use pg_query::protobuf::{AlterSeqStmt, CreateSeqStmt, DefElem, Node};
 
@@ -155,6 +156,7 @@ pub(crate) fn create_sequence(
     let columns = sequence_columns();
     let owner = ctx.user;
     let class = ClassRow {
+        frozen: Xid::INVALID,
         oid,
         name,
         namespace,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use afterimage_wal::Xid;
 use pg_query::NodeEnum;
 use pg_query::protobuf::{self, ColumnDef, ConstrType, CreateStmt, Node, RangeVar};
 
@@ -80,6 +81,7 @@ pub(crate) fn insert_relation(ctx: &mut SessionContext, new: &NewRelation<'_>) -
     let file = if stored { ctx.new_file(new.tablespace, new.persistence)?.rel } else { 0 };
     let owner = ctx.user;
     let class = ClassRow {
+        frozen: ctx.engine.txns().settled_floor(),
         oid,
         name: truncate(new.name),
         namespace: new.namespace,
@@ -328,6 +330,18 @@ pub(crate) fn update_class(ctx: &mut SessionContext, relation: Oid, changes: &[(
     let row = row.ok_or_else(|| SqlError::internal(format!("cache lookup failed for relation {relation}")))?;
     ctx.writer()?.set(&pg_class::DEF, &row, changes)?;
     ctx.relation_changed(relation)
+}
+
+/// The columns that say below which xid no version in a relation's file needs a status: nobody who writes to a file made now has an xid that
+/// is settled.
+pub(crate) fn frozen_now(ctx: &SessionContext) -> [(usize, Datum); 2] {
+    frozen_at(ctx.engine.txns().settled_floor())
+}
+
+/// As [`frozen_now`], of this xid.
+pub(crate) fn frozen_at(xid: Xid) -> [(usize, Datum); 2] {
+    let [frozen, half] = rows::xid_halves(xid);
+    [(pg_class::relfrozenxid, frozen), (pg_class::relminmxid, half)]
 }
 
 /// The type a `serial` name stands for.

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::table::{HEAP_AM, plain_column, update_class};
+use super::table::{HEAP_AM, frozen_now, plain_column, update_class};
 use crate::access::{RelHandle, btree};
 use crate::executor::SessionContext;
 use crate::sql::catalog::relation::{Column, Index, IndexColumn, PG_TOAST_NAMESPACE, Persistence, RelKind, Relation};
@@ -39,6 +39,7 @@ pub(crate) fn ensure(
     };
     let columns = [column("chunk_id", oids::OID, 1)?, column("chunk_seq", oids::INT4, 2)?, column("chunk_data", oids::BYTEA, 3)?];
     let class = ClassRow {
+        frozen: ctx.engine.txns().settled_floor(),
         oid,
         name: &name,
         namespace: PG_TOAST_NAMESPACE,
@@ -134,13 +135,17 @@ pub(crate) fn new_files(ctx: &mut SessionContext, relation: &Relation, persisten
 /// Puts files made by [`new_files`] in place of the old ones.
 pub(crate) fn put_files(ctx: &mut SessionContext, relation: &Relation, new: Option<ToastTable>) -> Result<(), SqlError> {
     let (Some(old), Some(new)) = (relation.toast, new) else { return Ok(()) };
+    let toast = new.table;
     for (old, new) in [(old.table, new.table), (old.index, new.index)] {
         ctx.transaction()?.drop_on_commit(old.file);
-        let changes = [
+        let mut changes = vec![
             (pg_class::relfilenode, Datum::Oid(new.file.rel)),
             (pg_class::relpages, Datum::Int4(0)),
             (pg_class::reltuples, Datum::Float4(-1.0)),
         ];
+        if new.oid == toast.oid {
+            changes.extend(frozen_now(ctx));
+        }
         update_class(ctx, new.oid, &changes)?;
     }
     ctx.relation_changed(relation.oid)

@@ -132,10 +132,13 @@ pub(crate) fn empty(ctx: &mut SessionContext, relation: &Relation) -> Result<(),
         ctx.transaction()?.drop_on_commit(old);
         ctx.transaction()?.counts((old.db, relation.oid)).truncated = true;
     }
+    let [frozen, half] = table::frozen_now(ctx);
     table::update_class(
         ctx,
         relation.oid,
         &[
+            frozen,
+            half,
             (pg_class::relfilenode, Datum::Oid(file.rel)),
             (pg_class::relpages, Datum::Int4(0)),
             (pg_class::reltuples, Datum::Float4(-1.0)),

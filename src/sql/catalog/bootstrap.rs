@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use afterimage_wal::{Fork, Oid};
+use afterimage_wal::{Fork, Oid, Xid};
 
 use super::builtin::{Builtin, INFORMATION_SCHEMA_NAMESPACE, Providers, views};
 use super::database;
@@ -268,6 +268,7 @@ fn initial_privileges(class: Oid, object: Datum, privileges: Datum) -> Vec<Datum
 
 fn class(relation: &Relation, file: Oid, access_method: Oid, superuser: &str) -> Vec<Datum> {
     let mut row = ClassRow {
+        frozen: Xid::FIRST_NORMAL,
         oid: relation.oid,
         name: &relation.name,
         namespace: relation.namespace,

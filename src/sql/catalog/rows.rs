@@ -1,5 +1,7 @@
 //! Descriptors to catalog rows.
 
+use afterimage_wal::Xid;
+
 use super::compiled::{int2vector, oidvector, text_array};
 use super::load::EXPRESSION_SEPARATOR;
 use super::relation::{CheckConstraint, Column, Constraint, ConstraintKind, FkMatch, Identity, Index, Persistence, RelKind};
@@ -45,6 +47,8 @@ pub struct ClassRow<'a> {
     pub has_rules: bool,
     /// `reloptions`.
     pub options: &'a [String],
+    /// Below it no xid's status is needed.
+    pub frozen: Xid,
 }
 
 impl ClassRow<'_> {
@@ -82,11 +86,25 @@ impl ClassRow<'_> {
         row[pg_class::relreplident] = Datum::Char(identity);
         row[pg_class::relispartition] = Datum::Bool(false);
         row[pg_class::relrewrite] = Datum::Oid(0);
-        // Versions carry 64-bit xids and never freeze; the columns exist for those who read them.
-        row[pg_class::relfrozenxid] = Datum::Oid(if stored { 3 } else { 0 });
-        row[pg_class::relminmxid] = Datum::Oid(u32::from(stored));
+        let [frozen, half] = if stored { xid_halves(self.frozen) } else { [Datum::Oid(0), Datum::Oid(0)] };
+        (row[pg_class::relfrozenxid], row[pg_class::relminmxid]) = (frozen, half);
         row[pg_class::reloptions] = text_array(self.options);
         row
+    }
+}
+
+/// A 64-bit xid as `relfrozenxid` and `relminmxid` hold it, or `datfrozenxid` and `datminmxid`: the lower half, which is what clients know by that
+/// name, and the upper half plus one, where PostgreSQL keeps the oldest multixact. We have no multixacts.
+pub fn xid_halves(xid: Xid) -> [Datum; 2] {
+    let upper = u32::try_from(xid.as_u64() >> 32).unwrap_or(u32::MAX);
+    [Datum::Oid(xid.low()), Datum::Oid(upper.saturating_add(1))]
+}
+
+/// Back from [`xid_halves`]; INVALID for what has none.
+pub fn xid_of_halves(frozen: Oid, half: Oid) -> Xid {
+    match half.checked_sub(1) {
+        Some(upper) if frozen != 0 => Xid::from_u64(u64::from(upper) << 32 | u64::from(frozen)),
+        _ => Xid::INVALID,
     }
 }
 
