@@ -56,26 +56,29 @@ fn kind_of_file(path: &Path) -> String {
 
 /// Our functions that led here, with their lines where the build knows them, innermost first; the disk itself and the test left out.
 fn callers(depth: usize) -> Vec<String> {
-    let mut found: Vec<String> = Vec::new();
-    let mut ours = false;
-    for line in Backtrace::force_capture().to_string().lines() {
-        let line = line.trim_start();
-        if let Some(place) = line.strip_prefix("at ") {
-            if let Some(last) = found.last_mut().filter(|_| ours) {
-                last.push_str(" at ");
-                last.push_str(place);
-            }
-            continue;
-        }
-        if found.len() == depth {
-            break;
-        }
+    let trace = Backtrace::force_capture().to_string();
+    let mut found = Vec::new();
+    let mut lines = trace.lines().map(str::trim_start).peekable();
+    while found.len() < depth
+        && let Some(line) = lines.next()
+    {
         let Some((_, name)) = line.split_once(": ") else { continue };
-        ours = name.trim_start_matches('<').starts_with("afterimage")
-            && !name.contains("afterimage_wal::disk")
-            && !name.contains("afterimage::engine::simulation");
+        let place = lines.next_if(|next| next.starts_with("at ")).map(|place| place.trim_start_matches("at "));
+        let ours = match place {
+            // With line tables a name has no path, and an inlined function is a frame of its own.
+            Some(place) => {
+                (place.starts_with("./src/") || place.starts_with("./wal/src/"))
+                    && !place.starts_with("./wal/src/disk")
+                    && !place.starts_with("./src/engine/simulation")
+            }
+            None => {
+                name.trim_start_matches('<').starts_with("afterimage")
+                    && !name.contains("afterimage_wal::disk")
+                    && !name.contains("afterimage::engine::simulation")
+            }
+        };
         if ours {
-            found.push(name.to_owned());
+            found.push(place.map_or_else(|| name.to_owned(), |place| format!("{name} at {place}")));
         }
     }
     found
