@@ -146,10 +146,20 @@ impl Node {
     /// SIGKILL to all its processes at once: what a power cut looks like to the others.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         let Some(child) = &self.server else { return Ok(()) };
-        for pid in process::tree(process::pid_of(child)?.as_raw_nonzero().get()) {
-            process::send(pid, Signal::KILL)?;
+        let all = process::tree(process::pid_of(child)?.as_raw_nonzero().get());
+        for pid in &all {
+            process::send(*pid, Signal::KILL)?;
         }
-        self.end(Signal::KILL)
+        self.end(Signal::KILL)?;
+        // PostgreSQL does not start while one of its processes still holds the shared memory.
+        let began = Instant::now();
+        while all.iter().any(|pid| process::lives(*pid)) {
+            if began.elapsed() > PATIENCE {
+                bail!("processes of {} do not end", self.system);
+            }
+            pause(&self.around.runtime);
+        }
+        Ok(())
     }
 
     fn end(&mut self, signal: Signal) -> anyhow::Result<()> {

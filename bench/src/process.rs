@@ -69,6 +69,13 @@ pub(crate) fn tree(root: i32) -> Vec<Pid> {
     found.into_iter().filter_map(Pid::from_raw).collect()
 }
 
+/// Whether a process is there and not only waiting for its parent to hear of its end.
+pub(crate) fn lives(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    let state = stat.rfind(')').and_then(|end| stat.get(end + 1..)).and_then(|rest| rest.trim_start().chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
 /// Sends a signal; a process that is gone already is no error.
 pub(crate) fn send(pid: Pid, signal: Signal) -> anyhow::Result<()> {
     match kill_process(pid, signal) {

@@ -28,15 +28,18 @@ fn every_row_has_figures_of_both_systems() {
 
     let figures: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     let rows = figures["rows"].as_array().unwrap();
-    for name in ["load", "select", "tpcb", "commit", "wal", "crash", "replay", "catchup", "lag", "sync", "promote", "wire", "rewind"] {
+    let names = [
+        "load", "copy", "index", "select", "tpcb", "clients", "idle", "vacuum", "commit", "wal", "crash", "replay", "catchup", "lag",
+        "sync", "promote", "wire", "rewind",
+    ];
+    for name in names {
         assert!(rows.iter().any(|r| r["name"] == name), "nothing of {name}: {said}");
     }
     for row in rows {
         for system in ["afterimage", "postgresql"] {
             let samples = row[system].as_array().unwrap();
-            assert!(samples.len() == 1 && samples[0].as_f64().unwrap() > 0.0, "{row}");
+            assert!(samples.len() == 1 && samples[0].as_f64().unwrap() >= 0.0, "{row}");
         }
-        assert!(row["ratio"].as_f64().unwrap() > 0.0, "{row}");
     }
     let left: Vec<_> = fs::read_dir(home.path()).unwrap().flatten().filter(|e| e.path() != json).collect();
     assert!(left.is_empty(), "left behind: {left:?}");

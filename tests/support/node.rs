@@ -312,9 +312,10 @@ impl Node {
         assert!(fields.iter().all(|f| *f == fields[0]), "{}: {sums}", self.name);
     }
 
-    /// Row count and order-independent hash of every ordinary table in `public`.
+    /// Row count and order-independent hash of every ordinary logged table in `public`.
     pub fn table_hashes(&self) -> Vec<(String, String)> {
-        let tables = self.sql("select relname from pg_class where relnamespace = 2200 and relkind = 'r' order by relname");
+        let tables =
+            self.sql("select relname from pg_class where relnamespace = 2200 and relkind = 'r' and relpersistence = 'p' order by relname");
         tables
             .lines()
             .map(|table| {

@@ -6,10 +6,11 @@ use crate::session::Session;
 
 const CONNECTIONS: u32 = 1000;
 
-pub(super) fn round(_: &Bench, subject: &mut Subject) -> anyhow::Result<Vec<Sample>> {
+pub(super) fn round(bench: &Bench, subject: &mut Subject) -> anyhow::Result<Vec<Sample>> {
+    let connections = if bench.options.quick { 50 } else { CONNECTIONS };
     let before = subject.primary.memory()?;
     let mut open = Vec::new();
-    for aid in 1..=CONNECTIONS {
+    for aid in 1..=connections {
         let session = subject.primary.session()?;
         let statement = session.prepare("select abalance from pgbench_accounts where aid = $1")?;
         anyhow::ensure!(session.count(&statement, &[&i32::try_from(aid)?])? == 1, "account {aid} is not there");
@@ -20,6 +21,6 @@ pub(super) fn round(_: &Bench, subject: &mut Subject) -> anyhow::Result<Vec<Samp
     let sessions: Vec<Session> = open.into_iter().map(|(session, _)| session).collect();
     drop(sessions);
     #[expect(clippy::cast_precision_loss, reason = "bytes of memory are far below 2^53")]
-    let each = grown as f64 / f64::from(CONNECTIONS) / 1024.0;
+    let each = grown as f64 / f64::from(connections) / 1024.0;
     Ok(vec![Sample::lower("memory per connection", "kB", each)])
 }

@@ -179,7 +179,9 @@ impl Bench {
                     .and_then(|figures| subject.verify().map(|()| figures))
                     .with_context(|| format!("{system}; the end of its log:\n{}\n", subject.primary.log_tail()))?;
                 for figure in &figures {
-                    ensure!(figure.value.is_finite() && figure.value > 0.0, "{system}: {} is {}", figure.what, figure.value);
+                    // A load that short may use less CPU than the clock counts.
+                    let sound = figure.value > 0.0 || (self.options.quick && figure.value == 0.0);
+                    ensure!(figure.value.is_finite() && sound, "{system}: {} is {}", figure.what, figure.value);
                     eprintln!("  round {}  {system:<10}  {:<44} {:>12.2} {}", round + 1, figure.what, figure.value, figure.unit);
                 }
                 samples.extend(figures.into_iter().map(|f| (system, f)));
