@@ -135,6 +135,8 @@ fn clone_to(primary: &Engine, to: &SimDisk, dir: &Path) {
             }
         }
     }
+    // The standby is away now and then, and has no slot.
+    primary.add_wal_retention(Box::new(|| Some(Lsn::from_u64(1))));
     let start = primary.backup_start(true).unwrap();
     let disk = to.shared();
     copy(primary.disk().as_ref(), disk.as_ref(), dir);
@@ -174,8 +176,6 @@ fn standby_crashes(seed: u64, lives: u32) -> u32 {
     create(&disk_a, dir);
     let model = Model::new();
     let primary = Engine::open(dir, options(&disk_a)).unwrap();
-    // The standby is away now and then, and has no slot.
-    primary.add_wal_retention(Box::new(|| Some(Lsn::from_u64(1))));
     live(&primary, &model, &mut rng, false);
     clone_to(&primary, &disk_b, dir);
     let mut seen = Lsn::INVALID;

@@ -243,6 +243,8 @@ fn dropped_relation_is_unlinked_and_stays_so() {
 
 /// A base backup as a file copy: label, data, WAL.
 fn clone_of(primary: &Engine, to: &Path) {
+    // It has no slot.
+    primary.add_wal_retention(Box::new(|| Some(Lsn::from_u64(1))));
     let start = primary.backup_start(true).unwrap();
     copy_dir(primary.data_dir(), to);
     let label = format!(
