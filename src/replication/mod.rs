@@ -42,5 +42,11 @@ pub fn timestamp_now() -> i64 {
     jiff::Timestamp::now().as_microsecond() - PG_EPOCH_MICROS
 }
 
+/// Processor time this thread has used.
+fn thread_cpu_time() -> std::time::Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    std::time::Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests;

@@ -24,7 +24,7 @@ use super::location;
 use super::message::{MessageError, ServerMessage, StandbyMessage};
 use super::sender::ZSTD_WINDOW_LOG;
 use super::services::{Replication, Verdict};
-use super::timestamp_now;
+use super::{thread_cpu_time, timestamp_now};
 use crate::config::Setting;
 use crate::control::supervisor::sleep_until;
 use crate::recovery::target::TimelineGoal;
@@ -153,6 +153,12 @@ pub struct ReceiverInfo {
     pub sender_port: i32,
     /// Connection string without secrets.
     pub conninfo: String,
+    /// WAL bytes received in this stream, once decompressed.
+    pub wal_bytes: u64,
+    /// Bytes on the wire for them.
+    pub wire_bytes: u64,
+    /// Whether they came compressed, and the processor time that took here.
+    pub compression: Option<Duration>,
 }
 
 /// Shared state of the receiver; `None` inside while there is none.
@@ -368,6 +374,9 @@ impl Receiver {
                 sender_host: sender_host.clone(),
                 sender_port,
                 conninfo: info.to_display(),
+                wal_bytes: 0,
+                wire_bytes: 0,
+                compression: None,
             });
             let mut command = String::from("START_REPLICATION ");
             if let Some(slot) = &slot {
@@ -565,10 +574,16 @@ impl Receiver {
                         Ok(Event::Data(bytes)) => {
                             let mut reply = false;
                             match ServerMessage::decode(&bytes)? {
-                                ServerMessage::XLogData { start, wal_end, sent_at, data } => self.append(start, data, wal_end, sent_at)?,
+                                ServerMessage::XLogData { start, wal_end, sent_at, data } => {
+                                    self.append(start, data, wal_end, sent_at)?;
+                                    self.count(data.len(), bytes.len(), None);
+                                }
                                 ServerMessage::Compressed { start, wal_end, sent_at, raw_len, data } => {
+                                    let began = thread_cpu_time();
                                     let raw = decoder.decode(data, raw_len)?;
+                                    let took = thread_cpu_time().saturating_sub(began);
                                     self.append(start, raw, wal_end, sent_at)?;
+                                    self.count(raw.len(), bytes.len(), Some(took));
                                 }
                                 ServerMessage::Keepalive { wal_end, sent_at, reply_requested } => {
                                     self.heard(wal_end, sent_at);
@@ -635,6 +650,19 @@ impl Receiver {
         wal.request_flush(verified);
         self.heard(wal_end, sent_at);
         Ok(())
+    }
+
+    /// Counts a message of WAL: what was in it, and what it took.
+    fn count(&self, wal_bytes: usize, message_bytes: usize, decoding: Option<Duration>) {
+        /// Kind and length before a message's body.
+        const HEADER_BYTES: u64 = 5;
+        self.node.receiver.update(|info| {
+            info.wal_bytes += wal_bytes as u64;
+            info.wire_bytes += message_bytes as u64 + HEADER_BYTES;
+            if let Some(took) = decoding {
+                info.compression = Some(info.compression.unwrap_or_default() + took);
+            }
+        });
     }
 
     fn heard(&self, wal_end: Lsn, sent_at: i64) {

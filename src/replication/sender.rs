@@ -26,7 +26,7 @@ use super::repair;
 use super::senders::{SenderEntry, SenderState};
 use super::services::Replication;
 use super::slot::{SlotError, SlotGuard};
-use super::timestamp_now;
+use super::{thread_cpu_time, timestamp_now};
 use crate::config::Setting;
 use crate::control::supervisor::sleep_until;
 use crate::sqlstate::{SqlError, SqlState};
@@ -587,11 +587,14 @@ impl Stream {
             }),
             Some(compressor) => {
                 let mut failure = Ok(());
+                let began = thread_cpu_time();
                 out.message(b'd', |b| {
                     message::put_compressed_header(b, start, limit, now, u32::try_from(raw.len()).unwrap_or(u32::MAX));
                     failure = compressor.put(raw, b);
                 });
                 failure.map_err(|e| SqlError::internal(format!("compressing WAL: {e}")).fatal())?;
+                let took = thread_cpu_time().saturating_sub(began);
+                self.entry.update(|info| info.compression = Some(info.compression.unwrap_or_default() + took));
             }
         }
         self.sent = Lsn::from_u64(self.sent.as_u64() + got as u64);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use afterimage_wal::ids::Lsn;
@@ -82,7 +82,36 @@ pub struct SenderInfo {
     pub wal_bytes: u64,
     /// Bytes on the wire for them.
     pub wire_bytes: u64,
+    /// Whether they are compressed, and the processor time that took.
+    pub compression: Option<Duration>,
+    /// How far a base backup is.
+    pub backup: Option<Arc<BackupProgress>>,
     started: u64,
+}
+
+/// What a base backup does, in PostgreSQL's words.
+pub const BACKUP_PHASES: [&str; 6] = [
+    "initializing",
+    "waiting for checkpoint to finish",
+    "estimating backup size",
+    "streaming database files",
+    "waiting for wal archiving to finish",
+    "transferring wal files",
+];
+
+/// What `pg_stat_progress_basebackup` shows.
+#[derive(Debug, Default)]
+pub struct BackupProgress {
+    /// Index into [`BACKUP_PHASES`].
+    pub phase: AtomicUsize,
+    /// Bytes there are, if they were asked for; 0 otherwise.
+    pub total: AtomicU64,
+    /// Bytes done.
+    pub streamed: Arc<AtomicU64>,
+    /// Archives there are.
+    pub tablespaces: AtomicU64,
+    /// Archives done.
+    pub tablespaces_streamed: AtomicU64,
 }
 
 /// All senders.
@@ -137,6 +166,8 @@ impl Senders {
             xmin: 0,
             wal_bytes: 0,
             wire_bytes: 0,
+            compression: None,
+            backup: None,
             started: id,
         };
         self.entries.lock().insert(id, info);

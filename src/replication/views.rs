@@ -1,5 +1,5 @@
 //! The rows of `pg_stat_replication`, `pg_stat_wal_receiver`, `pg_replication_slots`, `pg_stat_archiver`,
-//! `pg_stat_wal`, `pg_stat_bgwriter` and `pg_stat_recovery_prefetch`.
+//! `pg_stat_wal`, `pg_stat_bgwriter`, `pg_stat_recovery_prefetch`, `pg_stat_progress_basebackup`, and of ours `afterimage_stat_compression`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,6 +40,8 @@ pub fn providers(node: &Arc<Replication>) -> Vec<(&'static str, Arc<dyn VirtualT
         ("pg_stat_wal", view(stat_wal)),
         ("pg_stat_bgwriter", view(stat_bgwriter)),
         ("pg_stat_recovery_prefetch", view(stat_recovery_prefetch)),
+        ("pg_stat_progress_basebackup", view(progress_basebackup)),
+        ("afterimage_stat_compression", view(stat_compression)),
     ]
 }
 
@@ -156,6 +158,49 @@ fn stat_replication(node: &Replication, cx: &mut VirtualCx<'_>, emit: Emit<'_>) 
             text(state),
             time(sender.reply_time),
         ])?;
+    }
+    Ok(())
+}
+
+/// Base backups that run.
+fn progress_basebackup(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    for sender in node.senders.list() {
+        let Some(backup) = &sender.backup else { continue };
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        // The estimate is one: files grow.
+        let (total, streamed) = (value(&backup.total), value(&backup.streamed));
+        emit(&[
+            Datum::Int4(sender.pid),
+            text(senders::BACKUP_PHASES.get(backup.phase.load(Ordering::Relaxed)).copied().unwrap_or("")),
+            if total == 0 { Datum::Null } else { count(total.max(streamed)) },
+            count(streamed),
+            count(value(&backup.tablespaces)),
+            count(value(&backup.tablespaces_streamed)),
+        ])?;
+    }
+    Ok(())
+}
+
+/// What compression of the stream saves and costs, for every stream that leaves and the one that arrives.
+fn stat_compression(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more")]
+    let mut row = |pid: i32, name: Option<&str>, direction: &str, wal_bytes: u64, wire_bytes: u64, compression: Option<Duration>| {
+        emit(&[
+            Datum::Int4(pid),
+            name.map_or(Datum::Null, text),
+            text(direction),
+            text(if compression.is_some() { "zstd" } else { "none" }),
+            count(wal_bytes),
+            count(wire_bytes),
+            if wire_bytes == 0 { Datum::Null } else { Datum::Float8(wal_bytes as f64 / wire_bytes as f64) },
+            Datum::Float8(compression.unwrap_or_default().as_secs_f64() * 1000.0),
+        ])
+    };
+    for sender in node.senders.list().iter().filter(|sender| sender.state.streams()) {
+        row(sender.pid, Some(&sender.application_name), "sent", sender.wal_bytes, sender.wire_bytes, sender.compression)?;
+    }
+    if let Some(info) = node.receiver.get() {
+        row(info.pid, None, "received", info.wal_bytes, info.wire_bytes, info.compression)?;
     }
     Ok(())
 }

@@ -119,6 +119,24 @@ fn our_own_client_writes_to_standard_output_and_to_targets() {
 }
 
 #[test]
+fn a_running_backup_shows_how_far_it_is() {
+    let a = Node::start_new("a", "");
+    a.sql("create table t as select g, repeat('x', 500) v from generate_series(1, 20000) g");
+    let dir = a.home.path().join("slow").display().to_string();
+    let mut backup = a.tool("basebackup");
+    // 10 MB of a table at 1 MB/s: time enough to look.
+    backup.args(["-N", "-c", "fast", "-r", "1M", "-d", &a.conninfo("slow"), "-D", &dir]);
+    let mut running = backup.spawn().expect("afterimage basebackup");
+    let shown = "select phase, backup_total > 10000000, backup_streamed > 0 and backup_streamed <= backup_total, tablespaces_total, tablespaces_streamed \
+                 from pg_stat_progress_basebackup";
+    a.wait_for(shown, "streaming database files|t|t|1|0");
+    assert_eq!(a.sql("select state from pg_stat_replication where application_name = 'slow' order by state limit 1"), "backup");
+    running.kill().expect("kill");
+    running.wait().expect("its end");
+    a.wait_for("select count(*) from pg_stat_progress_basebackup", "0");
+}
+
+#[test]
 fn our_own_client_cleans_up_after_a_failure_unless_told_not_to() {
     let a = Node::start_new("a", "");
     let (dir, empty) = (a.home.path().join("new"), a.home.path().join("empty"));

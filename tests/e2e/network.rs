@@ -128,6 +128,12 @@ fn flipped_bits_are_found_and_the_standby_is_equal_again_within_five_seconds() {
             }
         });
         assert_same(&a, &b);
+        let method = if compression == "off" { "none" } else { "zstd" };
+        let shown = "select direction, method, wal_bytes > 0, wire_bytes > 0, (ratio > 1.2) = (method = 'zstd'), (cpu_time > 0) = (method = 'zstd') from afterimage_stat_compression";
+        a.sql("insert into t select g, repeat('x', 100) from generate_series(-20000, -1) g");
+        a.wait_for_catchup(&b);
+        assert_eq!(a.sql(shown), format!("sent|{method}|t|t|t|t"));
+        assert_eq!(b.sql(shown), format!("received|{method}|t|t|t|t"));
         let found = b.log().matches("FATAL:  ").count();
         println!("compression {compression}: {flips} bits flipped, {found} streams ended by it, equal again after {slowest:?} at most");
         assert!(found > 0);

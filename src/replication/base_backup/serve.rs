@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::super::command::CommandOption;
 use super::super::connection::{ColumnType, Connection};
 use super::super::manifest::{Manifest, WalRange};
-use super::super::senders::SenderState;
+use super::super::senders::{BackupProgress, SenderState};
 use super::super::services::Replication;
 use super::archive::{Archive, ArchiveError, Source, Tablespace, estimate_bytes, tablespaces};
 use super::encoder::Encoder;
@@ -67,7 +67,10 @@ pub async fn run(node: &Arc<Replication>, conn: &mut Connection<'_>, list: &[Com
         prepare_directory(Path::new(directory))?;
     }
     let entry = node.senders.enter(conn.pid, conn.user, conn.application_name, conn.client, conn.backend_start);
-    entry.report(|info| info.state = SenderState::Backup);
+    let progress = Arc::<BackupProgress>::default();
+    entry.report(|info| (info.state, info.backup) = (SenderState::Backup, Some(Arc::clone(&progress))));
+    let phase = |n: usize| progress.phase.store(n, Ordering::Relaxed);
+    phase(1);
     let (engine, fast) = (Arc::clone(&node.engine), options.fast_checkpoint);
     let start = tokio::task::spawn_blocking(move || engine.backup_start(fast))
         .await
@@ -75,7 +78,16 @@ pub async fn run(node: &Arc<Replication>, conn: &mut Connection<'_>, list: &[Com
         .map_err(|e| SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, e.to_string()))?;
     let data_dir = node.engine.data_dir();
     let spaces = tablespaces(data_dir);
-    let size = |dir: &Path| options.progress.then(|| (estimate_bytes(dir) / 1024).to_string());
+    if options.progress {
+        phase(2);
+    }
+    let size = |dir: &Path| {
+        options.progress.then(|| {
+            let bytes = estimate_bytes(dir);
+            progress.total.fetch_add(bytes, Ordering::Relaxed);
+            (bytes / 1024).to_string()
+        })
+    };
 
     put_position(conn, start.redo_lsn, start.tli);
     let columns = [("spcoid", ColumnType::Oid), ("spclocation", ColumnType::Text), ("size", ColumnType::Int8)];
@@ -88,11 +100,13 @@ pub async fn run(node: &Arc<Replication>, conn: &mut Connection<'_>, list: &[Com
     conn.out.copy_response(CopyKind::Out, false, 0);
     conn.flush().await?;
 
-    let done_bytes = Arc::new(AtomicU64::new(0));
+    let done_bytes = Arc::clone(&progress.streamed);
+    progress.tablespaces.store(spaces.len() as u64 + 1, Ordering::Relaxed);
+    phase(3);
     let (sender, mut pieces) = mpsc::channel(QUEUE_CHUNKS);
     let worker = {
-        let (node, options, done) = (Arc::clone(node), options.clone(), Arc::clone(&done_bytes));
-        tokio::task::spawn_blocking(move || produce(&node, &options, &start, &spaces, &sender, &done))
+        let (node, options, progress) = (Arc::clone(node), options.clone(), Arc::clone(&progress));
+        tokio::task::spawn_blocking(move || produce(&node, &options, &start, &spaces, &sender, &progress))
     };
     let began = Instant::now();
     let (mut sent_bytes, mut reported) = (0_u64, Instant::now());
@@ -342,7 +356,7 @@ fn produce(
     start: &BackupStart,
     spaces: &[Tablespace],
     queue: &mpsc::Sender<Piece>,
-    done: &Arc<AtomicU64>,
+    progress: &BackupProgress,
 ) -> Result<(), BackupError> {
     let engine = &node.engine;
     let source = Source {
@@ -351,13 +365,14 @@ fn produce(
         verify: options.verify_checksums,
         checksums: options.manifest_checksums,
         links: !options.tablespace_map,
-        done_bytes: Arc::clone(done),
+        done_bytes: Arc::clone(&progress.streamed),
         damaged: Arc::new(AtomicU64::new(0)),
     };
     let mut manifest = options.manifest.map(Manifest::new);
     for space in spaces {
         let packer = begin_archive(options, queue, &format!("{}.tar", space.oid), &space.location)?;
         one_archive(&source, packer, queue, manifest.as_mut(), |archive| Ok(archive.tablespace(space.oid)?))?;
+        progress.tablespaces_streamed.fetch_add(1, Ordering::Relaxed);
     }
     let packer = begin_archive(options, queue, "base.tar", "")?;
     let (end, end_tli) = one_archive(&source, packer, queue, manifest.as_mut(), |archive| {
@@ -370,10 +385,12 @@ fn produce(
         // Last: on a standby its minimum recovery point must cover every page that was copied.
         archive.plain_file(&source.data_dir.join("global/pg_control"), "global/pg_control")?;
         if options.wal {
+            progress.phase.store(5, Ordering::Relaxed);
             wal_files(node, archive, start.redo_lsn, end, end_tli)?;
         }
         Ok((end, end_tli))
     })?;
+    progress.tablespaces_streamed.fetch_add(1, Ordering::Relaxed);
     let damaged = source.damaged.load(Ordering::Relaxed);
     if damaged > 0 {
         if damaged > 1 {
