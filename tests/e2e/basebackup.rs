@@ -137,6 +137,31 @@ fn a_running_backup_shows_how_far_it_is() {
 }
 
 #[test]
+fn a_killed_stream_of_wal_ends_the_backup_and_a_whole_one_moves_the_slot() {
+    let a = Node::start_new("a", "");
+    a.sql("create table t as select g, repeat('x', 500) v from generate_series(1, 20000) g");
+    let dir = a.home.path().join("slow");
+    let mut backup = a.tool("basebackup");
+    backup.args(["-N", "-c", "fast", "-r", "1M", "-d", &a.conninfo("slow"), "-D"]).arg(&dir).stderr(std::process::Stdio::piped());
+    let running = backup.spawn().expect("afterimage basebackup");
+    a.wait_for(
+        "select count(pg_terminate_backend(pid)) from pg_stat_replication where application_name = 'slow' and state = 'streaming'",
+        "1",
+    );
+    let ended = running.wait_with_output().expect("its end");
+    assert!(!ended.status.success() && said(&ended).contains("error: background process terminated unexpectedly"), "{}", said(&ended));
+    assert!(!dir.exists());
+
+    let done = ours(&a, &["-D", &dir.display().to_string(), "-C", "-S", "s"]);
+    assert!(done.status.success(), "{}", said(&done));
+    let before = a.sql("select restart_lsn from pg_replication_slots");
+    a.sql("select pg_switch_wal()");
+    let again = ours(&a, &["-D", &a.home.path().join("again").display().to_string(), "-S", "s"]);
+    assert!(again.status.success(), "{}", said(&again));
+    a.wait_for(&format!("select restart_lsn > '{before}' from pg_replication_slots"), "t");
+}
+
+#[test]
 fn our_own_client_cleans_up_after_a_failure_unless_told_not_to() {
     let a = Node::start_new("a", "");
     let (dir, empty) = (a.home.path().join("new"), a.home.path().join("empty"));

@@ -56,8 +56,11 @@ impl<E: Into<anyhow::Error>> From<E> for BackupError {
 /// [`BackupError`]; what was made is removed again, unless it is to stay.
 pub async fn run(options: &Options) -> Result<Summary, BackupError> {
     let mut made = Made::default();
-    let (client, info) = connect(options).await?;
-    let outcome = Backup { options, info }.take(client, &mut made).await;
+    let (mut client, info) = connect(options).await?;
+    let mode = client.query("SHOW data_directory_mode").await?;
+    let mode = mode.first().and_then(|s| s.text(0, 0)).and_then(|text| u32::from_str_radix(text, 8).ok());
+    made.modes = Modes { group: mode.is_some_and(|mode| mode & 0o040 != 0) };
+    let outcome = Backup { options, info, modes: made.modes }.take(client, &mut made).await;
     match &outcome {
         Ok(_) | Err(BackupError::Checksum) => {}
         Err(BackupError::Other(_)) if options.clean => made.remove(),
@@ -66,9 +69,26 @@ pub async fn run(options: &Options) -> Result<Summary, BackupError> {
     outcome
 }
 
+/// Whether the group may read what is made, as on the server.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Modes {
+    group: bool,
+}
+
+impl Modes {
+    pub(super) fn directory(self) -> u32 {
+        if self.group { 0o750 } else { 0o700 }
+    }
+
+    pub(super) fn file(self) -> u32 {
+        if self.group { 0o640 } else { 0o600 }
+    }
+}
+
 /// Directories that were made, or found empty, for this backup.
 #[derive(Default)]
 struct Made {
+    modes: Modes,
     /// What it is in messages, where, and whether it was made.
     directories: Vec<(&'static str, PathBuf, bool)>,
     tablespaces: bool,
@@ -86,7 +106,7 @@ impl Made {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir_all(dir).with_context(|| format!("could not create directory \"{}\"", dir.display()))?;
-                fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+                fs::set_permissions(dir, fs::Permissions::from_mode(self.modes.directory()))?;
                 true
             }
             Err(error) => return Err(error).with_context(|| format!("could not access directory \"{}\"", dir.display())),
@@ -146,6 +166,7 @@ struct Backup<'a> {
     options: &'a Options,
     /// Where to connect, with a password that was asked for.
     info: ConnInfo,
+    modes: Modes,
 }
 
 /// The WAL's stream: who tells it where the backup ends, and how it ended.
@@ -260,9 +281,15 @@ impl Backup<'_> {
             Destination::Tar(_) | Destination::Stdout | Destination::Target(..) => {}
         }
         let progress = Arc::new(Progress::new(options.progress, options.verbose, total_kb, header.rows.len()));
-        let streaming = self.start_streaming(start, tli, segment_bytes).await?;
+        let mut streaming = self.start_streaming(start, tli, segment_bytes).await?;
 
-        let (bytes, manifest) = self.receive(&mut client, &progress).await.map_err(judged)?;
+        let (bytes, manifest) = tokio::select! {
+            received = self.receive(&mut client, &progress) => received.map_err(judged)?,
+            ended = ended_early(&mut streaming) => {
+                say(format_args!("error: {ended}"));
+                return Err(anyhow::anyhow!("background process terminated unexpectedly").into());
+            }
+        };
         let (sets, _) = results(&mut client).await.map_err(|e| judged(anyhow::Error::new(e).context("backup failed")))?;
         let (end, _) = first_position(sets.first()).context("no write-ahead log end position returned from server")?;
         progress.finish();
@@ -293,10 +320,10 @@ impl Backup<'_> {
                 if options.wal != WalMethod::Stream {
                     return Ok(None);
                 }
-                wal::Sink::files(&wal_dir, tli, segment_bytes)?
+                wal::Sink::files(&wal_dir, self.modes, tli, segment_bytes)?
             }
             Destination::Tar(dir) if options.wal == WalMethod::Stream => {
-                wal::Sink::tar(dir, options.compression, tli, segment_bytes, options.sync)?
+                wal::Sink::tar(dir, self.modes, options.compression, (tli, segment_bytes), options.sync)?
             }
             Destination::Tar(_) | Destination::Stdout | Destination::Target(..) => return Ok(None),
         };
@@ -376,10 +403,10 @@ impl Backup<'_> {
             }
             Destination::Tar(dir) => {
                 let path = dir.join(format!("{name}{}", options.compression.suffix()));
-                let (compression, sync) = (options.compression, options.sync);
+                let (compression, sync, mode) = (options.compression, options.sync, self.modes.file());
                 progress.file(&path);
                 let job = move |from: ChannelReader| {
-                    let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+                    let file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path);
                     let file = file.with_context(|| format!("could not create file \"{}\"", path.display()))?;
                     let file = write_tar(&name, from, file, compression, Additions { recovery, manifest: None })
                         .with_context(|| format!("could not write to file \"{}\"", path.display()))?;
@@ -481,13 +508,14 @@ impl Backup<'_> {
         let options = self.options;
         let (Destination::Plain(dir) | Destination::Tar(dir)) = &options.destination else { return Ok(()) };
         if options.write_recovery_conf && matches!(options.destination, Destination::Plain(_)) {
-            let mut file = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(dir.join("postgresql.auto.conf"))?;
+            let mut file =
+                fs::OpenOptions::new().append(true).create(true).mode(self.modes.file()).open(dir.join("postgresql.auto.conf"))?;
             file.write_all(self.recovery_settings().as_bytes())?;
-            write_private(&dir.join("standby.signal"), b"")?;
+            write_file(&dir.join("standby.signal"), self.modes, b"")?;
         }
         let temporary = dir.join(format!("{MANIFEST}.tmp"));
         if let Some(manifest) = &manifest {
-            write_private(&temporary, manifest)?;
+            write_file(&temporary, self.modes, manifest)?;
         }
         if options.sync {
             self.say(format_args!("syncing data to disk ..."));
@@ -501,6 +529,18 @@ impl Backup<'_> {
                 .with_context(|| format!("could not rename file \"{}\"", temporary.display()))?;
         }
         Ok(())
+    }
+}
+
+/// How the WAL's stream ended before it was told to.
+async fn ended_early(streaming: &mut Option<Streaming>) -> String {
+    match streaming {
+        None => std::future::pending().await,
+        Some((_told, task)) => match task.await {
+            Ok(Ok(())) => "the stream of WAL ended".to_owned(),
+            Ok(Err(e)) => format!("{e:#}"),
+            Err(e) => e.to_string(),
+        },
     }
 }
 
@@ -567,8 +607,8 @@ fn judged(error: anyhow::Error) -> BackupError {
     if is_damage { BackupError::Checksum } else { BackupError::Other(error) }
 }
 
-fn write_private(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+fn write_file(path: &Path, modes: Modes, contents: &[u8]) -> anyhow::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(modes.file()).open(path)?;
     file.write_all(contents)?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,11 +12,12 @@ use afterimage_wal::segment;
 use anyhow::{Context as _, bail};
 use tokio::sync::watch;
 
+use super::run::Modes;
 use super::tarball;
 use crate::control::supervisor::sleep_until;
 use crate::replication::base_backup::Compression;
 use crate::replication::base_backup::encoder::Encoder;
-use crate::replication::client::{Client, Event};
+use crate::replication::client::{Client, ClientError, Event};
 use crate::replication::message::{ServerMessage, StandbyMessage};
 use crate::replication::timestamp_now;
 
@@ -30,6 +31,7 @@ pub(super) enum Sink {
 
 pub(super) struct Files {
     dir: PathBuf,
+    modes: Modes,
     tli: TimelineId,
     segment_bytes: u32,
     open: Option<(u64, fs::File)>,
@@ -46,21 +48,32 @@ pub(super) struct Tar {
 
 impl Sink {
     /// Into files below `dir`.
-    pub(super) fn files(dir: &Path, tli: TimelineId, segment_bytes: u32) -> anyhow::Result<Self> {
+    pub(super) fn files(dir: &Path, modes: Modes, tli: TimelineId, segment_bytes: u32) -> anyhow::Result<Self> {
         let status = dir.join("archive_status");
-        fs::create_dir_all(&status).with_context(|| format!("could not create directory \"{}\"", status.display()))?;
-        Ok(Self::Files(Files { dir: dir.to_owned(), tli, segment_bytes, open: None }))
+        let mut maker = fs::DirBuilder::new();
+        maker
+            .recursive(true)
+            .mode(modes.directory())
+            .create(&status)
+            .with_context(|| format!("could not create directory \"{}\"", status.display()))?;
+        Ok(Self::Files(Files { dir: dir.to_owned(), modes, tli, segment_bytes, open: None }))
     }
 
     /// Into a tar file in `dir`, compressed with gzip if the other archives are; as PostgreSQL, not with other methods.
-    pub(super) fn tar(dir: &Path, compression: Compression, tli: TimelineId, segment_bytes: u32, sync: bool) -> anyhow::Result<Self> {
+    pub(super) fn tar(
+        dir: &Path,
+        modes: Modes,
+        compression: Compression,
+        (tli, segment_bytes): (TimelineId, u32),
+        sync: bool,
+    ) -> anyhow::Result<Self> {
         #[expect(clippy::wildcard_enum_match_arm, reason = "only gzip")]
         let compression = match compression {
             gzip @ Compression::Gzip(_) => gzip,
             _ => Compression::None,
         };
         let path = dir.join(format!("pg_wal.tar{}", compression.suffix()));
-        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(modes.file()).open(&path);
         let file = file.with_context(|| format!("could not create file \"{}\"", path.display()))?;
         Ok(Self::Tar(Box::new(Tar { out: Encoder::new(compression, file)?, tli, segment_bytes, written: 0, sync })))
     }
@@ -83,13 +96,10 @@ impl Sink {
     fn history(&mut self, name: &str, contents: &[u8]) -> anyhow::Result<()> {
         match self {
             Self::Files(files) => {
-                fs::OpenOptions::new()
-                    .write(true)
-                    .create(true)
-                    .truncate(true)
-                    .mode(0o600)
-                    .open(files.dir.join(name))?
-                    .write_all(contents)?;
+                let path = files.dir.join(name);
+                let made = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(files.modes.file()).open(&path);
+                made.and_then(|mut file| file.write_all(contents))
+                    .with_context(|| format!("could not write to file \"{}\"", path.display()))?;
                 files.done(name)
             }
             Self::Tar(tar) => tarball::put_file(&mut tar.out, name, contents),
@@ -130,7 +140,7 @@ impl Files {
             let name = segment::file_name(self.tli, SegNo::new(segno), self.segment_bytes);
             if self.open.as_ref().is_none_or(|(open, _)| *open != segno) {
                 let path = self.dir.join(&name);
-                let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+                let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(self.modes.file()).open(&path)?;
                 rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size)
                     .with_context(|| format!("could not write to file \"{}\"", path.display()))?;
                 self.open = Some((segno, file));
@@ -149,7 +159,9 @@ impl Files {
 
     /// The server archives it, so that the copy need not.
     fn done(&self, name: &str) -> anyhow::Result<()> {
-        Ok(fs::File::create(self.dir.join("archive_status").join(format!("{name}.done"))).map(drop)?)
+        let path = self.dir.join("archive_status").join(format!("{name}.done"));
+        let made = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(self.modes.file()).open(&path);
+        made.map(drop).with_context(|| format!("could not create file \"{}\"", path.display()))
     }
 }
 
@@ -234,8 +246,19 @@ pub(super) async fn stream(
             changed = end.changed() => changed.context("backup ended")?,
         }
     }
+    sink.finish()?;
+    // The slot moves up to here before the server hears of the end.
+    status(&mut client, at).await?;
+    client.send_copy_done().await?;
+    loop {
+        match client.event().await {
+            Ok(Event::Ready) | Err(ClientError::Closed) => break,
+            Ok(_) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
     client.close().await;
-    sink.finish()
+    Ok(())
 }
 
 async fn status(client: &mut Client, at: Lsn) -> anyhow::Result<()> {
