@@ -2,7 +2,7 @@
 //! end equal.
 //!
 //! `SOAK_SEED` draws another story, `SOAK_CHANGES` says how often the role of the primary changes hands in it:
-//! `SOAK_CHANGES=200 cargo nextest run --release --test e2e soak`.
+//! `SOAK_CHANGES=210 cargo test --release --test e2e soak -- --nocapture`, or `scripts/prove soak`.
 
 use crate::support::journal::{self, Journal};
 use crate::support::node::{Node, run, signal};
