@@ -248,8 +248,7 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<O
         index_cleanup: request.index_cleanup.unwrap_or_else(|| !matches!(relation.option("vacuum_index_cleanup"), Some("off" | "false"))),
     };
     let access = ctx.access();
-    let began = Instant::now();
-    let cpu = cpu_times();
+    let watch = Stopwatch::start();
     let mut pace = Pace::new(ctx, request);
     let mut last = VacuumProgress::default();
     let txn = ctx.transaction.take().ok_or_else(|| SqlError::internal("no transaction"))?;
@@ -272,10 +271,10 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<O
     let live = if relation.is_system() { done.heap.live_rows } else { tuples.max(0.0) as u64 };
     let now = u64::try_from(system_clock_micros()).unwrap_or(0);
     access.txns.table_stats().vacuumed(handle.stats_key(), live, done.heap.recently_dead, request.auto.is_some(), now);
-    let logged = request.auto.is_some_and(|a| a.log_above.is_some_and(|limit| began.elapsed() >= limit));
+    let logged = request.auto.is_some_and(|a| a.log_above.is_some_and(|limit| watch.began.elapsed() >= limit));
     if request.verbose || logged {
         let name = format!("{}.{}.{}", ctx.database_name, relation.namespace_name, relation.name);
-        let text = report(ctx, &relation, &done, &options, &last, frozen.map(|xid| (xid, was_frozen)), began.elapsed(), cpu);
+        let text = report(ctx, &relation, &done, &options, &last, frozen.map(|xid| (xid, was_frozen)), &watch);
         if logged {
             tracing::info!("automatic vacuum of table \"{name}\": {text}");
         } else {
@@ -364,8 +363,7 @@ fn report(
     options: &VacuumOptions,
     last: &VacuumProgress,
     frozen: Option<(Xid, Xid)>,
-    took: Duration,
-    cpu: (f64, f64),
+    watch: &Stopwatch,
 ) -> String {
     let heap = &done.heap;
     let before = heap.pages.max(1);
@@ -407,7 +405,7 @@ fn report(
             index.name, stats.pages, stats.pages_deleted, stats.pages_free, stats.pages_free
         ));
     }
-    let seconds = took.as_secs_f64();
+    let seconds = watch.began.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     let rate = |pages: u64| if seconds > 0.0 { pages as f64 * 8192.0 / (1024.0 * 1024.0) / seconds } else { 0.0 };
     text.push_str(&format!(
@@ -417,15 +415,28 @@ fn report(
         last.hits,
         last.misses,
         last.dirtied,
-        usage(cpu, seconds),
+        watch.usage(),
     ));
     text
 }
 
-/// `system usage: CPU: user: 0.00 s, system: 0.00 s, elapsed: 0.00 s`
-fn usage(before: (f64, f64), seconds: f64) -> String {
-    let now = cpu_times();
-    format!("system usage: CPU: user: {:.2} s, system: {:.2} s, elapsed: {seconds:.2} s", now.0 - before.0, now.1 - before.1)
+/// Since when a command of this thread runs.
+struct Stopwatch {
+    began: Instant,
+    /// Seconds of CPU before, in user mode and in the kernel.
+    cpu: (f64, f64),
+}
+
+impl Stopwatch {
+    fn start() -> Self {
+        Self { began: Instant::now(), cpu: cpu_times() }
+    }
+
+    /// `system usage: CPU: user: 0.00 s, system: 0.00 s, elapsed: 0.00 s`
+    fn usage(&self) -> String {
+        let (seconds, now) = (self.began.elapsed().as_secs_f64(), cpu_times());
+        format!("system usage: CPU: user: {:.2} s, system: {:.2} s, elapsed: {seconds:.2} s", now.0 - self.cpu.0, now.1 - self.cpu.1)
+    }
 }
 
 /// Seconds this thread has run, in user mode and in the kernel.
@@ -555,7 +566,7 @@ fn analyze_one(ctx: &mut SessionContext, oid: Oid, columns: &[String], request: 
         let message = format!("analyzing \"{}.{}\"", relation.namespace_name, relation.name);
         ctx.notices.push(super::context::Notice { severity: "INFO", fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message) });
     }
-    let (began, cpu) = (Instant::now(), cpu_times());
+    let watch = Stopwatch::start();
     let found = analyze::run(ctx, &relation, columns)?;
     let Some(handle) = relation.rel_handle() else { return Ok(()) };
     let stats = ctx.engine.ctx().txns.table_stats();
@@ -572,9 +583,9 @@ fn analyze_one(ctx: &mut SessionContext, oid: Oid, columns: &[String], request: 
         );
         ctx.notices.push(super::context::Notice { severity: "INFO", fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message) });
     }
-    if request.auto.is_some_and(|a| a.log_above.is_some_and(|limit| began.elapsed() >= limit)) {
+    if request.auto.is_some_and(|a| a.log_above.is_some_and(|limit| watch.began.elapsed() >= limit)) {
         let name = format!("{}.{}.{}", ctx.database_name, relation.namespace_name, relation.name);
-        tracing::info!("automatic analyze of table \"{name}\"\n{}", usage(cpu, began.elapsed().as_secs_f64()));
+        tracing::info!("automatic analyze of table \"{name}\"\n{}", watch.usage());
     }
     Ok(())
 }

@@ -270,7 +270,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub(super) fn new(registration: Registration, cid: u32, own: Option<Arc<OwnXids>>) -> Self {
-        Self { lsn: registration.lsn, cid, own, serializable: None, registration: registration }
+        Self { lsn: registration.lsn, cid, own, serializable: None, registration }
     }
 
     /// Whether all it sees is still there.
