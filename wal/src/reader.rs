@@ -996,6 +996,9 @@ fn find_mark_in(disk: &dyn Disk, place: Place, mut reader: WalReader, stop: &Rea
                 && header.rmgr < rmgr::COUNT
                 && header.flags & !format::RECORD_KNOWN_FLAGS == 0
                 && header.prev < here
+                // The record at the stop is the first that was lost; all behind it lead back to it or to one after it. What a recycled
+                // segment had in its life before leads further back, and there may be megabytes of it.
+                && header.prev >= stop.at
                 && header.prev.as_u64().is_multiple_of(crate::ids::ALIGN)
                 && (header.flags & format::RECORD_FLUSHED_MARK != 0 || header.rmgr == rmgr::XLOG);
             // Most of these are none, or are left from a segment's previous life: the checksum says so without a reader, which would begin
