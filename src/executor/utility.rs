@@ -325,6 +325,9 @@ fn alter_tag(kind: ObjectType) -> &'static str {
         ObjectType::ObjectDatabase => "ALTER DATABASE",
         ObjectType::ObjectRole => "ALTER ROLE",
         ObjectType::ObjectTrigger => "ALTER TRIGGER",
+        ObjectType::ObjectFunction => "ALTER FUNCTION",
+        ObjectType::ObjectProcedure => "ALTER PROCEDURE",
+        ObjectType::ObjectRoutine => "ALTER ROUTINE",
         _ => "ALTER TABLE",
     }
 }

@@ -362,3 +362,23 @@ hs_subxids
 count
 201
 (1 row)
+
+create function af(int) returns int language sql as 'select $1'; create schema afs; alter function af(int) rename to ag; select ag(3); alter function ag(int) set schema afs; select afs.ag(4); alter function afs.ag owner to current_user;
+---
+ag
+3
+(1 row)
+ag
+4
+(1 row)
+
+create function ag(int) returns int language sql as 'select 0'; alter function afs.ag(int) set schema public; alter function ag(int) rename to ag; alter function nosuch() rename to x; alter procedure ag(int) owner to current_user;
+---
+ERROR:  42723: function ag(integer) already exists in schema "public"
+ERROR:  42723: function ag(integer) already exists in schema "public"
+ERROR:  42883: function nosuch() does not exist
+ERROR:  42809: ag(integer) is not a procedure
+
+drop function ag; drop schema afs cascade;
+---
+NOTICE:  00000: drop cascades to function afs.ag(integer)

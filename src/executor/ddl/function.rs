@@ -11,8 +11,9 @@ use crate::sql::catalog::cache::class;
 use crate::sql::catalog::compiled::{PLPGSQL_LANGUAGE, SQL_LANGUAGE, language_by_name, oidvector, text_array};
 use crate::sql::catalog::load::{CatalogReader, CatalogRow, by};
 use crate::sql::catalog::names::{quote_qualified, truncate};
+use crate::sql::catalog::privilege;
 use crate::sql::catalog::rows::{DependKind, ObjectAddress, blank};
-use crate::sql::catalog::schema::{pg_namespace, pg_proc};
+use crate::sql::catalog::schema::{pg_depend, pg_namespace, pg_proc};
 use crate::sql::types::{ArrayValue, Datum, Oid, format_type, oids};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::Invalidation;
@@ -320,6 +321,7 @@ pub(crate) fn find(
     if !object.args_unspecified {
         found.retain(|f| *f.args == *types);
     }
+    let any = !found.is_empty();
     match kind {
         ObjectType::ObjectProcedure => found.retain(|f| f.kind == b'p'),
         ObjectType::ObjectFunction => found.retain(|f| f.kind != b'p'),
@@ -330,6 +332,9 @@ pub(crate) fn find(
         let name = quote_qualified(schema, name);
         if object.args_unspecified { name } else { format!("{name}({})", types.join(",")) }
     };
+    if any && found.is_empty() {
+        return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("{} is not a {noun}", shown())));
+    }
     match found.as_slice() {
         [one] => {
             let row = ctx.catalog_reader()?.row(&pg_proc::DEF, by::PROC_OID, &[Datum::Oid(one.oid)])?;
@@ -361,6 +366,79 @@ pub(crate) fn object(node: &Node) -> Result<&ObjectWithArgs, SqlError> {
         Some(NodeEnum::ObjectWithArgs(object)) => Ok(object),
         _ => Err(SqlError::internal("not a function's name")),
     }
+}
+
+/// `42723` if the schema has a function of that name and the row's arguments already.
+fn check_free(ctx: &mut SessionContext, row: &CatalogRow, name: &str, namespace: Oid) -> Result<(), SqlError> {
+    let types = row.oids(pg_proc::proargtypes)?;
+    let key = [Datum::text(name), oidvector(&types), Datum::Oid(namespace)];
+    if ctx.catalog_reader()?.row(&pg_proc::DEF, by::PROC_NAME, &key)?.is_none() {
+        return Ok(());
+    }
+    let shown: Vec<String> = types.iter().map(|&t| format_type(t, -1)).collect();
+    let schema = ctx.catalog.namespace_name(namespace)?.unwrap_or_else(|| "?".into());
+    let noun = if row.char(pg_proc::prokind)? == b'p' { "procedure" } else { "function" };
+    let message = format!("{noun} {name}({}) already exists in schema \"{schema}\"", shown.join(", "));
+    Err(SqlError::new(SqlState::DUPLICATE_FUNCTION, message))
+}
+
+/// The row of the function that ALTER names.
+fn named(ctx: &mut SessionContext, object: Option<&Node>, kind: ObjectType) -> Result<CatalogRow, SqlError> {
+    let object = object.ok_or_else(|| SqlError::internal("ALTER FUNCTION of nothing"))?;
+    let object = self::object(object)?;
+    find(ctx, object, kind, false)?.ok_or_else(|| SqlError::internal("a function that is gone"))
+}
+
+/// ALTER FUNCTION ... RENAME TO.
+pub(crate) fn rename(ctx: &mut SessionContext, object: Option<&Node>, kind: ObjectType, new: &str) -> Result<(), SqlError> {
+    let row = named(ctx, object, kind)?;
+    let namespace = row.oid(pg_proc::pronamespace)?;
+    ctx.check_schema_create(namespace)?;
+    check_free(ctx, &row, new, namespace)?;
+    ctx.writer()?.set(&pg_proc::DEF, &row, &[(pg_proc::proname, Datum::text(new))])?;
+    changed(ctx)
+}
+
+/// ALTER FUNCTION ... SET SCHEMA.
+pub(crate) fn set_schema(ctx: &mut SessionContext, object: Option<&Node>, kind: ObjectType, schema: &str) -> Result<(), SqlError> {
+    let row = named(ctx, object, kind)?;
+    let namespace = ctx.creation_namespace(Some(schema))?;
+    if row.oid(pg_proc::pronamespace)? == namespace {
+        return Ok(());
+    }
+    check_free(ctx, &row, row.str(pg_proc::proname)?, namespace)?;
+    ctx.writer()?.set(&pg_proc::DEF, &row, &[(pg_proc::pronamespace, Datum::Oid(namespace))])?;
+    let address = ObjectAddress::new(pg_proc::ID, row.oid(pg_proc::oid)?);
+    let key = [Datum::Oid(address.class), Datum::Oid(address.object), Datum::Int4(0)];
+    for row in ctx.catalog_reader()?.rows(&pg_depend::DEF, by::DEPEND_DEPENDER, &key)? {
+        if row.oid(pg_depend::refclassid)? == pg_namespace::ID {
+            ctx.writer()?.delete(&pg_depend::DEF, &row)?;
+        }
+    }
+    ctx.depend(address, ObjectAddress::new(pg_namespace::ID, namespace), DependKind::Normal)?;
+    changed(ctx)
+}
+
+/// ALTER FUNCTION ... OWNER TO.
+pub(crate) fn set_owner(ctx: &mut SessionContext, object: Option<&Node>, kind: ObjectType, owner: Oid) -> Result<(), SqlError> {
+    let row = named(ctx, object, kind)?;
+    if row.oid(pg_proc::proowner)? == owner {
+        return Ok(());
+    }
+    if !ctx.is_superuser()? {
+        let role = ctx.catalog.role(owner)?.map(|r| r.name.to_string()).unwrap_or_default();
+        if !ctx.catalog.roles_of(ctx.user, false)?.contains(&owner) {
+            return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("must be member of role \"{role}\"")));
+        }
+        let namespace = row.oid(pg_proc::pronamespace)?;
+        if !privilege::on_namespace(&ctx.catalog, owner, namespace, privilege::CREATE)? {
+            let schema = ctx.catalog.namespace_name(namespace)?.unwrap_or_else(|| "?".into());
+            return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied for schema {schema}")));
+        }
+    }
+    ctx.writer()?.set(&pg_proc::DEF, &row, &[(pg_proc::proowner, Datum::Oid(owner))])?;
+    super::rename::move_owner(ctx, ObjectAddress::new(pg_proc::ID, row.oid(pg_proc::oid)?), owner, false)?;
+    changed(ctx)
 }
 
 /// ALTER FUNCTION ... with options.

@@ -40,6 +40,9 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &RenameStmt, source: &str) -> 
             Some(relation) => rename_constraint(ctx, &relation, &stmt.subname, new),
             None => Ok(()),
         },
+        kind @ (ObjectType::ObjectFunction | ObjectType::ObjectProcedure | ObjectType::ObjectRoutine) => {
+            super::function::rename(ctx, stmt.object.as_deref(), kind, new)
+        }
         ObjectType::ObjectTrigger => match open(ctx, stmt, source)? {
             Some(relation) => super::trigger::rename(ctx, &relation, &stmt.subname, new),
             None => Ok(()),
@@ -285,6 +288,10 @@ fn rename_role(ctx: &mut SessionContext, old: &str, new: &str) -> Result<(), Sql
 
 /// ALTER ... SET SCHEMA.
 pub(crate) fn set_schema(ctx: &mut SessionContext, stmt: &AlterObjectSchemaStmt, source: &str) -> Result<(), SqlError> {
+    let kind = stmt.object_type();
+    if matches!(kind, ObjectType::ObjectFunction | ObjectType::ObjectProcedure | ObjectType::ObjectRoutine) {
+        return super::function::set_schema(ctx, stmt.object.as_deref(), kind, &stmt.newschema);
+    }
     let range = nodes::relation(stmt.relation.as_ref())?;
     let (schema, name) = nodes::names(range);
     if stmt.missing_ok && ctx.find_locked(schema, name, LockMode::AccessExclusive, WaitPolicy::Block)?.is_none() {
@@ -360,12 +367,15 @@ pub(crate) fn set_owner(ctx: &mut SessionContext, stmt: &AlterOwnerStmt) -> Resu
             move_owner(ctx, ObjectAddress::new(pg_database::ID, row.oid(pg_database::oid)?), owner, true)?;
             ctx.databases_changed()
         }
+        kind @ (ObjectType::ObjectFunction | ObjectType::ObjectProcedure | ObjectType::ObjectRoutine) => {
+            super::function::set_owner(ctx, stmt.object.as_deref(), kind, owner)
+        }
         other => Err(SqlError::unsupported(format_args!("OWNER TO of {}", other.as_str_name()))),
     }
 }
 
 /// Records another owner in `pg_shdepend`.
-fn move_owner(ctx: &mut SessionContext, object: ObjectAddress, owner: Oid, shared: bool) -> Result<(), SqlError> {
+pub(super) fn move_owner(ctx: &mut SessionContext, object: ObjectAddress, owner: Oid, shared: bool) -> Result<(), SqlError> {
     let database = if shared { 0 } else { ctx.database };
     let key = [Datum::Oid(database), Datum::Oid(object.class), Datum::Oid(object.object)];
     for row in ctx.catalog_reader()?.rows(&pg_shdepend::DEF, by::SHDEPEND_DEPENDER, &key)? {
