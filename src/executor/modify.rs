@@ -8,7 +8,7 @@ use super::eval::{Exec, Row};
 use super::hash::same_value;
 use super::large::{self, RowWriter};
 use super::node::Node;
-use super::plan::{Command, IndexSource, IndexWriter, Modify, OnConflict, PlanNode, PlanOp, TableWriter};
+use super::plan::{Command, IndexSource, IndexWriter, MergeDo, Modify, OnConflict, PlanNode, PlanOp, TableWriter};
 use super::referential;
 use super::scan::{datum_tid, tid_datum};
 use super::trigger::{self, event_of};
@@ -207,6 +207,10 @@ pub struct ModifyNode {
     values: Row,
     bytes: Vec<u8>,
     rel: Option<RelHandle>,
+    /// What is done with the row at hand: the command, or what MERGE chose.
+    act: Command,
+    /// Attributes that UPDATE sets, by index.
+    set: Vec<usize>,
     /// Where the row was before it was changed.
     before: Option<Tid>,
     /// ON CONFLICT updated a row, and noted that.
@@ -217,7 +221,19 @@ pub struct ModifyNode {
 
 impl ModifyNode {
     pub(super) fn new(plan: Arc<PlanNode>, child: Box<dyn Node>) -> Self {
-        Self { plan, child, row: Row::new(), values: Row::new(), bytes: Vec::new(), rel: None, before: None, noted: false, done: false }
+        Self {
+            plan,
+            child,
+            row: Row::new(),
+            values: Row::new(),
+            bytes: Vec::new(),
+            rel: None,
+            act: Command::Select,
+            set: Vec::new(),
+            before: None,
+            noted: false,
+            done: false,
+        }
     }
 
     /// Inserts `self.values`: the row's place, or `None` if ON CONFLICT took another way.
@@ -338,7 +354,10 @@ impl ModifyNode {
         }
         let t = x.session.transaction()?;
         let latest = t.latest_snapshot()?;
-        match heap::lock_row(engine.ctx(), t, rel, &latest, existing, RowLockMode::Update, WaitPolicy::Block)? {
+        // As an UPDATE of these columns would: who only refers to the row need not wait.
+        let key = update.set.iter().any(|(i, _)| m.table.key_attributes.contains(i));
+        let mode = if key { RowLockMode::Update } else { RowLockMode::NoKeyUpdate };
+        match heap::lock_row(engine.ctx(), t, rel, &latest, existing, mode, WaitPolicy::Block)? {
             ChangeResult::Done { .. } => {}
             ChangeResult::SelfModified { .. } => return Err(twice()),
             ChangeResult::Updated { .. } | ChangeResult::Deleted { .. } | ChangeResult::Skipped => {
@@ -417,30 +436,75 @@ impl ModifyNode {
         }
     }
 
-    /// Updates or deletes the row of the input row at hand: the new row's place, or `None` if nothing was done.
+    /// Chooses what MERGE does with the input row at hand; for INSERT and UPDATE `self.values` is the row to store. False: nothing.
+    fn choose(&mut self, x: &mut Exec<'_>, m: &Modify, matched: bool) -> Result<bool, SqlError> {
+        for step in m.merge.iter().filter(|s| s.matched == matched) {
+            if let Some(condition) = &step.condition
+                && !condition.holds(x, &self.row)?
+            {
+                continue;
+            }
+            self.values.clear();
+            match &step.kind {
+                MergeDo::Nothing => return Ok(false),
+                MergeDo::Delete => self.act = Command::Delete,
+                MergeDo::Update(set) => {
+                    self.act = Command::Update;
+                    self.set = set.iter().map(|(i, _)| *i).collect();
+                    self.values.extend_from_slice(self.row.get(..m.table.desc.len()).unwrap_or_default());
+                    for (i, code) in set {
+                        let v = code.eval(x, &self.row)?;
+                        if let Some(slot) = self.values.get_mut(*i) {
+                            *slot = v;
+                        }
+                    }
+                }
+                MergeDo::Insert(codes) => {
+                    self.act = Command::Insert;
+                    for code in codes {
+                        let v = code.eval(x, &self.row)?;
+                        self.values.push(v);
+                    }
+                }
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Updates or deletes the row of the input row at hand, or does what MERGE chooses: the new row's place, or `None` if nothing was done.
     fn change(&mut self, x: &mut Exec<'_>, m: &Modify, rel: &RelHandle) -> Result<Option<Tid>, SqlError> {
         let engine = x.state.engine()?.clone();
         let snapshot = x.state.snapshot()?.clone();
-        let Some(mut tid) = self.row.get(m.tid).and_then(datum_tid) else { return Ok(None) };
+        let mut at = self.row.get(m.tid).and_then(datum_tid);
         let count = m.table.desc.len();
-        let event = event_of(m.command);
-        let triggers = m.table.has_triggers(true, Trigger::BEFORE, event);
+        let merge = m.command == Command::Merge;
         loop {
+            if merge && !self.choose(x, m, at.is_some())? {
+                return Ok(None);
+            }
+            if self.act == Command::Insert {
+                return self.insert(x, m, rel);
+            }
+            let Some(tid) = at else { return Ok(None) };
+            let event = event_of(self.act);
+            let triggers = m.table.has_triggers(true, Trigger::BEFORE, event);
             let result = if triggers && let Some(other) = self.lock_for_triggers(x, m, rel, tid)? {
                 other
-            } else if m.command == Command::Update {
-                self.values.clear();
-                self.values.extend_from_slice(self.row.get(..count).unwrap_or_default());
-                for (attribute, column) in &m.assigned {
-                    let v = self.row.get(*column).cloned().unwrap_or_default();
-                    if let Some(slot) = self.values.get_mut(*attribute) {
-                        *slot = v;
+            } else if self.act == Command::Update {
+                if !merge {
+                    self.values.clear();
+                    self.values.extend_from_slice(self.row.get(..count).unwrap_or_default());
+                    for (attribute, column) in &m.assigned {
+                        let v = self.row.get(*column).cloned().unwrap_or_default();
+                        if let Some(slot) = self.values.get_mut(*attribute) {
+                            *slot = v;
+                        }
                     }
                 }
                 if triggers {
                     let old = self.row.get(..count).unwrap_or_default();
-                    let assigned = assigned(m);
-                    if !trigger::before_row(x.session, &m.table, event, Some(old), Some(&mut self.values), Some(&assigned))? {
+                    if !trigger::before_row(x.session, &m.table, event, Some(old), Some(&mut self.values), Some(&self.set))? {
                         return Ok(None);
                     }
                 }
@@ -484,9 +548,9 @@ impl ModifyNode {
                     if m.table.desc.toast.is_some()
                         && let Some(old) = heap::row_bytes(engine.ctx(), rel, tid)?
                     {
-                        drop_values(x, m, &old, (m.command == Command::Update).then_some(&self.bytes))?;
+                        drop_values(x, m, &old, (self.act == Command::Update).then_some(&self.bytes))?;
                     }
-                    if m.command == Command::Update {
+                    if self.act == Command::Update {
                         if !hot {
                             insert_index_entries(x, &m.table, rel, &self.values, new)?;
                         }
@@ -496,31 +560,37 @@ impl ModifyNode {
                     }
                     return Ok(Some(new));
                 }
+                ChangeResult::SelfModified { same_command: true } if merge => return Err(merged_twice()),
                 // A join gave the row twice: the first change stands.
                 ChangeResult::SelfModified { same_command: true } | ChangeResult::Skipped => return Ok(None),
-                ChangeResult::SelfModified { same_command: false } => return Err(modified_by_trigger(m.command)),
+                ChangeResult::SelfModified { same_command: false } => return Err(modified_by_trigger(self.act)),
                 ChangeResult::Deleted { .. } => {
                     if x.session.transaction()?.isolation() != Isolation::ReadCommitted {
                         return Err(concurrent_delete());
                     }
-                    return Ok(None);
+                    if !merge {
+                        return Ok(None);
+                    }
+                    // Its source row has no match any more.
+                    at = None;
                 }
                 ChangeResult::Updated { next, .. } => {
                     let t = x.session.transaction()?;
                     if t.isolation() != Isolation::ReadCommitted {
                         return Err(concurrent_update());
                     }
-                    let Some((newest, bytes)) = heap::fetch_latest(engine.ctx(), t, rel, next, |tid, bytes| (tid, bytes.to_vec()))? else {
+                    let latest = heap::fetch_latest(engine.ctx(), t, rel, next, |tid, bytes| (tid, bytes.to_vec()))?;
+                    if latest.is_none() && !merge {
                         return Ok(None);
-                    };
+                    }
                     let mut replaced: FxHashMap<usize, Option<(Tid, Vec<u8>)>> = FxHashMap::default();
-                    replaced.insert(m.scan_id, Some((newest, bytes)));
+                    replaced.insert(m.scan_id, latest);
                     self.companions(x, m, &mut replaced)?;
                     match x.recheck(&m.child, replaced)? {
                         Some(row) => self.row = row,
                         None => return Ok(None),
                     }
-                    tid = newest;
+                    at = self.row.get(m.tid).and_then(datum_tid);
                 }
             }
         }
@@ -530,7 +600,7 @@ impl ModifyNode {
     fn lock_for_triggers(&self, x: &mut Exec<'_>, m: &Modify, rel: &RelHandle, tid: Tid) -> Result<Option<ChangeResult>, SqlError> {
         let engine = x.state.engine()?.clone();
         let snapshot = x.state.snapshot()?.clone();
-        let key = m.command == Command::Delete || m.assigned.iter().any(|(i, _)| m.table.key_attributes.contains(i));
+        let key = self.act == Command::Delete || self.set.iter().any(|i| m.table.key_attributes.contains(i));
         let mode = if key { RowLockMode::Update } else { RowLockMode::NoKeyUpdate };
         let locked = heap::lock_row(engine.ctx(), x.session.transaction()?, rel, &snapshot, tid, mode, WaitPolicy::Block)?;
         Ok(if matches!(locked, ChangeResult::Done { .. }) { None } else { Some(locked) })
@@ -538,26 +608,26 @@ impl ModifyNode {
 
     /// Queues what a changed row asks of foreign keys and triggers.
     fn note(&mut self, x: &mut Exec<'_>, m: &Modify, tid: Tid) -> Result<(), SqlError> {
-        let event = event_of(m.command);
+        let event = event_of(self.act);
         let after = m.table.has_triggers(true, 0, event);
         if std::mem::take(&mut self.noted) || !(m.foreign || after) {
             return Ok(());
         }
         let old = self.row.get(..m.table.desc.len()).unwrap_or_default();
         if m.foreign {
-            referential::note(x.state, &m.table.relation, m.command, tid, old, &self.values);
+            referential::note(x.state, &m.table.relation, self.act, tid, old, &self.values);
         }
         if !after {
             return Ok(());
         }
         let (before, now) = (self.before.map(|tid| (tid, old)), Some((tid, &*self.values)));
-        let change = match m.command {
+        let change = match self.act {
             Command::Insert => (None, now),
             Command::Delete => (before, None),
-            Command::Update | Command::Select => (before, now),
+            Command::Update | Command::Select | Command::Merge => (before, now),
         };
-        let set = (m.command == Command::Update).then(|| assigned(m));
-        trigger::after_row(x.session, &m.table, event, change, set.as_deref(), &mut x.state.foreign)
+        let set = (self.act == Command::Update).then_some(&*self.set);
+        trigger::after_row(x.session, &m.table, event, change, set, &mut x.state.foreign)
     }
 
     /// Calls triggers before the statement, or queues those after it.
@@ -567,6 +637,20 @@ impl ModifyNode {
         }
         let own = (event_of(m.command), (m.command == Command::Update).then(|| assigned(m)));
         let mut events = vec![own];
+        if m.command == Command::Merge {
+            let has = |f: &dyn Fn(&MergeDo) -> bool| m.merge.iter().any(|s| f(&s.kind));
+            let set = |k: &MergeDo| if let MergeDo::Update(set) = k { set.iter().map(|(i, _)| *i).collect() } else { Vec::new() };
+            events = Vec::new();
+            if has(&|k| matches!(k, MergeDo::Insert(_))) {
+                events.push((Trigger::INSERT, None));
+            }
+            if has(&|k| matches!(k, MergeDo::Update(_))) {
+                events.push((Trigger::UPDATE, Some(m.merge.iter().flat_map(|s| -> Vec<usize> { set(&s.kind) }).collect())));
+            }
+            if has(&|k| matches!(k, MergeDo::Delete)) {
+                events.push((Trigger::DELETE, None));
+            }
+        }
         if let Some(update) = m.on_conflict.as_ref().and_then(|c| c.update.as_ref()) {
             events.push((Trigger::UPDATE, Some(update.set.iter().map(|(i, _)| *i).collect())));
         }
@@ -642,6 +726,12 @@ fn assigned(m: &Modify) -> Vec<usize> {
     m.assigned.iter().map(|(i, _)| *i).collect()
 }
 
+/// 21000: two rows of MERGE's source match one of its target.
+fn merged_twice() -> SqlError {
+    SqlError::new(SqlState::CARDINALITY_VIOLATION, "MERGE command cannot affect row a second time")
+        .hint("Ensure that not more than one source row matches any one target row.")
+}
+
 /// 27000: a function that the statement called changed the row the statement is to change.
 fn modified_by_trigger(command: Command) -> SqlError {
     let verb = if command == Command::Update { "updated" } else { "deleted" };
@@ -710,10 +800,13 @@ impl Node for ModifyNode {
                 let word = match m.command {
                     Command::Insert => "INSERT",
                     Command::Update => "UPDATE",
+                    Command::Merge => "MERGE",
                     Command::Delete | Command::Select => "DELETE",
                 };
                 x.session.transaction()?.check_writable(word)?;
                 self.rel = Some(rel);
+                self.act = m.command;
+                self.set = assigned(m);
                 self.statement_triggers(x, m, true)?;
                 rel
             }

@@ -63,6 +63,8 @@ pub enum Command {
     Update,
     /// `DELETE n`.
     Delete,
+    /// `MERGE n`.
+    Merge,
 }
 
 /// A node.
@@ -679,10 +681,36 @@ pub struct Modify {
     pub returning: Option<Box<[Code]>>,
     /// ON CONFLICT.
     pub on_conflict: Option<Box<OnConflict>>,
+    /// MERGE: input as of UPDATE, with what its actions read behind it; no tid: no match.
+    pub merge: Vec<MergeStep>,
     /// Foreign keys must be told of changes.
     pub foreign: bool,
     /// INSERT: values may be taken as they are, a row at a time from VALUES.
     pub input_width: usize,
+}
+
+/// A WHEN of MERGE; its codes are over the input row.
+#[derive(Debug)]
+pub struct MergeStep {
+    /// WHEN MATCHED, else WHEN NOT MATCHED.
+    pub matched: bool,
+    /// AND.
+    pub condition: Option<Code>,
+    /// THEN.
+    pub kind: MergeDo,
+}
+
+/// What a WHEN of MERGE does.
+#[derive(Debug)]
+pub enum MergeDo {
+    /// DO NOTHING.
+    Nothing,
+    /// (attribute index, value).
+    Update(Vec<(usize, Code)>),
+    /// DELETE.
+    Delete,
+    /// A value per attribute.
+    Insert(Vec<Code>),
 }
 
 /// ON CONFLICT.

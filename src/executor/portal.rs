@@ -364,6 +364,7 @@ impl Running {
             Command::Insert => format!("INSERT 0 {changed}"),
             Command::Update => format!("UPDATE {changed}"),
             Command::Delete => format!("DELETE {changed}"),
+            Command::Merge => format!("MERGE {changed}"),
         })
     }
 }

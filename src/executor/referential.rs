@@ -241,7 +241,7 @@ pub(super) fn note(state: &mut ExecState, relation: &Relation, command: Command,
         Command::Insert => stored(relation, &mut state.foreign, tid, None, new),
         Command::Update => stored(relation, &mut state.foreign, tid, Some(old), new),
         Command::Delete => gone(relation, &mut state.foreign, old, None),
-        Command::Select => {}
+        Command::Select | Command::Merge => {}
     }
 }
 

@@ -42,7 +42,7 @@ pub fn event_of(command: Command) -> i16 {
         Command::Insert => Trigger::INSERT,
         Command::Update => Trigger::UPDATE,
         Command::Delete => Trigger::DELETE,
-        Command::Select => 0,
+        Command::Select | Command::Merge => 0,
     }
 }
 

@@ -179,7 +179,7 @@ fn judge(primary: &Node, standby: Option<&Node>, level: &'static str, promised: 
         let all = u64::try_from(6 * transactions).expect("small");
         for n in 1..=kills {
             // Spread over the run; the last transactions find it up again.
-            let deadline = tokio::time::Instant::now() + PATIENCE;
+            let deadline = tokio::time::Instant::now() + PATIENCE * 5;
             while done.load(Ordering::Relaxed) < all * n / (kills + 2) {
                 assert!(tokio::time::Instant::now() < deadline, "seed {seed}: transactions stand still");
                 tokio::task::yield_now().await;
@@ -188,7 +188,7 @@ fn judge(primary: &Node, standby: Option<&Node>, level: &'static str, promised: 
         }
         let mut history = Vec::new();
         for task in tasks {
-            history.extend(tokio::time::timeout(PATIENCE, task).await.expect("in time").expect("joined"));
+            history.extend(tokio::time::timeout(PATIENCE * 5, task).await.expect("in time").expect("joined"));
         }
         let c = reconnect(&primary.conninfo("e2e")).await;
         let mut ops = Vec::new();
@@ -233,9 +233,11 @@ fn readers_on_primary_and_standby_see_one_order() {
 }
 
 /// `AFTERIMAGE_HISTORY_TRANSACTIONS=100000` makes it long: rounds of some hundred transactions, each with fresh lists and a kill.
+///
+/// A killed process loses nothing that the kernel has, so nothing is synced here; what a power cut does is for the simulation.
 #[test]
 fn levels_keep_their_promises_through_crashes() {
-    let node = Node::start_new("crashes", "deadlock_timeout = '10ms'");
+    let node = Node::start_new("crashes", "deadlock_timeout = '10ms'\nfsync = off");
     let standby = node.standby("crashes_standby");
     let wanted = usize::try_from(number("AFTERIMAGE_HISTORY_TRANSACTIONS", 1000)).expect("a number");
     let (mut ran, mut committed) = (0, 0);

@@ -379,6 +379,5 @@ ERROR:  42723: function ag(integer) already exists in schema "public"
 ERROR:  42883: function nosuch() does not exist
 ERROR:  42809: ag(integer) is not a procedure
 
-drop function ag; drop schema afs cascade;
+drop function ag, afs.ag; drop schema afs;
 ---
-NOTICE:  00000: drop cascades to function afs.ag(integer)

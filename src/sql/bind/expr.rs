@@ -634,6 +634,7 @@ impl Query {
         self.limit.iter().for_each(&mut one);
         self.offset.iter().for_each(&mut one);
         self.assignments.iter().for_each(|(_, e)| one(e));
+        self.merge.iter().flat_map(super::query::MergeAction::exprs).for_each(&mut one);
         self.returning.iter().for_each(|t| one(&t.expr));
         for w in &self.windows {
             for edge in [&w.frame.start, &w.frame.end] {
@@ -690,6 +691,7 @@ impl Query {
         self.limit.iter_mut().for_each(&mut one);
         self.offset.iter_mut().for_each(&mut one);
         self.assignments.iter_mut().for_each(|(_, e)| one(e));
+        self.merge.iter_mut().flat_map(super::query::MergeAction::exprs_mut).for_each(&mut one);
         self.returning.iter_mut().for_each(|t| one(&mut t.expr));
         for w in &mut self.windows {
             for edge in [&mut w.frame.start, &mut w.frame.end] {

@@ -38,7 +38,7 @@ impl Binder<'_> {
     }
 
     #[expect(clippy::wrong_self_convention, reason = "FROM is the clause")]
-    fn from_item(&mut self, node: &Node) -> Result<(FromItem, Vec<NameItem>), SqlError> {
+    pub(super) fn from_item(&mut self, node: &Node) -> Result<(FromItem, Vec<NameItem>), SqlError> {
         self.deeper(|b| match &node.node {
             Some(NodeEnum::RangeVar(r)) => {
                 let (rt, item) = b.range_var(r)?;

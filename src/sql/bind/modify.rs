@@ -7,7 +7,7 @@ use pg_query::protobuf::{self, Node, OnConflictAction, OverridingKind, SetOperat
 
 use super::expr::{Expr, ExprKind};
 use super::from::{output_columns, relation_columns};
-use super::query::{Command, FromItem, Insert, InsertSource, OnConflict, Query, Rte, RteSource};
+use super::query::{Command, FromItem, Insert, InsertSource, MergeAction, MergeKind, OnConflict, Query, Rte, RteSource};
 use super::scope::{Binder, NameItem, Place, Scope, columns_of};
 use crate::sql::catalog::{Column, Identity, RelKind, Relation, Source};
 use crate::sql::functions::CoercionContext;
@@ -28,7 +28,7 @@ impl Binder<'_> {
             NodeEnum::InsertStmt(s) => self.insert(s),
             NodeEnum::UpdateStmt(s) => self.update(s),
             NodeEnum::DeleteStmt(s) => self.delete(s),
-            NodeEnum::MergeStmt(_) => Err(SqlError::unsupported("MERGE")),
+            NodeEnum::MergeStmt(s) => self.merge(s),
             _ => Err(SqlError::internal("not a change")),
         };
         self.scopes.pop();
@@ -638,6 +638,132 @@ impl Binder<'_> {
         query.returning = self.returning(&s.returning_list)?;
         self.close_scope(&mut query)?;
         Ok(query)
+    }
+
+    /// MERGE: the source joined to the target, and what to do with each row of that.
+    fn merge(&mut self, s: &protobuf::MergeStmt) -> Result<Query, SqlError> {
+        if let Some(with) = &s.with_clause {
+            self.with_clause(with)?;
+        }
+        if !s.returning_list.is_empty() {
+            return Err(SqlError::unsupported("MERGE ... RETURNING"));
+        }
+        let relation = self.target(s.relation.as_ref(), "merge into")?;
+        self.need(relation.oid, b'r');
+        let item = self.target_item(&relation, s.relation.as_ref().and_then(|r| r.alias.as_ref()))?;
+        let Some(source) = &s.source_relation else { return Err(SqlError::internal("MERGE without a source")) };
+        let (source, names) = self.from_item(source)?;
+        if let Some(name) = names.iter().filter(|n| n.qualified).find_map(|n| n.name.as_ref().filter(|n| item.name.as_ref() == Some(n))) {
+            return Err(SqlError::new(SqlState::DUPLICATE_ALIAS, format!("name \"{name}\" specified more than once"))
+                .detail("The name is used both as MERGE target table and data source."));
+        }
+        self.scope()?.names = names.clone();
+        self.scope()?.names.insert(0, item);
+        let both = self.scope()?.names.clone();
+        let quals = match s.join_condition.as_deref() {
+            Some(node) => {
+                let e = self.expr_at(node, Place::JoinOn)?;
+                Some(self.coerce_bool(e, "JOIN/ON")?)
+            }
+            None => None,
+        };
+        let mut query = Query { command: Command::Merge, result: 0, ..Query::default() };
+        let mut always = [false; 2];
+        for node in &s.merge_when_clauses {
+            let Some(NodeEnum::MergeWhenClause(when)) = &node.node else { continue };
+            let matched = match when.match_kind() {
+                protobuf::MergeMatchKind::MergeWhenMatched => true,
+                protobuf::MergeMatchKind::MergeWhenNotMatchedByTarget | protobuf::MergeMatchKind::Undefined => false,
+                protobuf::MergeMatchKind::MergeWhenNotMatchedBySource => {
+                    return Err(SqlError::unsupported("WHEN NOT MATCHED BY SOURCE"));
+                }
+            };
+            if always[usize::from(matched)] {
+                let message = "unreachable WHEN clause specified after unconditional WHEN clause";
+                return Err(SqlError::new(SqlState::SYNTAX_ERROR, message));
+            }
+            always[usize::from(matched)] |= when.condition.is_none();
+            // What is not matched has no row of the target to speak of.
+            self.scope()?.names = if matched { both.clone() } else { names.clone() };
+            let condition = match when.condition.as_deref() {
+                Some(node) => {
+                    let e = self.expr_at(node, Place::Where)?;
+                    Some(self.coerce_bool(e, "WHEN")?)
+                }
+                None => None,
+            };
+            let kind = match when.command_type() {
+                protobuf::CmdType::CmdUpdate => {
+                    self.need(relation.oid, b'w');
+                    MergeKind::Update(self.set_clause(&when.target_list, &relation, 0)?)
+                }
+                protobuf::CmdType::CmdDelete => {
+                    self.need(relation.oid, b'd');
+                    MergeKind::Delete
+                }
+                protobuf::CmdType::CmdInsert => {
+                    self.need(relation.oid, b'a');
+                    MergeKind::Insert(self.merge_insert(when, &relation)?)
+                }
+                protobuf::CmdType::CmdNothing
+                | protobuf::CmdType::Undefined
+                | protobuf::CmdType::CmdUnknown
+                | protobuf::CmdType::CmdSelect
+                | protobuf::CmdType::CmdMerge
+                | protobuf::CmdType::CmdUtility => MergeKind::Nothing,
+            };
+            query.merge.push(MergeAction { matched, condition, kind });
+        }
+        self.scope()?.names = both;
+        let inserts = query.merge.iter().any(|a| !a.matched && !matches!(a.kind, MergeKind::Nothing));
+        let kind = if inserts { super::query::JoinKind::Left } else { super::query::JoinKind::Inner };
+        let join = super::query::Join { kind, left: source, right: FromItem::Rel(0), quals, using: Vec::new() };
+        query.from = vec![FromItem::Join(Box::new(join))];
+        self.close_scope(&mut query)?;
+        Ok(query)
+    }
+
+    /// WHEN NOT MATCHED THEN INSERT: a value per attribute.
+    fn merge_insert(&mut self, when: &protobuf::MergeWhenClause, relation: &Arc<Relation>) -> Result<Vec<Option<Expr>>, SqlError> {
+        let overriding = OverridingKind::try_from(when.r#override).unwrap_or(OverridingKind::OverridingNotSet);
+        let mut columns: Vec<(&Column, i32)> = Vec::new();
+        for node in &when.target_list {
+            let Some(NodeEnum::ResTarget(t)) = &node.node else { continue };
+            let c = self.column(relation, &t.name, t.location)?;
+            if columns.iter().any(|(x, _)| x.attnum == c.attnum) {
+                let message = format!("column \"{}\" specified more than once", t.name);
+                return Err(self.error(SqlState::DUPLICATE_COLUMN, message, t.location));
+            }
+            columns.push((c, t.location));
+        }
+        let explicit = !columns.is_empty();
+        if !explicit {
+            columns = relation.live_columns().map(|c| (c, -1)).collect();
+        }
+        let mut cache: Vec<Option<Option<Expr>>> = vec![None; relation.columns.len()];
+        let mut given: Vec<(i16, Expr)> = Vec::new();
+        for (i, node) in when.values.iter().enumerate() {
+            let e = self.expr_at(node, Place::ValuesOfOne)?;
+            let Some((c, _)) = columns.get(i) else {
+                return Err(self.error(SqlState::SYNTAX_ERROR, "INSERT has more expressions than target columns", e.at));
+            };
+            given.push((c.attnum, self.insert_value(e, c, overriding, &mut cache)?));
+        }
+        if explicit
+            && !given.is_empty()
+            && let Some((_, at)) = columns.get(given.len())
+        {
+            return Err(self.error(SqlState::SYNTAX_ERROR, "INSERT has more target columns than expressions", *at));
+        }
+        let mut out = Vec::with_capacity(relation.columns.len());
+        for c in &relation.columns {
+            out.push(match given.iter().find(|(att, _)| *att == c.attnum) {
+                Some((_, e)) => Some(e.clone()),
+                None if c.dropped => None,
+                None => self.default_of(c)?,
+            });
+        }
+        Ok(out)
     }
 
     /// Binds a trigger's WHEN: `old` is range table entry 0, `new` is 1.

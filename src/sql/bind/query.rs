@@ -49,6 +49,8 @@ pub struct Query {
     pub result: usize,
     /// For INSERT: where rows come from.
     pub insert: Option<Box<Insert>>,
+    /// For MERGE: what to do.
+    pub merge: Vec<MergeAction>,
     /// For UPDATE: assigned (attribute, expression) pairs.
     pub assignments: Vec<(i16, Expr)>,
     /// RETURNING.
@@ -71,6 +73,54 @@ pub enum Command {
     Update,
     /// DELETE.
     Delete,
+    /// MERGE.
+    Merge,
+}
+
+/// A WHEN of MERGE.
+#[derive(Clone, Debug)]
+pub struct MergeAction {
+    /// WHEN MATCHED, else WHEN NOT MATCHED.
+    pub matched: bool,
+    /// AND.
+    pub condition: Option<Expr>,
+    /// THEN.
+    pub kind: MergeKind,
+}
+
+/// What a WHEN of MERGE does.
+#[derive(Clone, Debug)]
+pub enum MergeKind {
+    /// DO NOTHING.
+    Nothing,
+    /// UPDATE SET.
+    Update(Vec<(i16, Expr)>),
+    /// DELETE.
+    Delete,
+    /// INSERT: a value per attribute, `None` for NULL.
+    Insert(Vec<Option<Expr>>),
+}
+
+impl MergeAction {
+    /// Its expressions.
+    pub fn exprs(&self) -> impl Iterator<Item = &Expr> {
+        let (set, values): (&[(i16, Expr)], &[Option<Expr>]) = match &self.kind {
+            MergeKind::Nothing | MergeKind::Delete => (&[], &[]),
+            MergeKind::Update(set) => (set, &[]),
+            MergeKind::Insert(values) => (&[], values),
+        };
+        self.condition.iter().chain(set.iter().map(|(_, e)| e)).chain(values.iter().flatten())
+    }
+
+    /// Its expressions, to change them.
+    pub fn exprs_mut(&mut self) -> impl Iterator<Item = &mut Expr> {
+        let (set, values): (&mut [(i16, Expr)], &mut [Option<Expr>]) = match &mut self.kind {
+            MergeKind::Nothing | MergeKind::Delete => (&mut [], &mut []),
+            MergeKind::Update(set) => (set, &mut []),
+            MergeKind::Insert(values) => (&mut [], values),
+        };
+        self.condition.iter_mut().chain(set.iter_mut().map(|(_, e)| e)).chain(values.iter_mut().flatten())
+    }
 }
 
 /// SELECT DISTINCT.

@@ -7,10 +7,11 @@ use super::path::cost;
 use super::planner::{Built, Deps, Layout, Planner};
 use crate::executor::code::Code;
 use crate::executor::plan::{
-    Command, ConflictUpdate, IndexSource, IndexWriter, Modify, NodeText, OnConflict, PlanOp, RelationUse, TableWriter, TriggerWriter,
+    Command, ConflictUpdate, IndexSource, IndexWriter, MergeDo, MergeStep, Modify, NodeText, OnConflict, PlanOp, RelationUse, TableWriter,
+    TriggerWriter,
 };
 use crate::sql::bind::expr::{Expr, ExprKind};
-use crate::sql::bind::query::{self, InsertSource, Query, RteSource};
+use crate::sql::bind::query::{self, InsertSource, MergeKind, Query, RteSource};
 use crate::sql::catalog::Relation;
 use crate::sql::catalog::relation::Trigger;
 use crate::sql::types::key::KeyOrder;
@@ -273,6 +274,7 @@ impl Planner<'_> {
             companions: Box::new([]),
             returning,
             on_conflict,
+            merge: Vec::new(),
             foreign: crate::executor::referential::concerns(&relation),
             input_width: width,
         }));
@@ -293,14 +295,15 @@ impl Planner<'_> {
         Ok(Built { node, layout: Layout { width: out, ..Layout::default() }, deps, order: Vec::new() })
     }
 
-    /// Plans UPDATE and DELETE.
+    /// Plans UPDATE, DELETE and MERGE.
     ///
     /// # Errors
     /// As [`super::plan`].
     pub fn update_or_delete(&mut self, q: &Query) -> Result<Built, SqlError> {
         let relation = self.target(q)?;
         self.uses(relation.oid, RelationUse::Change);
-        let update = q.command == query::Command::Update;
+        let merge = q.command == query::Command::Merge;
+        let update = q.command == query::Command::Update || merge;
         let rt = q.result;
         let count = relation.columns.len();
         let mut wanted = Wanted::of(q);
@@ -353,10 +356,13 @@ impl Planner<'_> {
                 exprs.push(Expr::new(ExprKind::Var(r, -1, 0), oids::TID, -1));
             }
         }
-        // Other tables' columns that RETURNING shows.
-        for t in &q.returning {
+        if merge {
+            input.vars.insert((rt, -1), tid);
+        }
+        // Other tables' columns that RETURNING shows, or actions read.
+        for e in q.returning.iter().map(|t| &t.expr).chain(q.merge.iter().flat_map(query::MergeAction::exprs)) {
             let mut more: Vec<(usize, i16)> = Vec::new();
-            t.expr.visit_vars(0, &mut |r, att| {
+            e.visit_vars(0, &mut |r, att| {
                 if r != rt && !more.contains(&(r, att)) {
                     more.push((r, att));
                 }
@@ -376,11 +382,45 @@ impl Planner<'_> {
         let mut deps = built.deps.clone();
         let writer = self.table_writer(&relation)?;
         let returning = self.returning(q, &relation, &input, &mut deps)?;
+        let mut steps = Vec::with_capacity(q.merge.len());
+        for action in &q.merge {
+            let condition = match &action.condition {
+                Some(e) => Some(self.compile(e, &input, &mut deps)?),
+                None => None,
+            };
+            let kind = match &action.kind {
+                MergeKind::Nothing => MergeDo::Nothing,
+                MergeKind::Delete => MergeDo::Delete,
+                MergeKind::Update(set) => {
+                    let mut codes = Vec::with_capacity(set.len());
+                    for (att, e) in set {
+                        let i = index_of(*att).ok_or_else(|| SqlError::internal("attribute"))?;
+                        codes.push((i, self.compile(e, &input, &mut deps)?));
+                    }
+                    MergeDo::Update(codes)
+                }
+                MergeKind::Insert(values) => {
+                    let mut codes = Vec::with_capacity(values.len());
+                    for e in values {
+                        codes.push(match e {
+                            Some(e) => self.compile(e, &input, &mut deps)?,
+                            None => Code::Const(crate::sql::types::Datum::Null),
+                        });
+                    }
+                    MergeDo::Insert(codes)
+                }
+            };
+            steps.push(MergeStep { matched: action.matched, condition, kind });
+        }
         let out = returning.as_ref().map_or(0, |r| r.len());
         let child = built.node;
         let (rows, costs) = (child.rows, (child.startup_cost, child.total_cost));
         let name = relation.name.to_string();
-        let command = if update { Command::Update } else { Command::Delete };
+        let command = match q.command {
+            query::Command::Merge => Command::Merge,
+            query::Command::Update => Command::Update,
+            query::Command::Delete | query::Command::Insert | query::Command::Select => Command::Delete,
+        };
         let op = PlanOp::Modify(Box::new(Modify {
             command,
             table: Arc::new(writer),
@@ -392,6 +432,7 @@ impl Planner<'_> {
             companions: companions.into(),
             returning,
             on_conflict: None,
+            merge: steps,
             foreign: crate::executor::referential::concerns(&relation),
             input_width: exprs.len(),
         }));
@@ -402,7 +443,12 @@ impl Planner<'_> {
         let schema = relation.namespace_name.to_string();
         let alias = q.rtable.get(rt).map(|r| r.alias.to_string());
         self.describe(&mut node, |_| NodeText {
-            node_type: if update { "Update" } else { "Delete" }.into(),
+            node_type: match command {
+                Command::Merge => "Merge",
+                Command::Update => "Update",
+                Command::Delete | Command::Insert | Command::Select => "Delete",
+            }
+            .into(),
             relation: Some(name),
             schema: Some(schema),
             alias,

@@ -190,6 +190,7 @@ pub fn plan(session: &mut SessionContext, query: &Query, explain: bool, privileg
         query::Command::Insert => Command::Insert,
         query::Command::Update => Command::Update,
         query::Command::Delete => Command::Delete,
+        query::Command::Merge => Command::Merge,
     };
     let subplans = p.subplans.into_iter().collect::<Option<Vec<_>>>().ok_or_else(|| SqlError::internal("unfinished subplan"))?;
     let ctes = p.ctes.into_iter().collect::<Option<Vec<_>>>().ok_or_else(|| SqlError::internal("unfinished WITH query"))?;
@@ -228,7 +229,7 @@ pub fn result_columns(query: &Query) -> Option<Vec<crate::executor::ColumnDesc>>
     let targets = match query.command {
         query::Command::Select => &query.targets,
         _ if query.returning.is_empty() => return None,
-        query::Command::Insert | query::Command::Update | query::Command::Delete => &query.returning,
+        query::Command::Insert | query::Command::Update | query::Command::Delete | query::Command::Merge => &query.returning,
     };
     Some(
         targets
@@ -346,7 +347,7 @@ impl Planner<'_> {
         match q.command {
             query::Command::Select => self.select(q, limit),
             query::Command::Insert => self.insert(q),
-            query::Command::Update | query::Command::Delete => self.update_or_delete(q),
+            query::Command::Update | query::Command::Delete | query::Command::Merge => self.update_or_delete(q),
         }
     }
 
