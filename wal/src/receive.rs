@@ -142,7 +142,8 @@ impl Inner {
         while !bytes.is_empty() {
             let want = bytes.len().min(buf.len());
             let n = match self.read_at(lsn, &mut buf[..want]) {
-                Ok(0) | Err(WalError::SegmentGone { .. }) => return Ok(()),
+                // Nobody asked for WAL that is not here any more: a position that lost a bit, and what came with it would be lost in silence.
+                Ok(0) | Err(WalError::SegmentGone { .. }) => return Err(WalError::Gap { at: lsn, expected: self.published() }),
                 Ok(n) => n,
                 Err(e) => return Err(e),
             };

@@ -229,6 +229,8 @@ fn standby_takes_the_stream_in_any_portions_and_holds_the_same_bytes() {
         let diverged = b.append_received(begin(), &other);
         assert!(matches!(diverged, Err(WalError::Diverged { at }) if at == begin().advance(4000)), "{diverged:?}");
         assert!(matches!(b.append_received(at.advance(8), &[0; 8]), Err(WalError::Gap { .. })));
+        // Bytes of a segment that is not here are not taken for known ones.
+        assert!(matches!(b.append_received(Lsn::from_u64(64), &stream[..100]), Err(WalError::Gap { .. })));
     }
 }
 

@@ -10,7 +10,8 @@ use std::sync::mpsc as std_mpsc;
 use afterimage_wal::ids::{Lsn, TimelineId};
 use anyhow::{Context as _, bail};
 use bytes::{Buf as _, Bytes};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use super::options::{Destination, Options, WalMethod};
 use super::progress::Progress;
@@ -60,7 +61,10 @@ pub async fn run(options: &Options) -> Result<Summary, BackupError> {
     let mode = client.query("SHOW data_directory_mode").await?;
     let mode = mode.first().and_then(|s| s.text(0, 0)).and_then(|text| u32::from_str_radix(text, 8).ok());
     made.modes = Modes { group: mode.is_some_and(|mode| mode & 0o040 != 0) };
-    let outcome = Backup { options, info, modes: made.modes }.take(client, &mut made).await;
+    let (busy, mut idle) = mpsc::channel(1);
+    let outcome = Backup { options, info, modes: made.modes, busy }.take(client, &mut made).await;
+    // After a failure others may still write what they were given: nothing is removed under their hands.
+    while idle.recv().await.is_some() {}
     match &outcome {
         Ok(_) | Err(BackupError::Checksum) => {}
         Err(BackupError::Other(_)) if options.clean => made.remove(),
@@ -167,10 +171,12 @@ struct Backup<'a> {
     /// Where to connect, with a password that was asked for.
     info: ConnInfo,
     modes: Modes,
+    /// Whoever writes files holds a copy.
+    busy: mpsc::Sender<()>,
 }
 
 /// The WAL's stream: who tells it where the backup ends, and how it ended.
-type Streaming = (watch::Sender<Lsn>, tokio::task::JoinHandle<anyhow::Result<()>>);
+type Streaming = (watch::Sender<Lsn>, JoinSet<anyhow::Result<()>>);
 
 /// An archive being dealt with on a thread of its own.
 struct Unpacking {
@@ -179,10 +185,14 @@ struct Unpacking {
 }
 
 impl Unpacking {
-    fn start(job: impl FnOnce(ChannelReader) -> anyhow::Result<()> + Send + 'static) -> Self {
+    fn start(busy: mpsc::Sender<()>, job: impl FnOnce(ChannelReader) -> anyhow::Result<()> + Send + 'static) -> Self {
         let (sender, receiver) = std_mpsc::sync_channel::<Bytes>(64);
         let reader = ChannelReader { receiver, current: Bytes::new() };
-        Self { sender, thread: tokio::task::spawn_blocking(move || job(reader)) }
+        let thread = tokio::task::spawn_blocking(move || {
+            let _busy = busy;
+            job(reader)
+        });
+        Self { sender, thread }
     }
 
     async fn finish(self) -> anyhow::Result<()> {
@@ -296,10 +306,10 @@ impl Backup<'_> {
         if options.wal != WalMethod::None {
             self.say(format_args!("write-ahead log end point: {end}"));
         }
-        if let Some((told, task)) = streaming {
+        if let Some((told, mut task)) = streaming {
             self.say(format_args!("waiting for background process to finish streaming ..."));
             told.send_replace(end);
-            task.await.context("WAL receiver")??;
+            task.join_next().await.context("WAL receiver")?.context("WAL receiver")??;
         }
         client.close().await;
         self.settle(manifest).await?;
@@ -340,7 +350,13 @@ impl Backup<'_> {
             self.say(format_args!("created replication slot \"{name}\""));
         }
         let (told, end) = watch::channel(Lsn::INVALID);
-        let task = tokio::spawn(wal::stream(second, slot, start, sink, end, options.status_interval));
+        let (busy, interval) = (self.busy.clone(), options.status_interval);
+        // Ended when dropped.
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let _busy = busy;
+            wal::stream(second, slot, start, sink, end, interval).await
+        });
         Ok(Some((told, task)))
     }
 
@@ -399,7 +415,7 @@ impl Backup<'_> {
                 let mapping = options.tablespace_mapping.clone();
                 let target = if location.is_empty() { dir.clone() } else { mapped(&mapping, location).into() };
                 let job = move |from: ChannelReader| unpack(decoder(&name, from)?, &target, &mapping, |path| progress.file(path));
-                (Unpacking::start(job), None)
+                (Unpacking::start(self.busy.clone(), job), None)
             }
             Destination::Tar(dir) => {
                 let path = dir.join(format!("{name}{}", options.compression.suffix()));
@@ -415,7 +431,7 @@ impl Backup<'_> {
                     }
                     Ok(())
                 };
-                (Unpacking::start(job), None)
+                (Unpacking::start(self.busy.clone(), job), None)
             }
             Destination::Stdout => {
                 if options.manifest && Compression::of_name(&name) != Compression::None {
@@ -427,7 +443,7 @@ impl Backup<'_> {
                 let (sender, manifest) = std_mpsc::channel::<Vec<u8>>();
                 let additions = Additions { recovery, manifest: options.manifest.then_some(manifest) };
                 let job = move |from: ChannelReader| write_tar(&name, from, io::stdout().lock(), compression, additions).map(drop);
-                (Unpacking::start(job), options.manifest.then_some(sender))
+                (Unpacking::start(self.busy.clone(), job), options.manifest.then_some(sender))
             }
             Destination::Target(..) => bail!("unexpected payload data"),
         })
@@ -536,10 +552,10 @@ impl Backup<'_> {
 async fn ended_early(streaming: &mut Option<Streaming>) -> String {
     match streaming {
         None => std::future::pending().await,
-        Some((_told, task)) => match task.await {
-            Ok(Ok(())) => "the stream of WAL ended".to_owned(),
-            Ok(Err(e)) => format!("{e:#}"),
-            Err(e) => e.to_string(),
+        Some((_told, task)) => match task.join_next().await {
+            Some(Ok(Ok(()))) | None => "the stream of WAL ended".to_owned(),
+            Some(Ok(Err(e))) => format!("{e:#}"),
+            Some(Err(e)) => e.to_string(),
         },
     }
 }
