@@ -11,6 +11,7 @@ use super::portal::{PortalStatus, Prepared};
 use super::sink::RowSink;
 use crate::sql::types::Datum;
 use crate::sqlstate::SqlError;
+use crate::txn::Isolation;
 
 /// Result columns of a utility statement (`SHOW`, ...), known before it runs; `None` for most.
 ///
@@ -48,6 +49,13 @@ pub fn run(
     if let Some(tag) = super::setting::run(session, statement, sink)? {
         return Ok(PortalStatus::Complete(tag));
     }
+    if session.in_block && begins_snapshot(&statement.node) {
+        // That of a REPEATABLE READ transaction, which its first statement takes, before it waits for any lock.
+        let txn = session.transaction()?;
+        if txn.isolation() != Isolation::ReadCommitted {
+            txn.snapshot()?;
+        }
+    }
     #[expect(clippy::wildcard_enum_match_arm, reason = "the others return no rows")]
     match &*statement.node {
         NodeEnum::CopyStmt(s) => super::copy::run(session, s, statement, sink),
@@ -59,6 +67,22 @@ pub fn run(
         }
         node => run_node(session, node, statement).map(PortalStatus::Complete),
     }
+}
+
+/// PostgreSQL: `PlannedStmtRequiresSnapshot` in tcop/pquery.c.
+fn begins_snapshot(node: &NodeEnum) -> bool {
+    !matches!(
+        node,
+        NodeEnum::LockStmt(_)
+            | NodeEnum::ConstraintsSetStmt(_)
+            | NodeEnum::VariableSetStmt(_)
+            | NodeEnum::VariableShowStmt(_)
+            | NodeEnum::FetchStmt(_)
+            | NodeEnum::ListenStmt(_)
+            | NodeEnum::NotifyStmt(_)
+            | NodeEnum::UnlistenStmt(_)
+            | NodeEnum::CheckPointStmt(_)
+    )
 }
 
 /// Runs a statement that returns no rows, and gives its command tag.
