@@ -50,13 +50,23 @@ impl Side {
         loop {
             if self.running[n].as_ref().is_none_or(JoinHandle::is_finished) {
                 let task = self.running[n].take()?;
-                return Some(task.await.expect("joined"));
+                let outcome = task.await.expect("joined");
+                if matches!(outcome, Outcome::Error(..)) {
+                    // PostgreSQL tells of an error first and lets go of the locks then.
+                    self.wait_for_abort(n).await;
+                }
+                return Some(outcome);
             }
             let row = self.watch.query_one("select cardinality(pg_blocking_pids($1)) > 0", &[&self.pids[n]]).await.expect("an answer");
             if row.get(0) {
                 return None;
             }
         }
+    }
+
+    async fn wait_for_abort(&self, n: usize) {
+        let question = "select state <> 'active' from pg_stat_activity where pid = $1";
+        while !self.watch.query_one(question, &[&self.pids[n]]).await.expect("an answer").get::<_, bool>(0) {}
     }
 
     async fn cancel(&self, n: usize) {
