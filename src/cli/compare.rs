@@ -1,10 +1,7 @@
 //! `afterimage compare`: whether a standby has the same pages as its primary.
 
-use std::io::IsTerminal as _;
-
-use indicatif::{ProgressBar, ProgressStyle};
-
 use super::getopt::{OptionSpec, Takes, parse};
+use super::pages::Pages;
 use crate::replication::client::{Client, ClientError};
 use crate::replication::compare::{self, CompareError, Outcome, Watch};
 use crate::replication::conninfo::ConnInfo;
@@ -38,21 +35,17 @@ SELECT afterimage_repair_page(path, block) fetches it again. Exit status is 0 if
 comparison could not be made.
 ";
 
-struct Terminal {
-    bar: ProgressBar,
-}
-
-impl Watch for Terminal {
+impl Watch for Pages {
     fn todo(&mut self, pages: u64) {
-        self.bar.inc_length(pages);
+        Self::todo(self, pages);
     }
 
     fn done(&mut self, pages: u64) {
-        self.bar.inc(pages);
+        Self::done(self, pages);
     }
 
     fn found(&mut self, what: &str) {
-        self.bar.suspend(|| println!("{what}"));
+        Self::found(self, what);
     }
 }
 
@@ -62,10 +55,10 @@ async fn connect(side: &'static str, text: &str) -> Result<Client, CompareError>
     Client::connect(&info, false, "afterimage compare").await.map_err(failed)
 }
 
-async fn compare(primary: &str, standby: &str, terminal: &mut Terminal) -> Result<Outcome, CompareError> {
+async fn compare(primary: &str, standby: &str, pages: &mut Pages) -> Result<Outcome, CompareError> {
     let mut primary = connect("primary", primary).await?;
     let mut standby = connect("standby", standby).await?;
-    compare::run(&mut primary, &mut standby, terminal).await
+    compare::run(&mut primary, &mut standby, pages).await
 }
 
 /// Runs the command. Returns the exit code.
@@ -92,18 +85,13 @@ pub(super) fn run(args: &[String]) -> u8 {
     if let Some(extra) = parsed.positional.first() {
         return complain(&format!("too many command-line arguments (first is \"{extra}\")"));
     }
-    let shown = parsed.has("P") || (std::io::stderr().is_terminal() && !parsed.has("q"));
-    let bar = if shown { ProgressBar::new(0) } else { ProgressBar::hidden() };
-    if let Ok(style) = ProgressStyle::with_template("{pos}/{len} pages ({percent}%) {bar:30} eta {eta}") {
-        bar.set_style(style);
-    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return complain(&format!("could not start: {e}")),
     };
-    let mut terminal = Terminal { bar };
-    let result = runtime.block_on(compare(primary, standby, &mut terminal));
-    terminal.bar.finish_and_clear();
+    let mut pages = Pages::new(&parsed);
+    let result = runtime.block_on(compare(primary, standby, &mut pages));
+    pages.finish();
     match result {
         Ok(outcome) => {
             if !parsed.has("q") {

@@ -9,6 +9,7 @@ mod dispatch;
 mod getopt;
 mod initdb;
 mod links;
+mod pages;
 mod pg_ctl;
 mod postgres;
 mod quickstart;

@@ -1,11 +1,9 @@
 //! `afterimage verify`: checks a data directory offline.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use indicatif::{ProgressBar, ProgressStyle};
-
 use super::getopt::{OptionSpec, Takes, parse};
+use super::pages::Pages;
 use crate::control::pid_file::PidFile;
 use crate::session::verify::{self, Watch};
 
@@ -35,21 +33,17 @@ Each piece of damage is a line on standard output. Exit status is 0 if there is 
 be checked. If no data directory is specified, the environment variable PGDATA is used.
 ";
 
-struct Terminal {
-    bar: ProgressBar,
-}
-
-impl Watch for Terminal {
+impl Watch for Pages {
     fn found(&mut self, damage: &str) {
-        self.bar.suspend(|| println!("{damage}"));
+        Self::found(self, damage);
     }
 
     fn todo(&mut self, pages: u64) {
-        self.bar.inc_length(pages);
+        Self::todo(self, pages);
     }
 
     fn done(&mut self, pages: u64) {
-        self.bar.inc(pages);
+        Self::done(self, pages);
     }
 }
 
@@ -82,14 +76,9 @@ pub(super) fn run(args: &[String]) -> u8 {
     if !dir.join("global/pg_control").exists() {
         return complain(&format!("\"{}\" is not a data directory: there is no global/pg_control", dir.display()));
     }
-    let shown = parsed.has("P") || (std::io::stderr().is_terminal() && !parsed.has("q"));
-    let bar = if shown { ProgressBar::new(0) } else { ProgressBar::hidden() };
-    if let Ok(style) = ProgressStyle::with_template("{pos}/{len} pages ({percent}%) {bar:30} eta {eta}") {
-        bar.set_style(style);
-    }
-    let mut terminal = Terminal { bar };
-    let result = verify::run(&dir, &mut terminal);
-    terminal.bar.finish_and_clear();
+    let mut pages = Pages::new(&parsed);
+    let result = verify::run(&dir, &mut pages);
+    pages.finish();
     match result {
         Ok(checked) => {
             if !parsed.has("q") {

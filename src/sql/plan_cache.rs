@@ -115,9 +115,6 @@ pub enum Lookup {
 impl PlanCache {
     /// Looks a query text up. `context` names the settings and the role it runs under.
     pub fn look_up(&self, session: &SessionContext, context: &Arc<str>, text: &str) -> Lookup {
-        if session.catalog.version().is_none() {
-            return Lookup::Miss;
-        }
         match lift(text) {
             Some(lifted) => self.find(session, context, &lifted),
             None => Lookup::Miss,
@@ -126,9 +123,6 @@ impl PlanCache {
 
     /// Looks a text with parameters up, as Parse of the extended protocol brings it. What [`Lookup::Learn`] asks for is [`Self::keep`].
     pub fn look_up_parsed(&self, session: &SessionContext, context: &Arc<str>, text: &str, types: &[Oid]) -> Lookup {
-        if session.catalog.version().is_none() {
-            return Lookup::Miss;
-        }
         match with_types(text, types) {
             Some(whole) => self.find(session, context, &whole),
             None => Lookup::Miss,
@@ -149,6 +143,10 @@ impl PlanCache {
     }
 
     fn find(&self, session: &SessionContext, context: &Arc<str>, lifted: &Lifted<'_>) -> Lookup {
+        let version = session.catalog.version();
+        if version.is_none() {
+            return Lookup::Miss;
+        }
         let key = Key { context: context.clone(), text: lifted.text.as_str().into() };
         let now = self.clock.fetch_add(1, Ordering::Relaxed);
         let entry = {
@@ -165,7 +163,6 @@ impl PlanCache {
             }
         };
         entry.used.store(now, Ordering::Relaxed);
-        let version = session.catalog.version();
         let plan = match &*entry.state.lock() {
             State::Seen => return Lookup::Learn,
             State::Never(then) if *then == version => return Lookup::Miss,

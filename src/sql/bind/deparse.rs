@@ -51,6 +51,13 @@ struct Level {
     exists: bool,
 }
 
+impl Level {
+    /// For an expression outside a query.
+    fn over(names: Names, qualify: bool) -> Self {
+        Self { names, qualify, targets: Vec::new(), group: Vec::new(), windows: Vec::new(), ctes: Vec::new(), exists: false }
+    }
+}
+
 /// What encloses an expression, for parentheses.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Parent<'p> {
@@ -66,6 +73,20 @@ enum Parent<'p> {
     Words,
 }
 
+/// The one table that all of these are columns of, in ascending order.
+pub fn columns_in_order(items: &[Expr]) -> Option<usize> {
+    let mut last = 0;
+    let mut table = None;
+    for item in items {
+        let ExprKind::Var(rt, att, 0) = item.kind else { return None };
+        if att <= last || *table.get_or_insert(rt) != rt {
+            return None;
+        }
+        last = att;
+    }
+    table
+}
+
 fn names_of(rtable: &[Rte]) -> Names {
     rtable.iter().map(|r| (Arc::clone(&r.alias), r.columns.iter().map(|c| Arc::clone(&c.name)).collect())).collect()
 }
@@ -79,15 +100,7 @@ impl<'a> Deparser<'a> {
     /// An expression over a relation's columns, which go by their names alone.
     #[must_use]
     pub fn expression(mut self, e: &Expr, relation: Option<(Arc<str>, Vec<Arc<str>>)>) -> String {
-        self.levels.push(Level {
-            names: relation.into_iter().collect(),
-            qualify: false,
-            targets: Vec::new(),
-            group: Vec::new(),
-            windows: Vec::new(),
-            ctes: Vec::new(),
-            exists: false,
-        });
+        self.levels.push(Level::over(relation.into_iter().collect(), false));
         self.expr(e, Parent::Open);
         self.out
     }
@@ -96,31 +109,14 @@ impl<'a> Deparser<'a> {
     #[must_use]
     pub fn condition(mut self, e: &Expr, columns: Vec<Arc<str>>, live: usize) -> String {
         self.whole = Some(live);
-        self.levels.push(Level {
-            names: vec![(Arc::from("old"), columns.clone()), (Arc::from("new"), columns)],
-            qualify: true,
-            targets: Vec::new(),
-            group: Vec::new(),
-            windows: Vec::new(),
-            ctes: Vec::new(),
-            exists: false,
-        });
+        self.levels.push(Level::over(vec![(Arc::from("old"), columns.clone()), (Arc::from("new"), columns)], true));
         self.expr(e, Parent::Open);
         self.out
     }
 
     /// The table whose whole row a row of columns is.
     fn whole_row(&self, items: &[Expr]) -> Option<usize> {
-        let mut last = 0;
-        let mut table = None;
-        for item in items {
-            let ExprKind::Var(rt, att, 0) = item.kind else { return None };
-            if att <= last || *table.get_or_insert(rt) != rt {
-                return None;
-            }
-            last = att;
-        }
-        table.filter(|_| self.whole == Some(items.len()))
+        columns_in_order(items).filter(|_| self.whole == Some(items.len()))
     }
 
     /// A query, its output columns named `names`.

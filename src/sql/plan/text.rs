@@ -2,6 +2,7 @@
 
 use super::planner::Planner;
 use crate::executor::code::{BoolTest, CompareOp};
+use crate::sql::bind::deparse::columns_in_order;
 use crate::sql::bind::expr::{Expr, ExprKind, SubLinkKind};
 use crate::sql::types::{self, Datum};
 
@@ -42,16 +43,7 @@ impl Planner<'_> {
     /// `old.*`, where a row of all columns means that.
     fn whole_row(&self, items: &[Expr]) -> Option<String> {
         let level = self.levels.last()?;
-        let mut last = 0;
-        let mut table = None;
-        for item in items {
-            let ExprKind::Var(rt, att, 0) = item.kind else { return None };
-            if att <= last || *table.get_or_insert(rt) != rt {
-                return None;
-            }
-            last = att;
-        }
-        let (alias, _) = level.names.get(table?).filter(|_| level.rows == Some(items.len()))?;
+        let (alias, _) = level.names.get(columns_in_order(items)?).filter(|_| level.rows == Some(items.len()))?;
         Some(format!("{}.*", Self::quoted(alias)))
     }
 
