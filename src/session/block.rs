@@ -3,6 +3,8 @@
 //! PostgreSQL: `TBlockState` in xact.c. A transaction without a block (`Single`) ends with its statement, or with Sync in the extended
 //! protocol; several statements in one query share an `Implicit` block.
 
+use afterimage_wal::ids::Lsn;
+
 use super::client::{End, Session};
 use super::registry::now;
 use crate::config::{SetScope, Setting, Value};
@@ -212,20 +214,23 @@ impl Session {
             return Ok(());
         }
         let entry = std::sync::Arc::clone(&self.registered.entry);
-        loop {
+        entry.waits_for_commit(wait.lsn());
+        let outcome = loop {
             tokio::select! {
                 biased;
-                done = &mut wait => return done.map_err(SqlError::from),
+                done = &mut wait => break done.map_err(SqlError::from),
                 () = entry.wake.notified() => {
                     if let Some(reason) = entry.cancel.reason() {
                         let why = cancelled(reason);
                         let error = SqlError::new(SqlState::STATEMENT_COMPLETION_UNKNOWN, why.to_string())
                             .detail("The transaction has committed locally, but might not have been replicated to the standby.");
-                        return Err(error.fatal());
+                        break Err(error.fatal());
                     }
                 }
             }
-        }
+        };
+        entry.waits_for_commit(Lsn::INVALID);
+        outcome
     }
 
     fn rollback(&mut self) -> Result<(), SqlError> {

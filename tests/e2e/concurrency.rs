@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio_postgres::Client;
 
 use crate::client::{block_on, connect, describe, error, text, try_connect};
-use crate::support::node::Node;
+use crate::support::node::{Node, PATIENCE};
 
 async fn fresh(node: &Node) -> Client {
     let c = connect(node).await;
@@ -22,7 +21,7 @@ async fn fresh(node: &Node) -> Client {
 /// Waits until another session waits for a lock.
 async fn until_waiting(c: &Client) {
     let sql = "select count(*) > 0 from pg_locks where not granted";
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
     while text(c, sql).await != "t" {
         assert!(tokio::time::Instant::now() < deadline, "nobody waits for a lock");
         tokio::task::yield_now().await;
@@ -130,7 +129,7 @@ fn lock_clauses_and_timeouts() {
         assert_eq!(text(&b, "select v from t where id = 1").await, "10");
         text(&b, "set lock_timeout = '50ms'").await;
         assert_eq!(error(&b, "update t set v = 0 where id = 1").await, "55P03 canceling statement due to lock timeout");
-        text(&b, "set lock_timeout = 0; set statement_timeout = '50ms'").await;
+        text(&b, "set lock_timeout = 0; set statement_timeout = '300ms'").await;
         assert_eq!(error(&b, "update t set v = 0 where id = 1").await, "57014 canceling statement due to statement timeout");
         assert_eq!(
             error(&b, "select count(*) from generate_series(1, 1000000000)").await,
@@ -404,8 +403,12 @@ fn indexes_are_rebuilt_and_dropped_while_others_use_them() {
         let flags = "select relname, indisvalid, indisready from pg_index join pg_class c on c.oid = indexrelid where relname like 'p%' and \
                      indrelid = 't'::regclass order by 1";
         text(&a, "begin; insert into t values (5003, 1, -5003)").await;
-        text(&b, "set statement_timeout = 200").await;
-        assert_eq!(error(&b, "reindex index concurrently p").await, "57014 canceling statement due to statement timeout");
+        let pid = text(&b, "select pg_backend_pid()").await;
+        let (failed, ()) = tokio::join!(error(&b, "reindex index concurrently p"), async {
+            until_waiting(&c).await;
+            text(&c, &format!("select pg_cancel_backend({pid})")).await;
+        });
+        assert_eq!(failed, "57014 canceling statement due to user request");
         assert_eq!(text(&c, flags).await, "p|t|t\np_ccnew|f|f");
         text(&a, "commit").await;
         text(&c, "insert into t values (5004, 1, -5004); reindex index p_ccnew").await;
@@ -414,7 +417,6 @@ fn indexes_are_rebuilt_and_dropped_while_others_use_them() {
 
         // A crash in the middle does the same; the drop is done again.
         text(&a, "begin; select count(*) from t").await;
-        text(&b, "set statement_timeout = 0").await;
         tokio::spawn(async move { b.simple_query("drop index concurrently p").await.map(drop) });
         until_waiting(&c).await;
         node.kill();

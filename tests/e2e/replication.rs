@@ -206,9 +206,8 @@ fn a_cancelled_commit_that_waits_for_its_standby_is_no_success_and_not_seen() {
             .stderr(std::process::Stdio::piped())
             .spawn()
             .expect("psql");
-        let pid = format!("select pid from pg_stat_activity where query like 'insert into t values ({id})' and state = 'active'");
+        let pid = format!("select pid from pg_stat_activity where query like 'insert into t values ({id})' and wait_event = 'SyncRep'");
         until("the commit to wait", || !a.sql(&pid).is_empty());
-        // It waits in its commit once its lock is all that a level-local reader of locks still sees.
         a.wait_for(&format!("select count(*) from ({pid}) p where {how}(pid)"), "1");
         let output = waiting.wait_with_output().expect("psql");
         let error = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -132,7 +132,9 @@ fn clean(output: &str) -> String {
 }
 
 fn scripts() -> Vec<Script> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
+    // Asked when the test runs: a target directory that several checkouts share may hold a program another one built.
+    let package = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo tells where the package is"));
+    let dir = package.join("tests/scripts");
     let mut paths: Vec<PathBuf> = fs::read_dir(dir).expect("tests/scripts").map(|e| e.expect("an entry").path()).collect();
     paths.retain(|p| p.extension().is_some_and(|e| e == "sql"));
     paths.sort();

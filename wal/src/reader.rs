@@ -961,17 +961,6 @@ struct Place {
     start_id: StartId,
 }
 
-/// Records longer than this prove nothing: a length that is none would have most of a segment read, over and over.
-const MAX_PROOF_BYTES: usize = 1 << 20;
-
-fn to_usize(n: u32) -> usize {
-    usize::try_from(n).unwrap_or(usize::MAX)
-}
-
-fn to_usize_64(n: u64) -> usize {
-    usize::try_from(n).unwrap_or(usize::MAX)
-}
-
 fn find_mark_in(disk: &dyn Disk, place: Place, mut reader: WalReader, stop: &ReadStop, own: &[StartId]) -> Result<Option<Proof>, WalError> {
     let Place { path, segno, mut start_id } = place;
     let segment_bytes = reader.decoder.segment_bytes;
@@ -1001,23 +990,6 @@ fn find_mark_in(disk: &dyn Disk, place: Place, mut reader: WalReader, stop: &Rea
                 && header.prev >= stop.at
                 && header.prev.as_u64().is_multiple_of(crate::ids::ALIGN)
                 && (header.flags & format::RECORD_FLUSHED_MARK != 0 || header.rmgr == rmgr::XLOG);
-            // Most of these are none, or are left from a segment's previous life: the checksum says so without a reader, which would begin
-            // anew for each. A record that goes on in the next segment is left to it.
-            let total = to_usize(header.total_bytes);
-            let left = to_usize_64(end.as_u64().saturating_sub(here.as_u64()));
-            let sound = |bytes: &[u8]| bytes.get(RECORD_HEADER_BYTES..).is_some_and(|b| header.crc(crc32c::crc32c(b), here) == header.crc);
-            let plausible = plausible
-                && total <= MAX_PROOF_BYTES
-                && (total > left
-                    || match window[..n].get(skip..skip + total) {
-                        Some(bytes) => sound(bytes),
-                        None => {
-                            let mut bytes = vec![0; total];
-                            let got =
-                                file.read_at(&mut bytes, here.as_u64() - start.as_u64()).map_err(|e| WalError::io("read", &path, e))?;
-                            got == total && sound(&bytes)
-                        }
-                    });
             if plausible {
                 reader.decoder.state = State { at: here, prev: Some(header.prev), ..reader.decoder.state };
                 let read = match reader.next() {

@@ -15,9 +15,14 @@ use afterimage_wal::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// Asked when the test runs: a target directory that several checkouts share may hold a program another one built.
+fn manifest_dir() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").unwrap().into()
+}
+
 /// Rows of the tables that begin with `| offset |`, by heading: offset, bytes, field.
 fn tables() -> BTreeMap<String, Vec<(usize, usize, String)>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/wal-format.md");
+    let path = manifest_dir().join("../docs/wal-format.md");
     let text = std::fs::read_to_string(path).unwrap();
     let mut tables: BTreeMap<_, Vec<_>> = BTreeMap::new();
     let (mut heading, mut inside) = (String::new(), false);
@@ -151,14 +156,14 @@ fn tables_in_the_documentation_are_those_of_the_code() {
 
 #[test]
 fn names_of_resource_managers_are_documented() {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/wal-format.md")).unwrap();
+    let text = std::fs::read_to_string(manifest_dir().join("../docs/wal-format.md")).unwrap();
     for (id, name) in rmgr::NAMES.iter().enumerate() {
         assert!(text.contains(&format!("| {id} | {name} |")), "{id} {name}");
     }
 }
 
 fn golden(name: &str, bytes: &[u8]) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let path = manifest_dir().join("tests/golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, bytes).unwrap();
     }
@@ -206,7 +211,7 @@ fn sample_segment() -> Vec<u8> {
 #[test]
 fn written_bytes_are_those_of_the_golden_segment_and_it_reads_as_the_golden_dump() {
     golden("segment-1.bin", &sample_segment());
-    let kept = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/segment-1.bin")).unwrap();
+    let kept = std::fs::read(manifest_dir().join("tests/golden/segment-1.bin")).unwrap();
     let disk = SimDisk::new();
     let d: &dyn disk::Disk = &disk;
     d.create_dir(Path::new(DIR)).unwrap();
@@ -265,6 +270,6 @@ fn control_file_flushed_mark_and_history_are_those_of_the_golden_files() {
         .child(TimelineId::new(2), Lsn::new(0x500_0148), "no recovery target specified", StartId::new(0xfeed))
         .child(TimelineId::new(3), Lsn::new(0x700_0000), "before 2000-01-01 00:00:00+00", StartId::new(0xbeef));
     golden("00000003.history", history.to_text().as_bytes());
-    let kept = History::read(&RealDisk, &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"), TimelineId::new(3));
+    let kept = History::read(&RealDisk, &manifest_dir().join("tests/golden"), TimelineId::new(3));
     assert_eq!(kept.unwrap(), Some(history));
 }
