@@ -481,7 +481,8 @@ impl Engine {
         let end = start.end.end;
         let consistency = Consistency { min_recovery: start.consistency.min_recovery.max(end), ..start.consistency.clone() };
         let reader = WalReader::follow(Arc::clone(self.wal()), start.checkpoint.redo, FollowLimit::Flushed);
-        let mut redo = Redo::new(self.dispatcher.clone(), Arc::clone(&self.control), Arc::clone(&self.node), reader, consistency);
+        let (control, node, prefetch) = (Arc::clone(&self.control), Arc::clone(&self.node), self.recovery.read().replay.prefetch);
+        let mut redo = Redo::new(self.dispatcher.clone(), control, node, reader, consistency, prefetch);
         tracing::info!("redo starts at {}", start.checkpoint.redo);
         let began = Instant::now();
         let mut told = began;
@@ -800,6 +801,11 @@ impl Engine {
     /// Recovery ends where the archive does: a recovery signal, no standby signal.
     pub fn is_archive_recovery(&self) -> bool {
         self.archive_only.load(Ordering::Relaxed) && self.is_in_recovery()
+    }
+
+    /// How far recovery is, and what it read ahead.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
     }
 
     /// What recovery was told to do.

@@ -9,6 +9,7 @@ pub mod backup_label;
 pub mod conflict;
 pub mod dispatch;
 pub mod error;
+pub mod prefetch;
 pub mod progress;
 pub mod replay;
 pub mod restore;
@@ -16,5 +17,6 @@ pub mod start;
 pub mod target;
 
 pub use error::RecoveryError;
+pub use prefetch::PrefetchSettings;
 pub use progress::{Ending, Progress};
 pub use replay::{Replay, ReplaySettings};

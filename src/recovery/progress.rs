@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use afterimage_wal::Lsn;
 use tokio::sync::watch;
 
+use super::prefetch::PrefetchStats;
+
 /// How replay ended by itself; somebody has to act on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -26,6 +28,8 @@ pub struct Progress {
     /// Commit time of the last transaction replayed, microseconds since 2000; `i64::MIN`: none.
     last_commit_time: AtomicI64,
     ending: watch::Sender<Option<Ending>>,
+    /// What was read ahead.
+    pub prefetch: PrefetchStats,
 }
 
 impl Default for Progress {
@@ -35,6 +39,7 @@ impl Default for Progress {
             watch: watch::Sender::new(Lsn::INVALID),
             last_commit_time: AtomicI64::new(i64::MIN),
             ending: watch::Sender::new(None),
+            prefetch: PrefetchStats::default(),
         }
     }
 }

@@ -19,6 +19,7 @@ use super::{
     conflict,
     dispatch::{Applied, Dispatcher},
     error::RecoveryError,
+    prefetch::{PrefetchSettings, Prefetcher},
     progress::{Ending, Progress},
     target::{self, Action, Goal, Stop},
 };
@@ -68,7 +69,7 @@ const BATCH: u32 = 128;
 /// taken at the position known so far might need.
 const PUBLISH_EVERY: u32 = 32;
 
-/// What replay of a standby waits for. Reloadable.
+/// What replay waits for on a standby, and how far it looks ahead. Reloadable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplaySettings {
     /// `recovery_min_apply_delay`.
@@ -77,12 +78,14 @@ pub struct ReplaySettings {
     pub streaming_delay: Option<Duration>,
     /// `max_standby_archive_delay`; `None`: queries are never cancelled.
     pub archive_delay: Option<Duration>,
+    /// Whether and how far to look ahead.
+    pub prefetch: PrefetchSettings,
 }
 
 impl Default for ReplaySettings {
     fn default() -> Self {
         let delay = Some(Duration::from_secs(30));
-        Self { min_apply_delay: Duration::ZERO, streaming_delay: delay, archive_delay: delay }
+        Self { min_apply_delay: Duration::ZERO, streaming_delay: delay, archive_delay: delay, prefetch: PrefetchSettings::default() }
     }
 }
 
@@ -123,6 +126,7 @@ pub struct Redo {
     control: Arc<ControlStore>,
     node: Arc<NodeState>,
     reader: WalReader,
+    prefetcher: Prefetcher,
     consistency: Consistency,
     unpublished: u32,
     /// What everybody was told last.
@@ -151,10 +155,23 @@ impl Redo {
         node: Arc<NodeState>,
         reader: WalReader,
         consistency: Consistency,
+        prefetch: PrefetchSettings,
     ) -> Self {
-        let goal = Goal::default();
-        let published = Lsn::INVALID;
-        Self { dispatcher, control, node, reader, consistency, unpublished: 0, published, caught_up: Instant::now(), goal, door: None }
+        let ctx = &dispatcher.ctx;
+        let prefetcher = Prefetcher::new(&ctx.pool, &ctx.wal, &dispatcher.progress, prefetch);
+        Self {
+            dispatcher,
+            control,
+            node,
+            reader,
+            prefetcher,
+            consistency,
+            unpublished: 0,
+            published: Lsn::INVALID,
+            caught_up: Instant::now(),
+            goal: Goal::default(),
+            door: None,
+        }
     }
 
     /// How consistency stands.
@@ -173,6 +190,7 @@ impl Redo {
     /// Redo failed, or the WAL cannot be read.
     pub fn step(&mut self) -> Result<Step, RecoveryError> {
         let before = self.reader.end();
+        self.prefetcher.look_ahead(before.end);
         let Some(record) = self.reader.next().map_err(|stop| RecoveryError::Unreadable { stop })? else {
             self.caught_up = Instant::now();
             return Ok(Step::Nothing);
@@ -414,7 +432,7 @@ impl Replay {
         }));
         let progress = Arc::clone(&dispatcher.progress);
         let reader = WalReader::follow(wal, from, FollowLimit::Flushed);
-        let mut redo = Redo::new(dispatcher, control, node, reader, consistency);
+        let mut redo = Redo::new(dispatcher, control, node, reader, consistency, settings.prefetch);
         redo.goal = goal;
         redo.door = Some(Arc::clone(&door));
         let inside = Arc::clone(&door);
@@ -530,7 +548,11 @@ fn run(mut redo: Redo, door: &Door) -> Result<Finished, RecoveryError> {
         if !door.wait_while_paused(say_paused) {
             return Ok(Finished { consistency: redo.consistency, reached: None });
         }
-        let finishing = door.orders.lock().finish;
+        let finishing = {
+            let orders = door.orders.lock();
+            redo.prefetcher.set(orders.settings.prefetch);
+            orders.finish
+        };
         door.moved.store(false, Ordering::Release);
         // A batch without looking at the orders: they are not that urgent.
         let mut step = Step::Nothing;

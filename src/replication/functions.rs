@@ -280,8 +280,9 @@ impl ExternalFunctions for Functions {
                 match text(args, 0)? {
                     "archiver" => self.node.archiver.reset(),
                     "bgwriter" => engine.checkpointer().stats().reset(),
-                    // Their counters are not kept yet.
-                    "wal" | "recovery_prefetch" => {}
+                    "recovery_prefetch" => engine.progress().prefetch.reset(super::timestamp_now()),
+                    // Its counters are those of the WAL itself.
+                    "wal" => {}
                     other => {
                         return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("unrecognized reset target: \"{other}\""))
                             .hint("Target must be \"archiver\", \"bgwriter\", \"recovery_prefetch\", or \"wal\"."));

@@ -84,12 +84,23 @@ fn stat_bgwriter(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) ->
     ])
 }
 
-/// Recovery does not read ahead: the row is there for those who look, its counters stay at zero.
+/// What recovery read ahead: of a crash at this start, or of this standby so far.
 fn stat_recovery_prefetch(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
-    let mut row = vec![Datum::TimestampTz(node.started_at)];
-    row.extend(std::iter::repeat_n(Datum::Int8(0), 6));
-    row.extend(std::iter::repeat_n(Datum::Int4(0), 3));
-    emit(&row)
+    let stats = &node.engine.progress().prefetch;
+    let value = |counter: &AtomicU64| count(counter.load(Ordering::Relaxed));
+    let now = |counter: &AtomicU64| Datum::Int4(i32::try_from(counter.load(Ordering::Relaxed)).unwrap_or(i32::MAX));
+    emit(&[
+        Datum::TimestampTz(stats.reset_at().unwrap_or(node.started_at)),
+        value(&stats.prefetch),
+        value(&stats.hit),
+        value(&stats.skip_init),
+        value(&stats.skip_new),
+        value(&stats.skip_fpw),
+        value(&stats.skip_rep),
+        now(&stats.wal_distance),
+        now(&stats.block_distance),
+        now(&stats.io_depth),
+    ])
 }
 
 fn text(value: &str) -> Datum {

@@ -26,10 +26,10 @@ use crate::control::supervisor::{self, Invocation, Leash, exit};
 use crate::engine::{CheckpointSettings, Engine, EngineError, EngineOptions, ShutdownMode};
 use crate::executor::ExternalFunctions;
 use crate::recovery::RecoveryError;
-use crate::recovery::ReplaySettings;
 use crate::recovery::restore::Commands;
 use crate::recovery::start::RecoveryOptions;
 use crate::recovery::target::{Action, Goal, Target, TimelineGoal};
+use crate::recovery::{PrefetchSettings, ReplaySettings};
 use crate::replication::Replication;
 use crate::replication::services::Verdict;
 use crate::sql::PlanCache;
@@ -268,6 +268,11 @@ fn replay_settings(settings: &Settings) -> ReplaySettings {
         // -1: as long as it takes.
         streaming_delay: settings.duration(Setting::MaxStandbyStreamingDelay),
         archive_delay: settings.duration(Setting::MaxStandbyArchiveDelay),
+        prefetch: PrefetchSettings {
+            enabled: settings.str(Setting::RecoveryPrefetch) != "off",
+            io_concurrency: usize::try_from(settings.int(Setting::MaintenanceIoConcurrency)).unwrap_or(0),
+            decode_bytes: u64::try_from(settings.int(Setting::WalDecodeBufferSize)).unwrap_or(0),
+        },
     }
 }
 

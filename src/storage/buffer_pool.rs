@@ -579,6 +579,11 @@ impl BufferPool {
         self.lookup_valid(PageTag { rel, fork, block })
     }
 
+    /// Whether the page is in memory, or on its way there. Leaves no trace.
+    pub fn holds(&self, tag: PageTag) -> bool {
+        self.shard(&tag).read().contains_key(&tag)
+    }
+
     fn lookup_valid(&self, tag: PageTag) -> Option<Buffer> {
         let buffer = self.lookup(tag)?;
         if !buffer.frame.valid.load(Ordering::Acquire) {

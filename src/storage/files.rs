@@ -453,6 +453,15 @@ impl Files {
         Ok(have)
     }
 
+    /// Tells the disk that a block will be read soon.
+    ///
+    /// # Errors
+    /// I/O. The block can be read nevertheless, or whoever reads it learns why not.
+    pub fn will_need(&self, tag: PageTag) -> Result<(), StorageError> {
+        let (segment, at) = self.segment_for(tag, false)?;
+        segment.file.will_need(at, PAGE_SIZE as u64).map_err(self.block("read", tag))
+    }
+
     /// Whether the block is all zero on disk.
     ///
     /// # Errors

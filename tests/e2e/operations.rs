@@ -283,3 +283,41 @@ fn a_directory_that_lost_its_wal_gets_a_new_one_by_force_only() {
         assert!(code == Some(1) && said.contains(message), "{said}");
     }
 }
+
+#[test]
+fn recovery_reads_ahead_and_counts_it() {
+    let node = Node::start_new("ahead", "checkpoint_timeout = '1h'\nautovacuum = off");
+    node.sql("create table t (id int primary key, v text); insert into t select g, repeat('x', 200) from generate_series(1, 8000) g");
+    let standby = node.standby("ahead-standby");
+    let work = |node: &Node| {
+        // One row of nearly every page; then many of a few pages; then new pages.
+        node.sql("update t set v = repeat('y', 190) where id % 37 = 0");
+        node.sql("update t set v = repeat('z', 180) where id <= 60");
+        node.sql("insert into t select (select max(id) from t) + g, repeat('w', 200) from generate_series(1, 2000) g");
+    };
+    let counted = "select prefetch > 100, hit > 100, skip_init > 0, skip_new > 0, skip_rep > 0, wal_distance, block_distance, io_depth \
+                   from pg_stat_recovery_prefetch";
+    work(&node);
+    node.wait_for_catchup(&standby);
+    standby.wait_for("select prefetch + hit > 200, skip_new > 0, skip_rep > 0, io_depth from pg_stat_recovery_prefetch", "t|t|t|0");
+    let before = node.sql("select sum(hashtext(t::text)) from t");
+    node.kill();
+    node.start();
+    assert_eq!(node.sql(counted), "t|t|t|t|t|0|0|0");
+    assert_eq!(node.sql("select sum(hashtext(t::text)) from t"), before);
+    assert_eq!(
+        node.sql(
+            "select pg_stat_reset_shared('recovery_prefetch'); \
+             select prefetch + hit + skip_init + skip_new + skip_fpw + skip_rep, stats_reset > pg_postmaster_start_time() from pg_stat_recovery_prefetch"
+        ),
+        "\n0|t"
+    );
+
+    node.conf("recovery_prefetch = off");
+    work(&node);
+    let before = node.sql("select sum(hashtext(t::text)) from t");
+    node.kill();
+    node.start();
+    assert_eq!(node.sql("select prefetch + hit + skip_init + skip_new + skip_fpw + skip_rep from pg_stat_recovery_prefetch"), "0");
+    assert_eq!(node.sql("select sum(hashtext(t::text)) from t"), before);
+}

@@ -30,6 +30,15 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// Those of the system.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
 
+    /// Says that a range will be read soon, so that the system may read it ahead; promises nothing.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn will_need(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let _unused = (offset, bytes);
+        Ok(())
+    }
+
     /// Writes all of `buf`.
     ///
     /// # Errors

@@ -36,6 +36,10 @@ impl DiskFile for RealFile {
         Ok(done)
     }
 
+    fn will_need(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(&self.0, offset, std::num::NonZeroU64::new(bytes), rustix::fs::Advice::WillNeed)?)
+    }
+
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(buf, offset)
     }
