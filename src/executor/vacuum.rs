@@ -10,7 +10,7 @@ use pg_query::protobuf::VacuumStmt;
 
 use super::analyze;
 use super::ddl::{alter, nodes, table};
-use crate::access::heap::VacuumOptions;
+use crate::access::heap::{IndexCleanup, VacuumOptions};
 use crate::access::vacuum::{TableVacuum, vacuum_table};
 use crate::config::Setting;
 use crate::executor::SessionContext;
@@ -241,11 +241,16 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<O
         Xid::from_u64(next.saturating_sub(age(Setting::VacuumFreezeMinAge).min(age(Setting::AutovacuumFreezeMaxAge) / 2)))
     };
     let options = VacuumOptions {
-        all_pages: request.all_pages || old,
+        all_pages: request.all_pages,
+        aggressive: old,
         freeze_below,
         truncate: request.truncate.unwrap_or_else(|| relation.option("vacuum_truncate") != Some("false")),
         max_dead: usize::try_from(memory / 8).unwrap_or(1 << 20).max(1 << 16),
-        index_cleanup: request.index_cleanup.unwrap_or_else(|| !matches!(relation.option("vacuum_index_cleanup"), Some("off" | "false"))),
+        index_cleanup: match (request.index_cleanup, relation.option("vacuum_index_cleanup")) {
+            (Some(true), _) | (None, Some("on" | "true")) => IndexCleanup::On,
+            (Some(false), _) | (None, Some("off" | "false")) => IndexCleanup::Off,
+            (None, _) => IndexCleanup::Auto,
+        },
     };
     let access = ctx.access();
     let watch = Stopwatch::start();
@@ -386,7 +391,7 @@ fn report(
     if let Some((xid, was)) = frozen {
         text.push_str(&format!("new relfrozenxid: {xid}, which is {} XIDs ahead of previous value\n", xid.as_u64() - was.as_u64()));
     }
-    let (word, verb, items) = if !options.index_cleanup {
+    let (word, verb, items) = if options.index_cleanup == IndexCleanup::Off || heap.bypassed {
         ("bypassed", "have", String::new())
     } else if relation.indexes.is_empty() || heap.index_passes == 0 {
         ("not needed", "had", " removed".to_owned())

@@ -100,9 +100,9 @@ pub(super) fn call_set(
     let stop_at_first = arg(1).ok_or_else(|| null("on_error_stop"))?.is_true();
     arg(2).ok_or_else(|| null("check_toast"))?;
     let skip = match arg(3).ok_or_else(|| null("skip"))?.as_str()?.to_ascii_lowercase().as_str() {
-        "none" => false,
-        // Frozen pages are visible to all; the map does not tell more.
-        "all-visible" | "all-frozen" => true,
+        "none" => 0,
+        "all-visible" => vm::VISIBLE,
+        "all-frozen" => vm::FROZEN,
         _ => {
             return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "invalid skip option")
                 .hint("Valid skip options are \"all-visible\", \"all-frozen\", and \"none\"."));
@@ -131,10 +131,10 @@ pub(super) fn call_set(
     }
     let (from, upto) = (bound(4, "starting", 0)?, bound(5, "ending", blocks - 1)?);
     let desc = func.out_columns().ok_or_else(|| SqlError::internal("verify_heapam has no columns"))?;
-    let mut found = Vec::new();
+    let (mut found, mut maps) = (Vec::new(), vm::MapPin::default());
     for block in (from..=upto).map(BlockNo::new) {
         ctx.check_cancel()?;
-        if skip && vm::all_visible(ctx.engine.pool(), handle.file, block)? {
+        if skip != 0 && maps.bits(ctx.engine.pool(), handle.file, block)? & skip != 0 {
             continue;
         }
         for finding in check_heap_page(ctx, &relation, &handle, block)? {

@@ -43,6 +43,9 @@ pub const FLAG_FULL: u16 = 1 << 2;
 /// Flag: some row version on this heap page was ended, so pruning may find something. A hint.
 pub const FLAG_PRUNABLE: u16 = 1 << 3;
 
+/// Flag: this page of a visibility map has two bits per heap block.
+pub const FLAG_FROZEN_BITS: u16 = 1 << 4;
+
 /// What a line pointer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinePointer {

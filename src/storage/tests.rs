@@ -220,11 +220,23 @@ fn visibility_map_keeps_a_bit_per_block() {
     for heap in [0, 9, vm::BLOCKS_PER_PAGE + 1] {
         let heap = BlockNo::new(heap);
         let map = vm::find_or_extend(&pool, REL, heap, true).unwrap();
-        vm::set(&mut map.write(), heap);
+        vm::set(&mut map.write(), heap, vm::VISIBLE);
         assert!(vm::all_visible(&pool, REL, heap).unwrap());
     }
-    assert_eq!(vm::count(&pool, REL).unwrap(), 3);
+    assert_eq!(vm::count(&pool, REL).unwrap(), (3, 0));
+    let mut pin = vm::MapPin::default();
+    vm::set(&mut pin.pin(&pool, REL, BlockNo::new(8), true).unwrap().write(), BlockNo::new(8), vm::VISIBLE | vm::FROZEN);
+    assert_eq!(vm::count(&pool, REL).unwrap(), (4, 1));
+    let said = |pin: &mut vm::MapPin, heap| pin.bits(&pool, REL, BlockNo::new(heap)).unwrap();
+    assert_eq!([7, 8, 9, 10, vm::BLOCKS_PER_PAGE + 1].map(|heap| said(&mut pin, heap)), [0, 3, 1, 0, 1]);
     let heap = BlockNo::new(9);
     vm::clear(&mut vm::find(&pool, REL, heap).unwrap().unwrap().write(), heap);
     assert!(!vm::all_visible(&pool, REL, heap).unwrap());
+
+    // A page of the time of one bit per block says nothing, and begins anew.
+    let map = vm::find(&pool, REL, heap).unwrap().unwrap();
+    map.write().set_flag(super::page::FLAG_FROZEN_BITS, false);
+    assert!(!vm::all_visible(&pool, REL, BlockNo::new(8)).unwrap());
+    vm::set(&mut map.write(), heap, vm::VISIBLE);
+    assert_eq!([0, 8, 9].map(|heap| said(&mut pin, heap)), [0, 0, 1]);
 }

@@ -181,3 +181,72 @@ fn statuses_of_old_transactions_are_forgotten_once_no_row_names_them() {
     let verified = b.tool("verify").args(["-q", "-D"]).arg(b.data()).output().expect("verify");
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
 }
+
+/// What VACUUM (VERBOSE) says of a line that begins so.
+fn said_of(node: &Node, vacuum: &str, line: &str) -> String {
+    let output = node.psql(vacuum).output().expect("psql");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    said.lines().find(|l| l.starts_with(line)).unwrap_or_else(|| panic!("no {line:?} in {said}")).to_owned()
+}
+
+#[test]
+fn frozen_pages_are_left_alone_by_aggressive_vacuums_too() {
+    let node = Node::start_new("frozen", "autovacuum = off");
+    node.sql("create table t (id int primary key, v text) with (fillfactor = 100)");
+    node.sql("insert into t select g, repeat('x', 200) from generate_series(1, 20000) g");
+    let pages: u32 = node.sql("select pg_relation_size('t') / 8192").parse().expect("a number");
+    let scanned = |node: &Node, options: &str| -> u32 {
+        let line = said_of(node, &format!("vacuum (verbose, {options}) t"), "pages: ");
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let at = words.iter().position(|w| *w == "scanned").expect("a count");
+        words[at - 1].parse().expect("a number")
+    };
+    let frozen = "select relfrozenxid::text::bigint from pg_class where relname = 't'";
+    // All visible, not yet frozen: a plain vacuum passes over it, an aggressive one does not.
+    assert_eq!(scanned(&node, "analyze off"), pages);
+    assert_eq!(scanned(&node, "analyze off"), 0);
+    assert_eq!(scanned(&node, "freeze"), pages);
+    let before: u64 = node.sql(frozen).parse().expect("an xid");
+    for _ in 0..5 {
+        node.sql("select txid_current()");
+    }
+    assert_eq!(scanned(&node, "freeze"), 0);
+    assert!(node.sql(frozen).parse::<u64>().expect("an xid") > before);
+    assert_eq!(node.sql("select count(*) from verify_heapam('t', skip => 'all-frozen')"), "0");
+
+    // What changes is looked at again: the page of the old version, and that of the new one.
+    let standby = node.standby("frozen-standby");
+    node.sql("update t set v = repeat('y', 1000) where id = 5000");
+    assert_eq!(scanned(&node, "freeze, index_cleanup on"), 2);
+    assert_eq!(scanned(&node, "disable_page_skipping"), node.sql("select pg_relation_size('t') / 8192").parse::<u32>().expect("a number"));
+    node.sql("delete from t where id = 10000");
+    node.wait_for_catchup(&standby);
+    node.kill();
+    standby.promote();
+    node.start();
+    // The map came through the crash, and came to the standby.
+    for node in [&node, &standby] {
+        assert_eq!(scanned(node, "freeze"), 1);
+        assert_eq!(node.sql("set enable_seqscan = off; select count(*) from t where id > 0"), "19999");
+        assert_eq!(node.sql("select count(*) from verify_heapam('t')"), "0");
+    }
+}
+
+#[test]
+fn indexes_are_left_alone_where_next_to_nothing_is_dead() {
+    let node = Node::start_new("bypass", "autovacuum = off");
+    node.sql("create table t (id int primary key, v text); insert into t select g, repeat('x', 200) from generate_series(1, 20000) g");
+    node.sql("vacuum t");
+    node.sql("delete from t where id in (1, 7000, 14000)");
+    assert_eq!(
+        said_of(&node, "vacuum (verbose) t", "index scan "),
+        "index scan bypassed: 3 pages from table (0.49% of total) have 3 dead item identifiers"
+    );
+    assert_eq!(node.sql("select count(*) from t where id in (1, 2, 7000)"), "1");
+    let line = said_of(&node, "vacuum (verbose, index_cleanup on) t", "index scan ");
+    assert_eq!(line, "index scan needed: 3 pages from table (0.49% of total) had 3 dead item identifiers removed");
+    node.sql("delete from t where id % 30 = 0");
+    assert!(said_of(&node, "vacuum (verbose) t", "index scan ").starts_with("index scan needed: "));
+    assert_eq!(node.sql("select bt_index_check('t_pkey', true); select count(*) from t where id > 0"), "\n19331");
+}

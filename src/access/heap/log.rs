@@ -11,7 +11,7 @@
 //! | DELETE | off | | flags u8 |
 //! | PRUNE | counts of redirected (bit 15: some version that stays has been ended), dead, unused as u16; pairs of off; offs; offs | | horizon u64 |
 //! | VACUUM | offs that become unused | | |
-//! | VISIBLE | | | horizon u64; block 1 is the map page, its data is empty |
+//! | VISIBLE | | | horizon u64; block 1 is the map page, its data the bits set (`vm::VISIBLE`, `vm::FROZEN`; once nothing: the former) |
 //! | FREEZE | offs; bit 15: freeze xmin, bit 14: forget xmax | | newest xid frozen u64, horizon u64 |
 //! | INPLACE | off, row of the same length | | |
 //!
@@ -73,6 +73,11 @@ impl<'a> Latched<'a> {
         let map = vm::find(&ctx.pool, rel.file, buffer.block())?;
         // If the flag came back in between after being cleared, the map has not moved.
         Ok(Self { page: buffer.write(), buffer, map })
+    }
+
+    /// Latches, with the map page that was pinned before.
+    pub(super) fn with_map(buffer: &'a Buffer, map: Buffer) -> Self {
+        Self { page: buffer.write(), buffer, map: Some(map) }
     }
 }
 

@@ -21,7 +21,7 @@ mod visibility;
 pub use change::{ChangeOptions, ChangeResult, UpdateOptions, delete, insert, lock_row, multi_insert, overwrite_in_place, update};
 pub use fetch::{HastyProbe, Liveness, Probe, fetch, fetch_exact, fetch_latest, is_dead_to_all, liveness, row_bytes};
 pub use scan::{BuildRow, HeapScan, build_scan};
-pub use vacuum::{DeadTids, VacuumOptions, VacuumStats, Watch, vacuum, vacuum_watched};
+pub use vacuum::{DeadTids, IndexCleanup, VacuumOptions, VacuumStats, Watch, vacuum, vacuum_watched};
 pub use verify::{Finding, may_be_indexed, verify_page};
 
 #[cfg(test)]

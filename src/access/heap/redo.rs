@@ -84,8 +84,8 @@ pub fn redo(ctx: &AccessCtx, record: &Record<'_>) -> Result<(), AccessError> {
                 page.set_flag(FLAG_ALL_VISIBLE, true);
                 Ok::<(), AccessError>(())
             })?;
-            ctx.pool.redo_block(record, 1, |page, _| {
-                vm::set(page, block);
+            ctx.pool.redo_block(record, 1, |page, data| {
+                vm::set(page, block, data.first().copied().unwrap_or(vm::VISIBLE));
                 Ok::<(), AccessError>(())
             })?;
             return Ok(());

@@ -12,7 +12,7 @@ use super::tuple::{header, later, mask, put_header};
 use super::visibility::{Fate, Lookup};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
 use crate::storage::page::FLAG_ALL_VISIBLE;
-use crate::storage::{Buffer, CriticalSection, LinePointer, Page, fsm, vm};
+use crate::storage::{CriticalSection, LinePointer, Page, fsm, vm, vm::MapPin};
 use crate::txn::{LockMode, LockTag, Transaction, VacuumProgress, WaitPolicy};
 
 /// Places whose index entries are to be removed; sorted.
@@ -39,21 +39,47 @@ impl DeadTids {
 /// How a vacuum goes.
 #[derive(Clone, Copy, Debug)]
 pub struct VacuumOptions {
-    /// Look at pages marked all-visible too.
+    /// Look at every page, whatever the map says.
     pub all_pages: bool,
+    /// Look at all-visible pages that are not marked frozen too, so that the table's oldest xid can advance.
+    pub aggressive: bool,
     /// Freeze versions made by xids below this, so that their status can be forgotten. INVALID: none.
     pub freeze_below: Xid,
     /// Give empty blocks at the end back, if nobody uses the table just then.
     pub truncate: bool,
     /// Dead places kept in memory between two index cleanings.
     pub max_dead: usize,
-    /// Remove dead entries from indexes, so that their line pointers can be freed.
-    pub index_cleanup: bool,
+    /// Whether dead entries are removed from indexes, so that their line pointers can be freed.
+    pub index_cleanup: IndexCleanup,
 }
+
+/// Whether a vacuum looks at the indexes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IndexCleanup {
+    /// Unless there is next to nothing to remove.
+    #[default]
+    Auto,
+    /// If there is anything to remove.
+    On,
+    /// No.
+    Off,
+}
+
+/// Fewer pages with dead line pointers than this share of the table are not worth a pass over its indexes. PostgreSQL: `BYPASS_THRESHOLD_PAGES`.
+const BYPASS_ONE_IN: u32 = 50;
+/// And no more dead line pointers than this.
+const BYPASS_ITEMS: usize = (32 << 20) / 6;
 
 impl Default for VacuumOptions {
     fn default() -> Self {
-        Self { all_pages: false, freeze_below: Xid::INVALID, truncate: true, max_dead: 8 << 20, index_cleanup: true }
+        Self {
+            all_pages: false,
+            aggressive: false,
+            freeze_below: Xid::INVALID,
+            truncate: true,
+            max_dead: 8 << 20,
+            index_cleanup: IndexCleanup::Auto,
+        }
     }
 }
 
@@ -82,18 +108,22 @@ pub struct VacuumStats {
     pub dead_items: u64,
     /// Blocks that had dead line pointers.
     pub pages_with_dead: u32,
+    /// There was so little to remove that the indexes were left alone.
+    pub bypassed: bool,
     /// Times the indexes were cleaned.
     pub index_passes: u32,
     /// Blocks left out since the map says that all their rows are visible.
     pub skipped: u32,
+    /// Those of them whose rows are all frozen.
+    pub skipped_frozen: u32,
     /// No version on the blocks looked at, and none added meanwhile, needs the status of an xid below this.
     pub oldest_xid: Option<Xid>,
 }
 
 impl VacuumStats {
-    /// What `relfrozenxid` may be now; `None` if not all of the table was looked at.
+    /// What `relfrozenxid` may be now; `None` if something that is not known to be frozen was not looked at.
     pub fn frozen_below(&self) -> Option<Xid> {
-        self.oldest_xid.filter(|_| self.skipped == 0)
+        self.oldest_xid.filter(|_| self.skipped == self.skipped_frozen)
     }
 }
 
@@ -131,6 +161,7 @@ pub fn vacuum_watched<E: From<AccessError>>(
     let mut stats = VacuumStats { oldest_xid: Some(ctx.txns.settled_floor()), ..VacuumStats::default() };
     let end = ctx.pool.n_blocks(rel.file, Fork::Main).map_err(AccessError::from)?;
     let mut dead = DeadTids::default();
+    let mut maps = MapPin::default();
     let mut progress = VacuumProgress {
         table: rel.stats_key(),
         phase: "scanning heap",
@@ -141,9 +172,11 @@ pub fn vacuum_watched<E: From<AccessError>>(
     for block in (0..end.get()).map(BlockNo::new) {
         stats.pages += 1;
         txn.check_cancel().map_err(AccessError::from)?;
-        if !options.all_pages && vm::all_visible(&ctx.pool, rel.file, block).map_err(AccessError::from)? {
+        let known = if options.all_pages { 0 } else { maps.bits(&ctx.pool, rel.file, block).map_err(AccessError::from)? };
+        if known & if options.aggressive { vm::FROZEN } else { vm::VISIBLE } != 0 {
             stats.all_visible += 1;
             stats.skipped += 1;
+            stats.skipped_frozen += u32::from(known & vm::FROZEN != 0);
             progress.scanned += 1;
             continue;
         }
@@ -152,19 +185,24 @@ pub fn vacuum_watched<E: From<AccessError>>(
             None => progress.misses += 1,
         }
         let before = (stats.tuples_removed, stats.frozen);
-        scan_page(ctx, rel, block, &options, &mut dead, &mut stats)?;
+        scan_page(ctx, rel, block, &options, &mut maps, &mut dead, &mut stats)?;
         progress.dirtied += u64::from(before != (stats.tuples_removed, stats.frozen));
         progress.scanned += 1;
         progress.dead = u64::try_from(dead.len()).unwrap_or(u64::MAX);
         watch(&progress)?;
-        if !options.index_cleanup {
+        if options.index_cleanup == IndexCleanup::Off {
             dead.0.clear();
         }
         if dead.len() >= options.max_dead {
             clean(ctx, txn, rel, &mut dead, &mut stats, &mut progress, watch, &mut clean_indexes)?;
         }
     }
-    if !dead.is_empty() {
+    stats.bypassed = !dead.is_empty()
+        && options.index_cleanup == IndexCleanup::Auto
+        && stats.index_passes == 0
+        && stats.pages_with_dead < end.get() / BYPASS_ONE_IN
+        && dead.len() < BYPASS_ITEMS;
+    if !dead.is_empty() && !stats.bypassed {
         clean(ctx, txn, rel, &mut dead, &mut stats, &mut progress, watch, &mut clean_indexes)?;
     }
     if options.truncate {
@@ -204,11 +242,13 @@ fn scan_page(
     rel: &RelHandle,
     block: BlockNo,
     options: &VacuumOptions,
+    maps: &mut MapPin,
     dead: &mut DeadTids,
     stats: &mut VacuumStats,
 ) -> Result<(), AccessError> {
+    let map = maps.pin(&ctx.pool, rel.file, block, rel.logged())?;
     let buffer = ctx.pool.read(rel.file, Fork::Main, block)?;
-    let mut latched = Latched::new(ctx, rel, &buffer)?;
+    let mut latched = Latched::with_map(&buffer, map);
     stats.tuples_removed += prune_latched(ctx, rel, &mut latched)?.unwrap_or(0);
     stats.scanned += 1;
     let before = dead.len();
@@ -219,7 +259,13 @@ fn scan_page(
         dead.0.push(Tid::new(block, off).as_u64());
     }
     stats.frozen += freeze(ctx, rel, &mut latched, options.freeze_below)?;
-    stats.oldest_xid = stats.oldest_xid.map(|oldest| oldest_named(&latched.page, oldest));
+    let oldest = oldest_named(&latched.page);
+    stats.oldest_xid = stats.oldest_xid.map(|known| known.min(oldest.unwrap_or(known)));
+    if let Some(horizon) = found.all_visible {
+        let bits = vm::VISIBLE | if oldest.is_none() { vm::FROZEN } else { 0 };
+        set_visible(ctx, rel, &mut latched, bits, horizon)?;
+        stats.all_visible += 1;
+    }
     let free = latched.page.raw_free_space();
     drop(latched);
     stats.pages_with_dead += u32::from(dead.len() > before);
@@ -227,24 +273,14 @@ fn scan_page(
     if dead.len() == before {
         // Pages with dead line pointers are recorded once those are freed.
         fsm::record(&ctx.pool, rel.file, block, free)?;
-        if let Some(horizon) = found.all_visible {
-            stats.all_visible += u32::from(set_visible(ctx, rel, &buffer, horizon)?);
-        }
     }
     Ok(())
 }
 
-/// The least xid whose status a version on this page needs, or `oldest` if that is less.
-fn oldest_named(page: &Page, mut oldest: Xid) -> Xid {
-    for h in (1..=page.max_offset()).filter_map(|off| header(page, off)) {
-        if !h.has(mask::FROZEN) {
-            oldest = oldest.min(h.xmin);
-        }
-        if h.xmax.is_valid() {
-            oldest = oldest.min(h.xmax);
-        }
-    }
-    oldest
+/// The least xid whose status a version on this page needs; `None`: none does.
+fn oldest_named(page: &Page) -> Option<Xid> {
+    let headers = (1..=page.max_offset()).filter_map(|off| header(page, off));
+    headers.flat_map(|h| [Some(h.xmin).filter(|_| !h.has(mask::FROZEN)), Some(h.xmax).filter(|x| x.is_valid())]).flatten().min()
 }
 
 #[derive(Default)]
@@ -296,30 +332,30 @@ fn examine(ctx: &AccessCtx, page: &Page) -> Result<Found, AccessError> {
     Ok(found)
 }
 
-/// Marks a page all-visible unless it changed since it was examined. Logged; the horizon is the newest commit on it.
-fn set_visible(ctx: &AccessCtx, rel: &RelHandle, buffer: &Buffer, horizon: Lsn) -> Result<bool, AccessError> {
-    let map = vm::find_or_extend(&ctx.pool, rel.file, buffer.block(), rel.logged())?;
-    let mut page = buffer.write();
-    if page.has_flag(FLAG_ALL_VISIBLE) || examine(ctx, &page)?.all_visible != Some(horizon) {
-        return Ok(page.has_flag(FLAG_ALL_VISIBLE));
+/// Marks a latched page all-visible, in the map too, and frozen there if `bits` says so. Logged; the horizon is the newest commit on it.
+fn set_visible(ctx: &AccessCtx, rel: &RelHandle, latched: &mut Latched<'_>, bits: u8, horizon: Lsn) -> Result<(), AccessError> {
+    let (page, block) = (&mut latched.page, latched.buffer.block());
+    let Some(map) = &latched.map else { return Ok(()) };
+    if page.has_flag(FLAG_ALL_VISIBLE) && vm::bits(&map.read(), block) & bits == bits {
+        return Ok(());
     }
     CriticalSection::run("mark a page all-visible", || -> Result<(), AccessError> {
         let mut m = map.write();
         page.set_flag(FLAG_ALL_VISIBLE, true);
-        vm::set(&mut m, buffer.block());
+        vm::set(&mut m, block, bits);
         if !rel.logged() {
             return Ok(());
         }
         let mut record = RecordBuilder::new(rmgr::HEAP, log::VISIBLE, Xid::INVALID);
-        record.block(rel.file, Fork::Main, buffer.block(), 0, &[]);
-        record.block(rel.file, Fork::Vm, map.block(), 0, &[]);
+        record.block(rel.file, Fork::Main, block, 0, &[]);
+        record.block(rel.file, Fork::Vm, map.block(), 0, &[bits]);
         record.main(&horizon.to_le_bytes());
         let end = ctx.wal.insert(&record)?.end;
         page.set_lsn(end);
         m.set_lsn(end);
         Ok(())
     });
-    Ok(true)
+    Ok(())
 }
 
 fn freeze(ctx: &AccessCtx, rel: &RelHandle, latched: &mut Latched<'_>, below: Xid) -> Result<u64, AccessError> {
@@ -392,12 +428,14 @@ fn free_dead(
     progress: &mut VacuumProgress,
     watch: &mut Watch<'_>,
 ) -> Result<(), AccessError> {
+    let mut maps = MapPin::default();
     for places in dead.0.chunk_by(|a, b| a >> 16 == b >> 16) {
         txn.check_cancel()?;
         let Some(first) = places.first() else { continue };
         let block = Tid::from_u64(*first).block;
+        let map = maps.pin(&ctx.pool, rel.file, block, rel.logged())?;
         let buffer = ctx.pool.read(rel.file, Fork::Main, block)?;
-        let mut latched = Latched::new(ctx, rel, &buffer)?;
+        let mut latched = Latched::with_map(&buffer, map);
         let offs: Vec<u16> =
             places.iter().map(|p| Tid::from_u64(*p).offset).filter(|o| latched.page.line(*o) == LinePointer::Dead).collect();
         let mut record = RecordBuilder::new(rmgr::HEAP, log::VACUUM, Xid::INVALID);
@@ -410,12 +448,13 @@ fn free_dead(
         }
         stats.removed += u64::try_from(offs.len()).unwrap_or(0);
         let free = latched.page.raw_free_space();
-        let visible = examine(ctx, &latched.page)?.all_visible;
+        if let Some(horizon) = examine(ctx, &latched.page)?.all_visible {
+            let bits = vm::VISIBLE | if oldest_named(&latched.page).is_none() { vm::FROZEN } else { 0 };
+            set_visible(ctx, rel, &mut latched, bits, horizon)?;
+            stats.all_visible += 1;
+        }
         drop(latched);
         fsm::record(&ctx.pool, rel.file, block, free)?;
-        if let Some(horizon) = visible {
-            stats.all_visible += u32::from(set_visible(ctx, rel, &buffer, horizon)?);
-        }
         progress.vacuumed += 1;
         progress.hits += 1;
         progress.dirtied += 1;

@@ -402,7 +402,13 @@ fn vacuum(engine: &Engine, proc: &Arc<Proc>, rng: &mut StdRng) -> Result<(), Fai
     let (_, rels) = place(engine, &snapshot)?;
     drop(snapshot);
     let freeze_below = if rng.random_bool(0.3) { engine.txns().settled_floor() } else { Xid::INVALID };
-    let options = VacuumOptions { all_pages: rng.random(), freeze_below, max_dead: rng.random_range(1..200), ..VacuumOptions::default() };
+    let options = VacuumOptions {
+        all_pages: rng.random(),
+        aggressive: rng.random(),
+        freeze_below,
+        max_dead: rng.random_range(1..200),
+        ..VacuumOptions::default()
+    };
     vacuum_table(engine.ctx(), &txn, &handle(rels.table), &rels.indexes(), options, &mut |_| Ok(()))?;
     Ok(())
 }
