@@ -200,7 +200,8 @@ fn open(ctx: &mut SessionContext, oid: Oid, mode: LockMode, request: &Request) -
         return Ok(None);
     }
     ctx.refresh_catalog();
-    ctx.catalog.relation(oid)
+    // Other sessions' temporary tables are theirs; PostgreSQL passes over them silently too.
+    Ok(ctx.catalog.relation(oid)?.filter(|relation| !ctx.catalog.is_other_temporary(relation)))
 }
 
 /// Vacuums one table. Returns the table of its large values.

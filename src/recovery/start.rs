@@ -225,6 +225,7 @@ pub fn prepare(
         return Err(RecoveryError::NoRestoreCommand);
     }
     let files = Arc::new(Files::new(Arc::clone(disk), dir));
+    files.remove_temporary()?;
     if !clean {
         heal(disk, dir, &known, &files, label.is_some())?;
     }

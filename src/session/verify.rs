@@ -16,7 +16,7 @@ use crate::executor::catalog_function::SequenceCache;
 use crate::executor::verify::{self, IndexCheck};
 use crate::sql::catalog::bootstrap::TEMPLATE1;
 use crate::sql::catalog::load::CatalogReader;
-use crate::sql::catalog::relation::{BOOTSTRAP_ROLE, Relation};
+use crate::sql::catalog::relation::{BOOTSTRAP_ROLE, Persistence, Relation};
 use crate::sql::catalog::schema::pg_database;
 use crate::sql::catalog::{Catalog, Viewer};
 use crate::sql::types::{IoSettings, Oid};
@@ -212,8 +212,8 @@ fn check_databases(engine: &Arc<Engine>, dir: &Path, checked: &mut Checked, watc
 
 fn check_table(ctx: &mut SessionContext, database: &str, table: &Relation, checked: &mut Checked, watch: &mut dyn Watch) {
     let Some(handle) = table.rel_handle() else { return };
-    // A standby has no content of unlogged relations.
-    if !handle.logged() && ctx.engine.is_in_recovery() {
+    // A standby has no content of unlogged relations, and nobody has any of temporary ones: their sessions are gone.
+    if table.persistence == Persistence::Temporary || (!handle.logged() && ctx.engine.is_in_recovery()) {
         return;
     }
     let shown = format!("database \"{database}\", table \"{}.{}\"", table.namespace_name, table.name);

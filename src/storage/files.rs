@@ -115,6 +115,8 @@ pub struct Files {
     pending: Mutex<Vec<PendingDrop>>,
     open: AtomicUsize,
     max_open: AtomicUsize,
+    /// Leaf. Temporary relations, and the session each belongs to.
+    temporary: RwLock<FxHashMap<RelId, i32>>,
 }
 
 impl std::fmt::Debug for Files {
@@ -190,6 +192,7 @@ impl Files {
             pending: Mutex::default(),
             open: AtomicUsize::new(0),
             max_open: AtomicUsize::new(DEFAULT_MAX_OPEN),
+            temporary: RwLock::default(),
         }
     }
 
@@ -229,7 +232,8 @@ impl Files {
             Fork::Init => "_init",
         };
         let number = if segment == 0 { String::new() } else { format!(".{segment}") };
-        format!("{dir}/{}{suffix}{number}", rel.rel)
+        let session = self.temporary.read().get(&rel).map(|session| format!("t{session}_")).unwrap_or_default();
+        format!("{dir}/{session}{}{suffix}{number}", rel.rel)
     }
 
     fn io(&self, what: &'static str, key: FileKey) -> impl FnOnce(io::Error) -> StorageError {
@@ -336,6 +340,31 @@ impl Files {
         // Created files count as written: the checkpoint syncs them and their directory.
         self.mark_written(&segment, key);
         entry.exists.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Creates the file of a session's temporary relation, under a name that every start removes.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn create_temporary(&self, rel: RelId, session: i32) -> Result<(), StorageError> {
+        self.temporary.write().insert(rel, session);
+        // Somebody may have looked for it under the other name.
+        self.map(rel).write().retain(|(r, _), _| *r != rel);
+        self.create(rel, Fork::Main)
+    }
+
+    /// Removes what sessions of an earlier life left of their temporary relations. Nobody runs yet. PostgreSQL: `RemovePgTempRelationFiles`.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn remove_temporary(&self) -> Result<(), StorageError> {
+        for place in self.database_dirs()? {
+            for name in self.list(&place)?.iter().filter(|name| is_temporary(name)) {
+                let path = format!("{place}/{name}");
+                self.disk.remove(&self.root.join(&path)).map_err(|source| StorageError::Io { what: "remove", path, source })?;
+            }
+        }
         Ok(())
     }
 
@@ -545,6 +574,8 @@ impl Files {
         for fork in Fork::ALL {
             self.unlink_fork(rel, fork)?;
         }
+        // Last: the name is by it.
+        self.temporary.write().remove(&rel);
         Ok(())
     }
 
@@ -668,26 +699,34 @@ impl Files {
         Ok(synced)
     }
 
+    /// Names in a directory; none if there is no such directory.
+    fn list(&self, place: &str) -> Result<Vec<String>, StorageError> {
+        match self.disk.list(&self.root.join(place)) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
+            other => other.map_err(|source| StorageError::Io { what: "read", path: place.to_owned(), source }),
+        }
+    }
+
+    /// Directories of databases, in every tablespace but the global one.
+    fn database_dirs(&self) -> Result<Vec<String>, StorageError> {
+        let mut places: Vec<String> = self.list("base")?.into_iter().map(|db| format!("base/{db}")).collect();
+        for spc in self.list("pg_tblspc")? {
+            let version = format!("pg_tblspc/{spc}/{TABLESPACE_VERSION_DIR}");
+            places.extend(self.list(&version)?.into_iter().map(|db| format!("{version}/{db}")));
+        }
+        Ok(places)
+    }
+
     /// Every fork that has a file, whether a catalog knows it or not; sorted.
     ///
     /// # Errors
     /// I/O.
     pub fn relations(&self) -> Result<Vec<(RelId, Fork)>, StorageError> {
-        let list = |place: &str| -> Result<Vec<String>, StorageError> {
-            match self.disk.list(&self.root.join(place)) {
-                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
-                other => other.map_err(|source| StorageError::Io { what: "read", path: place.to_owned(), source }),
-            }
-        };
         let mut places = vec!["global".to_owned()];
-        places.extend(list("base")?.into_iter().map(|db| format!("base/{db}")));
-        for spc in list("pg_tblspc")? {
-            let version = format!("pg_tblspc/{spc}/{TABLESPACE_VERSION_DIR}");
-            places.extend(list(&version)?.into_iter().map(|db| format!("{version}/{db}")));
-        }
+        places.extend(self.database_dirs()?);
         let mut found = Vec::new();
         for place in places {
-            let names = list(&place)?;
+            let names = self.list(&place)?;
             found
                 .extend(names.iter().filter_map(|name| relation_file(&place, name)).filter(|f| f.2 == 0).map(|(rel, fork, _)| (rel, fork)));
         }
@@ -717,6 +756,14 @@ impl Files {
     pub fn pending_drops(&self) -> Vec<PendingDrop> {
         self.pending.lock().clone()
     }
+}
+
+/// Whether a file is one of a session's temporary relation, by its name: `t<session>_<number>` and what follows.
+pub fn is_temporary(name: &str) -> bool {
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    name.strip_prefix('t')
+        .and_then(|rest| rest.split_once('_'))
+        .is_some_and(|(session, rest)| digits(session) && digits(rest.split(['_', '.']).next().unwrap_or("")))
 }
 
 /// The relation, fork and segment a file below `base/<database>`, `global` or a tablespace holds.

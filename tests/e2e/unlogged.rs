@@ -1,6 +1,10 @@
-//! Unlogged tables, indexes and sequences: kept by a clean stop, emptied by a crash, empty on a standby that takes over.
+//! Unlogged tables, indexes and sequences: kept by a clean stop, emptied by a crash, empty on a standby that takes over. Temporary ones:
+//! not logged either, seen by their session alone, gone with it or with a crash.
 
-use crate::support::node::Node;
+use std::fs;
+
+use crate::client::{block_on, connect, error, text};
+use crate::support::node::{Node, until};
 
 const SCHEMA: &str = "create unlogged table u (id serial primary key, k int default 1, v text); create index u_k on u (k); create unlogged sequence s start 5 increment 2; \
                       create table l (id int primary key, v text)";
@@ -152,7 +156,7 @@ fn a_standby_has_no_content_of_unlogged_relations_and_begins_empty_when_promoted
     assert_eq!(count(&b), "503");
     // The old primary comes back as a standby: what its files held is not seen again.
     a.conf("");
-    std::fs::write(a.data().join("standby.signal"), "").expect("standby.signal");
+    fs::write(a.data().join("standby.signal"), "").expect("standby.signal");
     a.follow(&b);
     a.start();
     b.wait_for_catchup(&a);
@@ -160,4 +164,106 @@ fn a_standby_has_no_content_of_unlogged_relations_and_begins_empty_when_promoted
     b.stop("fast");
     a.promote();
     assert_eq!(count(&a), "0");
+}
+
+/// Files of temporary relations in a node's databases.
+fn temporary_files(node: &Node) -> Vec<String> {
+    let mut found = Vec::new();
+    for database in fs::read_dir(node.data().join("base")).expect("base").flatten() {
+        for file in fs::read_dir(database.path()).expect("a database").flatten() {
+            let name = file.file_name().to_string_lossy().into_owned();
+            if name.starts_with('t') && name[1..].starts_with(|c: char| c.is_ascii_digit()) {
+                found.push(name);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn temporary_relations_are_not_logged_and_are_gone_with_their_session_or_a_crash() {
+    let node = Node::start_new("temp", "autovacuum = off");
+    let standby = node.standby("temp-standby");
+    block_on(async {
+        let c = connect(&node).await;
+        text(&c, "create temp table t (id serial primary key, k int default 1, v text); create index t_k on t (k)").await;
+        let path = text(&c, "select pg_relation_filepath('t')").await;
+        assert!(path.rsplit('/').next().is_some_and(|name| name.starts_with('t') && name.contains('_')), "{path}");
+        assert!(node.data().join(&path).exists());
+        let before = text(&c, "select pg_current_wal_insert_lsn()").await;
+        text(&c, "insert into t (v) select repeat('x', 100) || g from generate_series(1, 20000) g").await;
+        text(&c, "insert into t (v) select string_agg(md5((g * i)::text), '') from generate_series(1, 300) g, generate_series(1, 3) i group by i").await;
+        text(&c, "update t set v = v || 'y' where id % 2 = 0; delete from t where id > 10000 and id <= 20000").await;
+        text(&c, "vacuum t").await;
+        text(&c, "reindex table t; truncate t; insert into t (v) select g from generate_series(1, 500) g; analyze t").await;
+        text(&c, "create temp table copy as select * from t; alter table copy add column w int default 7, alter column id type bigint")
+            .await;
+        let logged = text(&c, &format!("select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '{before}')")).await;
+        assert!(logged.parse::<i64>().is_ok_and(|bytes| bytes < 120_000), "{logged}");
+        assert_eq!(text(&c, "select count(*), sum(k) from t where k = 1; select sum(w), max(id) from copy").await, "500|500\n3500|20503");
+
+        // Rolled back: what came is gone, what was truncated is back.
+        text(&c, "begin; truncate t; insert into t (v) values ('new'); create temp table r as select 1; savepoint s; create temp table q (i int)").await;
+        text(&c, "rollback to s; rollback").await;
+        assert_eq!(text(&c, "select count(*) from t; select to_regclass('r') is null").await, "500\nt");
+        text(&c, "create temp table emptied (i int primary key) on commit delete rows").await;
+        text(&c, "insert into emptied select generate_series(1, 100)").await;
+        assert_eq!(text(&c, "select count(*) from emptied").await, "0");
+
+        // Others: neither another session nor a standby nor a backup has its rows.
+        let schema = text(&c, "select nspname from pg_namespace where oid = pg_my_temp_schema()").await;
+        for sql in
+            [format!("select * from {schema}.t"), format!("insert into {schema}.t default values"), format!("delete from {schema}.t")]
+        {
+            let other = node.sql_error(&sql);
+            assert!(other.contains("0A000") && other.contains("cannot access temporary tables of other sessions"), "{sql}: {other}");
+        }
+        node.sql("vacuum");
+        node.sql("analyze; checkpoint");
+        node.wait_for_catchup(&standby);
+        assert!(temporary_files(&standby).is_empty());
+        let other = standby.sql_error(&format!("select * from {schema}.t"));
+        assert!(other.contains("0A000") && other.contains("cannot access temporary or unlogged relations during recovery"), "{other}");
+        let refused = standby.sql_error("create temp table t (i int)");
+        assert!(refused.contains("25006"), "{refused}");
+        let clone = node.clone_to("temp-clone");
+        assert!(temporary_files(&clone).is_empty());
+        assert_eq!(error(&c, "select 1 / (select count(*) - 500 from t)").await, "22012 division by zero");
+
+        // A session that ends takes its files along, once no snapshot is older.
+        let short = connect(&node).await;
+        text(&short, "create temp table s as select generate_series(1, 1000) as i").await;
+        let file = node.data().join(text(&short, "select pg_relation_filepath('s')").await);
+        drop(short);
+        node.wait_for("select count(*) from pg_class where relname = 's'", "0");
+        node.sql("checkpoint");
+        until("its file to be gone", || !file.exists());
+
+        assert!(!temporary_files(&node).is_empty());
+        node.kill();
+        node.start();
+        assert!(temporary_files(&node).is_empty());
+        node.wait_for("select count(*) from pg_class where relpersistence = 't'", "0");
+        node.wait_for_catchup(&standby);
+        assert_eq!(standby.sql("select count(*) from pg_class where relpersistence = 't'"), "0");
+    });
+    // Killed right after a checkpoint wrote their pages, then promoted: no trace.
+    block_on(async {
+        let c = connect(&node).await;
+        text(
+            &c,
+            "create temp table t (id int primary key, v text); insert into t select g, repeat('x', 500) from generate_series(1, 5000) g",
+        )
+        .await;
+        text(&c, "checkpoint; update t set v = 'short'").await;
+        node.wait_for_catchup(&standby);
+        node.kill();
+    });
+    let verified = node.tool("verify").args(["-q", "-D"]).arg(node.data()).output().expect("verify");
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+    standby.promote();
+    standby.wait_for("select count(*) from pg_class where relpersistence = 't'", "0");
+    node.start();
+    assert!(temporary_files(&node).is_empty());
+    node.wait_for("select count(*) from pg_class where relpersistence = 't'", "0");
 }

@@ -54,8 +54,9 @@ pub(super) fn call(
         ("setval3_oid", [relation, value, called]) => set_value(ctx, relation.as_oid()?, value.as_i64()?, called.as_bool()?).map(Some),
         ("pg_sequence_last_value", [relation]) => {
             let relation = open(ctx, relation.as_oid()?, b"rU")?;
-            // An unlogged one has no state on a standby.
-            if relation.persistence == Persistence::Unlogged && ctx.engine.is_in_recovery() {
+            // An unlogged one has no state on a standby, another session's temporary one none here.
+            let lost = relation.persistence == Persistence::Unlogged && ctx.engine.is_in_recovery();
+            if lost || ctx.catalog.is_other_temporary(&relation) {
                 return Ok(Some(Datum::Null));
             }
             let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("sequence without file"))?;

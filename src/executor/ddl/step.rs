@@ -94,9 +94,14 @@ impl SessionContext {
             }
             self.transaction()?.drop_on_abort(file);
             match persistence {
-                Persistence::Unlogged => pool.create_unlogged(file)?,
-                Persistence::Permanent | Persistence::Temporary => pool.create_fork(file, Fork::Main)?,
-            };
+                Persistence::Unlogged => {
+                    pool.create_unlogged(file)?;
+                }
+                Persistence::Permanent => {
+                    pool.create_fork(file, Fork::Main)?;
+                }
+                Persistence::Temporary => pool.files().create_temporary(file, self.backend_pid)?,
+            }
             return Ok(file);
         }
     }

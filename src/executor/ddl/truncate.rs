@@ -95,6 +95,9 @@ fn check(ctx: &SessionContext, relation: &Relation) -> Result<(), SqlError> {
         return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message));
     }
     may_truncate(ctx, relation)?;
+    if ctx.catalog.is_other_temporary(relation) {
+        return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "cannot truncate temporary tables of other sessions"));
+    }
     ctx.deferral.check_not_pending(relation, "TRUNCATE")
 }
 

@@ -18,7 +18,7 @@ use afterimage_wal::ids::{BlockNo, Fork, RelId};
 use super::super::manifest::{ChecksumKind, FileChecksum, Manifest};
 use crate::storage::double_write::AREA_FILE;
 use crate::storage::files::TABLESPACE_VERSION_DIR;
-pub use crate::storage::files::relation_file;
+pub use crate::storage::files::{is_temporary, relation_file};
 use crate::storage::{BufferPool, PAGE_SIZE, Page};
 
 /// Pages read at a time.
@@ -253,7 +253,7 @@ impl<'a> Archive<'a> {
                 || SKIPPED_FILES.contains(&name.as_str())
                 || name.starts_with("pgsql_tmp")
                 || name.starts_with("pg_internal.init")
-                || is_temporary_relation(&name)
+                || is_temporary(&name)
             {
                 continue;
             }
@@ -411,14 +411,6 @@ fn open_if_there(path: &Path) -> Result<Option<File>, ArchiveError> {
     }
 }
 
-/// `t<session>_<number>`, with the suffixes of forks and segments: it ends with its session.
-pub fn is_temporary_relation(name: &str) -> bool {
-    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    name.strip_prefix('t')
-        .and_then(|rest| rest.split_once('_'))
-        .is_some_and(|(session, rest)| digits(session) && digits(rest.split(['_', '.']).next().unwrap_or("")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -429,9 +421,9 @@ mod tests {
         let elsewhere = format!("pg_tblspc/16500/{TABLESPACE_VERSION_DIR}/5");
         assert_eq!(relation_file(&elsewhere, "16384.1"), Some((RelId { spc: 16500, db: 5, rel: 16384 }, Fork::Main, 1)));
         for name in ["t999_999", "t9999_999.1", "t999_9999_vm", "t99999_99999_vm.1"] {
-            assert!(is_temporary_relation(name), "{name}");
+            assert!(is_temporary(name), "{name}");
         }
-        assert!(!is_temporary_relation("t_1") && !is_temporary_relation("table_1") && !is_temporary_relation("16384"));
+        assert!(!is_temporary("t_1") && !is_temporary("table_1") && !is_temporary("16384"));
         assert_eq!(relation_file("global", "1262"), Some((RelId { spc: 1664, db: 0, rel: 1262 }, Fork::Main, 0)));
         for (dir, name) in [("base/5", "PG_VERSION"), ("base/5", "1_x"), ("pg_xact", "0000"), ("global", "pg_control"), ("base/5", "t3_1")]
         {

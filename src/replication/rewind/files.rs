@@ -8,7 +8,7 @@ use std::path::Path;
 
 use afterimage_wal::ids::{Fork, RelId};
 
-use super::super::base_backup::archive::{EMPTY_DIRS, SKIPPED_FILES, is_temporary_relation, relation_file};
+use super::super::base_backup::archive::{EMPTY_DIRS, SKIPPED_FILES, is_temporary, relation_file};
 use super::error::RewindError;
 use super::marker;
 use crate::control::pid_file::PID_FILE;
@@ -67,7 +67,7 @@ pub fn classify(path: &str, listing: &Listing) -> Class {
         || name == marker::FILE
         || name.starts_with("pgsql_tmp")
         || name.starts_with("pg_internal.init")
-        || is_temporary_relation(name)
+        || is_temporary(name)
     {
         return Class::Skipped;
     }

@@ -83,7 +83,12 @@ impl Binder<'_> {
             ));
         }
         let schema = (!r.schemaname.is_empty()).then_some(r.schemaname.as_str());
-        self.session.catalog.open_relation(schema, &r.relname).map_err(|e| self.position(e, r.location))
+        let relation = self.session.catalog.open_relation(schema, &r.relname).map_err(|e| self.position(e, r.location))?;
+        // In recovery all temporary relations are others': the planner says so.
+        if self.session.catalog.is_other_temporary(&relation) && !self.session.engine.is_in_recovery() {
+            return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "cannot access temporary tables of other sessions"));
+        }
+        Ok(relation)
     }
 
     fn range_var(&mut self, r: &protobuf::RangeVar) -> Result<(usize, NameItem), SqlError> {

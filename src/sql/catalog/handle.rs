@@ -10,7 +10,7 @@ use super::cache::{Cache, DatabaseCache, Invalidations, SharedCache};
 use super::function::{self, UserFunction};
 use super::load::{self, CatalogReader, by};
 use super::names::split_identifiers;
-use super::relation::{Index, PG_CATALOG_NAMESPACE, Relation};
+use super::relation::{Index, PG_CATALOG_NAMESPACE, Persistence, RelKind, Relation};
 use super::schema::{pg_auth_members, pg_authid, pg_class, pg_database, pg_index, pg_namespace, pg_proc};
 use super::shared::Catalog;
 use super::tables::StoredReader;
@@ -140,6 +140,14 @@ impl CatalogHandle {
     /// Who looks.
     pub fn viewer(&self) -> &Viewer {
         &self.inner.viewer
+    }
+
+    /// Whether it is another session's temporary relation: its rows are that session's alone, and gone with a crash.
+    pub fn is_other_temporary(&self, relation: &Relation) -> bool {
+        // Tables of large values are in a schema of all sessions; nobody gets at them but through their table.
+        relation.persistence == Persistence::Temporary
+            && relation.kind != RelKind::Toast
+            && Some(relation.namespace) != self.inner.viewer.temp_namespace
     }
 
     /// The server's catalog.

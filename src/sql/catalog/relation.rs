@@ -125,11 +125,12 @@ impl Persistence {
 }
 
 impl Persistence {
-    /// The same for access methods. Temporary relations are logged like others: safe, only slower than it could be.
+    /// The same for access methods.
     pub fn access(self) -> access::Persistence {
         match self {
-            Self::Permanent | Self::Temporary => access::Persistence::Permanent,
+            Self::Permanent => access::Persistence::Permanent,
             Self::Unlogged => access::Persistence::Unlogged,
+            Self::Temporary => access::Persistence::Temporary,
         }
     }
 }
