@@ -485,6 +485,9 @@ impl From<TxnError> for SqlError {
             TxnError::NoSuchSavepoint(_) => Self::new(SqlState::S_E_INVALID_SPECIFICATION, message),
             TxnError::TooManyCommands => Self::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message),
             TxnError::StatusMissing(_) | TxnError::BadRecord(_) => Self::new(SqlState::DATA_CORRUPTED, message),
+            TxnError::Unconfirmed(_) => Self::new(SqlState::STATEMENT_COMPLETION_UNKNOWN, message)
+                .detail("The transaction has already committed locally, but might not have been replicated to the standby.")
+                .fatal(),
             TxnError::CommitUnknown(_) => Self::new(SqlState::STATEMENT_COMPLETION_UNKNOWN, message).fatal(),
             TxnError::StatusFile { source, .. } => Self::new(io_state(&source), message),
         }

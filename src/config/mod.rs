@@ -8,6 +8,7 @@ mod file;
 mod server;
 mod session;
 mod settings;
+mod standby_names;
 mod table;
 mod value;
 
@@ -16,5 +17,6 @@ pub use file::{FileEntry, ParseProblem, parse_file, parse_text};
 pub use server::{Config, ConfigError, ReloadReport, Source};
 pub use session::{SessionSettings, SetScope};
 pub use settings::Settings;
+pub use standby_names::{SyncMethod, SyncNames};
 pub use table::{Setting, TABLE};
 pub use value::{Value, split_identifier_list};

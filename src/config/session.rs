@@ -443,6 +443,7 @@ pub(super) fn check(setting: Setting, value: &Value) -> Result<Option<Value>, Sq
             Ok(lsn) => canonical(&lsn.to_string()),
             Err(_) => Err(bad()),
         },
+        Setting::SynchronousStandbyNames => super::SyncNames::parse(text).map(|_| None),
         Setting::DateStyle => date_style(text).ok_or_else(bad).and_then(|s| canonical(&s)),
         Setting::SearchPath | Setting::TempTablespaces => {
             if split_identifier_list(text).is_none() {

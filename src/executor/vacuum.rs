@@ -119,7 +119,11 @@ pub(super) fn next_transaction(ctx: &mut SessionContext) -> Result<(), SqlError>
         ctx.transaction = Some(ctx.engine.ctx().txns.begin(&ctx.proc, options));
         let wait = wait?;
         if !wait.is_done() {
-            blocking(|| wait.wait())?;
+            let (cancel, txns) = (&ctx.cancel, &ctx.engine.ctx().txns);
+            ctx.proc.set_committing(Some(wait.lsn()));
+            let waited = blocking(|| wait.wait_unless(cancel, || txns.is_synchronous()));
+            ctx.proc.set_committing(None);
+            waited?;
         }
     }
     ctx.refresh_catalog();

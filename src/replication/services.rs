@@ -101,12 +101,7 @@ impl Replication {
         node.engine.add_wal_retention(Box::new(move || retention.upgrade().and_then(|node| node.oldest_needed())));
 
         let state = Arc::clone(node.engine.node());
-        tokio::spawn(sync_wait::run(
-            Arc::clone(&node.senders),
-            Arc::clone(&node.config),
-            Arc::clone(&node.engine.ctx().txns),
-            state.subscribe(),
-        ));
+        sync_wait::start(Arc::clone(&node.senders), Arc::clone(&node.config), Arc::clone(&node.engine.ctx().txns), state.subscribe());
         if node.engine.is_in_recovery() {
             let upstream = super::repair::Upstream { node: Arc::downgrade(&node), runtime: tokio::runtime::Handle::current() };
             node.engine.pool().set_page_source(Arc::new(upstream));

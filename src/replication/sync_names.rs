@@ -1,31 +1,12 @@
 //! `synchronous_standby_names`: which standbys a commit waits for, and how far they have come together.
 //!
 //! Pure functions from (setting, standby positions) to positions; `sync_wait` does the waiting.
-//! PostgreSQL: replication/syncrep_gram.y, SyncRepGetSyncRecPtr in syncrep.c.
+//! PostgreSQL: SyncRepGetSyncRecPtr in syncrep.c.
 
 use afterimage_wal::ids::Lsn;
 
+pub use crate::config::{SyncMethod, SyncNames};
 use crate::txn::SyncPositions;
-
-/// How several synchronous standbys count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SyncMethod {
-    /// `FIRST n`: the n listed first that are connected.
-    First,
-    /// `ANY n`: any n of those listed.
-    Any,
-}
-
-/// A parsed `synchronous_standby_names`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SyncNames {
-    /// FIRST or ANY.
-    pub method: SyncMethod,
-    /// How many must have confirmed; at least 1.
-    pub count: usize,
-    /// Names in order of priority; `*` matches every standby.
-    pub names: Vec<String>,
-}
 
 /// A standby that streams, as far as synchronous replication looks at it.
 #[derive(Clone, Debug)]
@@ -43,53 +24,6 @@ pub struct StandbyPosition {
 }
 
 impl SyncNames {
-    /// Parses the setting; `None` for the empty one (no synchronous replication).
-    ///
-    /// # Errors
-    /// The text of the mistake, for the setting's error detail.
-    pub fn parse(text: &str) -> Result<Option<Self>, String> {
-        let tokens = tokenize(text)?;
-        if tokens.is_empty() {
-            return Ok(None);
-        }
-        let (method, rest) = match &tokens[0] {
-            Token::Name(w, false) if w.eq_ignore_ascii_case("first") && tokens.len() > 1 && matches!(tokens[1], Token::Name(..)) => {
-                (SyncMethod::First, &tokens[1..])
-            }
-            Token::Name(w, false) if w.eq_ignore_ascii_case("any") && tokens.len() > 1 && matches!(tokens[1], Token::Name(..)) => {
-                (SyncMethod::Any, &tokens[1..])
-            }
-            Token::Name(..) | Token::Open | Token::Close | Token::Comma => (SyncMethod::First, &tokens[..]),
-        };
-        let explicit = rest.len() != tokens.len();
-        let (count, list) = match (rest.first(), rest.get(1)) {
-            (Some(Token::Name(n, false)), Some(Token::Open)) if n.bytes().all(|b| b.is_ascii_digit()) => {
-                if rest.last() != Some(&Token::Close) {
-                    return Err(format!("syntax error at end of input in \"{text}\""));
-                }
-                let count: usize = n.parse().map_err(|_| format!("number of synchronous standbys ({n}) is out of range"))?;
-                (count, &rest[2..rest.len() - 1])
-            }
-            _ if explicit => return Err(format!("syntax error in \"{text}\"")),
-            _ => (1, rest),
-        };
-        if count == 0 {
-            return Err("number of synchronous standbys (0) must be greater than zero".to_owned());
-        }
-        let mut names = Vec::new();
-        for (i, token) in list.iter().enumerate() {
-            match (i % 2, token) {
-                (0, Token::Name(name, _)) => names.push(name.clone()),
-                (1, Token::Comma) => {}
-                _ => return Err(format!("syntax error in \"{text}\"")),
-            }
-        }
-        if list.is_empty() || list.len() % 2 == 0 {
-            return Err(format!("syntax error at end of input in \"{text}\""));
-        }
-        Ok(Some(Self { method, count, names }))
-    }
-
     /// 1 for the first name, 2 for the second; 0 if this standby is asynchronous.
     pub fn priority(&self, application_name: &str) -> usize {
         let place = self.names.iter().position(|name| name == "*" || name.eq_ignore_ascii_case(application_name));
@@ -144,69 +78,6 @@ impl SyncNames {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Token {
-    /// A name, and whether it was quoted.
-    Name(String, bool),
-    Open,
-    Close,
-    Comma,
-}
-
-fn tokenize(text: &str) -> Result<Vec<Token>, String> {
-    let mut tokens = Vec::new();
-    let mut chars = text.chars().peekable();
-    while let Some(&c) = chars.peek() {
-        match c {
-            c if c.is_whitespace() => {
-                chars.next();
-            }
-            '(' | ')' | ',' => {
-                chars.next();
-                tokens.push(match c {
-                    '(' => Token::Open,
-                    ')' => Token::Close,
-                    _ => Token::Comma,
-                });
-            }
-            '"' => {
-                chars.next();
-                let mut name = String::new();
-                loop {
-                    match chars.next() {
-                        None => return Err(format!("unterminated quoted string in \"{text}\"")),
-                        Some('"') if chars.peek() == Some(&'"') => {
-                            chars.next();
-                            name.push('"');
-                        }
-                        Some('"') => break,
-                        Some(other) => name.push(other),
-                    }
-                }
-                tokens.push(Token::Name(name, true));
-            }
-            '*' => {
-                chars.next();
-                tokens.push(Token::Name("*".to_owned(), false));
-            }
-            c if c.is_alphanumeric() || matches!(c, '_' | '$' | '-' | '.') => {
-                let mut name = String::new();
-                while let Some(&c) = chars.peek() {
-                    if c.is_alphanumeric() || matches!(c, '_' | '$' | '-' | '.') {
-                        name.push(c);
-                        chars.next();
-                    } else {
-                        break;
-                    }
-                }
-                tokens.push(Token::Name(name, false));
-            }
-            other => return Err(format!("syntax error at or near \"{other}\"")),
-        }
-    }
-    Ok(tokens)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,21 +85,6 @@ mod tests {
     fn at(name: &str, started: u64, lsn: u64) -> StandbyPosition {
         let lsn = Lsn::from_u64(lsn);
         StandbyPosition { name: name.into(), started, written: lsn, flushed: lsn, applied: lsn }
-    }
-
-    #[test]
-    fn spellings() {
-        assert_eq!(SyncNames::parse("").unwrap(), None);
-        let names = |m, count, list: &[&str]| Some(SyncNames { method: m, count, names: list.iter().map(|s| (*s).to_owned()).collect() });
-        assert_eq!(SyncNames::parse("a").unwrap(), names(SyncMethod::First, 1, &["a"]));
-        assert_eq!(SyncNames::parse("a, \"B c\"").unwrap(), names(SyncMethod::First, 1, &["a", "B c"]));
-        assert_eq!(SyncNames::parse("2 (a,b,c)").unwrap(), names(SyncMethod::First, 2, &["a", "b", "c"]));
-        assert_eq!(SyncNames::parse("FIRST 2 (a, b)").unwrap(), names(SyncMethod::First, 2, &["a", "b"]));
-        assert_eq!(SyncNames::parse("ANY 1 (*)").unwrap(), names(SyncMethod::Any, 1, &["*"]));
-        assert_eq!(SyncNames::parse("first").unwrap(), names(SyncMethod::First, 1, &["first"]));
-        for bad in ["ANY 0 (a)", "ANY 1 (a", "ANY 1 ()", "a b", "1 (a,,b)", "\"a", "ANY x (a)"] {
-            assert!(SyncNames::parse(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

@@ -21,24 +21,40 @@ pub fn required(senders: &Senders, names: Option<&SyncNames>) -> Option<SyncPosi
     names.map(|names| names.confirmed(&senders.streaming()).unwrap_or(SyncPositions::NONE_THERE))
 }
 
-/// Keeps the transactions' replicated position up to date until the node stops.
-pub async fn run(senders: Arc<Senders>, config: Arc<Config>, txns: Arc<Transactions>, mut roles: watch::Receiver<State>) {
+fn names(config: &Config) -> Option<SyncNames> {
+    SyncNames::parse(config.current().str(Setting::SynchronousStandbyNames)).unwrap_or_else(|error| {
+        tracing::warn!("synchronous_standby_names: {error}");
+        None
+    })
+}
+
+/// Keeps the transactions' replicated position up to date until the node stops. When this returns the setting is in force already, on a standby
+/// for the time after its promotion: no commit slips through before the task has run.
+pub fn start(senders: Arc<Senders>, config: Arc<Config>, txns: Arc<Transactions>, roles: watch::Receiver<State>) {
+    let reloads = config.subscribe();
+    let names = names(&config);
+    txns.set_replicated(required(&senders, names.as_ref()));
+    tokio::spawn(run(senders, config, txns, roles, reloads, names));
+}
+
+async fn run(
+    senders: Arc<Senders>,
+    config: Arc<Config>,
+    txns: Arc<Transactions>,
+    mut roles: watch::Receiver<State>,
+    mut reloads: watch::Receiver<u64>,
+    mut wanted: Option<SyncNames>,
+) {
     let mut reports = senders.subscribe();
-    let mut reloads = config.subscribe();
     loop {
-        let names = SyncNames::parse(config.current().str(Setting::SynchronousStandbyNames)).unwrap_or_else(|error| {
-            tracing::warn!("synchronous_standby_names: {error}");
-            None
-        });
-        loop {
-            txns.set_replicated(if roles.borrow_and_update().in_recovery() { None } else { required(&senders, names.as_ref()) });
-            tokio::select! {
-                changed = reports.changed() => if changed.is_err() { return },
-                changed = roles.changed() => if changed.is_err() { return },
-                changed = reloads.changed() => {
-                    if changed.is_err() { return }
-                    break;
-                }
+        txns.set_replicated(required(&senders, wanted.as_ref()));
+        tokio::select! {
+            changed = reports.changed() => if changed.is_err() { return },
+            // A new primary looks at once at the standbys it has.
+            changed = roles.changed() => if changed.is_err() { return },
+            changed = reloads.changed() => {
+                if changed.is_err() { return }
+                wanted = names(&config);
             }
         }
     }

@@ -139,7 +139,9 @@ fn work_in(
             log::emit(None, &entry);
             cancel.reset();
         }
-        ctx.transaction = Some(services.engine.ctx().txns.begin(&proc, TransactionOptions::default()));
+        // Its commits wait for no standby.
+        let options = TransactionOptions { level: CommitLevel::Local, ..TransactionOptions::default() };
+        ctx.transaction = Some(services.engine.ctx().txns.begin(&proc, options));
     }
     if any {
         vacuum::update_database(&mut ctx)?;

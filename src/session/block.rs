@@ -3,8 +3,6 @@
 //! PostgreSQL: `TBlockState` in xact.c. A transaction without a block (`Single`) ends with its statement, or with Sync in the extended
 //! protocol; several statements in one query share an `Implicit` block.
 
-use afterimage_wal::ids::Lsn;
-
 use super::client::{End, Session};
 use super::registry::now;
 use crate::config::{SetScope, Setting, Value};
@@ -12,7 +10,7 @@ use crate::executor::TransactionKind;
 use crate::executor::context::cancelled;
 use crate::executor::utility;
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{CommitLevel, Isolation, TransactionOptions, TxnError};
+use crate::txn::{CancelReason, CommitLevel, Isolation, TransactionOptions, TxnError};
 use crate::wire::BlockStatus;
 
 /// What kind of transaction runs.
@@ -214,23 +212,25 @@ impl Session {
             return Ok(());
         }
         let entry = std::sync::Arc::clone(&self.registered.entry);
-        entry.waits_for_commit(wait.lsn());
-        let outcome = loop {
+        self.ctx.proc.set_committing(Some(wait.lsn()));
+        let result = loop {
             tokio::select! {
                 biased;
-                done = &mut wait => break done.map_err(SqlError::from),
+                done = &mut wait => break done,
                 () = entry.wake.notified() => {
-                    if let Some(reason) = entry.cancel.reason() {
-                        let why = cancelled(reason);
-                        let error = SqlError::new(SqlState::STATEMENT_COMPLETION_UNKNOWN, why.to_string())
-                            .detail("The transaction has committed locally, but might not have been replicated to the standby.");
-                        break Err(error.fatal());
+                    // The statement's time no longer counts, and a disk answers soon.
+                    if let Some(reason) = entry.cancel.reason()
+                        && reason != CancelReason::StatementTimeout
+                        && wait.may_need_standbys()
+                        && self.engine.ctx().txns.is_synchronous()
+                    {
+                        break Err(TxnError::Unconfirmed(reason));
                     }
                 }
             }
         };
-        entry.waits_for_commit(Lsn::INVALID);
-        outcome
+        self.ctx.proc.set_committing(None);
+        Ok(result?)
     }
 
     fn rollback(&mut self) -> Result<(), SqlError> {

@@ -13,7 +13,7 @@ use crate::sql::catalog::schema::pg_database;
 use crate::sql::catalog::{Database, Viewer};
 use crate::sql::types::IoSettings;
 use crate::sqlstate::SqlError;
-use crate::txn::{CancelFlag, Proc, TransactionOptions};
+use crate::txn::{CancelFlag, CommitLevel, Proc, TransactionOptions};
 
 fn viewer(database: u32) -> Viewer {
     Viewer { database, user: BOOTSTRAP_ROLE, user_name: "".into(), search_path: "".into(), temp_namespace: None }
@@ -71,7 +71,9 @@ pub(super) fn context(
         front_end: &crate::sql::FRONT_END,
         externals: Vec::new(),
     };
-    let transaction = services.engine.ctx().txns.begin(proc, TransactionOptions::default());
+    // What the server does of its own accord waits for no standby.
+    let options = TransactionOptions { level: CommitLevel::Local, ..TransactionOptions::default() };
+    let transaction = services.engine.ctx().txns.begin(proc, options);
     let handle = services.catalog.handle(viewer(database.oid), &transaction);
     ctx.transaction = Some(transaction);
     ctx.set_catalog(handle);

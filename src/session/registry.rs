@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-use afterimage_wal::ids::Lsn;
 use parking_lot::Mutex;
 use rand::Rng as _;
 use tokio::sync::{Notify, watch};
@@ -86,23 +85,11 @@ pub struct SessionEntry {
     pub backend_start: i64,
     /// What it does. Rank 95, leaf.
     pub activity: Mutex<Activity>,
-    /// Where the commit lies that it waits for; 0 while it does not.
-    commits_at: AtomicU64,
     /// Counts against `max_connections`.
     counted: AtomicBool,
 }
 
 impl SessionEntry {
-    /// Notes that the session waits for its commit at `lsn`, or, with INVALID, no longer.
-    pub(super) fn waits_for_commit(&self, lsn: Lsn) {
-        self.commits_at.store(lsn.as_u64(), Ordering::Relaxed);
-    }
-
-    /// The end of the commit record it waits for.
-    pub fn commits_at(&self) -> Option<Lsn> {
-        Some(Lsn::new(self.commits_at.load(Ordering::Relaxed))).filter(|lsn| lsn.is_valid())
-    }
-
     /// Stops its statement, or ends it.
     pub fn stop(&self, reason: CancelReason) {
         self.cancel.cancel(reason);
@@ -169,7 +156,6 @@ impl Registry {
                 replication: false,
                 autovacuum: false,
             }),
-            commits_at: AtomicU64::new(0),
             counted: AtomicBool::new(false),
         });
         let weak = Arc::downgrade(&entry);

@@ -81,17 +81,16 @@ fn stat_activity(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Res
         let allowed = me == theirs || cx.catalog.has_privileges_of(me, theirs)? || cx.catalog.is_superuser(me)?;
         let proc = services.and_then(|s| s.engine.ctx().txns.procs().into_iter().find(|p| p.id() == ProcId(entry.pid)));
         let waits = services.and_then(|s| s.engine.ctx().txns.locks().waiting_for(ProcId(entry.pid)));
-        let commit = entry.commits_at().and_then(|lsn| Some((lsn, services?.engine.ctx().wal.flushed())));
-        let (wait_type, wait) = match (waits, activity.state) {
-            (Some("SyncRep" | "SafeSnapshot"), _) => (text("IPC"), optional(waits)),
-            (Some(what), _) => (text("Lock"), text(what)),
-            (None, SessionState::Active) => match commit {
-                Some((lsn, flushed)) if lsn > flushed => (text("IO"), text("WALSync")),
-                Some(_) => (text("IPC"), text("SyncRep")),
-                None => (Datum::Null, Datum::Null),
-            },
-            (None, SessionState::Streaming) => (text("Activity"), text("WalSenderMain")),
-            (None, _) => (text("Client"), text("ClientRead")),
+        let committing = proc.as_ref().and_then(|p| p.committing());
+        let flushed = services.map(|s| s.engine.wal().flushed());
+        let (wait_type, wait) = match (waits, committing, activity.state) {
+            (Some(what @ ("SyncRep" | "SafeSnapshot")), ..) => (text("IPC"), text(what)),
+            (Some(what), ..) => (text("Lock"), text(what)),
+            (None, Some(lsn), _) if flushed >= Some(lsn) => (text("IPC"), text("SyncRep")),
+            (None, Some(_), _) => (text("IO"), text("WALSync")),
+            (None, None, SessionState::Active) => (Datum::Null, Datum::Null),
+            (None, None, SessionState::Streaming) => (text("Activity"), text("WalSenderMain")),
+            (None, None, _) => (text("Client"), text("ClientRead")),
         };
         let hidden = |value: Datum| if allowed { value } else { Datum::Null };
         emit(&[

@@ -75,6 +75,9 @@ pub enum TxnError {
     /// The node stops while the session waits for its commit to be durable; its outcome is unknown to the client.
     #[error("the server stopped before the commit at {0} was confirmed")]
     CommitUnknown(Lsn),
+    /// The session was told to stop while its commit waited for the standbys; its outcome is unknown to the client.
+    #[error("{}", unconfirmed(*.0))]
+    Unconfirmed(CancelReason),
     /// A status file could not be read or written.
     #[error("could not access file \"{}\": {source}", path.display())]
     StatusFile {
@@ -90,4 +93,13 @@ pub enum TxnError {
     /// Storage failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+/// PostgreSQL: `SyncRepWaitForLSN`.
+fn unconfirmed(reason: CancelReason) -> &'static str {
+    if reason.ends_session() {
+        "canceling the wait for synchronous replication and terminating connection due to administrator command"
+    } else {
+        "canceling wait for synchronous replication due to user request"
+    }
 }

@@ -15,6 +15,7 @@ use afterimage_wal::ids::{Lsn, Xid};
 use parking_lot::{Condvar, Mutex};
 use smallvec::SmallVec;
 
+use super::cancel::{CancelFlag, CancelReason};
 use super::error::TxnError;
 use super::locks::LockHolder;
 use super::wait::Waiter;
@@ -132,17 +133,23 @@ impl CommitWaiter {
 #[must_use = "a commit is not acknowledged before its wait is over"]
 pub struct CommitWait {
     lsn: Lsn,
+    level: CommitLevel,
     waiter: Option<Arc<CommitWaiter>>,
 }
 
 impl CommitWait {
     /// Nothing to wait for.
     pub(super) fn done(lsn: Lsn) -> Self {
-        Self { lsn, waiter: None }
+        Self { lsn, level: CommitLevel::Off, waiter: None }
     }
 
-    pub(super) fn new(lsn: Lsn, waiter: Arc<CommitWaiter>) -> Self {
-        Self { lsn, waiter: Some(waiter) }
+    pub(super) fn new(lsn: Lsn, level: CommitLevel, waiter: Arc<CommitWaiter>) -> Self {
+        Self { lsn, level, waiter: Some(waiter) }
+    }
+
+    /// Whether it may have to wait for standbys: only such a wait is worth being cut short.
+    pub fn may_need_standbys(&self) -> bool {
+        self.level >= CommitLevel::RemoteWrite
     }
 
     /// The commit record's end; INVALID if the transaction wrote nothing.
@@ -166,6 +173,32 @@ impl CommitWait {
             w.wake.wait(&mut s);
         }
         outcome(s.outcome, self.lsn)
+    }
+
+    /// Sleeps on this thread until the level is reached, or the session is told to stop while standbys are missing. The commit stays what it is:
+    /// recorded here, seen by others once the standbys have it.
+    ///
+    /// # Errors
+    /// [`TxnError::Unconfirmed`]; [`TxnError::CommitUnknown`] if the node stops first.
+    pub fn wait_unless(mut self, cancel: &CancelFlag, is_synchronous: impl Fn() -> bool) -> Result<(), TxnError> {
+        let woken = Arc::<Waiter>::default();
+        cancel.enter_wait(&woken);
+        let waker = Waker::from(Arc::clone(&woken));
+        let result = loop {
+            if let Poll::Ready(result) = Pin::new(&mut self).poll(&mut Context::from_waker(&waker)) {
+                break result;
+            }
+            if let Some(reason) = cancel.reason()
+                && reason != CancelReason::StatementTimeout
+                && self.may_need_standbys()
+                && is_synchronous()
+            {
+                break Err(TxnError::Unconfirmed(reason));
+            }
+            woken.wait(None);
+        };
+        cancel.leave_wait();
+        result
     }
 }
 
@@ -300,6 +333,16 @@ impl CommitQueue {
         let flushed = flushed();
         q.sync = sync;
         self.advance_locked(&mut q, flushed)
+    }
+
+    /// Whether commits wait for standbys.
+    pub(super) fn is_synchronous(&self) -> bool {
+        self.queue.lock().sync.is_some()
+    }
+
+    /// What [`Self::set_sync`] is told, for commits to come: no position moves now.
+    pub(super) fn expect_sync(&self, sync: Option<SyncPositions>) {
+        self.queue.lock().sync = sync;
     }
 
     /// All positions at once: a standby's replayed LSN, a recovery's end.
@@ -440,6 +483,17 @@ mod tests {
         assert_eq!(q.leave(&a, Some((lsn(140), CommitLevel::On, e)), || lsn(200)).len(), 2);
         assert_eq!(q.readable(CommitLevel::Off), lsn(200));
         assert_eq!(q.readable(CommitLevel::On), lsn(200));
+    }
+
+    #[test]
+    fn the_first_commit_after_a_recovery_waits_for_the_standbys_named_before() {
+        let q = CommitQueue::new(lsn(100));
+        q.expect_sync(Some(SyncPositions::NONE_THERE));
+        assert!(q.set_all(lsn(200)).is_empty());
+        let t = q.enter(|| lsn(200));
+        assert!(q.leave(&t, Some((lsn(240), CommitLevel::On, queued().0)), || lsn(300)).is_empty());
+        assert_eq!((q.readable(CommitLevel::On), q.readable(CommitLevel::Local)), (lsn(200), lsn(300)));
+        assert_eq!(q.set_sync(None, || lsn(300)).len(), 1);
     }
 
     #[test]

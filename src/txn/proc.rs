@@ -30,6 +30,8 @@ pub struct Proc {
     own: Mutex<Option<Arc<OwnXids>>>,
     /// The commit LSN of this session's last commit: it never reads below it.
     last_commit: AtomicU64,
+    /// The commit it waits for; 0: none. Relaxed, for a view.
+    committing: AtomicU64,
     /// The database it is connected to; 0 while it logs in. Relaxed.
     database: AtomicU32,
     /// It vacuums of its own accord: gives way to whoever waits for its locks.
@@ -55,6 +57,16 @@ impl Proc {
     /// Top-level xid of its running transaction.
     pub fn xid(&self) -> Option<Xid> {
         self.own.lock().as_ref().map(|o| o.top())
+    }
+
+    /// The commit it waits for.
+    pub fn committing(&self) -> Option<Lsn> {
+        Some(Lsn::from_u64(self.committing.load(Ordering::Relaxed))).filter(|lsn| lsn.is_valid())
+    }
+
+    /// It waits for this commit, or no longer.
+    pub fn set_committing(&self, lsn: Option<Lsn>) {
+        self.committing.store(lsn.unwrap_or(Lsn::INVALID).as_u64(), Ordering::Relaxed);
     }
 
     /// LSN of its oldest snapshot.
@@ -193,6 +205,7 @@ impl Procs {
             session_locks: LockHolder::new(id),
             own: Mutex::new(None),
             last_commit: AtomicU64::new(0),
+            committing: AtomicU64::new(0),
             database: AtomicU32::new(0),
             autovacuum: AtomicBool::new(false),
             deadlock_timeout_ms: AtomicU64::new(1000),

@@ -322,11 +322,19 @@ impl Transactions {
         self.queue.readable(level)
     }
 
-    /// How far the synchronous standbys are; `None`: none are asked for, so `flushed` counts.
+    /// How far the synchronous standbys are; `None`: none are asked for, so `flushed` counts. In recovery it is only remembered: the first commit
+    /// after a promotion waits already.
     pub fn set_replicated(&self, sync: Option<SyncPositions>) {
-        if !self.in_recovery() {
+        if self.in_recovery() {
+            self.queue.expect_sync(sync);
+        } else {
             self.release(self.queue.set_sync(sync, || self.wal.flushed()));
         }
+    }
+
+    /// Whether commits wait for synchronous standbys.
+    pub fn is_synchronous(&self) -> bool {
+        self.queue.is_synchronous()
     }
 
     /// Replay has applied everything before `lsn`: sessions on this standby read there.
@@ -485,7 +493,7 @@ impl Transactions {
             self.unlink_hooks.read().iter().for_each(|h| h(lsn, &decision.drops));
         }
         self.settle_sometimes()?;
-        Ok(CommitWait::new(lsn, waiter))
+        Ok(CommitWait::new(lsn, level, waiter))
     }
 
     /// Writes and records the abort of `xids` (ascending, the first stands for all), then wakes who waits for them.
@@ -551,7 +559,7 @@ impl Transactions {
         let level = level.max(CommitLevel::Local);
         self.release(self.queue.leave(&ticket, Some((lsn, level, queued)), || self.wal.flushed()));
         self.wal.request_flush(lsn);
-        Ok(CommitWait::new(lsn, waiter))
+        Ok(CommitWait::new(lsn, level, waiter))
     }
 
     /// The prepared transactions, oldest first.
@@ -585,13 +593,24 @@ impl Transactions {
         } else {
             let mut xids = vec![p.xid];
             xids.extend(&p.state.commit.subs);
-            let lsn = self.abort_as(KIND_ABORT_PREPARED, &xids, p.state.creates.clone())?;
+            let ticket = self.queue.enter(|| self.wal.inserted());
+            let lsn = match self.abort_as(KIND_ABORT_PREPARED, &xids, p.state.creates.clone()) {
+                Ok(lsn) => lsn,
+                Err(e) => {
+                    self.release(self.queue.leave(&ticket, None, || self.wal.flushed()));
+                    return Err(e);
+                }
+            };
             if let Some(s) = serializable {
                 s.rolled_back();
             }
             self.locks.release_from(&p.holder, 0);
-            self.wal.flush(lsn)?;
-            CommitWait::done(lsn)
+            // A standby that takes over must not find it prepared.
+            let (level, waiter) = (level.max(CommitLevel::Local), Arc::<CommitWaiter>::default());
+            let queued = Queued { locks: None, top: p.xid, subs: Vec::new(), waiter: Some(Arc::clone(&waiter)) };
+            self.release(self.queue.leave(&ticket, Some((lsn, level, queued)), || self.wal.flushed()));
+            self.wal.request_flush(lsn);
+            CommitWait::new(lsn, level, waiter)
         };
         p.proc.set_own(None);
         self.prepared.remove(p.xid);

@@ -1,5 +1,7 @@
 //! Sleeping until something happens, and telling the runtime about it.
 
+use std::sync::Arc;
+use std::task::Wake;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -21,6 +23,12 @@ pub(crate) struct Waiter {
     /// Whether `notify` came. Leaf lock.
     notified: Mutex<bool>,
     wake: Condvar,
+}
+
+impl Wake for Waiter {
+    fn wake(self: Arc<Self>) {
+        self.notify();
+    }
 }
 
 impl Waiter {

@@ -22,6 +22,7 @@ mod replication;
 mod rewind;
 mod serializable;
 mod soak;
+mod synchronous;
 mod tablespaces;
 mod two_phase;
 mod unlogged;
