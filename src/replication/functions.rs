@@ -48,6 +48,16 @@ impl Functions {
             .hint("Recovery control functions can only be executed during recovery."))
     }
 
+    /// PostgreSQL: `CheckSlotPermissions` in replication/slot.c.
+    fn may_use_slots(session: &SessionContext) -> Result<(), SqlError> {
+        match session.catalog.role(session.user)? {
+            Some(role) if role.superuser || role.replication => Ok(()),
+            Some(_) | None => {
+                Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, "must be superuser or replication role to use replication slots"))
+            }
+        }
+    }
+
     fn promote(&self, session: &mut SessionContext, wait: bool, seconds: i32) -> Result<Datum, SqlError> {
         self.recovery_only()?;
         if seconds <= 0 {
@@ -90,6 +100,7 @@ impl Functions {
     }
 
     fn create_slot(&self, session: &SessionContext, func: &'static ProcEntry, args: &[Datum]) -> Result<Datum, SqlError> {
+        Self::may_use_slots(session)?;
         let name = text(args, 0)?;
         let reserve = boolean(args, 1).then(|| self.node.reserve_position());
         self.node.slots.create(name, boolean(args, 2).then_some(session.backend_pid), reserve).map_err(slot_error)?;
@@ -97,6 +108,7 @@ impl Functions {
     }
 
     fn copy_slot(&self, session: &SessionContext, func: &'static ProcEntry, args: &[Datum]) -> Result<Datum, SqlError> {
+        Self::may_use_slots(session)?;
         let (from, to) = (text(args, 0)?, text(args, 1)?);
         let source = self.node.slots.get(from).ok_or_else(|| slot_error(super::slot::SlotError::Missing(from.to_owned())))?;
         let Some(restart) = source.restart_lsn.filter(|_| !source.invalidated) else {
@@ -111,6 +123,7 @@ impl Functions {
     }
 
     fn advance_slot(&self, session: &SessionContext, func: &'static ProcEntry, args: &[Datum]) -> Result<Datum, SqlError> {
+        Self::may_use_slots(session)?;
         let name = text(args, 0)?;
         let wanted = lsn_arg(args, 1)?;
         if wanted == Lsn::INVALID {
@@ -336,6 +349,7 @@ impl ExternalFunctions for Functions {
             "pg_copy_physical_replication_slot" => self.copy_slot(session, func, args)?,
             "pg_replication_slot_advance" => self.advance_slot(session, func, args)?,
             "pg_drop_replication_slot" => {
+                Self::may_use_slots(session)?;
                 self.node.slots.drop_slot(text(args, 0)?, session.backend_pid, false).map_err(slot_error)?;
                 Datum::Void
             }

@@ -478,9 +478,7 @@ impl Session {
     fn abandon(&mut self) {
         self.portals.clear();
         self.statements.clear();
-        if self.is_walsender {
-            self.replication.slots.end_session(self.registered.entry.pid);
-        }
+        self.replication.slots.end_session(self.registered.entry.pid);
         if let Some(transaction) = self.ctx.transaction.take()
             && let Err(e) = transaction.abort()
         {

@@ -21,6 +21,7 @@ mod reads;
 mod replication;
 mod rewind;
 mod serializable;
+mod slots;
 mod soak;
 mod synchronous;
 mod tablespaces;
