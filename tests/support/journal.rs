@@ -113,8 +113,13 @@ impl Outcome {
     /// Checks a node against the journal: nothing acknowledged is missing, nothing is there that was not sent, no gaps, and the
     /// counters agree with the rows of the same transactions.
     pub fn check(&self, node: &Node) {
-        for (client, (&acknowledged, &sent)) in self.acknowledged.iter().zip(&self.sent).enumerate() {
-            let row = node.sql(&format!("select count(*), coalesce(max(n), 0), coalesce((select n from counter where client = {client}), 0) from journal where client = {client}"));
+        let rows = node.sql(&format!(
+            "select (select count(*) from journal where client = c), (select coalesce(max(n), 0) from journal where client = c), \
+                    coalesce((select n from counter where client = c), 0) from generate_series(0, {} - 1) c order by c",
+            self.sent.len()
+        ));
+        assert_eq!(rows.lines().count(), self.sent.len());
+        for (client, ((&acknowledged, &sent), row)) in self.acknowledged.iter().zip(&self.sent).zip(rows.lines()).enumerate() {
             let fields: Vec<u64> = row.split('|').map(|f| f.parse().expect("a number")).collect();
             let [count, max, counter] = fields[..] else { panic!("three fields in {row}") };
             assert!(max >= acknowledged, "client {client}: {acknowledged} commits were acknowledged, the node has {max}");

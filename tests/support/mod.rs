@@ -3,6 +3,7 @@
 
 pub mod histories;
 pub mod journal;
+pub mod lists;
 pub mod node;
 pub mod oracle;
 pub mod proxy;
