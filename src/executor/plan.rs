@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use afterimage_wal::ids::RelId;
+
 use super::code::Code;
 use super::portal::ColumnDesc;
 use crate::sql::catalog::relation::Trigger;
@@ -35,8 +37,8 @@ pub struct PlannedStmt {
     pub relations: Vec<(Oid, RelationUse)>,
     /// It changes data (CTEs included).
     pub modifies: bool,
-    /// Nothing in it can take long: it runs on the session's task as it is.
-    pub short: bool,
+    /// It runs on the session's task as it is, for it cannot take long while the tables it scans, these, are small. `None`: it may.
+    pub short: Option<Box<[RelId]>>,
     /// Privileges the user needs: relation and `acl` letters.
     pub privileges: Vec<(Oid, u8)>,
 }

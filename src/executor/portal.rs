@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use afterimage_wal::ids::{Fork, RelId};
 use arc_swap::ArcSwap;
 
 use super::context::SessionContext;
@@ -224,8 +225,7 @@ impl Portal {
         }
         match &mut self.run {
             Run::Rows(running) => {
-                let short = running.state.plan()?.short;
-                let done = if short {
+                let done = if is_short(session, running.state.plan()?) {
                     running.pull(session, max_rows, sink)?
                 } else {
                     crate::txn::blocking(|| running.pull(session, max_rows, sink))?
@@ -262,6 +262,15 @@ impl Portal {
             Run::Ready => Err(SqlError::internal("portal that did not start")),
         }
     }
+}
+
+/// A table of more blocks may take long to scan.
+const SMALL_TABLE_BLOCKS: u32 = 8;
+
+/// Whether the plan may run on the session's task, where others would wait for it: moving them away costs two switches of threads.
+fn is_short(session: &SessionContext, plan: &PlannedStmt) -> bool {
+    let small = |table: &RelId| session.engine.ctx().pool.n_blocks(*table, Fork::Main).is_ok_and(|n| n.get() <= SMALL_TABLE_BLOCKS);
+    plan.short.as_ref().is_some_and(|tables| tables.iter().all(small))
 }
 
 /// The plan, made anew if what it was made under has changed; its relations are locked.

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use afterimage_wal::ids::RelId;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use crate::executor::SessionContext;
-use crate::executor::plan::{self, Command, NodeText, PlanNode, PlanOp, PlannedStmt, RelationUse, Subplan, TextValue};
+use crate::executor::plan::{self, Command, NodeText, PlanNode, PlanOp, PlannedStmt, RelationUse, Scan, Subplan, TextValue};
 use crate::sql::bind::expr::{Expr, ExprKind};
 use crate::sql::bind::query::{self, Query, RteSource, SetOpKind, SetOpTree};
+use crate::sql::catalog::relation::Source;
 use crate::sql::types::{Oid, type_by_oid};
 use crate::sqlstate::{SqlError, SqlState};
 
@@ -195,7 +197,9 @@ pub fn plan(session: &mut SessionContext, query: &Query, explain: bool, privileg
     let subplans = p.subplans.into_iter().collect::<Option<Vec<_>>>().ok_or_else(|| SqlError::internal("unfinished subplan"))?;
     let ctes = p.ctes.into_iter().collect::<Option<Vec<_>>>().ok_or_else(|| SqlError::internal("unfinished WITH query"))?;
     let modifies = command != Command::Select || ctes.iter().any(|c| c.modifies);
-    let short = subplans.is_empty() && ctes.is_empty() && is_short(&built.node);
+    let mut scanned = Vec::new();
+    let short = subplans.is_empty() && ctes.is_empty() && is_short(&built.node, &mut scanned) && scanned.len() <= SHORT_TABLES;
+    let short = short.then(|| scanned.into_boxed_slice());
     Ok(PlannedStmt {
         command,
         root: Arc::new(built.node),
@@ -211,15 +215,34 @@ pub fn plan(session: &mut SessionContext, query: &Query, explain: bool, privileg
     })
 }
 
+/// Joins and the like are short up to this cost: a millisecond or so.
+const SHORT_COST: f64 = 100.0;
+/// Estimates may be wrong; how many tables are scanned bounds what a wrong one can cost.
+const SHORT_TABLES: usize = 2;
+
+/// Whether it cannot take long while the tables it adds to `scanned` are small.
 #[expect(clippy::wildcard_enum_match_arm, reason = "only these nodes matter here")]
-fn is_short(node: &PlanNode) -> bool {
+fn is_short(node: &PlanNode, scanned: &mut Vec<RelId>) -> bool {
+    let mut small = |scan: &Scan| match &scan.relation.source {
+        Source::File(file) => {
+            scanned.push(*file);
+            true
+        }
+        Source::Virtual(_) | Source::View(_) | Source::None => false,
+    };
     match &node.op {
         PlanOp::Result { .. } => true,
-        PlanOp::IndexScan(s) => s.single,
+        PlanOp::SeqScan(s) => small(s),
+        PlanOp::IndexScan(s) => s.single || small(&s.scan),
         PlanOp::Values(rows) => rows.len() <= 64,
-        PlanOp::Filter(c, _) | PlanOp::Project(c, _) | PlanOp::LockRows(c, _) | PlanOp::Gate(c, _) => is_short(c),
-        PlanOp::Limit(l) => is_short(&l.child),
-        PlanOp::Modify(m) => is_short(&m.child),
+        PlanOp::Filter(c, _) | PlanOp::Project(c, _) | PlanOp::LockRows(c, _) | PlanOp::Gate(c, _) => is_short(c, scanned),
+        PlanOp::Limit(l) => is_short(&l.child, scanned),
+        PlanOp::Modify(m) => is_short(&m.child, scanned),
+        _ if node.total_cost > SHORT_COST => false,
+        PlanOp::Sort(c, _) | PlanOp::Unique(c, _) | PlanOp::HashUnique(c) | PlanOp::Materialize(c) => is_short(c, scanned),
+        PlanOp::Aggregate(a) => is_short(&a.child, scanned),
+        PlanOp::NestLoop(j) => is_short(&j.left, scanned) && is_short(&j.right, scanned),
+        PlanOp::HashJoin(j) => is_short(&j.left, scanned) && is_short(&j.right, scanned),
         _ => false,
     }
 }
