@@ -15,7 +15,7 @@ use super::statement::RawStmt;
 use super::{explain, privileges, utility};
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{LockMode, LockTag, WaitPolicy};
+use crate::txn::{Isolation, LockMode, LockTag, WaitPolicy};
 
 /// One result column, as RowDescription tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,25 @@ pub struct Prepared {
     pub columns: Option<Vec<ColumnDesc>>,
     /// How to run it.
     pub body: Body,
+}
+
+impl Prepared {
+    /// Whether its plan is good for more than the statement it was made in.
+    pub fn is_lasting(&self) -> bool {
+        !matches!(&self.body, Body::Plan(cell) if !cell.is_lasting())
+    }
+
+    /// Locks what the statement reads and changes; whether it may then be run as it is. If not, somebody has changed a relation since, maybe
+    /// while its lock was waited for: prepare the statement anew.
+    ///
+    /// # Errors
+    /// A lock cannot be had.
+    pub fn lock(&self, session: &mut SessionContext) -> Result<bool, SqlError> {
+        let Body::Plan(cell) = &self.body else { return Ok(true) };
+        fix_snapshot(session)?;
+        lock_relations(session, &cell.plan())?;
+        Ok(cell.is_current(session))
+    }
 }
 
 /// How a prepared statement runs.
@@ -275,6 +294,7 @@ fn is_short(session: &SessionContext, plan: &PlannedStmt) -> bool {
 
 /// The plan, made anew if what it was made under has changed; its relations are locked.
 fn current_plan(session: &mut SessionContext, prepared: &Arc<Prepared>, cell: &PlanCell) -> Result<Arc<PlannedStmt>, SqlError> {
+    fix_snapshot(session)?;
     for _ in 0..10 {
         let version = cell.0.load_full();
         if version.is_current(session) {
@@ -296,22 +316,42 @@ fn current_plan(session: &mut SessionContext, prepared: &Arc<Prepared>, cell: &P
 }
 
 fn lock_relations(session: &mut SessionContext, plan: &PlannedStmt) -> Result<(), SqlError> {
-    let database = session.database;
-    let t = session.transaction()?;
     for (oid, how) in &plan.relations {
-        // System catalogs are only read here, and what changes them does not wait for readers.
-        if *oid < crate::sql::catalog::relation::FIRST_NORMAL_OID {
-            continue;
-        }
         let mode = match how {
             RelationUse::Read => LockMode::AccessShare,
             RelationUse::LockRows => LockMode::RowShare,
             RelationUse::Change => LockMode::RowExclusive,
         };
-        let tag = LockTag::Relation { db: database, rel: *oid };
-        if !t.holds(&tag, mode) {
-            t.lock(tag, mode, WaitPolicy::Block)?;
-        }
+        lock_relation(session, *oid, mode)?;
+    }
+    Ok(())
+}
+
+/// Locks a relation for a statement that reads or changes its rows; false if it was locked so already.
+///
+/// # Errors
+/// The lock cannot be had.
+pub fn lock_relation(session: &mut SessionContext, oid: Oid, mode: LockMode) -> Result<bool, SqlError> {
+    // System catalogs are only read here, and what changes them does not wait for readers.
+    if oid < crate::sql::catalog::relation::FIRST_NORMAL_OID {
+        return Ok(false);
+    }
+    let tag = LockTag::Relation { db: session.database, rel: oid };
+    let t = session.transaction()?;
+    if t.holds(&tag, mode) {
+        return Ok(false);
+    }
+    Ok(t.lock(tag, mode, WaitPolicy::Block)?)
+}
+
+/// The first statement of a REPEATABLE READ transaction takes its snapshot, before it waits for any lock.
+///
+/// # Errors
+/// If the node stops.
+pub fn fix_snapshot(session: &mut SessionContext) -> Result<(), SqlError> {
+    let t = session.transaction()?;
+    if t.isolation() != Isolation::ReadCommitted && !t.has_snapshot() {
+        t.snapshot()?;
     }
     Ok(())
 }

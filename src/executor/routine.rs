@@ -6,8 +6,10 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::code::Code;
+use super::context::SessionContext;
 use super::portal::Prepared;
 use crate::sql::types::{Oid, TupleDesc};
+use crate::sqlstate::SqlError;
 
 /// A name a statement may use: the block it is declared in, itself, and its number.
 pub type VariableName = (Option<Arc<str>>, Arc<str>, usize);
@@ -68,6 +70,16 @@ pub struct RoutinePlan {
     pub variables: Arc<Variables>,
     /// The transaction's own catalog changes then.
     pub epoch: u64,
+}
+
+impl RoutinePlan {
+    /// Locks what the statement reads and changes; whether it may then be run: nothing it was bound to has changed.
+    ///
+    /// # Errors
+    /// A lock cannot be had.
+    pub fn is_good(&self, session: &mut SessionContext) -> Result<bool, SqlError> {
+        Ok(!self.prepared.is_lasting() || self.prepared.lock(session)?)
+    }
 }
 
 /// A session's share of the functions it called.

@@ -120,13 +120,19 @@ impl Session {
             return Err(duplicate_statement(&name));
         }
         let context = self.plan_context();
-        let known = match &context {
+        let mut known = match &context {
             Some(context) => {
                 self.begin_statement();
                 self.plans.look_up_parsed(&self.ctx, context, &text, &types)
             }
             None => Lookup::Miss,
         };
+        let _deadline = self.deadline();
+        if let Lookup::Hit(prepared, _) = &known
+            && !prepared.lock(&mut self.ctx)?
+        {
+            known = Lookup::Miss;
+        }
         let entry = match known {
             Lookup::Hit(prepared, _) => {
                 let kind = prepared.statement.kind();

@@ -111,7 +111,7 @@ impl Session {
             return self.fail(e);
         }
         let context = self.plan_context();
-        let known = match &context {
+        let mut known = match &context {
             Some(context) => {
                 self.begin_statement();
                 self.plans.look_up(&self.ctx, context, &shared)
@@ -119,7 +119,12 @@ impl Session {
             None => Lookup::Miss,
         };
         if let Lookup::Hit(prepared, values) = known {
-            return self.known(prepared, values, began, &shared).await;
+            match prepared.lock(&mut self.ctx) {
+                Ok(true) => return self.known(prepared, values, began, &shared).await,
+                // Changed while its locks were waited for: as if it had never been seen.
+                Ok(false) => known = Lookup::Miss,
+                Err(e) => return self.not_run(e, began, &shared),
+            }
         }
         let statements = match sql::parse_statements(&shared) {
             Ok(statements) => statements,
@@ -130,8 +135,10 @@ impl Session {
         };
         if let (Lookup::Learn, Some(context), [statement]) = (known, &context, statements.as_slice()) {
             let plans = Arc::clone(&self.plans);
-            if let Some((prepared, values)) = plans.learn(&mut self.ctx, context, &shared, statement) {
-                return self.known(prepared, values, began, &shared).await;
+            match plans.learn(&mut self.ctx, context, &shared, statement) {
+                Ok(Some((prepared, values))) => return self.known(prepared, values, began, &shared).await,
+                Ok(None) => {}
+                Err(e) => return self.not_run(e, began, &shared),
             }
         }
         let logged = self.log_statement(&shared, &statements);
@@ -186,6 +193,13 @@ impl Session {
         }
         let ended = self.end_statement().await;
         self.settle(ended)?;
+        self.log_duration(began.elapsed(), text, false);
+        Ok(())
+    }
+
+    /// A query that failed before it ran.
+    fn not_run(&mut self, error: SqlError, began: Instant, text: &str) -> Result<(), End> {
+        self.fail(error)?;
         self.log_duration(began.elapsed(), text, false);
         Ok(())
     }

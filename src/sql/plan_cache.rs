@@ -26,6 +26,7 @@ use super::types::{self, Datum, Oid, oids};
 use crate::executor::portal::Body;
 use crate::executor::{Prepared, RawStmt, SessionContext, StmtKind};
 use crate::sql::catalog::relation::FIRST_NORMAL_OID;
+use crate::sqlstate::{Reach, SqlError, SqlState};
 
 /// Longest text that is looked up.
 const MAX_TEXT: usize = 4096;
@@ -182,22 +183,24 @@ impl PlanCache {
     }
 
     /// Makes the plan of a text that [`Self::look_up`] wants to know, from its one statement. `None`: run the statement as it is.
+    ///
+    /// # Errors
+    /// A table's lock cannot be had; what is wrong with the statement itself is said when it is run.
     pub fn learn(
         &self,
         session: &mut SessionContext,
         context: &Arc<str>,
         text: &str,
         statement: &RawStmt,
-    ) -> Option<(Arc<Prepared>, Vec<Datum>)> {
-        let lifted = lift(text)?;
+    ) -> Result<Option<(Arc<Prepared>, Vec<Datum>)>, SqlError> {
+        let Some(lifted) = lift(text) else { return Ok(None) };
         let key = Key { context: context.clone(), text: lifted.text.as_str().into() };
-        let entry = self.shard(&key).lock().get(&key).cloned()?;
-        let version = session.catalog.version();
-        let Some((plan, stay)) = generalise(session, statement, &lifted) else {
-            *entry.state.lock() = State::Never(version);
-            return None;
+        let Some(entry) = self.shard(&key).lock().get(&key).cloned() else { return Ok(None) };
+        let Some((plan, stay)) = generalise(session, statement, &lifted)? else {
+            *entry.state.lock() = State::Never(session.catalog.version());
+            return Ok(None);
         };
-        let values = values(session, &plan, &lifted)?;
+        let Some(values) = values(session, &plan, &lifted) else { return Ok(None) };
         let by = fixed(&lifted, &stay);
         match &mut *entry.state.lock() {
             State::Known(known, plans) if **known == *stay => {
@@ -210,7 +213,7 @@ impl PlanCache {
                 *other = State::Known(stay, std::iter::once((by, plan.clone())).collect())
             }
         }
-        Some((plan.prepared, values))
+        Ok(Some((plan.prepared, values)))
     }
 
     fn shard(&self, key: &Key) -> &Mutex<FxHashMap<Key, Arc<Text>>> {
@@ -379,26 +382,29 @@ fn contains_ignoring_case(text: &str, word: &str) -> bool {
     text.as_bytes().windows(word.len()).any(|w| w.eq_ignore_ascii_case(word.as_bytes()))
 }
 
+/// A statement's plan, and which of the text's literals stay in the key.
+type General = (Plan, Arc<[bool]>);
+
 /// The statement's plan with the literals that may vary as parameters, and which literals stay.
-fn generalise(session: &mut SessionContext, statement: &RawStmt, lifted: &Lifted<'_>) -> Option<(Plan, Arc<[bool]>)> {
+fn generalise(session: &mut SessionContext, statement: &RawStmt, lifted: &Lifted<'_>) -> Result<Option<General>, SqlError> {
     if !matches!(statement.kind(), StmtKind::Select | StmtKind::Modify) {
-        return None;
+        return Ok(None);
     }
     let mut node = (*statement.node).clone();
     let mut moved = Moved { lifted, params: Vec::new(), types: Vec::new() };
     moved.statement(&mut node);
     let Moved { mut params, types, .. } = moved;
-    let plain = |session: &mut SessionContext| super::prepare(session, statement.clone(), &[]).ok().filter(worth_keeping);
-    let prepared = if params.is_empty() {
-        plain(session)?
-    } else {
-        match super::prepare(session, statement.with_node(node), &types).ok().filter(worth_keeping) {
-            Some(p) if !has_partial_index(session, &p) => p,
-            // The values matter to the plan, or to whether the statement is right at all.
-            _ => {
-                params.clear();
-                plain(session)?
-            }
+    let mut general = None;
+    if !params.is_empty() {
+        general = prepared(session, statement.with_node(node), &types)?.filter(|p| !has_partial_index(session, p));
+    }
+    let prepared = match general {
+        Some(general) => general,
+        // There are none, or the values matter to the plan, or to whether the statement is right at all.
+        None => {
+            params.clear();
+            let Some(plain) = prepared(session, statement.clone(), &[])? else { return Ok(None) };
+            plain
         }
     };
     let mut stay = vec![true; lifted.literals.len()];
@@ -408,9 +414,20 @@ fn generalise(session: &mut SessionContext, statement: &RawStmt, lifted: &Lifted
         }
     }
     if lifted.literals.iter().zip(&stay).any(|((_, _, source), stays)| *stays && timely(source)) {
-        return None;
+        return Ok(None);
     }
-    Some((Plan { prepared, params: params.into() }, stay.into()))
+    Ok(Some((Plan { prepared, params: params.into() }, stay.into())))
+}
+
+/// The statement prepared, if it can be and the plan may be kept.
+fn prepared(session: &mut SessionContext, statement: RawStmt, types: &[Oid]) -> Result<Option<Arc<Prepared>>, SqlError> {
+    match super::prepare(session, statement, types) {
+        Ok(prepared) => Ok(Some(prepared).filter(worth_keeping)),
+        // A wait for a lock ended so: nothing to do with the statement, and not to be tried again.
+        Err(e) if e.fields().reach != Reach::Statement => Err(e),
+        Err(e) if matches!(e.state(), SqlState::LOCK_NOT_AVAILABLE | SqlState::DEADLOCK_DETECTED | SqlState::QUERY_CANCELED) => Err(e),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Only plans that outlive their statement.

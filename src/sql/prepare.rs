@@ -14,7 +14,7 @@ use super::plpgsql;
 use super::types::{Datum, Oid, oids};
 use crate::executor::front_end::TriggerCondition;
 use crate::executor::plan::{PlannedStmt, TableWriter};
-use crate::executor::portal::{Body, Explain, PlanCell, PlanVersion};
+use crate::executor::portal::{Body, Explain, PlanCell, PlanVersion, fix_snapshot};
 use crate::executor::trigger::TriggerCall;
 use crate::executor::{ColumnDesc, Portal, Prepared, RawStmt, RowSink, SessionContext, SqlFrontEnd, StmtKind, TableExpr, utility};
 use crate::sql::catalog::Relation;
@@ -35,12 +35,16 @@ pub struct FrontEnd;
 pub fn prepare(session: &mut SessionContext, statement: RawStmt, param_types: &[Oid]) -> Result<Arc<Prepared>, SqlError> {
     match statement.kind() {
         StmtKind::Select | StmtKind::Modify => {
+            fix_snapshot(session)?;
             let (plan, param_types, param_places) = plan_statement(session, &statement, &statement.node, param_types, false)?;
             let columns = plan.columns.clone();
             let version = PlanVersion::now(session, plan);
             Ok(Arc::new(Prepared { statement, param_types, param_places, columns, body: Body::Plan(PlanCell::new(version)) }))
         }
-        StmtKind::Explain => explain(session, statement, param_types),
+        StmtKind::Explain => {
+            fix_snapshot(session)?;
+            explain(session, statement, param_types)
+        }
         _ => {
             let columns = utility::describe(session, &statement)?;
             Ok(Arc::new(Prepared { statement, param_types: param_types.to_vec(), param_places: Vec::new(), columns, body: Body::Utility }))

@@ -19,34 +19,36 @@ use super::{Outcome, connect, run};
 /// Rows of each table at the start.
 const ROWS: u32 = 5;
 
-/// A server with its two sessions.
-struct Side {
-    watch: Client,
-    sessions: [Arc<Client>; 2],
-    pids: [i32; 2],
-    running: [Option<JoinHandle<Outcome>>; 2],
+/// A server with its sessions.
+pub(crate) struct Side {
+    pub(crate) watch: Client,
+    sessions: Vec<Arc<Client>>,
+    pids: Vec<i32>,
+    running: Vec<Option<JoinHandle<Outcome>>>,
 }
 
 impl Side {
-    async fn open(conninfo: &str) -> Self {
+    pub(crate) async fn open(conninfo: &str, sessions: usize) -> Self {
         let watch = connect(conninfo).await;
-        let sessions = [Arc::new(connect(conninfo).await), Arc::new(connect(conninfo).await)];
-        let mut pids = [0; 2];
-        for (pid, session) in pids.iter_mut().zip(&sessions) {
+        let mut side = Self { watch, sessions: Vec::new(), pids: Vec::new(), running: Vec::new() };
+        for _ in 0..sessions {
+            let session = connect(conninfo).await;
             let row = session.query_one("select pg_backend_pid()", &[]).await.expect("a pid");
-            *pid = row.get(0);
+            side.pids.push(row.get(0));
             session.batch_execute("set deadlock_timeout = '1h'; set client_min_messages = error").await.expect("settings");
+            side.sessions.push(Arc::new(session));
+            side.running.push(None);
         }
-        Self { watch, sessions, pids, running: [None, None] }
+        side
     }
 
-    fn begin(&mut self, n: usize, sql: &str) {
+    pub(crate) fn begin(&mut self, n: usize, sql: &str) {
         let (session, sql) = (Arc::clone(&self.sessions[n]), sql.to_owned());
         self.running[n] = Some(tokio::spawn(async move { run(&session, &sql, true).await }));
     }
 
-    /// Waits until the session's statement ended, or waits for the other's.
-    async fn settle(&mut self, n: usize) -> Option<Outcome> {
+    /// Waits until the session's statement ended, or waits for another's.
+    pub(crate) async fn settle(&mut self, n: usize) -> Option<Outcome> {
         loop {
             if self.running[n].as_ref().is_none_or(JoinHandle::is_finished) {
                 let task = self.running[n].take()?;
@@ -57,7 +59,8 @@ impl Side {
                 }
                 return Some(outcome);
             }
-            let row = self.watch.query_one("select cardinality(pg_blocking_pids($1)) > 0", &[&self.pids[n]]).await.expect("an answer");
+            let question = "select pg_isolation_test_session_is_blocked($1, $2)";
+            let row = self.watch.query_one(question, &[&self.pids[n], &self.pids]).await.expect("an answer");
             if row.get(0) {
                 return None;
             }
@@ -181,7 +184,7 @@ fn statement(rng: &mut StdRng) -> String {
 pub(crate) fn compare(seed: u64, steps: u64, theirs: &str, ours: &str) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let mut sides = [Side::open(theirs).await, Side::open(ours).await];
+        let mut sides = [Side::open(theirs, 2).await, Side::open(ours, 2).await];
         for side in &sides {
             let sql = format!(
                 "drop table if exists c, p; create table p (id int primary key, v int not null, u int unique); \

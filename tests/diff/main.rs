@@ -126,7 +126,7 @@ fn two_sessions_wait_for_each_other_as_on_postgresql() {
     let node = Node::start_new("diff_concurrent", "");
     let ours = format!("{} dbname=postgres", node.conninfo("diff"));
     let first = number("AFTERIMAGE_SEED", 1);
-    for seed in first..first + number("AFTERIMAGE_DIFF_RUNS", 4) {
+    for seed in first..first + number("AFTERIMAGE_DIFF_RUNS", 8) {
         let different = concurrent::compare(seed, number("AFTERIMAGE_DIFF_STEPS", 250), &oracle.conninfo(), &ours);
         assert!(different.is_empty(), "{different}");
     }

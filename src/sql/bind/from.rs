@@ -8,10 +8,12 @@ use pg_query::protobuf::{self, Alias, Node};
 use super::expr::{Expr, ExprKind};
 use super::query::{FromItem, Join, JoinKind, Query, Rte, RteColumn, RteSource};
 use super::scope::{Binder, NameColumn, NameItem, Place, columns_of, string_of, strings_of};
+use crate::executor::portal;
 use crate::sql::catalog::{RelKind, Relation, Source};
 use crate::sql::parse;
 use crate::sql::types::{Oid, oids};
 use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::LockMode;
 
 impl Binder<'_> {
     /// Binds FROM's list; its names become visible.
@@ -73,8 +75,9 @@ impl Binder<'_> {
         Ok(Arc::from(alias.aliasname.as_str()))
     }
 
-    /// A relation by name.
-    pub(super) fn open(&mut self, r: &protobuf::RangeVar) -> Result<Arc<Relation>, SqlError> {
+    /// A relation by name, locked until the transaction ends: what is bound stays true. The name is looked up again after a wait, as it may
+    /// mean another relation then. PostgreSQL: `parserOpenTable`, `RangeVarGetRelidExtended`.
+    pub(super) fn open(&mut self, r: &protobuf::RangeVar, mode: LockMode) -> Result<Arc<Relation>, SqlError> {
         if !r.catalogname.is_empty() && *r.catalogname != *self.session.database_name {
             return Err(self.error(
                 SqlState::FEATURE_NOT_SUPPORTED,
@@ -83,10 +86,17 @@ impl Binder<'_> {
             ));
         }
         let schema = (!r.schemaname.is_empty()).then_some(r.schemaname.as_str());
-        let relation = self.session.catalog.open_relation(schema, &r.relname).map_err(|e| self.position(e, r.location))?;
+        let mut relation = self.session.catalog.open_relation(schema, &r.relname).map_err(|e| self.position(e, r.location))?;
         // In recovery all temporary relations are others': the planner says so.
         if self.session.catalog.is_other_temporary(&relation) && !self.session.engine.is_in_recovery() {
             return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "cannot access temporary tables of other sessions"));
+        }
+        while portal::lock_relation(self.session, relation.oid, mode)? {
+            let again = self.session.catalog.open_relation(schema, &r.relname).map_err(|e| self.position(e, r.location))?;
+            if again.oid == relation.oid {
+                return Ok(again);
+            }
+            relation = again;
         }
         Ok(relation)
     }
@@ -103,7 +113,9 @@ impl Binder<'_> {
             self.add_rte(rte)?;
             return Ok((rt, item));
         }
-        let relation = match self.open(r) {
+        let name = r.alias.as_ref().map_or(&r.relname, |a| &a.aliasname);
+        let mode = if self.scope()?.locks_rows_of(name) { LockMode::RowShare } else { LockMode::AccessShare };
+        let relation = match self.open(r, mode) {
             Err(e) if r.schemaname.is_empty() && self.scopes.iter().any(|s| s.future.contains(&r.relname)) => {
                 return Err(e
                     .detail(format!(

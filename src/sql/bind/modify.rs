@@ -15,6 +15,7 @@ use crate::sql::parse;
 use crate::sql::plan::predicate::implied;
 use crate::sql::types::oids;
 use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::LockMode;
 
 impl Binder<'_> {
     /// Binds INSERT, UPDATE or DELETE at a new level.
@@ -37,7 +38,7 @@ impl Binder<'_> {
 
     fn target(&mut self, r: Option<&protobuf::RangeVar>, verb: &str) -> Result<Arc<Relation>, SqlError> {
         let Some(r) = r else { return Err(SqlError::internal("statement without a target")) };
-        let relation = self.open(r)?;
+        let relation = self.open(r, LockMode::RowExclusive)?;
         let refuse = |b: &Self, message: String| Err(b.error(SqlState::WRONG_OBJECT_TYPE, message, -1));
         match relation.kind {
             RelKind::Table => {}

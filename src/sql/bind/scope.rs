@@ -65,6 +65,15 @@ pub struct Scope {
     pub extra_targets: Vec<Expr>,
     /// Expressions of GROUP BY, for GROUPING().
     pub grouping_args: Vec<Expr>,
+    /// Tables whose rows FOR UPDATE and its kin lock, by name; an empty list: all.
+    pub locked: Option<Vec<String>>,
+}
+
+impl Scope {
+    /// Whether rows of the table in FROM with this name are locked.
+    pub(super) fn locks_rows_of(&self, name: &str) -> bool {
+        self.locked.as_ref().is_some_and(|names| names.is_empty() || names.iter().any(|n| n == name))
+    }
 }
 
 /// Where an expression stands: decides whether aggregates, windows, sets and subqueries are allowed, and the words of the refusal.

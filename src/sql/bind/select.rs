@@ -27,7 +27,7 @@ impl Binder<'_> {
     }
 
     pub(super) fn select_with(&mut self, s: &SelectStmt, settle: bool) -> Result<Query, SqlError> {
-        self.scopes.push(Scope::default());
+        self.scopes.push(Scope { locked: locked_tables(&s.locking_clause), ..Scope::default() });
         let result = self.deeper(|b| b.select_body(s, settle));
         self.scopes.pop();
         result
@@ -1127,4 +1127,21 @@ fn ungrouped(e: &Expr, keys: &[Expr], free: &[usize], dependent: &mut Vec<Expr>,
     if let ExprKind::SubLink(s) = &e.kind {
         s.query.visit_exprs(&mut |c, d| ungrouped(c, keys, free, dependent, bad, depth + d), 1);
     }
+}
+
+/// Names after OF in FOR UPDATE and its kin; empty if one of them names none: all are locked then.
+fn locked_tables(clauses: &[Node]) -> Option<Vec<String>> {
+    let mut names = None;
+    for node in clauses {
+        let Some(NodeEnum::LockingClause(l)) = &node.node else { continue };
+        if l.locked_rels.is_empty() {
+            return Some(Vec::new());
+        }
+        let named = l.locked_rels.iter().filter_map(|n| match &n.node {
+            Some(NodeEnum::RangeVar(r)) => Some(r.relname.clone()),
+            _ => None,
+        });
+        names.get_or_insert_with(Vec::new).extend(named);
+    }
+    names
 }

@@ -454,7 +454,10 @@ fn sql_plan(session: &mut SessionContext, body: &SqlBody, n: usize, statement: &
     if let Some(plan) = session.routines.plans.get(&(body.id, n))
         && plan.epoch == epoch
     {
-        return Ok(plan.clone());
+        let plan = plan.clone();
+        if plan.is_good(session)? {
+            return Ok(plan);
+        }
     }
     let variables =
         Arc::new(Variables { names: Arc::clone(&body.names), types: Arc::clone(&body.types), shapes: Vec::new(), prefer_columns: true });

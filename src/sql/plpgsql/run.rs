@@ -342,9 +342,11 @@ impl Run<'_> {
                     return Err(e);
                 }
                 self.cursors.retain(|c, _| cursors.contains(c));
-                self.session.transaction()?.rollback_sub(mark)?;
+                let stale = self.session.transaction()?.rollback_sub(mark)?;
                 self.session.settings.end_level(false);
-                self.session.routines.undone += 1;
+                if !stale.is_empty() {
+                    self.session.routines.undone += 1;
+                }
                 self.session.refresh_catalog();
                 let code = e.state().0;
                 let catches = |state: &Option<String>| match state {
@@ -1183,7 +1185,10 @@ impl Run<'_> {
             && (Arc::ptr_eq(&plan.variables.types, &self.types) || plan.variables.types == self.types)
             && plan.variables.shapes.iter().zip(&self.shapes).all(|(a, b)| same_shape(a, b))
         {
-            return Ok(plan.clone());
+            let plan = plan.clone();
+            if plan.is_good(self.session)? {
+                return Ok(plan);
+            }
         }
         let f = self.f;
         let variables = Arc::new(Variables {
