@@ -368,8 +368,9 @@ impl SessionSettings {
                 }
             }
         } else {
-            for u in &mut self.undo {
-                u.level = u.level.min(ending - 1);
+            // Those of deeper levels come last.
+            for u in self.undo.iter_mut().rev().take_while(|u| u.level >= ending) {
+                u.level = ending - 1;
             }
         }
         self.level = ending - 1;

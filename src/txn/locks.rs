@@ -3,7 +3,7 @@
 //! Row locks taken by SELECT FOR ... and by foreign keys live here only: a row version is written when a row changes, never because it
 //! is locked. So sharers need no multixacts, and after a crash there is nothing to clean up. PostgreSQL: storage/lmgr/lock.c.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering, fence};
@@ -220,12 +220,20 @@ pub struct LockHolder {
     held: Mutex<HeldLocks>,
 }
 
+/// Locks are numbered as they are taken. Those a savepoint is rolled back with are those from its first number on, so that releasing a
+/// savepoint costs nothing, however many locks there are.
 #[derive(Debug, Default)]
 struct HeldLocks {
     /// The holder has released everything for good.
     ended: bool,
-    /// No lock was taken deeper than this.
-    deepest: u32,
+    /// Number of the next lock.
+    next: u64,
+    /// `next` when the outermost open savepoint began.
+    first_mark: Option<u64>,
+    /// What was taken since then, in order; some of it may have been given up.
+    since: Vec<(u64, LockTag, LockMode)>,
+    /// Of locks taken since then, those that others carried to a row's new version: by the number of the lock, and one of their own.
+    carried: BTreeMap<(u64, u64), (LockTag, LockMode)>,
     list: Vec<HeldLock>,
     /// Places in `list`, kept once it is long.
     index: HashMap<LockTag, usize, BuildHasherDefault<FxHasher>>,
@@ -234,8 +242,8 @@ struct HeldLocks {
 #[derive(Debug)]
 struct HeldLock {
     tag: LockTag,
-    /// Per mode bit: nesting depth at which it was taken first. Modes not held: 0.
-    modes: SmallVec<[(LockMode, u32, u32); 2]>,
+    /// Modes held, with their numbers, and how often.
+    modes: SmallVec<[(LockMode, u64, u32); 1]>,
 }
 
 const INDEX_FROM: usize = 12;
@@ -249,8 +257,24 @@ impl HeldLocks {
         self.place(tag).map_or(0, |i| self.list[i].modes.iter().fold(0, |m, x| m | x.0.bit()))
     }
 
-    fn add(&mut self, tag: LockTag, mode: LockMode, depth: u32) {
-        self.deepest = self.deepest.max(depth);
+    fn add(&mut self, tag: LockTag, mode: LockMode) {
+        let number = self.next;
+        self.next += 1;
+        if self.add_as(tag, mode, number) && self.first_mark.is_some() {
+            self.since.push((number, tag, mode));
+        }
+    }
+
+    /// Adds what goes with the lock of this number, and is given up with it.
+    fn add_carried(&mut self, tag: LockTag, mode: LockMode, number: u64) {
+        if self.add_as(tag, mode, number) && self.first_mark.is_some_and(|mark| number >= mark) {
+            self.carried.insert((number, self.next), (tag, mode));
+            self.next += 1;
+        }
+    }
+
+    /// False: the mode was held already, and is once more.
+    fn add_as(&mut self, tag: LockTag, mode: LockMode, number: u64) -> bool {
         let at = self.place(&tag).unwrap_or_else(|| {
             self.list.push(HeldLock { tag, modes: SmallVec::new() });
             match self.list.len() {
@@ -264,8 +288,14 @@ impl HeldLocks {
         });
         let modes = &mut self.list[at].modes;
         match modes.iter_mut().find(|m| m.0 == mode) {
-            Some(m) => m.2 += 1,
-            None => modes.push((mode, depth, 1)),
+            Some(m) => {
+                m.2 += 1;
+                false
+            }
+            None => {
+                modes.push((mode, number, 1));
+                true
+            }
         }
     }
 
@@ -278,11 +308,28 @@ impl HeldLocks {
         if modes[i].2 > 0 {
             return Some(false);
         }
-        modes.swap_remove(i);
+        let (_, number, _) = modes.swap_remove(i);
         if modes.is_empty() {
             self.remove(at);
         }
+        // Locks held for a moment only leave nothing behind.
+        if self.since.last().is_some_and(|last| last.0 == number) {
+            self.since.pop();
+        }
         Some(true)
+    }
+
+    /// Gives up a mode if it is still held as the lock of this number.
+    fn sub_numbered(&mut self, number: u64, tag: &LockTag, mode: LockMode) -> bool {
+        let Some(at) = self.place(tag) else { return false };
+        let modes = &mut self.list[at].modes;
+        let before = modes.len();
+        modes.retain(|m| m.0 != mode || m.1 != number);
+        let gone = modes.len() < before;
+        if modes.is_empty() {
+            self.remove(at);
+        }
+        gone
     }
 
     fn remove(&mut self, at: usize) {
@@ -298,6 +345,10 @@ impl HeldLocks {
         }
     }
 }
+
+/// A place among the locks of a holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LockMark(u64);
 
 impl LockHolder {
     pub(super) fn new(proc: ProcId) -> Arc<Self> {
@@ -317,6 +368,22 @@ impl LockHolder {
     /// Everything it holds.
     pub(super) fn list(&self) -> Vec<(LockTag, LockMode)> {
         self.held.lock().list.iter().flat_map(|h| h.modes.iter().map(|m| (h.tag, m.0))).collect()
+    }
+
+    /// Where a savepoint begins: what is taken from now on is released when it is rolled back.
+    pub(super) fn mark(&self) -> LockMark {
+        let mut held = self.held.lock();
+        let next = held.next;
+        held.first_mark.get_or_insert(next);
+        LockMark(next)
+    }
+
+    /// No savepoint is open any more.
+    pub(super) fn forget_marks(&self) {
+        let mut held = self.held.lock();
+        held.first_mark = None;
+        held.since.clear();
+        held.carried.clear();
     }
 
     /// Its locks are released by a position's advance from now on, not by its session.
@@ -350,7 +417,6 @@ struct Grant {
 struct Request {
     holder: Arc<LockHolder>,
     mode: LockMode,
-    depth: u32,
     waiter: Arc<Waiter>,
     /// Set under the shard's lock by whoever grants it.
     granted: AtomicBool,
@@ -381,12 +447,12 @@ impl LockState {
         self.granted.iter().filter(|g| g.holder.proc() == proc).fold(0, |m, g| m | g.mask)
     }
 
-    fn grant(&mut self, tag: LockTag, holder: &Arc<LockHolder>, mode: LockMode, depth: u32) {
+    fn grant(&mut self, tag: LockTag, holder: &Arc<LockHolder>, mode: LockMode) {
         match self.granted.iter_mut().find(|g| Arc::ptr_eq(&g.holder, holder)) {
             Some(g) => g.mask |= mode.bit(),
             None => self.granted.push(Grant { holder: Arc::clone(holder), mask: mode.bit() }),
         }
-        holder.held.lock().add(tag, mode, depth);
+        holder.held.lock().add(tag, mode);
     }
 
     fn ungrant(&mut self, holder: &Arc<LockHolder>, bits: u16) {
@@ -408,7 +474,7 @@ impl LockState {
             if (r.mode.conflicts() & ahead == 0 || !in_order) && !self.excluded(r.holder.proc(), r.mode) {
                 let r = Arc::clone(r);
                 self.waiting.remove(i);
-                self.grant(tag, &r.holder, r.mode, r.depth);
+                self.grant(tag, &r.holder, r.mode);
                 r.granted.store(true, Ordering::Release);
                 r.waiter.notify();
             } else {
@@ -507,7 +573,7 @@ impl LockManager {
         &self.shards[usize::try_from(h >> 32).unwrap_or(0) % SHARDS]
     }
 
-    /// Takes a lock for `holder` at savepoint depth `depth`, waiting as `policy` says. False: it is held and `policy` is to skip.
+    /// Takes a lock for `holder`, waiting as `policy` says. False: it is held and `policy` is to skip.
     ///
     /// # Errors
     /// Deadlock, timeout, cancel; `LockNotAvailable` with [`WaitPolicy::Error`].
@@ -515,7 +581,6 @@ impl LockManager {
         &self,
         proc: &Proc,
         holder: &Arc<LockHolder>,
-        depth: u32,
         tag: LockTag,
         mode: LockMode,
         policy: WaitPolicy,
@@ -523,7 +588,7 @@ impl LockManager {
         let session = Arc::ptr_eq(holder, &proc.session_locks);
         if holder.held.lock().mask(&tag) & mode.bit() != 0 {
             if session {
-                holder.held.lock().add(tag, mode, depth);
+                holder.held.lock().add(tag, mode);
             }
             return Ok(true);
         }
@@ -542,7 +607,7 @@ impl LockManager {
                 .iter()
                 .rposition(|r| !is_tuple && r.holder.proc() != proc.id() && r.mode.conflicts_with(mode) && r.mode.conflicts() & mine == 0);
             if behind.is_none() && !state.excluded(proc.id(), mode) {
-                state.grant(tag, holder, mode, depth);
+                state.grant(tag, holder, mode);
                 return Ok(true);
             }
             if policy != WaitPolicy::Block {
@@ -569,7 +634,7 @@ impl LockManager {
                 return Err(TxnError::Deadlock { detail: format!("{}\n{}", edge(me, mode, they), edge(they, other.mode, me)) });
             }
             let request =
-                Arc::new(Request { holder: Arc::clone(holder), mode, depth, waiter: Arc::default(), granted: AtomicBool::new(false) });
+                Arc::new(Request { holder: Arc::clone(holder), mode, waiter: Arc::default(), granted: AtomicBool::new(false) });
             // Before the first request that waits for what this session holds: it cannot go first anyway.
             let at = state
                 .waiting
@@ -796,7 +861,7 @@ impl LockManager {
         if matches!(tag, LockTag::Tuple { .. }) {
             self.tuple_locks.fetch_add(1, Ordering::SeqCst);
         }
-        self.shard(&tag).lock().entry(tag).or_default().grant(tag, holder, mode, 1);
+        self.shard(&tag).lock().entry(tag).or_default().grant(tag, holder, mode);
     }
 
     /// Gives up one hold of a session lock. False: it was not held.
@@ -833,50 +898,50 @@ impl LockManager {
 
     /// A session ends: what it holds across its transactions (`pg_advisory_lock`) is free.
     pub fn end_session(&self, proc: &Proc) {
-        self.release_from(&proc.session_locks, 1);
+        self.release_session(proc);
     }
 
-    /// Releases what `holder` took at savepoint depth `depth` or deeper; 0: everything.
-    pub(super) fn release_from(&self, holder: &Arc<LockHolder>, depth: u32) {
-        let gone: SmallVec<[(LockTag, u16); 8]> = {
+    /// Releases everything `holder` has, for good.
+    pub(super) fn release_all(&self, holder: &Arc<LockHolder>) {
+        let gone: SmallVec<[HeldLock; 8]> = {
             let mut held = holder.held.lock();
-            if depth == 0 {
-                held.ended = true;
-                held.index.clear();
-                held.list.drain(..).map(|h| (h.tag, h.modes.iter().fold(0, |m, x| m | x.0.bit()))).collect()
-            } else {
-                let mut gone = SmallVec::new();
-                let mut i = held.list.len();
-                while i > 0 {
-                    i -= 1;
-                    let h = &mut held.list[i];
-                    let bits = h.modes.iter().filter(|m| m.1 >= depth).fold(0, |m, x| m | x.0.bit());
-                    if bits != 0 {
-                        gone.push((h.tag, bits));
-                        h.modes.retain(|m| m.1 < depth);
-                        if h.modes.is_empty() {
-                            held.remove(i);
-                        }
-                    }
-                }
-                gone
-            }
+            let list = std::mem::take(&mut held.list).into_iter().collect();
+            *held = HeldLocks { ended: true, ..HeldLocks::default() };
+            list
         };
+        for h in gone {
+            let bits = h.modes.iter().fold(0, |m, x| m | x.0.bit());
+            let mut shard = self.shard(&h.tag).lock();
+            self.ungrant_locked(&mut shard, holder, h.tag, bits);
+        }
+    }
+
+    /// Releases what a session holds across its transactions; it may take more.
+    pub(super) fn release_session(&self, proc: &Proc) {
+        let holder = &proc.session_locks;
+        self.release_all(holder);
+        holder.held.lock().ended = false;
+    }
+
+    /// Releases what `holder` took since the mark.
+    pub(super) fn release_since(&self, holder: &Arc<LockHolder>, mark: LockMark) {
+        let mut gone: SmallVec<[(LockTag, u16); 8]> = SmallVec::new();
+        {
+            let mut held = holder.held.lock();
+            while let Some((number, tag, mode)) = held.since.pop_if(|last| last.0 >= mark.0) {
+                if held.sub_numbered(number, &tag, mode) {
+                    gone.push((tag, mode.bit()));
+                }
+            }
+            for ((number, _), (tag, mode)) in held.carried.split_off(&(mark.0, 0)) {
+                if held.sub_numbered(number, &tag, mode) {
+                    gone.push((tag, mode.bit()));
+                }
+            }
+        }
         for (tag, bits) in gone {
             let mut shard = self.shard(&tag).lock();
             self.ungrant_locked(&mut shard, holder, tag, bits);
-        }
-    }
-
-    /// A released savepoint's locks now belong to the level around it.
-    pub(super) fn merge_depth(&self, holder: &Arc<LockHolder>, depth: u32) {
-        let mut held = holder.held.lock();
-        if held.deepest < depth {
-            return;
-        }
-        held.deepest = depth - 1;
-        for m in held.list.iter_mut().flat_map(|h| &mut h.modes) {
-            m.1 = m.1.min(depth - 1);
         }
     }
 
@@ -909,7 +974,7 @@ impl LockManager {
         if self.tuple_locks.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let carried: SmallVec<[(Arc<LockHolder>, LockMode, u32); 4]> = {
+        let carried: SmallVec<[(Arc<LockHolder>, LockMode, u64); 4]> = {
             let shard = self.shard(from).lock();
             let Some(state) = shard.get(from) else { return };
             let mut all = SmallVec::new();
@@ -927,13 +992,13 @@ impl LockManager {
             return;
         }
         let mut shard = self.shard(&to).lock();
-        for (holder, mode, depth) in carried {
+        for (holder, mode, number) in carried {
             // A holder that ended in between never looks at its list again: what were added now would stay for ever.
             let mut held = holder.held.lock();
             if held.ended || held.mask(from) & mode.bit() == 0 || held.mask(&to) & mode.bit() != 0 {
                 continue;
             }
-            held.add(to, mode, depth);
+            held.add_carried(to, mode, number);
             self.tuple_locks.fetch_add(1, Ordering::SeqCst);
             let state = shard.entry(to).or_default();
             match state.granted.iter_mut().find(|g| Arc::ptr_eq(&g.holder, &holder)) {

@@ -6,7 +6,7 @@ use afterimage_wal::ids::{Lsn, Oid, RelId, Xid};
 
 use super::error::TxnError;
 use super::exported::ExportedSnapshot;
-use super::locks::{LockHolder, LockManager, LockMode, LockTag, WaitPolicy};
+use super::locks::{LockHolder, LockManager, LockMark, LockMode, LockTag, WaitPolicy};
 use super::positions::{CommitLevel, CommitWait};
 use super::proc::Proc;
 use super::record::{Decision, Invalidation, KIND_COMMIT};
@@ -69,6 +69,7 @@ struct Sub {
     invalidations: usize,
     on_commit: usize,
     on_abort: usize,
+    locks: LockMark,
 }
 
 /// A running transaction. Dropping it aborts it.
@@ -406,16 +407,12 @@ impl Transaction {
 
     // ---- locks
 
-    fn depth(&self) -> u32 {
-        u32::try_from(self.stack.len()).unwrap_or(u32::MAX - 1) + 1
-    }
-
     /// Takes a lock until the transaction, or the savepoint it is taken in, ends. False: held, and `policy` is to skip.
     ///
     /// # Errors
     /// Deadlock, timeout, cancel, not available.
     pub fn lock(&self, tag: LockTag, mode: LockMode, policy: WaitPolicy) -> Result<bool, TxnError> {
-        self.locks().acquire(&self.proc, &self.holder, self.depth(), tag, mode, policy)
+        self.locks().acquire(&self.proc, &self.holder, tag, mode, policy)
     }
 
     /// Whether it holds the lock in that very mode.
@@ -438,7 +435,7 @@ impl Transaction {
     /// # Errors
     /// As [`Self::lock`].
     pub fn lock_for_session(&self, tag: LockTag, mode: LockMode, policy: WaitPolicy) -> Result<bool, TxnError> {
-        self.locks().acquire(&self.proc, &self.proc.session_locks, 1, tag, mode, policy)
+        self.locks().acquire(&self.proc, &self.proc.session_locks, tag, mode, policy)
     }
 
     /// Gives a session lock up once (`pg_advisory_unlock`). False: it was not held.
@@ -448,7 +445,7 @@ impl Transaction {
 
     /// Gives all session locks up (`pg_advisory_unlock_all`).
     pub fn unlock_all_for_session(&self) {
-        self.locks().release_from(&self.proc.session_locks, 1);
+        self.locks().release_session(&self.proc);
     }
 
     /// The lock manager.
@@ -525,6 +522,7 @@ impl Transaction {
             invalidations: self.end.invalidations.len(),
             on_commit: self.end.on_commit.len(),
             on_abort: self.end.on_abort.len(),
+            locks: self.holder.mark(),
         });
         SavepointMark(self.stack.len() - 1)
     }
@@ -564,7 +562,7 @@ impl Transaction {
     /// If the WAL fails.
     pub fn rollback_sub(&mut self, mark: SavepointMark) -> Result<Vec<Invalidation>, TxnError> {
         let Some(sub) = self.stack.get(mark.0) else { return Ok(Vec::new()) };
-        let depth = u32::try_from(mark.0).unwrap_or(u32::MAX - 2) + 2;
+        let locks = sub.locks;
         let xids = self.own.as_ref().map_or_else(Vec::new, |o| o.cut_subs(sub.subs));
         let created = self.end.creates.split_off(sub.creates);
         self.end.drops.truncate(sub.drops);
@@ -575,7 +573,10 @@ impl Transaction {
             self.txns.table_stats().apply(sub.changes, false);
         }
         let r = self.txns.abort_xids(&xids, created);
-        self.locks().release_from(&self.holder, depth);
+        self.locks().release_since(&self.holder, locks);
+        if self.stack.is_empty() {
+            self.holder.forget_marks();
+        }
         undo.into_iter().rev().for_each(|f| f());
         r.map(|()| stale)
     }
@@ -583,9 +584,10 @@ impl Transaction {
     /// Forgets the mark, keeps what happened since.
     pub fn release_sub(&mut self, mark: SavepointMark) {
         if mark.0 < self.stack.len() {
-            let depth = u32::try_from(mark.0).unwrap_or(u32::MAX - 2) + 2;
-            self.locks().merge_depth(&self.holder, depth);
             self.merge_changes(mark.0);
+            if self.stack.is_empty() {
+                self.holder.forget_marks();
+            }
         }
     }
 
@@ -618,7 +620,7 @@ impl Transaction {
                 if let Some(s) = self.serializable.take() {
                     s.committed(None);
                 }
-                self.locks().release_from(&self.holder, 0);
+                self.locks().release_all(&self.holder);
                 CommitWait::done(Lsn::INVALID)
             }
             Some(own) => {
@@ -736,7 +738,7 @@ impl Transaction {
                 r
             }
         };
-        self.locks().release_from(&self.holder, 0);
+        self.locks().release_all(&self.holder);
         std::mem::take(&mut self.end.on_abort).into_iter().rev().for_each(|f| f());
         r
     }

@@ -604,7 +604,7 @@ impl Transactions {
             if let Some(s) = serializable {
                 s.rolled_back();
             }
-            self.locks.release_from(&p.holder, 0);
+            self.locks.release_all(&p.holder);
             // A standby that takes over must not find it prepared.
             let (level, waiter) = (level.max(CommitLevel::Local), Arc::<CommitWaiter>::default());
             let queued = Queued { locks: None, top: p.xid, subs: Vec::new(), waiter: Some(Arc::clone(&waiter)) };
@@ -637,7 +637,7 @@ impl Transactions {
     fn forget_recovered(&self, xid: Xid) {
         if let Some(p) = self.prepared.remove(xid) {
             p.proc.set_own(None);
-            self.locks.release_from(&p.holder, 0);
+            self.locks.release_all(&p.holder);
             self.locks.xid_finished(p.state.commit.subs.iter().copied().chain([xid]));
         }
     }
@@ -779,7 +779,7 @@ impl Transactions {
 fn release(locks: &LockManager, released: Released) {
     for q in &released {
         if let Some(l) = &q.locks {
-            locks.release_from(l, 0);
+            locks.release_all(l);
         }
         locks.xid_finished(std::iter::once(q.top).chain(q.subs.iter().copied()));
         acknowledge(q);

@@ -27,11 +27,11 @@ impl Table {
     }
 
     fn take(&self, s: &Session, tag: LockTag, mode: LockMode, policy: WaitPolicy) -> Result<bool, TxnError> {
-        self.locks.acquire(&s.proc, &s.holder, 1, tag, mode, policy)
+        self.locks.acquire(&s.proc, &s.holder, tag, mode, policy)
     }
 
     fn end(&self, s: &Session) {
-        self.locks.release_from(&s.holder, 0);
+        self.locks.release_all(&s.holder);
     }
 
     fn wait_until_waiting(&self, id: i32) {
@@ -82,17 +82,71 @@ fn everything_is_gone_after_the_end() {
 fn a_savepoints_locks_go_with_it_and_a_released_ones_stay() {
     let t = table();
     let (a, b) = (t.session(1), t.session(2));
-    let free = |tag| t.locks.acquire(&b.proc, &b.holder, 1, tag, LockMode::AccessExclusive, WaitPolicy::Skip).unwrap();
-    t.locks.acquire(&a.proc, &a.holder, 1, T, LockMode::AccessShare, WaitPolicy::Block).unwrap();
-    t.locks.acquire(&a.proc, &a.holder, 2, T, LockMode::AccessExclusive, WaitPolicy::Block).unwrap();
-    t.locks.acquire(&a.proc, &a.holder, 3, U, LockMode::AccessExclusive, WaitPolicy::Block).unwrap();
-    t.locks.merge_depth(&a.holder, 3);
+    let free = |tag| t.take(&b, tag, LockMode::AccessExclusive, WaitPolicy::Skip).unwrap();
+    t.take(&a, T, LockMode::AccessShare, WaitPolicy::Block).unwrap();
+    let outer = a.holder.mark();
+    t.take(&a, T, LockMode::AccessExclusive, WaitPolicy::Block).unwrap();
+    // A savepoint in it, released: nothing is to be done.
+    a.holder.mark();
+    t.take(&a, U, LockMode::AccessExclusive, WaitPolicy::Block).unwrap();
+    t.locks.release_since(&a.holder, a.holder.mark());
     assert!(!free(U));
-    t.locks.release_from(&a.holder, 2);
+    t.locks.release_since(&a.holder, outer);
     assert!(free(U));
     assert!(!free(T), "taken before the savepoint as well");
     assert!(a.holder.holds(&T, LockMode::AccessShare));
     assert!(!a.holder.holds(&T, LockMode::AccessExclusive));
+    t.end(&a);
+    t.end(&b);
+    assert!(t.is_empty());
+}
+
+#[test]
+fn a_lock_carried_to_a_new_version_goes_with_the_savepoint_of_the_old_ones() {
+    let t = table();
+    let (a, b) = (t.session(1), t.session(2));
+    let row = |n| LockTag::Tuple { rel: RelId::new(1, 2, 3), block: BlockNo::new(n), offset: 1 };
+    t.take(&a, row(0), LockMode::AccessShare, WaitPolicy::Block).unwrap();
+    let outer = a.holder.mark();
+    t.take(&a, row(10), LockMode::AccessShare, WaitPolicy::Block).unwrap();
+    let inner = a.holder.mark();
+    t.take(&a, row(20), LockMode::AccessShare, WaitPolicy::Block).unwrap();
+    for n in [0, 10, 20] {
+        t.locks.carry_tuple_locks(&b.proc, &row(n), row(n + 1));
+        t.locks.carry_tuple_locks(&b.proc, &row(n + 1), row(n + 2));
+    }
+    let held = || [0, 1, 2, 10, 11, 12, 20, 21, 22].map(|n| a.holder.holds_any(&row(n)));
+    assert_eq!(held(), [true; 9]);
+    t.locks.release_since(&a.holder, inner);
+    assert_eq!(held(), [true, true, true, true, true, true, false, false, false]);
+    t.locks.release_since(&a.holder, outer);
+    assert_eq!(held(), [true, true, true, false, false, false, false, false, false]);
+    t.end(&a);
+    assert!(t.is_empty());
+}
+
+#[test]
+fn locks_given_up_early_leave_nothing_to_a_savepoint() {
+    let t = table();
+    let a = t.session(1);
+    let mark = a.holder.mark();
+    for _ in 0..1000 {
+        t.take(&a, T, LockMode::Exclusive, WaitPolicy::Block).unwrap();
+        assert!(t.locks.release(&a.holder, T, LockMode::Exclusive));
+    }
+    assert!(a.holder.held.lock().since.is_empty());
+    // One that came before another: its note stays, and does not mean a later lock of the same name.
+    t.take(&a, T, LockMode::Exclusive, WaitPolicy::Block).unwrap();
+    t.take(&a, U, LockMode::Exclusive, WaitPolicy::Block).unwrap();
+    assert!(t.locks.release(&a.holder, T, LockMode::Exclusive));
+    t.take(&a, T, LockMode::Exclusive, WaitPolicy::Block).unwrap();
+    t.locks.release_since(&a.holder, mark);
+    assert!(t.is_empty());
+    a.holder.forget_marks();
+    t.take(&a, T, LockMode::Exclusive, WaitPolicy::Block).unwrap();
+    assert!(a.holder.held.lock().since.is_empty(), "no savepoint, nothing noted");
+    t.end(&a);
+    assert!(t.is_empty());
 }
 
 #[test]
@@ -102,7 +156,7 @@ fn session_locks_count_and_outlive_the_transaction() {
     let key = LockTag::Advisory { db: 5, key1: 0, key2: 7, two_keys: false };
     let own = &a.proc.session_locks;
     for _ in 0..2 {
-        assert!(t.locks.acquire(&a.proc, own, 1, key, LockMode::Exclusive, WaitPolicy::Block).unwrap());
+        assert!(t.locks.acquire(&a.proc, own, key, LockMode::Exclusive, WaitPolicy::Block).unwrap());
     }
     // Its own transaction takes it as well.
     assert!(t.take(&a, key, LockMode::Exclusive, WaitPolicy::Skip).unwrap());
