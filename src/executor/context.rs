@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::code::SessionValue;
 use super::front_end::SqlFrontEnd;
-use crate::config::{Config, SessionSettings, SetScope};
+use crate::config::{Config, SessionSettings, SetScope, Setting};
 use crate::engine::Engine;
 use crate::sql::catalog::CatalogHandle;
 use crate::sql::functions::call::{FnCtx, SetRows, not_implemented};
@@ -12,7 +12,7 @@ use crate::sql::functions::registry::{cast_by_types, proc_by_oid};
 use crate::sql::functions::{Call, CallTypes, ProcEntry};
 use crate::sql::types::{Datum, IoSettings, Oid, Text, oids};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{CancelFlag, CancelReason, Proc, Transaction, TxnError};
+use crate::txn::{CancelFlag, CancelReason, LockManager, Proc, Transaction, TxnError};
 
 /// One session's state as far as SQL needs it. The session owns it and lends it to each statement.
 pub struct SessionContext {
@@ -48,6 +48,8 @@ pub struct SessionContext {
     pub backend_pid: i32,
     /// Settings.
     pub settings: SessionSettings,
+    /// Their version when the lock manager was last told of its timeouts.
+    pub timeouts_version: u64,
     /// Text forms of values; rebuilt when settings change.
     pub io: IoSettings,
     /// Catalogs at the current statement's snapshot.
@@ -132,7 +134,19 @@ impl SessionContext {
     /// # Errors
     /// `25P01` outside one, which is a bug of the caller.
     pub fn transaction(&mut self) -> Result<&mut Transaction, SqlError> {
+        if self.timeouts_version != self.settings.version() {
+            self.follow_timeouts();
+        }
         self.transaction.as_mut().ok_or_else(|| SqlError::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress"))
+    }
+
+    /// `deadlock_timeout` and `lock_timeout` hold from the moment they are set, inside a function too.
+    #[cold]
+    fn follow_timeouts(&mut self) {
+        self.timeouts_version = self.settings.version();
+        let deadlock = self.settings.duration(Setting::DeadlockTimeout).unwrap_or(LockManager::DEADLOCK_TIMEOUT);
+        let lock = self.settings.duration(Setting::LockTimeout).filter(|d| !d.is_zero());
+        self.proc.set_lock_timeouts(deadlock, lock);
     }
 
     /// Refuses a command that cannot be rolled back.

@@ -15,7 +15,7 @@ use super::statement::RawStmt;
 use super::{explain, privileges, utility};
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{Isolation, LockMode, LockTag, WaitPolicy};
+use crate::txn::{LockMode, LockTag, WaitPolicy};
 
 /// One result column, as RowDescription tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Prepared {
     /// A lock cannot be had.
     pub fn lock(&self, session: &mut SessionContext) -> Result<bool, SqlError> {
         let Body::Plan(cell) = &self.body else { return Ok(true) };
-        fix_snapshot(session)?;
+        session.transaction()?.begin_query()?;
         lock_relations(session, &cell.plan())?;
         Ok(cell.is_current(session))
     }
@@ -294,7 +294,7 @@ fn is_short(session: &SessionContext, plan: &PlannedStmt) -> bool {
 
 /// The plan, made anew if what it was made under has changed; its relations are locked.
 fn current_plan(session: &mut SessionContext, prepared: &Arc<Prepared>, cell: &PlanCell) -> Result<Arc<PlannedStmt>, SqlError> {
-    fix_snapshot(session)?;
+    session.transaction()?.begin_query()?;
     for _ in 0..10 {
         let version = cell.0.load_full();
         if version.is_current(session) {
@@ -342,18 +342,6 @@ pub fn lock_relation(session: &mut SessionContext, oid: Oid, mode: LockMode) -> 
         return Ok(false);
     }
     Ok(t.lock(tag, mode, WaitPolicy::Block)?)
-}
-
-/// The first statement of a REPEATABLE READ transaction takes its snapshot, before it waits for any lock.
-///
-/// # Errors
-/// If the node stops.
-pub fn fix_snapshot(session: &mut SessionContext) -> Result<(), SqlError> {
-    let t = session.transaction()?;
-    if t.isolation() != Isolation::ReadCommitted && !t.has_snapshot() {
-        t.snapshot()?;
-    }
-    Ok(())
 }
 
 fn start(session: &mut SessionContext, plan: &Arc<PlannedStmt>, params: Arc<[Datum]>, measure: bool) -> Result<Running, SqlError> {

@@ -186,7 +186,7 @@ fn import_snapshot(session: &mut SessionContext, id: &str) -> Result<(), SqlErro
     }
     let (database, unsupported) = (session.database, |message| Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message)));
     let txn = session.transaction()?;
-    if txn.has_snapshot() || txn.top_xid().is_some() || txn.savepoints() > 0 {
+    if txn.has_queried() || txn.top_xid().is_some() || txn.savepoints() > 0 {
         return Err(SqlError::new(SqlState::ACTIVE_SQL_TRANSACTION, "SET TRANSACTION SNAPSHOT must be called before any query"));
     }
     let (isolation, read_only) = (txn.isolation(), txn.options().read_only);

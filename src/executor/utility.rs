@@ -11,7 +11,6 @@ use super::portal::{PortalStatus, Prepared};
 use super::sink::RowSink;
 use crate::sql::types::Datum;
 use crate::sqlstate::SqlError;
-use crate::txn::Isolation;
 
 /// Result columns of a utility statement (`SHOW`, ...), known before it runs; `None` for most.
 ///
@@ -50,11 +49,7 @@ pub fn run(
         return Ok(PortalStatus::Complete(tag));
     }
     if session.in_block && begins_snapshot(&statement.node) {
-        // That of a REPEATABLE READ transaction, which its first statement takes, before it waits for any lock.
-        let txn = session.transaction()?;
-        if txn.isolation() != Isolation::ReadCommitted {
-            txn.snapshot()?;
-        }
+        session.transaction()?.begin_query()?;
     }
     #[expect(clippy::wildcard_enum_match_arm, reason = "the others return no rows")]
     match &*statement.node {

@@ -330,6 +330,10 @@ impl Session {
                     self.block.savepoints.pop();
                     self.ctx.settings.end_level(true);
                 }
+                let read_only = self.ctx.transaction()?.options().read_only;
+                if read_only != self.ctx.settings.bool(Setting::TransactionReadOnly) {
+                    self.ctx.settings.set_internal(Setting::TransactionReadOnly, Value::Bool(read_only), SetScope::Local);
+                }
                 Ok("RELEASE".into())
             }
             TransactionKind::RollbackTo(name) => {
@@ -497,31 +501,62 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the running transaction is as the setting says.
+    pub(super) fn has_characteristic(&mut self, setting: Setting) -> Result<bool, SqlError> {
+        let options = *self.ctx.transaction()?.options();
+        #[expect(clippy::wildcard_enum_match_arm, reason = "no others are a transaction's")]
+        Ok(match setting {
+            Setting::TransactionIsolation => isolation(self.ctx.settings.str(setting)) == options.isolation,
+            Setting::TransactionReadOnly => self.ctx.settings.bool(setting) == options.read_only,
+            Setting::TransactionDeferrable => self.ctx.settings.bool(setting) == options.deferrable,
+            _ => true,
+        })
+    }
+
     fn set_characteristic(&mut self, setting: Setting, value: Value) -> Result<(), SqlError> {
         let in_recovery = self.engine.is_in_recovery();
+        let too_late = |message: &str| Err(SqlError::new(SqlState::ACTIVE_SQL_TRANSACTION, message));
         let transaction = self.ctx.transaction()?;
         match (setting, &value) {
             (Setting::TransactionIsolation, Value::Enum(label)) => {
                 let wanted = isolation(label);
+                if wanted != transaction.isolation() {
+                    if transaction.has_queried() {
+                        return too_late("SET TRANSACTION ISOLATION LEVEL must be called before any query");
+                    }
+                    if transaction.savepoints() > 0 {
+                        return too_late("SET TRANSACTION ISOLATION LEVEL must not be called in a subtransaction");
+                    }
+                }
                 if wanted == Isolation::Serializable && in_recovery {
                     return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "cannot use serializable mode in a hot standby")
                         .hint("You can use REPEATABLE READ instead."));
                 }
-                if wanted != transaction.isolation() && transaction.has_snapshot() {
-                    return Err(SqlError::new(
-                        SqlState::ACTIVE_SQL_TRANSACTION,
-                        "SET TRANSACTION ISOLATION LEVEL must be called before any query",
-                    ));
-                }
                 transaction.set_isolation(wanted);
             }
             (Setting::TransactionReadOnly, Value::Bool(read_only)) => {
+                if !read_only && transaction.options().read_only {
+                    if transaction.savepoints() > 0 {
+                        return too_late("cannot set transaction read-write mode inside a read-only transaction");
+                    }
+                    if transaction.has_queried() {
+                        return too_late("transaction read-write mode must be set before any query");
+                    }
+                }
                 if !read_only && in_recovery {
                     return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "cannot set transaction read-write mode during recovery"));
                 }
                 transaction.set_read_only(*read_only);
             }
-            (Setting::TransactionDeferrable, Value::Bool(deferrable)) => transaction.set_deferrable(*deferrable),
+            (Setting::TransactionDeferrable, Value::Bool(deferrable)) => {
+                if transaction.savepoints() > 0 {
+                    return too_late("SET TRANSACTION [NOT] DEFERRABLE cannot be called within a subtransaction");
+                }
+                if transaction.has_queried() {
+                    return too_late("SET TRANSACTION [NOT] DEFERRABLE must be called before any query");
+                }
+                transaction.set_deferrable(*deferrable);
+            }
             _ => {}
         }
         self.ctx.settings.set_internal(setting, value, SetScope::Local);

@@ -60,6 +60,8 @@ pub(super) struct Session {
     physical: bool,
     settings_version: u64,
     reported_version: u64,
+    /// ReadyForQuery was the last it said.
+    at_rest: bool,
     pub(super) plans: Arc<PlanCache>,
     /// What parsing and binding depend on but catalogs, and the settings' version and user it was put together for.
     pub(super) plan_context: Option<(u64, Oid, Arc<str>)>,
@@ -125,6 +127,7 @@ impl Session {
             session_user_name: Arc::clone(&login.role.name),
             backend_pid: registered.entry.pid,
             settings: login.settings,
+            timeouts_version: 0,
             io: IoSettings::default(),
             catalog: handle,
             sequences: crate::executor::catalog_function::SequenceCache::default(),
@@ -158,6 +161,7 @@ impl Session {
             physical: login.replication && login.database.is_none(),
             settings_version: 0,
             reported_version: 0,
+            at_rest: false,
             plans,
             plan_context: None,
             read_after: (u64::MAX, Lsn::INVALID),
@@ -241,6 +245,7 @@ impl Session {
     }
 
     async fn handle(&mut self, message: Frontend) -> Result<(), End> {
+        self.at_rest = false;
         if self.skipping && !matches!(message, Frontend::Sync | Frontend::Terminate) {
             if matches!(message, Frontend::Query(_)) {
                 self.skipping = false;
@@ -287,13 +292,16 @@ impl Session {
     /// Waits for bytes from the client, for a call to end, or for an idle timeout.
     async fn wait(&mut self) -> Result<(), End> {
         self.conn.shrink();
-        let idle = match self.block {
-            _ if self.ctx.transaction.is_some() => {
-                self.ctx.settings.duration(Setting::IdleInTransactionSessionTimeout).map(|d| (d, CancelReason::IdleInTransactionTimeout))
+        let (setting, reason) = match self.block.status() {
+            crate::wire::BlockStatus::Idle => (Setting::IdleSessionTimeout, CancelReason::IdleSessionTimeout),
+            // A failed one too.
+            crate::wire::BlockStatus::InBlock | crate::wire::BlockStatus::Failed => {
+                (Setting::IdleInTransactionSessionTimeout, CancelReason::IdleInTransactionTimeout)
             }
-            _ => self.ctx.settings.duration(Setting::IdleSessionTimeout).map(|d| (d, CancelReason::IdleSessionTimeout)),
         };
-        let idle = idle.filter(|(d, _)| !d.is_zero());
+        // Between messages of the extended protocol a session is not idle.
+        let limit = self.ctx.settings.duration(setting).filter(|d| self.at_rest && !d.is_zero());
+        let idle = limit.and_then(|d| tokio::time::Instant::now().checked_add(d)).map(|until| (until, reason));
         let entry = Arc::clone(&self.registered.entry);
         loop {
             let reason = match entry.cancel.reason() {
@@ -312,10 +320,10 @@ impl Session {
                     read = self.conn.fill() => Some(read),
                     () = entry.wake.notified() => None,
                 },
-                Some((limit, reason)) => tokio::select! {
+                Some((until, reason)) => tokio::select! {
                     read = self.conn.fill() => Some(read),
                     () = entry.wake.notified() => None,
-                    () = tokio::time::sleep(limit) => {
+                    () = tokio::time::sleep_until(until) => {
                         entry.cancel.cancel(reason);
                         None
                     }
@@ -340,6 +348,7 @@ impl Session {
         self.take_settings();
         self.report();
         self.conn.out.ready(self.block.status());
+        self.at_rest = true;
         let state = match self.block.status() {
             crate::wire::BlockStatus::Idle => SessionState::Idle,
             crate::wire::BlockStatus::InBlock => SessionState::IdleInTransaction,
@@ -378,9 +387,6 @@ impl Session {
         if &*self.viewer.search_path != settings.str(Setting::SearchPath) {
             self.viewer.search_path = settings.str(Setting::SearchPath).into();
         }
-        let deadlock = settings.duration(Setting::DeadlockTimeout).unwrap_or(Duration::from_secs(1));
-        let lock = settings.duration(Setting::LockTimeout).filter(|d| !d.is_zero());
-        self.ctx.proc.set_lock_timeouts(deadlock, lock);
         if let Err(e) = crate::executor::setting::follow_role(&mut self.ctx) {
             // The role is gone; the session stays who it was.
             log::emit(Some(&self.who), &Entry::new(Level::Warning, &e.to_string()));

@@ -229,6 +229,7 @@ impl Session {
         let Some(entry) = self.statements.get(statement) else { return Err(unknown_statement(statement)) };
         let (kind, text) = (entry.kind.clone(), Arc::clone(&entry.text));
         self.active(&text);
+        let _deadline = self.deadline();
         self.wait_for_reads(&text)?;
         if formats.len() > 1 && formats.len() != params.len() {
             return Err(SqlError::new(

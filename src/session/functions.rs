@@ -16,7 +16,7 @@ use crate::replication::rewind::source::page_lsns_of;
 use crate::sql::functions::{CallTypes, ProcEntry, SetRows};
 use crate::sql::types::{ArrayValue, Datum, Inet, oids};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{CancelReason, ProcId};
+use crate::txn::{CancelReason, ProcId, Transactions};
 
 /// The functions, over one server.
 pub(super) struct Functions {
@@ -227,7 +227,10 @@ impl ExternalFunctions for Functions {
             }
             "pg_cancel_backend" => {
                 let pid = i32::try_from(int_arg(args, 0)).unwrap_or(0);
-                Datum::Bool(signal(&server, session, pid, CancelReason::Query)?.is_some())
+                let told = signal(&server, session, pid, CancelReason::Query)?.is_some();
+                // It may have been itself.
+                session.check_cancel()?;
+                Datum::Bool(told)
             }
             "pg_terminate_backend" => {
                 let pid = i32::try_from(int_arg(args, 0)).unwrap_or(0);
@@ -320,12 +323,12 @@ impl ExternalFunctions for Functions {
                 let Some(Datum::Array(interesting)) = args.get(1) else { return Ok(Some(Datum::Null)) };
                 let txns = &session.engine.ctx().txns;
                 let mut blockers = txns.locks().blockers(ProcId(pid));
-                blockers.extend(txns.serializable().safe_snapshot_blockers(ProcId(pid)));
+                blockers.extend(safe_snapshot_blockers(txns, ProcId(pid)));
                 Datum::Bool(interesting.values.iter().any(|v| matches!(v, Datum::Int4(p) if blockers.contains(&ProcId(*p)))))
             }
             "pg_safe_snapshot_blocking_pids" => {
                 let pid = i32::try_from(int_arg(args, 0)).unwrap_or(0);
-                let blockers = session.engine.ctx().txns.serializable().safe_snapshot_blockers(ProcId(pid));
+                let blockers = safe_snapshot_blockers(&session.engine.ctx().txns, ProcId(pid));
                 Datum::Array(Arc::new(ArrayValue::one_dim(oids::INT4, blockers.into_iter().map(|p| Datum::Int4(p.0)).collect())))
             }
             "pg_settings_get_flags" => match lookup(text_arg(args, 0)?) {
@@ -433,5 +436,13 @@ impl ExternalFunctions for Functions {
             _ => return Ok(None),
         };
         Ok(Some(Box::new(rows.into_iter().map(Ok))))
+    }
+}
+
+/// Whom a session waits for to have a safe snapshot.
+fn safe_snapshot_blockers(txns: &Transactions, proc: ProcId) -> Vec<ProcId> {
+    match txns.locks().waiting_for(proc) {
+        Some("SafeSnapshot") => txns.serializable().safe_snapshot_blockers(proc),
+        Some(_) | None => Vec::new(),
     }
 }

@@ -56,6 +56,7 @@ pub(super) fn context(
         session_user_name: name,
         backend_pid: proc.id().0,
         settings: SessionSettings::new(server.config.current()),
+        timeouts_version: 0,
         io: IoSettings::default(),
         catalog,
         sequences: crate::executor::catalog_function::SequenceCache::default(),

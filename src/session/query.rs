@@ -93,7 +93,7 @@ impl Session {
         // A Query destroys the unnamed statement and portal.
         self.statements.remove("");
         self.portals.remove("");
-        let _deadline = self.deadline();
+        let mut deadline = self.deadline();
         if let Some(wait) = super::wait_for::parse(&shared) {
             let logged = self.log_statement(&shared, &[]);
             let done = match wait {
@@ -153,7 +153,12 @@ impl Session {
                 self.fail(e)?;
                 break;
             }
+            if left > 0 {
+                // Each statement has its time, by the setting of now.
+                drop(std::mem::replace(&mut deadline, self.deadline()));
+            }
         }
+        drop(deadline);
         // Nothing is left to commit unless the query was empty or ended in a failed block.
         let ended = self.end_statement().await;
         self.settle(ended)?;
@@ -314,8 +319,8 @@ impl Session {
         if self.ctx.transaction.is_none() {
             return Ok(());
         }
-        for setting in [Setting::TransactionIsolation, Setting::TransactionReadOnly] {
-            if self.ctx.settings.is_overridden(setting) {
+        for setting in [Setting::TransactionIsolation, Setting::TransactionReadOnly, Setting::TransactionDeferrable] {
+            if self.ctx.settings.is_overridden(setting) && !self.has_characteristic(setting)? {
                 let value = self.ctx.settings.show_setting(setting);
                 self.apply_options(&[(setting.name().to_owned(), value)])?;
             }

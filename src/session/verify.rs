@@ -155,6 +155,7 @@ fn context(engine: &Arc<Engine>, catalog: &Arc<Catalog>, config: &Arc<Config>, d
         session_user_name: name,
         backend_pid: 1,
         settings,
+        timeouts_version: 0,
         io: IoSettings::default(),
         catalog: handle,
         sequences: SequenceCache::default(),

@@ -10,7 +10,7 @@ use crate::sql::catalog::schema::{pg_class, pg_database};
 use crate::sql::catalog::{Relation, VirtualCx, VirtualTable};
 use crate::sql::types::{ArrayValue, Datum, Inet, oids};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{LockTag, Mark, ProcId};
+use crate::txn::{LockTag, Locked, Mark, ProcId};
 
 type Emit<'a> = &'a mut dyn FnMut(&[Datum]) -> Result<(), SqlError>;
 
@@ -392,8 +392,8 @@ fn pid(proc: ProcId) -> Datum {
     if proc.0 > 0 { Datum::Int4(proc.0) } else { Datum::Null }
 }
 
-fn virtual_transaction(proc: ProcId) -> Datum {
-    text(&if proc.0 > 0 { format!("{}/0", proc.0) } else { "-1/0".to_owned() })
+fn virtual_transaction(proc: ProcId, number: u64) -> Datum {
+    text(&if proc.0 > 0 { format!("{}/{number}", proc.0) } else { format!("-1/{number}") })
 }
 
 /// The columns of `pg_locks` that say what is locked: from `locktype` to `objsubid`.
@@ -422,27 +422,33 @@ fn lock_tag(tag: &LockTag) -> [Datum; 10] {
 
 fn locks(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
     let Some(services) = server.services_even_if_stopping() else { return Ok(()) };
-    for lock in services.engine.ctx().txns.locks().list() {
+    let locks = services.engine.ctx().txns.locks().list();
+    let numbers: std::collections::HashMap<ProcId, u64> = locks.iter().map(|l| (l.proc, l.transaction)).collect();
+    for lock in locks {
         // Row locks that are held are not shown, as in PostgreSQL: there may be millions.
-        if lock.granted && matches!(lock.tag, Some(LockTag::Tuple { .. })) {
+        if lock.granted && matches!(lock.what, Locked::Tag(LockTag::Tuple { .. })) {
             continue;
         }
-        let mut row: Vec<Datum> = match (&lock.tag, lock.xid) {
-            (Some(tag), _) => lock_tag(tag).into(),
-            (None, transaction) => {
+        let mut row: Vec<Datum> = match lock.what {
+            Locked::Tag(tag) => lock_tag(&tag).into(),
+            Locked::Xid(transaction) => {
                 let mut row = vec![Datum::Null; 10];
-                row[0] = text("transactionid");
-                row[6] = transaction.map_or(Datum::Null, |x| xid(x.as_u64()));
+                (row[0], row[6]) = (text("transactionid"), xid(transaction.as_u64()));
+                row
+            }
+            Locked::Virtual(proc, number) => {
+                let mut row = vec![Datum::Null; 10];
+                (row[0], row[5]) = (text("virtualxid"), virtual_transaction(proc, u64::from(number)));
                 row
             }
         };
         row.extend([
-            virtual_transaction(lock.proc),
+            virtual_transaction(lock.proc, lock.transaction),
             pid(lock.proc),
             text(lock.mode.name()),
             Datum::Bool(lock.granted),
             Datum::Bool(false),
-            Datum::Null,
+            lock.waiting_since.map_or(Datum::Null, Datum::TimestampTz),
         ]);
         emit(&row)?;
     }
@@ -459,7 +465,7 @@ fn locks(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(),
             (row[0], row[4]) = (text("page"), Datum::Null);
         }
         row.extend([
-            virtual_transaction(marked.proc),
+            virtual_transaction(marked.proc, numbers.get(&marked.proc).copied().unwrap_or_default()),
             pid(marked.proc),
             text("SIReadLock"),
             Datum::Bool(true),

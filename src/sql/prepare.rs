@@ -14,7 +14,7 @@ use super::plpgsql;
 use super::types::{Datum, Oid, oids};
 use crate::executor::front_end::TriggerCondition;
 use crate::executor::plan::{PlannedStmt, TableWriter};
-use crate::executor::portal::{Body, Explain, PlanCell, PlanVersion, fix_snapshot};
+use crate::executor::portal::{Body, Explain, PlanCell, PlanVersion};
 use crate::executor::trigger::TriggerCall;
 use crate::executor::{ColumnDesc, Portal, Prepared, RawStmt, RowSink, SessionContext, SqlFrontEnd, StmtKind, TableExpr, utility};
 use crate::sql::catalog::Relation;
@@ -35,14 +35,14 @@ pub struct FrontEnd;
 pub fn prepare(session: &mut SessionContext, statement: RawStmt, param_types: &[Oid]) -> Result<Arc<Prepared>, SqlError> {
     match statement.kind() {
         StmtKind::Select | StmtKind::Modify => {
-            fix_snapshot(session)?;
+            session.transaction()?.begin_query()?;
             let (plan, param_types, param_places) = plan_statement(session, &statement, &statement.node, param_types, false)?;
             let columns = plan.columns.clone();
             let version = PlanVersion::now(session, plan);
             Ok(Arc::new(Prepared { statement, param_types, param_places, columns, body: Body::Plan(PlanCell::new(version)) }))
         }
         StmtKind::Explain => {
-            fix_snapshot(session)?;
+            session.transaction()?.begin_query()?;
             explain(session, statement, param_types)
         }
         _ => {

@@ -19,6 +19,7 @@ use super::cancel::CancelReason;
 use super::deadlock;
 use super::error::TxnError;
 use super::proc::{Proc, ProcId, Procs};
+use super::transactions::Transactions;
 use super::wait::{Waiter, blocking};
 
 /// What is locked.
@@ -214,6 +215,8 @@ pub enum WaitPolicy {
 pub struct LockHolder {
     /// 0 once its transaction is prepared. Relaxed: changed by the session itself, before it can ask for more.
     proc: AtomicI32,
+    /// The xid of its transaction once that is prepared. Relaxed: for `pg_locks`.
+    prepared: AtomicU64,
     /// Its transaction committed and waits for its level; its session may be doing other things. Relaxed: only the detector asks.
     detached: AtomicBool,
     /// Rank 82, below the shards of the table (81).
@@ -352,7 +355,12 @@ pub(super) struct LockMark(u64);
 
 impl LockHolder {
     pub(super) fn new(proc: ProcId) -> Arc<Self> {
-        Arc::new(Self { proc: AtomicI32::new(proc.0), detached: AtomicBool::new(false), held: Mutex::default() })
+        Arc::new(Self {
+            proc: AtomicI32::new(proc.0),
+            prepared: AtomicU64::new(0),
+            detached: AtomicBool::new(false),
+            held: Mutex::default(),
+        })
     }
 
     /// Whose it is; 0 for a prepared transaction's.
@@ -361,7 +369,8 @@ impl LockHolder {
     }
 
     /// Its transaction is prepared: no session's any more.
-    pub(super) fn disown(&self) {
+    pub(super) fn disown(&self, xid: Xid) {
+        self.prepared.store(xid.as_u64(), Ordering::Relaxed);
         self.proc.store(0, Ordering::Relaxed);
     }
 
@@ -506,6 +515,8 @@ pub(super) enum WaitsFor {
 struct Wait {
     what: WaitsFor,
     number: u64,
+    /// Microseconds since 2000.
+    since: i64,
 }
 
 impl WaitsFor {
@@ -519,19 +530,32 @@ impl WaitsFor {
     }
 }
 
+/// What a line of `pg_locks` is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Locked {
+    /// What is locked.
+    Tag(LockTag),
+    /// A transaction, by its xid.
+    Xid(Xid),
+    /// A transaction, by its session and its number there.
+    Virtual(ProcId, u32),
+}
+
 /// One line of `pg_locks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockInfo {
-    /// What; `None`: the transaction `xid`.
-    pub tag: Option<LockTag>,
-    /// The transaction waited for.
-    pub xid: Option<Xid>,
+    /// What.
+    pub what: Locked,
     /// How.
     pub mode: LockMode,
-    /// Who.
+    /// Who; 0: a prepared transaction.
     pub proc: ProcId,
+    /// The number of its running transaction, 0 if there is none; of a prepared one its xid.
+    pub transaction: u64,
     /// Held, or waited for.
     pub granted: bool,
+    /// Since when it is waited for, in microseconds since 2000.
+    pub waiting_since: Option<i64>,
 }
 
 /// All heavyweight locks of the node.
@@ -633,8 +657,7 @@ impl LockManager {
                 }
                 return Err(TxnError::Deadlock { detail: format!("{}\n{}", edge(me, mode, they), edge(they, other.mode, me)) });
             }
-            let request =
-                Arc::new(Request { holder: Arc::clone(holder), mode, waiter: Arc::default(), granted: AtomicBool::new(false) });
+            let request = Arc::new(Request { holder: Arc::clone(holder), mode, waiter: Arc::default(), granted: AtomicBool::new(false) });
             // Before the first request that waits for what this session holds: it cannot go first anyway.
             let at = state
                 .waiting
@@ -699,7 +722,7 @@ impl LockManager {
 
     /// Sleeps until `done`, looking for deadlocks once `deadlock_timeout` has passed.
     pub(super) fn sleep(&self, proc: &Proc, what: WaitsFor, waiter: &Arc<Waiter>, done: impl Fn() -> bool) -> Result<(), TxnError> {
-        let wait = Wait { what, number: self.next_wait.fetch_add(1, Ordering::Relaxed) };
+        let wait = Wait { what, number: self.next_wait.fetch_add(1, Ordering::Relaxed), since: Transactions::now() };
         self.waits.lock().insert(proc.id(), wait);
         proc.cancel().enter_wait(waiter);
         let r = blocking(|| {
@@ -1048,31 +1071,43 @@ impl LockManager {
 
     /// Everything held and waited for, for `pg_locks`.
     pub fn list(&self) -> Vec<LockInfo> {
+        let procs = self.procs.all();
+        let numbers: HashMap<ProcId, u64> = procs.iter().map(|p| (p.id(), u64::from(p.local_transaction()))).collect();
+        let waits = self.waits.lock().clone();
+        let number = |p: ProcId| numbers.get(&p).copied().unwrap_or_default();
+        let held = |what, mode, proc, transaction| LockInfo { what, mode, proc, transaction, granted: true, waiting_since: None };
+        let wanted = |what, mode, proc| {
+            let since = waits.get(&proc).map(|w| w.since);
+            LockInfo { what, mode, proc, transaction: number(proc), granted: false, waiting_since: since }
+        };
         let mut out = Vec::new();
         for shard in &self.shards {
             for (tag, s) in &*shard.lock() {
+                let what = Locked::Tag(*tag);
                 for g in &s.granted {
+                    let proc = g.holder.proc();
+                    let transaction = if proc.0 == 0 { g.holder.prepared.load(Ordering::Relaxed) } else { number(proc) };
                     for mode in LockMode::ALL.into_iter().filter(|m| g.mask & m.bit() != 0) {
-                        out.push(LockInfo { tag: Some(*tag), xid: None, mode, proc: g.holder.proc(), granted: true });
+                        out.push(held(what, mode, proc, transaction));
                     }
                 }
-                for r in &s.waiting {
-                    out.push(LockInfo { tag: Some(*tag), xid: None, mode: r.mode, proc: r.holder.proc(), granted: false });
-                }
-                for w in &s.watchers {
-                    out.push(LockInfo { tag: Some(*tag), xid: None, mode: w.mode, proc: w.proc, granted: false });
-                }
+                out.extend(s.waiting.iter().map(|r| wanted(what, r.mode, r.holder.proc())));
+                out.extend(s.watchers.iter().map(|w| wanted(what, w.mode, w.proc)));
             }
         }
-        for p in self.procs.all() {
+        for p in &procs {
+            let local = p.local_transaction();
+            if local != 0 {
+                out.push(held(Locked::Virtual(p.id(), local), LockMode::Exclusive, p.id(), u64::from(local)));
+            }
             if let Some(xid) = p.xid() {
-                let mode = LockMode::Exclusive;
-                out.push(LockInfo { tag: None, xid: Some(xid), mode, proc: p.id(), granted: true });
+                let transaction = if p.id().0 == 0 { xid.as_u64() } else { u64::from(local) };
+                out.push(held(Locked::Xid(xid), LockMode::Exclusive, p.id(), transaction));
             }
         }
-        for (p, w) in &*self.waits.lock() {
+        for (p, w) in &waits {
             if let WaitsFor::Xid(x) = &w.what {
-                out.push(LockInfo { tag: None, xid: Some(*x), mode: LockMode::Share, proc: *p, granted: false });
+                out.push(wanted(Locked::Xid(*x), LockMode::Share, *p));
             }
         }
         out

@@ -35,7 +35,7 @@ pub use cancel::{CancelFlag, CancelReason};
 pub use conflicts::Conflicts;
 pub use error::TxnError;
 pub use exported::ExportedSnapshot;
-pub use locks::{LockManager, LockMode, LockTag, RowLockMode, WaitPolicy};
+pub use locks::{LockManager, LockMode, LockTag, Locked, RowLockMode, WaitPolicy};
 pub use positions::{CommitLevel, CommitWait, Positions, SyncPositions};
 pub use proc::{Proc, ProcId};
 pub use record::Invalidation;

@@ -28,6 +28,10 @@ pub struct Proc {
     pub(super) session_locks: Arc<LockHolder>,
     /// The running transaction's xids. Rank 84.
     own: Mutex<Option<Arc<OwnXids>>>,
+    /// Transactions begun so far, as PostgreSQL's local transaction ids. Relaxed: only the session changes it.
+    begun: AtomicU32,
+    /// The number of the running one; 0: none. Relaxed: for `pg_locks`.
+    local: AtomicU32,
     /// The commit LSN of this session's last commit: it never reads below it.
     last_commit: AtomicU64,
     /// The commit it waits for; 0: none. Relaxed, for a view.
@@ -52,6 +56,24 @@ impl Proc {
     /// Its stop flag.
     pub fn cancel(&self) -> &Arc<CancelFlag> {
         &self.cancel
+    }
+
+    /// A transaction begins: its number, never 0.
+    pub(super) fn begin_local(&self) -> u32 {
+        let number = self.begun.load(Ordering::Relaxed).wrapping_add(1).max(1);
+        self.begun.store(number, Ordering::Relaxed);
+        self.local.store(number, Ordering::Relaxed);
+        number
+    }
+
+    /// That transaction is over; another may have begun already.
+    pub(super) fn end_local(&self, number: u32) {
+        let _another = self.local.compare_exchange(number, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The number of its running transaction, 0 if there is none: the second half of its virtual transaction id.
+    pub fn local_transaction(&self) -> u32 {
+        self.local.load(Ordering::Relaxed)
     }
 
     /// Top-level xid of its running transaction.
@@ -204,6 +226,8 @@ impl Procs {
             slot: Arc::clone(&slot),
             session_locks: LockHolder::new(id),
             own: Mutex::new(None),
+            begun: AtomicU32::new(0),
+            local: AtomicU32::new(0),
             last_commit: AtomicU64::new(0),
             committing: AtomicU64::new(0),
             database: AtomicU32::new(0),

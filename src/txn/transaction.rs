@@ -61,7 +61,7 @@ struct Sub {
     name: Option<Box<str>>,
     xid: Option<Xid>,
     /// What happened in it.
-    changes: TableChanges,
+    changes: Option<Box<TableChanges>>,
     /// Lengths at its begin.
     subs: usize,
     drops: usize,
@@ -70,6 +70,7 @@ struct Sub {
     on_commit: usize,
     on_abort: usize,
     locks: LockMark,
+    read_only: bool,
 }
 
 /// A running transaction. Dropping it aborts it.
@@ -84,6 +85,10 @@ pub struct Transaction {
     cid_used: bool,
     /// The snapshot of REPEATABLE READ.
     kept: Option<Snapshot>,
+    /// A query has run: too late to change the isolation level.
+    queried: bool,
+    /// Its number among its session's.
+    local: u32,
     /// Its place among the serializable ones, once it has its snapshot. `None` too if that is safe by itself.
     serializable: Option<Arc<Serializable>>,
     /// Snapshots it has exported.
@@ -112,6 +117,7 @@ impl std::fmt::Debug for Transaction {
 impl Transaction {
     pub(super) fn new(txns: Arc<Transactions>, proc: Arc<Proc>, options: TransactionOptions) -> Self {
         let holder = LockHolder::new(proc.id());
+        let local = proc.begin_local();
         Self {
             txns,
             proc,
@@ -121,6 +127,8 @@ impl Transaction {
             cid: 0,
             cid_used: false,
             kept: None,
+            queried: false,
+            local,
             serializable: None,
             exported: Vec::new(),
             stack: Vec::new(),
@@ -176,6 +184,23 @@ impl Transaction {
     /// Whether REPEATABLE READ has taken its snapshot.
     pub fn has_snapshot(&self) -> bool {
         self.kept.is_some()
+    }
+
+    /// A statement that needs a snapshot begins. REPEATABLE READ takes its own, before it waits for any lock.
+    ///
+    /// # Errors
+    /// If the node stops.
+    pub fn begin_query(&mut self) -> Result<(), TxnError> {
+        if self.options.isolation != Isolation::ReadCommitted && self.kept.is_none() {
+            self.snapshot()?;
+        }
+        self.queried = true;
+        Ok(())
+    }
+
+    /// Whether a statement has run that needed a snapshot. PostgreSQL: `FirstSnapshotSet`.
+    pub fn has_queried(&self) -> bool {
+        self.queried
     }
 
     /// Error if it may not write: standby, or read only. `command` as in PostgreSQL's message, `INSERT` say.
@@ -334,6 +359,7 @@ impl Transaction {
         let slot = &self.proc.slot;
         let Some(registration) = self.txns.exported().register(id, |lsn| Registration::new(slot, lsn, || lsn)) else { return false };
         let snapshot = Snapshot::new(registration, self.cid, self.own.clone());
+        self.queried = true;
         if self.options.isolation == Isolation::Serializable {
             let lsn = snapshot.lsn();
             let s = self.txns.serializable().enter(self.proc.id(), self.options.read_only, || lsn);
@@ -466,7 +492,7 @@ impl Transaction {
     #[inline]
     pub fn counts(&mut self, table: TableKey) -> &mut Counts {
         match self.stack.last_mut() {
-            Some(sub) => sub.changes.of(table),
+            Some(sub) => sub.changes.get_or_insert_default().of(table),
             None => self.changes.of(table),
         }
     }
@@ -515,7 +541,7 @@ impl Transaction {
         self.stack.push(Sub {
             name: name.map(Into::into),
             xid: None,
-            changes: TableChanges::default(),
+            changes: None,
             subs: self.own.as_ref().map_or(0, |o| o.sub_count()),
             drops: self.end.drops.len(),
             creates: self.end.creates.len(),
@@ -523,6 +549,7 @@ impl Transaction {
             on_commit: self.end.on_commit.len(),
             on_abort: self.end.on_abort.len(),
             locks: self.holder.mark(),
+            read_only: self.options.read_only,
         });
         SavepointMark(self.stack.len() - 1)
     }
@@ -563,6 +590,7 @@ impl Transaction {
     pub fn rollback_sub(&mut self, mark: SavepointMark) -> Result<Vec<Invalidation>, TxnError> {
         let Some(sub) = self.stack.get(mark.0) else { return Ok(Vec::new()) };
         let locks = sub.locks;
+        self.options.read_only = sub.read_only;
         let xids = self.own.as_ref().map_or_else(Vec::new, |o| o.cut_subs(sub.subs));
         let created = self.end.creates.split_off(sub.creates);
         self.end.drops.truncate(sub.drops);
@@ -570,7 +598,9 @@ impl Transaction {
         self.end.on_commit.truncate(sub.on_commit);
         let undo = self.end.on_abort.split_off(sub.on_abort);
         for sub in self.stack.drain(mark.0..) {
-            self.txns.table_stats().apply(sub.changes, false);
+            if let Some(changes) = sub.changes {
+                self.txns.table_stats().apply(*changes, false);
+            }
         }
         let r = self.txns.abort_xids(&xids, created);
         self.locks().release_since(&self.holder, locks);
@@ -583,7 +613,9 @@ impl Transaction {
 
     /// Forgets the mark, keeps what happened since.
     pub fn release_sub(&mut self, mark: SavepointMark) {
-        if mark.0 < self.stack.len() {
+        if let Some(sub) = self.stack.get(mark.0) {
+            // As it was around the savepoint. PostgreSQL: `CommitSubTransaction`.
+            self.options.read_only = sub.read_only;
             self.merge_changes(mark.0);
             if self.stack.is_empty() {
                 self.holder.forget_marks();
@@ -596,9 +628,11 @@ impl Transaction {
         while self.stack.len() > from
             && let Some(sub) = self.stack.pop()
         {
+            let Some(changes) = sub.changes else { continue };
             match self.stack.last_mut() {
-                Some(outer) => outer.changes.merge(sub.changes),
-                None => self.changes.merge(sub.changes),
+                Some(outer) if outer.changes.is_none() => outer.changes = Some(changes),
+                Some(outer) => outer.changes.get_or_insert_default().merge(*changes),
+                None => self.changes.merge(*changes),
             }
         }
     }
@@ -614,6 +648,7 @@ impl Transaction {
             s.prepare(self.own.is_some())?;
         }
         self.kept = None;
+        self.proc.end_local(self.local);
         let wait = match self.own.take() {
             None => {
                 self.finished = true;
@@ -707,6 +742,7 @@ impl Transaction {
         self.own = None;
         self.serializable = None;
         self.proc.set_own(None);
+        self.proc.end_local(self.local);
         Ok(wait)
     }
 
@@ -738,6 +774,7 @@ impl Transaction {
                 r
             }
         };
+        self.proc.end_local(self.local);
         self.locks().release_all(&self.holder);
         std::mem::take(&mut self.end.on_abort).into_iter().rev().for_each(|f| f());
         r

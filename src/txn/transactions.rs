@@ -549,7 +549,7 @@ impl Transactions {
         };
         let proc = self.procs.enter(ProcId(0), CancelFlag::new());
         proc.set_own(Some(Arc::clone(own)));
-        holder.disown();
+        holder.disown(top);
         let prepared = Prepared::new(top, state, lsn, proc, Arc::clone(holder), serializable);
         self.prepared.add(prepared);
         drop(reserved);
@@ -628,6 +628,7 @@ impl Transactions {
         let proc = self.procs.enter(ProcId(0), CancelFlag::new());
         proc.set_own(Some(own));
         let holder = LockHolder::new(ProcId(0));
+        holder.disown(xid);
         state.locks.iter().for_each(|(tag, mode)| self.locks.grant_recovered(&holder, *tag, *mode));
         self.prepared.add(Prepared::new(xid, state, lsn, proc, holder, None));
         Ok(())

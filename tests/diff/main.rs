@@ -8,6 +8,7 @@ mod support;
 
 mod concurrent;
 mod generate;
+mod stories;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -130,6 +131,15 @@ fn two_sessions_wait_for_each_other_as_on_postgresql() {
         let different = concurrent::compare(seed, number("AFTERIMAGE_DIFF_STEPS", 250), &oracle.conninfo(), &ours);
         assert!(different.is_empty(), "{different}");
     }
+}
+
+#[test]
+fn isolation_levels_allow_what_postgresqls_allow() {
+    let oracle = Oracle::start("max_prepared_transactions = 5");
+    let node = Node::start_new("diff_stories", "max_prepared_transactions = 5\nfsync = off");
+    let ours = format!("{} dbname=postgres", node.conninfo("diff"));
+    let different = stories::compare(&oracle.conninfo(), &ours);
+    assert!(different.is_empty(), "{different}");
 }
 
 #[test]

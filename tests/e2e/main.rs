@@ -25,6 +25,7 @@ mod slots;
 mod soak;
 mod synchronous;
 mod tablespaces;
+mod transactions;
 mod two_phase;
 mod unlogged;
 mod vacuum;

@@ -5,7 +5,7 @@ use pg_query::protobuf::LockStmt;
 
 use super::nodes;
 use crate::executor::SessionContext;
-use crate::sql::catalog::privilege::{self, DELETE, SELECT, TRUNCATE, UPDATE};
+use crate::sql::catalog::privilege::{self, DELETE, INSERT, SELECT, TRUNCATE, UPDATE};
 use crate::sql::catalog::relation::RelKind;
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{LockMode, WaitPolicy};
@@ -16,8 +16,9 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &LockStmt) -> Result<(), SqlEr
         return Err(SqlError::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, "LOCK TABLE can only be used in transaction blocks"));
     }
     let mode = LockMode::ALL.into_iter().find(|m| *m as i32 == stmt.mode).ok_or_else(|| SqlError::internal("unknown lock mode"))?;
-    if mode > LockMode::RowExclusive {
-        ctx.check_writable("LOCK TABLE")?;
+    // A read-only transaction may, a standby may not.
+    if mode > LockMode::RowExclusive && ctx.engine.is_in_recovery() {
+        return Err(SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, "cannot execute LOCK TABLE during recovery"));
     }
     let wait = if stmt.nowait { WaitPolicy::Error } else { WaitPolicy::Block };
     for node in &stmt.relations {
@@ -29,17 +30,23 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &LockStmt) -> Result<(), SqlEr
             return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, message)
                 .detail(format!("This operation is not supported for {}s.", relation.kind.noun())));
         }
-        // Any right to change will do; reading is enough for the weakest lock.
-        let mut rights = vec![UPDATE, DELETE, TRUNCATE];
-        if mode == LockMode::AccessShare {
-            rights.push(SELECT);
-        }
+        // PostgreSQL: `LockTableAclCheck`.
+        let rights: &[_] = match mode {
+            LockMode::AccessShare => &[SELECT],
+            LockMode::RowExclusive => &[INSERT, UPDATE, DELETE, TRUNCATE],
+            LockMode::RowShare
+            | LockMode::ShareUpdateExclusive
+            | LockMode::Share
+            | LockMode::ShareRowExclusive
+            | LockMode::Exclusive
+            | LockMode::AccessExclusive => &[UPDATE, DELETE, TRUNCATE],
+        };
         let mut may = false;
         for right in rights {
-            may |= privilege::on_relation(&ctx.catalog, ctx.user, &relation, right)?;
+            may |= privilege::on_relation(&ctx.catalog, ctx.user, &relation, *right)?;
         }
         if !may {
-            let message = format!("permission denied for table {}", relation.name);
+            let message = format!("permission denied for {} {}", relation.kind.noun(), relation.name);
             return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message));
         }
         ctx.find_locked(schema, name, mode, wait)?;

@@ -1,0 +1,867 @@
+//! Sessions that say given things in a given order, on PostgreSQL 15 and on us: the anomalies by which isolation levels are told apart, and
+//! others worth telling. What each level must give is written down here, and PostgreSQL has to give it too.
+//!
+//! The anomalies are those of Berenson et al. and of Adya's thesis, most of them in the form of Martin Kleppmann's Hermitage.
+
+use std::fmt::Write as _;
+
+use super::concurrent::Side;
+use super::support::node::PATIENCE;
+use super::{Outcome, run};
+
+/// The levels, weakest first.
+const LEVELS: [&str; 3] = ["read committed", "repeatable read", "serializable"];
+
+/// What sessions `a`, `b` and `c` say, one line each, and what comes of it at each level: answers with rows, errors, who had to wait, and
+/// what the table holds in the end. `begin` is at the level told of.
+struct Anomaly {
+    name: &'static str,
+    steps: &'static str,
+    outcome: [&'static str; 3],
+}
+
+const ANOMALIES: &[Anomaly] = &[
+    Anomaly {
+        name: "dirty write (G0)",
+        steps: "a: begin
+                b: begin
+                a: update t set v = 11 where id = 1
+                b: update t set v = 12 where id = 1
+                a: update t set v = 21 where id = 2
+                a: commit
+                b: update t set v = 22 where id = 2
+                b: commit",
+        outcome: [
+            "b waits. in the end 1|12 2|22",
+            "b waits. b 40001 could not serialize access due to concurrent update. b 25P02. in the end 1|11 2|21",
+            "b waits. b 40001 could not serialize access due to concurrent update. b 25P02. in the end 1|11 2|21",
+        ],
+    },
+    Anomaly {
+        name: "dirty read (G1a)",
+        steps: "a: begin
+                b: begin
+                a: update t set v = 101 where id = 1
+                b: select * from t order by id
+                a: rollback
+                b: select * from t order by id
+                b: commit",
+        outcome: [
+            "b 1|10 2|20. b 1|10 2|20. in the end 1|10 2|20",
+            "b 1|10 2|20. b 1|10 2|20. in the end 1|10 2|20",
+            "b 1|10 2|20. b 1|10 2|20. in the end 1|10 2|20",
+        ],
+    },
+    Anomaly {
+        name: "intermediate read (G1b)",
+        steps: "a: begin
+                b: begin
+                a: update t set v = 101 where id = 1
+                b: select * from t order by id
+                a: update t set v = 11 where id = 1
+                a: commit
+                b: select * from t order by id
+                b: commit",
+        outcome: [
+            "b 1|10 2|20. b 1|11 2|20. in the end 1|11 2|20",
+            "b 1|10 2|20. b 1|10 2|20. in the end 1|11 2|20",
+            "b 1|10 2|20. b 1|10 2|20. in the end 1|11 2|20",
+        ],
+    },
+    Anomaly {
+        name: "circular information flow (G1c)",
+        steps: "a: begin
+                b: begin
+                a: update t set v = 11 where id = 1
+                b: update t set v = 22 where id = 2
+                a: select * from t where id = 2
+                b: select * from t where id = 1
+                a: commit
+                b: commit",
+        outcome: [
+            "a 2|20. b 1|10. in the end 1|11 2|22",
+            "a 2|20. b 1|10. in the end 1|11 2|22",
+            "a 2|20. b 1|10. b 40001 could not serialize access due to read/write dependencies among transactions. in the end 1|11 2|20",
+        ],
+    },
+    Anomaly {
+        name: "observed transaction vanishes (OTV)",
+        steps: "a: begin
+                b: begin
+                c: begin
+                a: update t set v = 11 where id = 1
+                a: update t set v = 19 where id = 2
+                b: update t set v = 12 where id = 1
+                a: commit
+                c: select * from t where id = 1
+                b: update t set v = 18 where id = 2
+                c: select * from t where id = 2
+                b: commit
+                c: select * from t order by id
+                c: commit",
+        outcome: [
+            "b waits. c 1|11. c 2|19. c 1|12 2|18. in the end 1|12 2|18",
+            "b waits. b 40001 could not serialize access due to concurrent update. c 1|11. b 25P02. c 2|19. c 1|11 2|19. in the end 1|11 2|19",
+            "b waits. b 40001 could not serialize access due to concurrent update. c 1|11. b 25P02. c 2|19. c 1|11 2|19. in the end 1|11 2|19",
+        ],
+    },
+    Anomaly {
+        name: "phantom (PMP)",
+        steps: "a: begin
+                b: begin
+                a: select * from t where v = 30
+                b: insert into t values (3, 30)
+                b: commit
+                a: select * from t where v % 3 = 0
+                a: commit",
+        outcome: [
+            "a none. a 3|30. in the end 1|10 2|20 3|30",
+            "a none. a none. in the end 1|10 2|20 3|30",
+            "a none. a none. in the end 1|10 2|20 3|30",
+        ],
+    },
+    Anomaly {
+        name: "phantom, met by a change (PMP for writes)",
+        steps: "a: begin
+                b: begin
+                a: update t set v = v + 10
+                b: select * from t where v = 20
+                b: delete from t where v = 20
+                a: commit
+                b: select * from t where v = 20
+                b: commit",
+        outcome: [
+            "b 2|20. b waits. b 1|20. in the end 1|20 2|30",
+            "b 2|20. b waits. b 40001 could not serialize access due to concurrent update. b 25P02. in the end 1|20 2|30",
+            "b 2|20. b waits. b 40001 could not serialize access due to concurrent update. b 25P02. in the end 1|20 2|30",
+        ],
+    },
+    Anomaly {
+        name: "lost update (P4)",
+        steps: "a: begin
+                b: begin
+                a: select * from t where id = 1
+                b: select * from t where id = 1
+                a: update t set v = 11 where id = 1
+                b: update t set v = 12 where id = 1
+                a: commit
+                b: commit",
+        outcome: [
+            "a 1|10. b 1|10. b waits. in the end 1|12 2|20",
+            "a 1|10. b 1|10. b waits. b 40001 could not serialize access due to concurrent update. in the end 1|11 2|20",
+            "a 1|10. b 1|10. b waits. b 40001 could not serialize access due to concurrent update. in the end 1|11 2|20",
+        ],
+    },
+    Anomaly {
+        name: "read skew (G-single)",
+        steps: "a: begin
+                b: begin
+                a: select * from t where id = 1
+                b: select * from t order by id
+                b: update t set v = 12 where id = 1
+                b: update t set v = 18 where id = 2
+                b: commit
+                a: select * from t where id = 2
+                a: commit",
+        outcome: [
+            "a 1|10. b 1|10 2|20. a 2|18. in the end 1|12 2|18",
+            "a 1|10. b 1|10 2|20. a 2|20. in the end 1|12 2|18",
+            "a 1|10. b 1|10 2|20. a 2|20. in the end 1|12 2|18",
+        ],
+    },
+    Anomaly {
+        name: "read skew over a condition (G-single, dependencies)",
+        steps: "a: begin
+                b: begin
+                a: select * from t where v % 5 = 0 order by id
+                b: update t set v = 12 where v = 10
+                b: commit
+                a: select * from t where v % 3 = 0 order by id
+                a: commit",
+        outcome: [
+            "a 1|10 2|20. a 1|12. in the end 1|12 2|20",
+            "a 1|10 2|20. a none. in the end 1|12 2|20",
+            "a 1|10 2|20. a none. in the end 1|12 2|20",
+        ],
+    },
+    Anomaly {
+        name: "read skew, met by a change (G-single, write)",
+        steps: "a: begin
+                b: begin
+                a: select * from t where id = 1
+                b: select * from t order by id
+                b: update t set v = 12 where id = 1
+                b: update t set v = 18 where id = 2
+                b: commit
+                a: delete from t where v = 20
+                a: rollback",
+        outcome: [
+            "a 1|10. b 1|10 2|20. in the end 1|12 2|18",
+            "a 1|10. b 1|10 2|20. a 40001 could not serialize access due to concurrent update. in the end 1|12 2|18",
+            "a 1|10. b 1|10 2|20. a 40001 could not serialize access due to concurrent update. in the end 1|12 2|18",
+        ],
+    },
+    Anomaly {
+        name: "write skew (G2-item)",
+        steps: "a: begin
+                b: begin
+                a: select * from t order by id
+                b: select * from t order by id
+                a: update t set v = 11 where id = 1
+                b: update t set v = 21 where id = 2
+                a: commit
+                b: commit",
+        outcome: [
+            "a 1|10 2|20. b 1|10 2|20. in the end 1|11 2|21",
+            "a 1|10 2|20. b 1|10 2|20. in the end 1|11 2|21",
+            "a 1|10 2|20. b 1|10 2|20. b 40001 could not serialize access due to read/write dependencies among transactions. \
+             in the end 1|11 2|20",
+        ],
+    },
+    Anomaly {
+        name: "write skew over a condition (G2)",
+        steps: "a: begin
+                b: begin
+                a: select * from t where v % 3 = 0
+                b: select * from t where v % 3 = 0
+                a: insert into t values (3, 30)
+                b: insert into t values (4, 42)
+                a: commit
+                b: commit",
+        outcome: [
+            "a none. b none. in the end 1|10 2|20 3|30 4|42",
+            "a none. b none. in the end 1|10 2|20 3|30 4|42",
+            "a none. b none. b 40001 could not serialize access due to read/write dependencies among transactions. \
+             in the end 1|10 2|20 3|30",
+        ],
+    },
+    Anomaly {
+        name: "write skew over two edges (G2, two anti-dependencies)",
+        steps: "a: begin
+                a: select * from t order by id
+                b: begin
+                b: update t set v = v + 5 where id = 2
+                b: commit
+                c: begin
+                c: select * from t order by id
+                c: commit
+                a: update t set v = 0 where id = 1
+                a: rollback",
+        outcome: [
+            "a 1|10 2|20. c 1|10 2|25. in the end 1|10 2|25",
+            "a 1|10 2|20. c 1|10 2|25. in the end 1|10 2|25",
+            "a 1|10 2|20. c 1|10 2|25. a 40001 could not serialize access due to read/write dependencies among transactions. \
+             in the end 1|10 2|25",
+        ],
+    },
+    // Fekete, O'Neil, O'Neil: what `c` saw is in no serial order of the two others; without `c` all is well.
+    Anomaly {
+        name: "read-only transaction anomaly",
+        steps: "a: begin
+                b: begin
+                a: select * from t order by id
+                b: update t set v = v + 20 where id = 2
+                b: commit
+                c: begin read only
+                c: select * from t order by id
+                c: commit
+                a: update t set v = v - 11 where id = 1
+                a: commit",
+        outcome: [
+            "a 1|10 2|20. c 1|10 2|40. in the end 1|-1 2|40",
+            "a 1|10 2|20. c 1|10 2|40. in the end 1|-1 2|40",
+            "a 1|10 2|20. c 1|10 2|40. a 40001 could not serialize access due to read/write dependencies among transactions. \
+             in the end 1|10 2|40",
+        ],
+    },
+    Anomaly {
+        name: "the same with a reader that waits for a safe snapshot",
+        steps: "a: begin
+                b: begin
+                a: select * from t order by id
+                b: update t set v = v + 20 where id = 2
+                b: commit
+                c: begin read only deferrable
+                c: select * from t order by id
+                a: update t set v = v - 11 where id = 1
+                a: commit
+                c: commit",
+        outcome: [
+            "a 1|10 2|20. c 1|10 2|40. in the end 1|-1 2|40",
+            "a 1|10 2|20. c 1|10 2|40. in the end 1|-1 2|40",
+            "a 1|10 2|20. c waits. c 1|-1 2|40. in the end 1|-1 2|40",
+        ],
+    },
+];
+
+/// Other stories: statements before them, what is said, what comes of it.
+struct Story {
+    name: &'static str,
+    before: &'static str,
+    steps: &'static str,
+    outcome: &'static str,
+}
+
+const STORIES: &[Story] = &[
+    Story {
+        name: "a query that waits behind ALTER TABLE is planned after it",
+        before: "",
+        steps: "a: begin
+                a: alter table t add column w int default 7
+                b: select * from t order by id
+                a: commit
+                a: begin
+                a: alter table t add column x int default 8
+                b: select x, w from t where id = 1
+                a: commit
+                a: begin
+                a: alter table t drop column w
+                b: select w from t where id = 1
+                a: commit
+                a: begin
+                a: alter table t rename to u
+                b: select * from t
+                a: rollback
+                b: select * from t order by id",
+        outcome: "b waits. b 1|10|7 2|20|7. b waits. b 8|7. b waits. b 42703 column \"w\" does not exist. b waits. b 1|10|8 2|20|8. \
+                  b 1|10|8 2|20|8. in the end 1|10|8 2|20|8",
+    },
+    Story {
+        name: "changes that wait behind ALTER TABLE are planned after it",
+        before: "",
+        steps: "a: begin
+                a: alter table t add column w int not null default 7
+                b: insert into t values (3, 30) returning *
+                a: commit
+                a: begin
+                a: alter table t alter column w set default 9
+                b: insert into t values (4, 40) returning w
+                a: commit
+                a: begin
+                a: alter table t drop column w
+                b: update t set w = 1 where id = 1
+                a: commit
+                a: begin
+                a: drop table t
+                b: delete from t where id = 1
+                a: rollback",
+        outcome: "b waits. b 3|30|7. b waits. b 9. b waits. b 42703 column \"w\" of relation \"t\" does not exist. b waits. \
+                  in the end 2|20 3|30 4|40",
+    },
+    Story {
+        name: "REPEATABLE READ has its snapshot before it waits for a table",
+        before: "",
+        steps: "a: begin
+                a: lock table t
+                a: update t set v = 11 where id = 1
+                b: begin isolation level repeatable read
+                b: select * from t order by id
+                a: commit
+                b: commit
+                b: select * from t order by id",
+        outcome: "b waits. b 1|10 2|20. b 1|11 2|20. in the end 1|11 2|20",
+    },
+    Story {
+        name: "READ COMMITTED has it after",
+        before: "",
+        steps: "a: begin
+                a: lock table t
+                a: update t set v = 11 where id = 1
+                b: begin
+                b: select * from t order by id
+                a: commit
+                b: commit",
+        outcome: "b waits. b 1|11 2|20. in the end 1|11 2|20",
+    },
+    Story {
+        name: "a prepared statement whose columns change",
+        before: "",
+        steps: "b: prepare q as select * from t order by id
+                b: execute q
+                a: begin
+                a: alter table t add column w int default 7
+                b: execute q
+                a: commit
+                b: deallocate q
+                b: prepare q as select id, v from t order by id
+                a: begin
+                a: alter table t drop column w
+                b: execute q
+                a: commit",
+        outcome: "b 1|10 2|20. b waits. b 0A000 cached plan must not change result type. b waits. b 1|10 2|20. in the end 1|10 2|20",
+    },
+    Story {
+        name: "a PL/pgSQL function whose table changes",
+        before: "create or replace function first() returns text language plpgsql as \
+                 $$ declare r record; begin select * into r from t where id = 1; return r; end $$",
+        steps: "b: select first()
+                a: begin
+                a: alter table t add column w int default 7
+                b: select first()
+                a: commit
+                a: alter table t drop column w
+                b: select first()",
+        outcome: "b (1,10). b waits. b (1,10,7). b (1,10). in the end 1|10 2|20",
+    },
+    Story {
+        name: "FOR UPDATE waits for the table as a locker of rows",
+        before: "",
+        steps: "a: begin
+                a: lock table t in exclusive mode
+                b: select * from t where id = 1
+                b: select * from t where id = 1 for update
+                a: commit",
+        outcome: "b 1|10. b waits. b 1|10. in the end 1|10 2|20",
+    },
+];
+
+/// Stories whose outcome is whatever PostgreSQL's is.
+const SAME: &[(&str, &str)] = &[
+    (
+        "SET TRANSACTION, when it is too late",
+        "a: begin
+         a: set transaction isolation level serializable, read only, deferrable
+         a: show transaction_isolation
+         a: show transaction_read_only
+         a: show transaction_deferrable
+         a: select count(*) from t
+         a: set transaction isolation level serializable
+         a: set transaction isolation level repeatable read
+         a: rollback
+         a: begin
+         a: select count(*) from t
+         a: set transaction isolation level read committed
+         a: set transaction isolation level serializable
+         a: rollback
+         a: begin
+         a: update t set v = 0
+         a: set transaction isolation level repeatable read
+         a: rollback
+         a: begin
+         a: create table made (i int)
+         a: set transaction isolation level repeatable read
+         a: rollback
+         a: begin
+         a: lock table t
+         a: set transaction isolation level repeatable read
+         a: rollback
+         a: begin
+         a: savepoint s
+         a: set transaction isolation level repeatable read
+         a: rollback
+         a: begin
+         a: savepoint s
+         a: set transaction deferrable
+         a: rollback
+         a: begin
+         a: select 1
+         a: set transaction deferrable
+         a: rollback
+         a: begin read only
+         a: select 1
+         a: set transaction read only
+         a: set transaction read write
+         a: rollback
+         a: begin read only
+         a: set transaction read write
+         a: insert into t values (3, 30)
+         a: rollback
+         a: begin
+         a: savepoint s
+         a: set transaction read only
+         a: insert into t values (3, 30)
+         a: rollback to s
+         a: show transaction_read_only
+         a: insert into t values (3, 30)
+         a: set transaction read only
+         a: release s
+         a: show transaction_read_only
+         a: insert into t values (4, 40)
+         a: set transaction read only
+         a: savepoint s
+         a: set transaction read write
+         a: rollback
+         a: set transaction isolation level serializable
+         a: show transaction_isolation
+         a: begin isolation level serializable
+         a: commit and chain
+         a: show transaction_isolation
+         a: rollback and chain
+         a: show transaction_isolation
+         a: commit
+         a: commit
+         a: rollback
+         a: set session characteristics as transaction isolation level repeatable read, read only
+         a: begin
+         a: show transaction_isolation
+         a: show transaction_read_only
+         a: commit
+         a: show default_transaction_isolation
+         a: set session characteristics as transaction isolation level read committed, read write",
+    ),
+    (
+        "savepoints",
+        "a: savepoint s
+         a: release s
+         a: rollback to s
+         a: begin
+         a: savepoint s
+         a: insert into t values (3, 30)
+         a: savepoint s
+         a: insert into t values (4, 40)
+         a: rollback to s
+         a: select * from t order by id
+         a: release s
+         a: rollback to s
+         a: select * from t order by id
+         a: release nope
+         a: release s
+         a: rollback to s
+         a: insert into t values (5, 50)
+         a: release s
+         a: commit",
+    ),
+    (
+        "advisory locks in all their forms",
+        "a: select pg_advisory_lock(1)
+         a: select pg_advisory_lock(1)
+         a: select pg_advisory_lock(1, 2)
+         a: select pg_advisory_lock_shared(3)
+         a: select pg_advisory_lock_shared(-4, 5)
+         a: select pg_advisory_lock(9223372036854775807)
+         a: select pg_advisory_lock(-1)
+         a: select locktype, classid, objid, objsubid, mode, granted from pg_locks where locktype = 'advisory' order by 2, 3, 4, 5
+         b: select pg_try_advisory_lock(1)
+         b: select pg_try_advisory_lock(0, 1)
+         b: select pg_try_advisory_lock_shared(3)
+         b: select pg_try_advisory_lock(3)
+         b: select pg_try_advisory_lock_shared(-4, 5)
+         b: select pg_try_advisory_xact_lock(1, 2)
+         b: select pg_try_advisory_xact_lock_shared(1, 2)
+         b: select pg_advisory_unlock_shared(3)
+         b: select pg_advisory_unlock(3)
+         b: select pg_advisory_unlock_shared(-4, 5)
+         b: begin
+         b: select pg_advisory_lock(77)
+         b: select pg_advisory_xact_lock(78)
+         b: select pg_advisory_xact_lock_shared(79)
+         b: select pg_advisory_xact_lock(7, 8)
+         b: select pg_advisory_xact_lock_shared(7, 9)
+         b: savepoint s
+         b: select pg_advisory_lock(80)
+         b: select pg_advisory_xact_lock(81)
+         b: rollback to s
+         b: select classid, objid, objsubid, mode from pg_locks where locktype = 'advisory' and pid = pg_backend_pid() order by 1, 2, 3, 4
+         b: rollback
+         b: select classid, objid, objsubid, mode from pg_locks where locktype = 'advisory' and pid = pg_backend_pid() order by 1, 2, 3, 4
+         b: select pg_advisory_lock(1)
+         a: select pg_advisory_unlock(1)
+         a: select pg_advisory_unlock(1)
+         a: select pg_advisory_unlock(1)
+         a: select pg_advisory_unlock_shared(1, 2)
+         a: select pg_advisory_unlock_all()
+         a: select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()
+         b: select pg_advisory_unlock_all()
+         b: select count(*) from pg_locks where locktype = 'advisory'
+         a: begin
+         a: select pg_advisory_xact_lock(5)
+         b: begin
+         b: select pg_advisory_xact_lock(6)
+         b: select pg_advisory_xact_lock_shared(5)
+         a: commit
+         b: commit
+         a: select pg_advisory_lock(null)
+         a: select pg_try_advisory_lock(null, 1)",
+    ),
+    (
+        "LOCK TABLE",
+        "a: lock table t
+         a: begin
+         a: lock t in access share mode
+         a: lock table t in row share mode nowait
+         a: lock table only t in share update exclusive mode
+         b: begin
+         b: lock table t in share mode nowait
+         b: rollback
+         b: begin
+         b: lock table t in row exclusive mode
+         a: lock table t in access exclusive mode nowait
+         a: rollback
+         b: commit
+         a: begin
+         a: lock table nope
+         a: rollback
+         a: begin
+         a: lock table t_pkey
+         a: rollback
+         a: begin
+         a: lock table pg_class in access share mode
+         a: rollback
+         a: begin read only
+         a: lock table t in access share mode
+         a: lock table t in row share mode
+         a: lock table t in row exclusive mode
+         a: lock table t in share mode
+         a: rollback
+         a: begin
+         a: savepoint s
+         a: lock table t
+         b: select * from t order by id
+         a: rollback to s
+         a: commit",
+    ),
+    (
+        "rights to lock",
+        "a: drop role if exists locker
+         a: create role locker
+         a: grant select on t to locker
+         a: set role locker
+         a: begin
+         a: lock table t in access share mode
+         a: lock table t in row share mode
+         a: rollback
+         a: begin
+         a: lock table t in row exclusive mode
+         a: rollback
+         a: reset role
+         a: revoke select on t from locker
+         a: grant insert on t to locker
+         a: set role locker
+         a: begin
+         a: lock table t in row exclusive mode
+         a: lock table t in access share mode
+         a: rollback
+         a: begin
+         a: lock table t in share mode
+         a: rollback
+         a: reset role
+         a: grant delete on t to locker
+         a: set role locker
+         a: begin
+         a: lock table t in access exclusive mode
+         a: rollback
+         a: begin
+         a: lock table t in access share mode
+         a: rollback
+         a: reset role
+         a: revoke all on t from locker
+         a: drop role locker",
+    ),
+    (
+        "two-phase commit",
+        "a: begin
+         a: insert into t values (3, 30)
+         a: prepare transaction 'one'
+         a: select gid, owner, database from pg_prepared_xacts
+         b: select * from t order by id
+         a: commit prepared 'one'
+         a: commit prepared 'one'
+         a: rollback prepared 'one'
+         a: begin
+         a: select pg_advisory_lock(1)
+         a: prepare transaction 'two'
+         a: commit prepared 'two'
+         a: begin
+         a: select pg_advisory_xact_lock(1)
+         a: prepare transaction 'two'
+         a: rollback
+         a: select pg_advisory_unlock_all()
+         a: begin
+         a: select pg_advisory_xact_lock(1)
+         a: prepare transaction 'two'
+         b: select pg_try_advisory_lock(1)
+         b: begin
+         b: rollback prepared 'two'
+         b: rollback
+         b: rollback prepared 'two'
+         b: select pg_try_advisory_lock(1)
+         b: select pg_advisory_unlock(1)
+         a: begin
+         a: create temp table tt (i int) on commit drop
+         a: prepare transaction 'three'
+         a: begin
+         a: declare c cursor for select * from t
+         a: prepare transaction 'three'
+         a: commit prepared 'three'
+         a: begin
+         a: select pg_export_snapshot() is not null
+         a: prepare transaction 'four'
+         a: prepare transaction 'five'
+         a: begin
+         a: select 1 / 0
+         a: prepare transaction 'six'
+         a: select count(*) from pg_prepared_xacts
+         a: begin
+         a: prepare transaction ''
+         a: rollback prepared ''
+         a: begin
+         a: savepoint s
+         a: update t set v = v + 1
+         a: release s
+         a: savepoint r
+         a: delete from t
+         a: rollback to r
+         a: prepare transaction 'seven'
+         b: select * from t order by id
+         b: select * from t where id = 1 for update nowait
+         b: lock table t in share mode nowait
+         b: commit prepared 'seven'
+         a: begin isolation level repeatable read
+         a: select 1
+         a: prepare transaction 'eight'
+         a: rollback prepared 'eight'",
+    ),
+    (
+        "stopping others",
+        "a: select pg_cancel_backend(0)
+         a: select pg_terminate_backend(0)
+         a: select pg_terminate_backend(0, -1)
+         a: select pg_terminate_backend(1, 10)
+         a: select pg_cancel_backend(pg_backend_pid())
+         a: begin
+         a: select pg_cancel_backend(pg_backend_pid())
+         a: rollback",
+    ),
+    (
+        "pg_locks of one transaction",
+        "a: begin
+         a: select locktype, relation::regclass, mode, granted from pg_locks where pid = pg_backend_pid() and locktype <> 'relation'
+         a: insert into t values (3, 30)
+         a: select * from t where id = 1 for update
+         a: lock table t in share row exclusive mode
+         a: select locktype, relation::regclass, mode, granted from pg_locks where pid = pg_backend_pid() \
+            and (relation is null or relation = 't'::regclass) order by 1, 2, 3
+         a: commit
+         a: select locktype, mode, granted from pg_locks where pid = pg_backend_pid() and locktype <> 'relation'",
+    ),
+];
+
+/// Every pair of lock modes: who gets what another holds.
+fn lock_modes() -> String {
+    const MODES: [&str; 8] = [
+        "access share",
+        "row share",
+        "row exclusive",
+        "share update exclusive",
+        "share",
+        "share row exclusive",
+        "exclusive",
+        "access exclusive",
+    ];
+    let mut steps = String::new();
+    for held in MODES {
+        for wanted in MODES {
+            write!(
+                steps,
+                "a: begin\na: lock table t in {held} mode\nb: begin\nb: lock table t in {wanted} mode nowait\nb: rollback\na: rollback\n"
+            )
+            .expect("a string");
+        }
+    }
+    steps
+}
+
+fn shown(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Rows(rows, _) if rows.is_empty() => None,
+        Outcome::Rows(rows, _) => {
+            let row = |r: &Vec<Option<String>>| r.iter().map(|c| c.as_deref().unwrap_or("null")).collect::<Vec<_>>().join("|");
+            Some(rows.iter().map(row).collect::<Vec<_>>().join(" "))
+        }
+        Outcome::Error(state, _) if state == "25P02" => Some(state.clone()),
+        Outcome::Error(state, message) => Some(format!("{state} {message}")),
+    }
+}
+
+/// Notes what those who wait were told, who spoke last first: it may have let others go.
+async fn listen(side: &mut Side, waiting: &mut Vec<(usize, bool)>, told: &mut String) {
+    for (n, asks) in waiting.clone().into_iter().rev() {
+        let Some(outcome) = side.settle(n).await else { continue };
+        waiting.retain(|w| w.0 != n);
+        let name = &"abc"[n..=n];
+        match shown(&outcome) {
+            Some(shown) => write!(told, "{name} {shown}. "),
+            None if asks => write!(told, "{name} none. "),
+            None => Ok(()),
+        }
+        .expect("a string");
+    }
+}
+
+/// How a story ends that does not.
+const STUCK: &str = "and nobody says any more";
+
+/// Tells a story on one server; what came of it, as far as it went.
+async fn tell(conninfo: &str, level: &str, before: &str, steps: &str) -> String {
+    let mut told = String::new();
+    match tokio::time::timeout(PATIENCE, tell_to_the_end(conninfo, level, before, steps, &mut told)).await {
+        Ok(()) => told,
+        Err(_) => told + STUCK,
+    }
+}
+
+async fn tell_to_the_end(conninfo: &str, level: &str, before: &str, steps: &str, told: &mut String) {
+    let mut side = Side::open(conninfo, 3).await;
+    let setup = "drop table if exists t, u; create table t (id int primary key, v int); insert into t values (1, 10), (2, 20)";
+    side.watch.batch_execute(setup).await.expect("a table");
+    if !before.is_empty() {
+        side.watch.batch_execute(before).await.expect("what comes before");
+    }
+    let mut waiting: Vec<(usize, bool)> = Vec::new();
+    for line in steps.lines() {
+        let (who, sql) = line.trim().split_once(": ").expect("who, and what");
+        let n = "abc".find(who).expect("one of three");
+        // What it waited for may be over, and it may not have heard yet.
+        while waiting.iter().any(|w| w.0 == n) {
+            listen(&mut side, &mut waiting, told).await;
+        }
+        let sql = match sql.strip_prefix("begin") {
+            Some(rest) if !level.is_empty() => format!("begin isolation level {level}{rest}"),
+            _ => sql.to_owned(),
+        };
+        let asks = ["select", "execute", "show"].iter().any(|verb| sql.starts_with(verb)) || sql.contains("returning");
+        side.begin(n, &sql);
+        waiting.push((n, asks));
+        listen(&mut side, &mut waiting, told).await;
+        if waiting.last().is_some_and(|w| w.0 == n) {
+            write!(told, "{who} waits. ").expect("a string");
+        }
+    }
+    while !waiting.is_empty() {
+        listen(&mut side, &mut waiting, told).await;
+    }
+    let end = run(&side.watch, "select * from t order by id", true).await;
+    write!(told, "in the end {}", shown(&end).unwrap_or_else(|| "nothing".into())).expect("a string");
+}
+
+/// Tells all stories on both servers; what came out otherwise than written.
+pub(crate) fn compare(theirs: &str, ours: &str) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut different = String::new();
+    let mut check = |name: &str, level: &str, before: &str, steps: &str, expected: &str| {
+        for (server, conninfo) in [("PostgreSQL", theirs), ("Afterimage", ours)] {
+            let told = runtime.block_on(tell(conninfo, level, before, steps));
+            if told != expected {
+                write!(different, "--- {name}, {level}, on {server}\nexpected: {expected}\ngot:      {told}\n").expect("a string");
+            }
+        }
+    };
+    for anomaly in ANOMALIES {
+        for (level, outcome) in LEVELS.into_iter().zip(anomaly.outcome) {
+            check(anomaly.name, level, "", anomaly.steps, outcome);
+        }
+    }
+    for story in STORIES {
+        check(story.name, "", story.before, story.steps, story.outcome);
+    }
+    let modes = lock_modes();
+    for (name, steps) in SAME.iter().copied().chain([("lock modes", modes.as_str())]) {
+        let [expected, got] = [theirs, ours].map(|conninfo| runtime.block_on(tell(conninfo, "", "", steps)));
+        if expected != got || expected.ends_with(STUCK) {
+            let at = expected.split(". ").zip(got.split(". ")).take_while(|(a, b)| a == b).count();
+            let rest = |told: &str| told.split(". ").skip(at.saturating_sub(2)).take(6).collect::<Vec<_>>().join(". ");
+            write!(different, "--- {name}\nexpected: ... {}\ngot:      ... {}\n", rest(&expected), rest(&got)).expect("a string");
+        }
+    }
+    different
+}
