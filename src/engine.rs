@@ -480,7 +480,7 @@ impl Engine {
     fn redo_to_end(&self, start: &Start, progress: Option<Duration>) -> Result<(), EngineError> {
         let end = start.end.end;
         let consistency = Consistency { min_recovery: start.consistency.min_recovery.max(end), ..start.consistency.clone() };
-        let reader = WalReader::follow(Arc::clone(self.wal()), start.checkpoint.redo, FollowLimit::Flushed);
+        let reader = WalReader::follow(Arc::clone(self.wal()), start.checkpoint.redo, FollowLimit::Confirmed);
         let (control, node, prefetch) = (Arc::clone(&self.control), Arc::clone(&self.node), self.recovery.read().replay.prefetch);
         let mut redo = Redo::new(self.dispatcher.clone(), control, node, reader, consistency, prefetch);
         tracing::info!("redo starts at {}", start.checkpoint.redo);
@@ -571,6 +571,7 @@ impl Engine {
         }
         self.control.update(|c| {
             c.state = ClusterState::InProduction;
+            c.ahead_from = Lsn::INVALID;
             if let Some(parameters) = parameters {
                 c.parameters = parameters;
             }
@@ -626,6 +627,20 @@ impl Engine {
         Lineage { disk: Arc::clone(&self.disk), dir: wal_dir, system_id: wal.system_id(), segment_bytes: wal.segment_bytes(), history }
     }
 
+    /// A standby is about to receive WAL ahead of its upstream's sync: it is held back from replay until confirmed, after a restart too.
+    ///
+    /// # Errors
+    /// I/O of the control file.
+    pub fn receive_ahead(&self) -> Result<(), EngineError> {
+        let confirmed = self.wal().confirmed();
+        if self.control.get().ahead_from < confirmed {
+            // Before the first such byte is here.
+            self.control.update(|c| c.ahead_from = confirmed)?;
+        }
+        self.wal().hold();
+        Ok(())
+    }
+
     /// Cuts a standby's WAL back to `common`, the end of a record: what lies behind is no longer part of its upstream's history. False, and
     /// nothing done, if it was replayed already: then pages know of it.
     ///
@@ -639,6 +654,9 @@ impl Engine {
         let from = self.progress.replayed();
         let unapplied = from <= common && self.control.get().min_recovery_point <= common;
         let outcome = if unapplied {
+            if self.control.get().ahead_from > common {
+                self.control.update(|c| c.ahead_from = common)?;
+            }
             let (history, wal_dir) = (self.history(), self.data_dir.join("pg_wal"));
             self.lineage(&history, &wal_dir).end_at(common).and_then(|end| self.wal().discard_after(end)).map(|()| true)
         } else {
@@ -680,7 +698,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes a standby the primary of a new timeline: applies all WAL that was received, whoever receives having stopped. Returns the
+    /// Makes a standby the primary of a new timeline: applies all WAL that was received, confirmed or not, whoever receives having stopped. Returns the
     /// timeline. A crash before the signal file is gone leaves the standby, after it the new primary.
     ///
     /// # Errors
@@ -691,7 +709,14 @@ impl Engine {
         let wal = Arc::clone(self.wal());
         wal.drop_incomplete();
         wal.flush(wal.published())?;
-        let finished = running.finish()?.unwrap_or_default();
+        let mut finished = running.finish()?.unwrap_or_default();
+        if finished.consistency.reached && finished.reached.is_none() && wal.held_from().is_some() {
+            // A commit that was acknowledged because it is durable here may lie behind what the old primary confirmed.
+            tracing::info!("applying WAL from {} to {}, which the primary has not confirmed", wal.confirmed(), wal.flushed());
+            wal.release()?;
+            let rest = self.new_replay(self.progress.replayed(), finished.consistency)?;
+            finished = rest.finish()?.unwrap_or_default();
+        }
         if !finished.consistency.reached {
             drop(running);
             let again = self.new_replay(self.progress.replayed(), finished.consistency)?;
@@ -867,6 +892,8 @@ impl Engine {
     pub fn follow_timeline(&self, history: History, switch_lsn: Lsn) -> Result<(), EngineError> {
         let _one_at_a_time = self.transition.lock();
         self.wal().start_timeline(history.tli(), switch_lsn)?;
+        // Part of the upstream's history, which has gone on from here.
+        self.wal().confirm(switch_lsn)?;
         if !self.goal().contains(history.tli()) {
             self.set_goal(history.clone());
         }

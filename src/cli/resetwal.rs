@@ -335,6 +335,7 @@ fn write(dir: &Path, mut control: ControlFile, unclean: bool, first: SegNo) -> R
     control.min_recovery_point = first.start_lsn(control.segment_bytes);
     control.min_recovery_tli = control.checkpoint_copy.tli;
     control.own_starts = Default::default();
+    control.ahead_from = Lsn::INVALID;
     let id = StartId::draw();
     control.push_start(id);
     control.write(disk.as_ref(), dir).map_err(|e| text(&e))?;

@@ -360,6 +360,7 @@ settings! {
     WalKeepSize "wal_keep_size" Kind::Int { min: 0, max: 2147483647 }, Mb, Sighup, "0", 0, "Replication / Sending Servers", "WAL kept for standbys beyond what recovery needs.";
     WalLevel "wal_level" Kind::Enum(&["minimal", "replica", "logical"]), None, Postmaster, "replica", 0, "Write-Ahead Log / Settings", "";
     WalLogHints "wal_log_hints" Kind::Bool, None, Postmaster, "off", 0, "Write-Ahead Log / Settings", "";
+    WalReceiverAhead "wal_receiver_ahead" Kind::Bool, None, Sighup, "on", 0, "Replication / Standby Servers", "Takes WAL from an upstream of our own kind while it is being synced there.";
     WalReceiverCompression "wal_receiver_compression" Kind::Enum(&["zstd", "off"]), None, Sighup, "zstd", 0, "Replication / Standby Servers", "How WAL is compressed on the way from an upstream of our own kind.";
     WalReceiverCompressionLevel "wal_receiver_compression_level" Kind::Int { min: 1, max: 19 }, None, Sighup, "1", 0, "Replication / Standby Servers", "zstd level of the compressed WAL stream.";
     WalReceiverCreateTempSlot "wal_receiver_create_temp_slot" Kind::Bool, None, Sighup, "off", 0, "Replication / Standby Servers", "";

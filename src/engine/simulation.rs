@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use afterimage_wal::disk::SimDisk;
+use afterimage_wal::{
+    disk::SimDisk,
+    lineage::{Claim, Shared},
+};
 use load::{Model, check, create_tables, live, same_pages};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -165,6 +168,124 @@ fn ship(from: &Engine, to: &Engine, upto: Lsn, flush: bool) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(replayed.wait_for(|lsn| *lsn >= to.wal().published())).unwrap();
     }
+}
+
+/// What a standby does when its upstream started anew: asks where their WAL parts, and discards what the upstream no longer has. True if it had to.
+fn reconnect(primary: &Engine, standby: &Engine, what: &str) -> bool {
+    let wal_dir = primary.data_dir().join("pg_wal");
+    let (theirs, ours) = (primary.history(), standby.history());
+    let mut end = standby.wal().end();
+    loop {
+        let claim = Claim { end: end.end, start_id: end.start_id, last_crc: end.last_crc };
+        let common = match primary.lineage(&theirs, &wal_dir).compare(&claim, primary.wal().published()).unwrap() {
+            Shared::All if end.end == standby.wal().published() => return false,
+            Shared::All => end.end,
+            Shared::UpTo(common) => common,
+            // Of the start that wrote it nothing at all is left.
+            Shared::Foreign => {
+                let bound = standby.wal().held_from().filter(|bound| *bound < end.end).unwrap_or_else(|| panic!("{what}: foreign"));
+                end = standby.lineage(&ours, &wal_dir).end_at(bound).unwrap();
+                continue;
+            }
+            other @ (Shared::Ahead | Shared::Unknown) => panic!("{what}: {other:?}"),
+        };
+        assert!(standby.discard_wal_after(common).unwrap(), "{what}: WAL that the primary lost was replayed");
+        return true;
+    }
+}
+
+/// Ships WAL up to `published`, of which the primary has made `flushed` durable; waits for replay to do what it may, and no more.
+fn ship_ahead(from: &Engine, to: &Engine, (flushed, published): (Lsn, Lsn), what: &str) {
+    to.receive_ahead().unwrap();
+    ship(from, to, published, false);
+    to.wal().flush(to.wal().published()).unwrap();
+    to.wal().confirm(flushed).unwrap();
+    let may = to.wal().confirmed();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(to.subscribe_replayed().wait_for(|lsn| *lsn >= may)).unwrap();
+    assert!(to.replayed_lsn() <= flushed, "{what}: replayed {} of {flushed}", to.replayed_lsn());
+}
+
+/// The primary ships WAL before it has synced it, and loses power, now and then together with the standby. What it lost the standby discards, what
+/// it kept is confirmed; in the end the standby, with a tail that was never confirmed, is promoted and has all of it. Returns how often WAL was lost.
+fn primary_cuts(seed: u64, lives: u32) -> u32 {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (mut disk_a, disk_b) = (SimDisk::new(), SimDisk::new());
+    let dir = Path::new("/data");
+    create(&disk_a, dir);
+    let mut model = Model::new();
+    let open = |disk: &SimDisk, what: &str| {
+        let primary = Engine::open(dir, options(disk)).unwrap_or_else(|e| panic!("{what}: {e}"));
+        primary.add_wal_retention(Box::new(|| Some(Lsn::from_u64(1))));
+        primary
+    };
+    let mut primary = open(&disk_a, "at first");
+    live(&primary, &model, &mut rng, false);
+    clone_to(&primary, &disk_b, dir);
+    let mut standby = Engine::open(dir, options(&disk_b)).unwrap();
+    let mut lost = 0;
+    for life in 0..lives {
+        let what = format!("seed {seed}, life {life}");
+        let at_cut = Arc::new(Mutex::new(None));
+        let reach: u64 = [20, 60, 200, 600][rng.random_range(0..4)];
+        {
+            // Weak: the disk drops this under its lock, and the WAL's threads need the disk to end.
+            let (model, at_cut, wal) = (Arc::clone(&model), Arc::clone(&at_cut), Arc::downgrade(primary.wal()));
+            let call = disk_a.calls() + rng.random_range(1..reach);
+            disk_a.freeze_at(call, move || {
+                if let Some(wal) = wal.upgrade() {
+                    *at_cut.lock() = Some((model.lock().clone(), (wal.flushed(), wal.published())));
+                }
+            });
+        }
+        live(&primary, &model, &mut rng, false);
+        if rng.random_bool(0.2) {
+            primary.shutdown(ShutdownMode::Fast).unwrap();
+        }
+        let then = at_cut.lock().take();
+        let positions = then.as_ref().map_or_else(|| (primary.wal().flushed(), primary.wal().published()), |(_, positions)| *positions);
+        ship_ahead(&primary, &standby, positions, &what);
+        let image = disk_a.take_frozen();
+        drop(primary);
+        if let (Some(image), Some((at_cut, _))) = (image, then) {
+            disk_a = image;
+            model = Arc::new(Mutex::new(at_cut));
+        }
+        disk_a.crash(rng.random());
+        if rng.random_bool(0.4) {
+            drop(standby);
+            disk_b.crash(rng.random());
+            standby = Engine::open(dir, options(&disk_b)).unwrap_or_else(|e| panic!("{what}, standby: {e}"));
+            assert!(standby.wal().confirmed() <= positions.0, "{what}: {} of {positions:?}", standby.wal().confirmed());
+        }
+        primary = open(&disk_a, &what);
+        check(&primary, &model, &what);
+        lost += u32::from(reconnect(&primary, &standby, &what));
+        primary.wal().flush(primary.wal().inserted()).unwrap();
+        ship_ahead(&primary, &standby, (primary.wal().flushed(), primary.wal().published()), &what);
+        check(&standby, &model, &what);
+        same_pages(&primary, &standby, &what);
+    }
+    let what = format!("seed {seed}, at the end");
+    let durable = primary.wal().flushed();
+    live(&primary, &model, &mut rng, false);
+    primary.wal().flush(primary.wal().inserted()).unwrap();
+    // Acknowledged, since both have it; only the standby was never told so.
+    model.lock().acknowledge();
+    ship_ahead(&primary, &standby, (durable, primary.wal().published()), &what);
+    drop(primary);
+    if rng.random_bool(0.5) {
+        drop(standby);
+        disk_b.crash(rng.random());
+        standby = Engine::open(dir, options(&disk_b)).unwrap();
+    }
+    standby.promote().unwrap();
+    check(&standby, &model, &what);
+    live(&standby, &model, &mut rng, false);
+    drop(standby);
+    disk_b.crash(rng.random());
+    check(&Engine::open(dir, options(&disk_b)).unwrap(), &model, &what);
+    lost
 }
 
 /// The standby loses power again and again while the primary goes on; in the end it is promoted and must have everything. Whenever it
@@ -376,6 +497,13 @@ fn standby_crashes_lose_nothing_that_was_synced_there() {
 }
 
 #[test]
+fn what_a_primary_shipped_and_lost_is_never_replayed() {
+    let lost: u32 = seeds(0..12).map(|seed| primary_cuts(seed, 6)).sum();
+    println!("WAL was lost behind a standby {lost} times");
+    assert!(lost > 5, "{lost}");
+}
+
+#[test]
 fn a_promotion_cut_at_any_call_leaves_the_standby_or_the_new_primary() {
     let (standbys, primaries) = promotion_cuts(3);
     println!("{standbys} cuts left the standby, {primaries} the new primary");
@@ -418,6 +546,7 @@ fn many_crashes_lose_nothing_that_was_acknowledged() {
     let mut cuts = 0;
     for seed in seeds(1000..1500) {
         cuts += crashes(seed, 10) + standby_crashes(seed, 4);
+        primary_cuts(seed, 6);
     }
     report(began, cuts);
 }

@@ -194,7 +194,7 @@ impl Prefetcher {
         let mut reader = match self.reader.take() {
             Some(reader) if reader.position() >= replayed => reader,
             // Replay overtook it, or it begins.
-            _ => WalReader::follow(Arc::clone(&self.wal), replayed, FollowLimit::Flushed).without_checksums(),
+            _ => WalReader::follow(Arc::clone(&self.wal), replayed, FollowLimit::Confirmed).without_checksums(),
         };
         let blocks = self.settings.io_concurrency.saturating_mul(DISTANCE_MULTIPLIER);
         while self.in_flight < self.settings.io_concurrency

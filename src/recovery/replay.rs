@@ -1,12 +1,12 @@
 //! The redo loop, and the thread that runs it on a standby.
 //!
-//! The thread sleeps until WAL is durable here, a promotion or a stop is asked for, or a pause ends: events, not polls. It never
-//! passes the flushed position, so no page can know what a crash of this node could take back.
+//! The thread sleeps until WAL is durable here and confirmed, a promotion or a stop is asked for, or a pause ends: events, not polls. It never
+//! passes the confirmed position, so no page can know what a crash of this node or of its upstream could take back.
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -318,7 +318,7 @@ impl PauseState {
 
 #[derive(Default)]
 struct Orders {
-    /// Apply what is durable, then end.
+    /// Apply what is durable and confirmed, then end.
     finish: bool,
     /// End now.
     stop: bool,
@@ -423,7 +423,12 @@ impl Replay {
         let door = Arc::new(Door { orders, wake: Condvar::new(), moved: AtomicBool::new(true) });
         let wal = Arc::clone(&dispatcher.ctx.wal);
         let weak = Arc::downgrade(&door);
-        wal.add_position_listener(Box::new(move |_| {
+        let seen = AtomicU64::new(0);
+        wal.add_position_listener(Box::new(move |positions| {
+            // A sync of what is held back changes nothing here.
+            if seen.swap(positions.confirmed.as_u64(), Ordering::AcqRel) == positions.confirmed.as_u64() {
+                return;
+            }
             if let Some(door) = weak.upgrade() {
                 door.moved.store(true, Ordering::Release);
                 let _orders = door.orders.lock();
@@ -431,7 +436,7 @@ impl Replay {
             }
         }));
         let progress = Arc::clone(&dispatcher.progress);
-        let reader = WalReader::follow(wal, from, FollowLimit::Flushed);
+        let reader = WalReader::follow(wal, from, FollowLimit::Confirmed);
         let mut redo = Redo::new(dispatcher, control, node, reader, consistency, settings.prefetch);
         redo.goal = goal;
         redo.door = Some(Arc::clone(&door));
@@ -470,11 +475,6 @@ impl Replay {
         self.door.orders.lock().from_archive = from_archive;
     }
 
-    /// Whether all WAL up to `flushed` is applied.
-    pub fn has_caught_up(&self, flushed: Lsn) -> bool {
-        self.progress.replayed() >= flushed
-    }
-
     /// `pg_wal_replay_pause()`.
     pub fn pause(&self) {
         self.door.orders.lock().paused = true;
@@ -507,7 +507,7 @@ impl Replay {
         }
     }
 
-    /// Applies all that is durable here, up to the target, and ends. `None` if the thread had ended already.
+    /// Applies all that is durable here and confirmed, up to the target, and ends. `None` if the thread had ended already.
     ///
     /// # Errors
     /// None that returns: a failure of redo stops the node.

@@ -298,6 +298,15 @@ pub fn prepare(
     if mode != Mode::Clean {
         tracing::debug!("local WAL ends at {}: {}", end.end, stop.reason);
     }
+    // What came ahead of the upstream's sync is replayed only as far as something proves that the upstream made it durable: it said so, pages that were
+    // written, or what the writer itself had synced when it wrote what follows.
+    let ahead_from = label.as_ref().map_or(known.ahead_from, |label| ahead_from(label, consistency.min_recovery));
+    let bound = if mode == Mode::Standby && ahead_from.is_valid() {
+        let said = mark.filter(|m| m.system_id == known.system_id && label.is_none()).map_or(Lsn::INVALID, |m| m.confirmed());
+        [said, consistency.min_recovery, checkpoint_end, reader.writers_mark()].into_iter().fold(ahead_from, Lsn::max)
+    } else {
+        Lsn::MAX
+    };
     if let Some(label) = &label {
         let min_recovery = (consistency.min_recovery, history.tli_of_end(consistency.min_recovery));
         adopt_label(control, label, &checkpoint, min_recovery, checkpoint_at)?;
@@ -316,7 +325,11 @@ pub fn prepare(
     };
     let crosses = matches!(stop.reason, StopReason::SegmentMissing { .. } | StopReason::SegmentHeader { .. });
     let torn = (crosses && reader.wanted() > end.end).then_some(end.end);
-    let wal = Wal::open(Arc::clone(disk), &wal_dir, known.system_id, end, options)?;
+    let wal = Wal::open_held(Arc::clone(disk), &wal_dir, known.system_id, end, bound, options)?;
+    if let Some(from) = wal.held_from() {
+        let upto = end.end;
+        tracing::info!("WAL from {from} to {upto} is replayed once the primary confirms it, or when this standby is promoted");
+    }
     let stopped_in_recovery = clean && known.state == ClusterState::ShutdownedInRecovery;
     Ok(Start {
         mode,
@@ -522,6 +535,11 @@ fn consistency_of(known: &ControlFile, label: Option<&BackupLabel>, checkpoint: 
     consistency
 }
 
+/// The copy of a standby's last segment may go on behind what was confirmed there.
+fn ahead_from(label: &BackupLabel, min_recovery: Lsn) -> Lsn {
+    if label.from_standby { min_recovery } else { Lsn::INVALID }
+}
+
 fn adopt_label(
     control: &ControlStore,
     label: &BackupLabel,
@@ -536,6 +554,7 @@ fn adopt_label(
         c.min_recovery_point = min_recovery;
         c.min_recovery_tli = min_recovery_tli;
         c.own_starts = Default::default();
+        c.ahead_from = ahead_from(label, min_recovery);
         if label.from_standby {
             c.backup_end = min_recovery;
         } else {

@@ -72,6 +72,9 @@ pub enum ArchiveCommandError {
         /// Why not.
         what: String,
     },
+    /// WAL that the archive has otherwise could not be discarded here.
+    #[error("could not discard WAL that the archive does not have: {0}")]
+    Discard(String),
     /// Restored bytes that do not verify.
     #[error("archived segment {name} does not continue the WAL here: {source}")]
     Wal {
@@ -177,7 +180,7 @@ pub fn oldest_unarchived(node: &Replication) -> Option<Lsn> {
     }
     let segment_bytes = node.engine.wal().segment_bytes();
     // Segments may have ended since the archiver looked.
-    let Ok(ready) = mark_ready(node, node.engine.wal().flushed()).and_then(|()| ready_files(node)) else {
+    let Ok(ready) = mark_ready(node, node.engine.wal().confirmed()).and_then(|()| ready_files(node)) else {
         // It cannot be told what is archived: all stays.
         return Some(Lsn::INVALID);
     };
@@ -407,13 +410,25 @@ pub async fn feed(node: &Arc<Replication>) -> Result<(), ArchiveCommandError> {
     if let Some(replay) = engine.replay() {
         replay.set_from_archive(true);
     }
+    // Up to where WAL that was received ahead was found in the archive too.
+    let mut found = Lsn::INVALID;
     loop {
         let wal = engine.wal();
-        let (tli, from, goal) = (wal.tli(), wal.received(), engine.goal());
-        if goal.end_of(tli) == Some(from) && wal.published() == from {
-            follow_goal(node, &goal, tli, from).await?;
+        let (tli, received, goal) = (wal.tli(), wal.received(), engine.goal());
+        let held = wal.held_from().filter(|bound| *bound < received);
+        if held.is_none() && goal.end_of(tli) == Some(received) && wal.published() == received {
+            follow_goal(node, &goal, tli, received).await?;
             continue;
         }
+        if let Some(fork) = goal.end_of(tli).filter(|fork| held.is_some() && *fork < received) {
+            // The history that is followed leaves before the end of what is held back.
+            if node.discard_held_after(fork).await.map_err(|e| ArchiveCommandError::Discard(e.to_string()))? {
+                continue;
+            }
+            return Ok(());
+        }
+        // The archive has only what was durable: what is not confirmed here is compared with it.
+        let from = held.map_or(received, |bound| bound.max(found).min(received));
         let segno = SegNo::of(from, segment_bytes);
         let Some((name, bytes)) = restore(node, &goal, segno).await? else { return Ok(()) };
         let start = segno.start_lsn(segment_bytes);
@@ -426,11 +441,28 @@ pub async fn feed(node: &Arc<Replication>) -> Result<(), ArchiveCommandError> {
             Err(afterimage_wal::WalError::ReceivedDamage { at, what }) => {
                 tracing::info!("archived segment {name} ends at {at}: {what}");
                 wal.request_flush(wal.published());
+                wal.confirm(at).map_err(|source| ArchiveCommandError::Wal { name, source })?;
                 return Ok(());
+            }
+            Err(source @ afterimage_wal::WalError::Diverged { .. }) => {
+                let Some(bound) = held else { return Err(ArchiveCommandError::Wal { name, source }) };
+                let discarded = node.discard_held_after(bound).await.map_err(|e| ArchiveCommandError::Discard(e.to_string()))?;
+                if discarded {
+                    found = Lsn::INVALID;
+                    continue;
+                }
+                return Err(ArchiveCommandError::Wal { name, source });
             }
             Err(source) => return Err(ArchiveCommandError::Wal { name, source }),
         };
         wal.request_flush(verified);
+        let upto = from.advance(rest.len() as u64);
+        if upto < received {
+            // More of what is held back lies in the next segment.
+            found = upto;
+            continue;
+        }
+        wal.confirm(verified).map_err(|source| ArchiveCommandError::Wal { name, source })?;
         if wal.received() == segno.end_lsn(segment_bytes) {
             let always = engine.recovery_options().commands.archive_always;
             let local = segment::file_name(tli, segno, segment_bytes);
@@ -484,7 +516,7 @@ pub async fn rescan_timelines(node: &Arc<Replication>) -> Result<(), ArchiveComm
     let (tli, end) = (wal.tli(), wal.published());
     match history.end_of(tli) {
         None => tracing::info!("new timeline {newest} is not a child of database system timeline {tli}"),
-        Some(fork) if fork < end => {
+        Some(fork) if fork < end && !node.discard_held_after(fork).await.map_err(|e| ArchiveCommandError::Discard(e.to_string()))? => {
             tracing::info!("new timeline {newest} forked off current database system timeline {tli} before current recovery point {end}");
         }
         Some(_) => node.engine.set_goal(history),

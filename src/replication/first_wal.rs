@@ -171,7 +171,9 @@ async fn stream(data_dir: &Path, conninfo: &str, cluster_name: &str, wanted: &Wa
                         wal_end
                     }
                     ServerMessage::Keepalive { wal_end, .. } => wal_end,
+                    // Nobody asked for these.
                     ServerMessage::Compressed { .. } => return Err(ClientError::Protocol("compressed WAL".to_owned()).into()),
+                    ServerMessage::Bound { .. } => return Err(ClientError::Protocol("a bound".to_owned()).into()),
                 };
                 // What is missing to the end of a whole segment comes with the rest of the WAL.
                 if files.at >= enough || (files.at >= upto && files.at > wanted.checkpoint) {

@@ -1,7 +1,7 @@
 //! What flows inside CopyData while WAL streams: XLogData, keepalive, standby status, hot standby feedback.
 //!
 //! PostgreSQL: "Streaming Replication Protocol". `Z` is ours: XLogData whose payload is zstd; only a standby that asked
-//! for `compression 'zstd'` is sent it. Times are microseconds since 2000-01-01 UTC.
+//! for `compression 'zstd'` is sent it. So is `B`, for a standby that asked for `ahead`. Times are microseconds since 2000-01-01 UTC.
 
 use afterimage_wal::ids::Lsn;
 use bytes::{Buf, BufMut, BytesMut};
@@ -19,6 +19,14 @@ pub enum MessageError {
         kind: char,
         /// Bytes received.
         got: usize,
+    },
+    /// A bound that is not what was sent: replay may not trust it.
+    #[error("incorrect checksum in a replication message that confirms WAL: stored {stored:#010x}, computed {computed:#010x}")]
+    BoundCrc {
+        /// In the message.
+        stored: u32,
+        /// Of the message.
+        computed: u32,
     },
 }
 
@@ -57,6 +65,13 @@ pub enum ServerMessage<'a> {
         sent_at: i64,
         /// The standby should report its positions at once.
         reply_requested: bool,
+    },
+    /// `B`: WAL sent ahead of the server's sync is durable there up to `durable`. Unlike WAL it says nothing about itself, so it has a checksum.
+    Bound {
+        /// Durable on the server; may be behind or ahead of what was sent.
+        durable: Lsn,
+        /// Server's time at sending.
+        sent_at: i64,
     },
 }
 
@@ -101,6 +116,9 @@ pub enum StandbyMessage {
 /// Bytes before the WAL in `w`.
 pub const XLOG_DATA_HEADER_BYTES: usize = 25;
 
+/// Bytes of `B`.
+pub const BOUND_BYTES: usize = 21;
+
 /// Bytes before the payload in `Z`.
 pub const COMPRESSED_HEADER_BYTES: usize = 29;
 
@@ -119,6 +137,16 @@ pub fn put_compressed_header(out: &mut BytesMut, start: Lsn, wal_end: Lsn, sent_
     out.put_u64(wal_end.as_u64());
     out.put_i64(sent_at);
     out.put_u32(raw_len);
+}
+
+/// Writes `B`.
+pub fn put_bound(out: &mut BytesMut, durable: Lsn, sent_at: i64) {
+    let at = out.len();
+    out.put_u8(b'B');
+    out.put_u64(durable.as_u64());
+    out.put_i64(sent_at);
+    let crc = crc32c::crc32c(&out[at..]);
+    out.put_u32(crc);
 }
 
 /// Writes `k`.
@@ -160,6 +188,14 @@ impl<'a> ServerMessage<'a> {
                 let wal_end = Lsn::from_u64(bytes.get_u64());
                 let sent_at = bytes.get_i64();
                 Ok(Self::Keepalive { wal_end, sent_at, reply_requested: bytes.get_u8() != 0 })
+            }
+            b'B' => {
+                short(BOUND_BYTES)?;
+                let computed = crc32c::crc32c_append(crc32c::crc32c(b"B"), &bytes[..BOUND_BYTES - 5]);
+                let durable = Lsn::from_u64(bytes.get_u64());
+                let sent_at = bytes.get_i64();
+                let stored = bytes.get_u32();
+                if stored == computed { Ok(Self::Bound { durable, sent_at }) } else { Err(MessageError::BoundCrc { stored, computed }) }
             }
             other => Err(MessageError::UnknownType(other)),
         }
@@ -250,6 +286,24 @@ mod tests {
             assert!(StandbyMessage::decode(&out[..len]).is_err());
         }
         assert!(StandbyMessage::decode(&out).is_ok());
+    }
+
+    #[test]
+    fn a_bound_has_these_bytes_and_no_flipped_bit_passes() {
+        let mut out = BytesMut::new();
+        put_bound(&mut out, Lsn::from_u64(0x16_B374_D848), 0x0102_0304_0506_0708);
+        assert_eq!(out[..17], [b'B', 0, 0, 0, 0x16, 0xB3, 0x74, 0xD8, 0x48, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(out.len(), BOUND_BYTES);
+        let sent = ServerMessage::Bound { durable: Lsn::from_u64(0x16_B374_D848), sent_at: 0x0102_0304_0506_0708 };
+        assert_eq!(ServerMessage::decode(&out), Ok(sent));
+        for bit in 0..out.len() * 8 {
+            let mut flipped = out.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(!matches!(ServerMessage::decode(&flipped), Ok(ServerMessage::Bound { .. })), "bit {bit}");
+        }
+        for len in 0..out.len() {
+            assert!(ServerMessage::decode(&out[..len]).is_err());
+        }
     }
 
     proptest! {

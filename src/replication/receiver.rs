@@ -1,6 +1,7 @@
 //! The walreceiver: keeps a standby's WAL growing, from the archive and from its upstream.
 //!
-//! Received bytes are verified record by record and written; the flusher makes them durable; replay follows on its own.
+//! Received bytes are verified record by record and written; the flusher makes them durable; replay follows on its own. An upstream of our kind sends
+//! WAL while it syncs it (`wal_receiver_ahead`): replay is then held back until the upstream says that it is durable there.
 //! Positions are reported when they move, not on a timer only. A clean disconnect is answered by reconnecting at once;
 //! after failures the wait doubles up to `wal_retrieve_retry_interval`.
 //!
@@ -208,6 +209,7 @@ pub async fn run(node: Arc<Replication>) {
         last_failure: None,
         settled: false,
         upstream_is_ours: false,
+        refused: false,
         xids: VecDeque::new(),
         node,
     };
@@ -225,6 +227,8 @@ struct Receiver {
     settled: bool,
     /// Our upstream understands what PostgreSQL does not send.
     upstream_is_ours: bool,
+    /// Our upstream knows nothing of the start that wrote the end of our WAL, which it may have lost before it was durable: what it confirmed is asked about.
+    refused: bool,
     /// What the next xid was at which replayed position, as far back as a snapshot here may need: PostgreSQL's feedback is in xids.
     xids: VecDeque<(Lsn, u64)>,
 }
@@ -336,7 +340,7 @@ impl Receiver {
         }
         if upstream_tli > our_tli && settings.str(Setting::RecoveryTargetTimeline) == "latest" {
             within(limit(), self.fetch_histories(&mut client, our_tli, upstream_tli)).await?;
-            self.check_fork(upstream_tli)?;
+            self.check_fork(upstream_tli).await?;
             if upstream_tli > node.engine.goal().tli() {
                 let goal = node.history_of(upstream_tli).map_err(|e| StreamError::Protocol(e.to_string()))?;
                 node.engine.set_goal(goal);
@@ -355,7 +359,9 @@ impl Receiver {
         let mut restarted = false;
         loop {
             node.engine.wal().drop_incomplete();
-            let start = node.engine.wal().received();
+            let received = node.engine.wal().received();
+            let unknown = std::mem::take(&mut self.refused).then(|| node.engine.wal().held_from()).flatten();
+            let start = unknown.unwrap_or(received);
             let tli = node.engine.wal().tli();
             let began = timestamp_now();
             *node.receiver.info.lock() = Some(ReceiverInfo {
@@ -387,9 +393,25 @@ impl Receiver {
             if is_ours && settings.str(Setting::WalReceiverCompression) == "zstd" {
                 options.push(format!("compression 'zstd', compression_level '{}'", settings.int(Setting::WalReceiverCompressionLevel)));
             }
-            let end = node.engine.wal().end();
-            if is_ours && end.start_id != StartId::NONE && end.end == start {
+            let end = match unknown {
+                Some(bound) => {
+                    let asking = Arc::clone(&node);
+                    let looked = tokio::task::spawn_blocking(move || asking.end_at(bound));
+                    looked.await.map_err(|e| StreamError::Protocol(e.to_string()))?.map_err(|e| StreamError::Protocol(e.to_string()))?
+                }
+                None => node.engine.wal().end(),
+            };
+            let claims = is_ours && end.start_id != StartId::NONE && end.end == start;
+            if claims {
                 options.push(format!("start_id '{}', last_crc '{:08x}'", end.start_id, end.last_crc));
+            }
+            // Only who says which start wrote what he has finds out if it was lost.
+            let ahead = claims && settings.bool(Setting::WalReceiverAhead);
+            if ahead {
+                let engine = Arc::clone(&node.engine);
+                let held = tokio::task::spawn_blocking(move || engine.receive_ahead());
+                held.await.map_err(|e| StreamError::Protocol(e.to_string()))?.map_err(|e| StreamError::Protocol(e.to_string()))?;
+                options.push("ahead 'on'".to_owned());
             }
             if !options.is_empty() {
                 command.push_str(&format!(" ({})", options.join(", ")));
@@ -398,8 +420,14 @@ impl Receiver {
                 client.send(&command).await.map_err(StreamError::Start)?;
                 client.event().await.map_err(StreamError::Start)
             };
-            let end = match within(limit(), starting).await? {
+            let started = within(limit(), starting).await;
+            self.refused =
+                unknown.is_none() && node.engine.wal().held_from().is_some() && started.as_ref().is_err_and(StreamError::is_lasting);
+            let end = match started? {
                 Event::CopyBoth => {
+                    if unknown.is_some() {
+                        self.discard_after(start, received).await?;
+                    }
                     tracing::info!(
                         "{} at {start} on timeline {tli}",
                         if restarted { "restarted WAL streaming" } else { "started streaming WAL from primary" }
@@ -410,6 +438,10 @@ impl Receiver {
                     node.receiver.update(|i| i.status = "streaming");
                     if let Some(replay) = node.engine.replay() {
                         replay.set_from_archive(false);
+                    }
+                    if !ahead && (claims || node.engine.wal().held_from().is_none()) {
+                        // The upstream streams from a place that is durable there, and nothing that is not.
+                        node.engine.wal().release()?;
                     }
                     self.copy(&mut client, conninfo).await?
                 }
@@ -434,7 +466,7 @@ impl Receiver {
                         return Ok(StreamEnd::Closed);
                     }
                     within(limit(), self.fetch_histories(&mut client, tli, next)).await?;
-                    self.check_fork(next)?;
+                    self.check_fork(next).await?;
                     self.follow(next, at).await?;
                     restarted = true;
                 }
@@ -465,13 +497,15 @@ impl Receiver {
         Ok(())
     }
 
-    /// Refuses to follow a timeline that parted from ours before the end of our WAL.
-    fn check_fork(&self, theirs: TimelineId) -> Result<(), StreamError> {
+    /// Refuses to follow a timeline that parted from ours before the end of our WAL, unless the primary never confirmed what lies behind.
+    async fn check_fork(&self, theirs: TimelineId) -> Result<(), StreamError> {
         let wal = self.node.engine.wal();
+        wal.drop_incomplete();
         let history = self.node.history_of(theirs).map_err(|e| StreamError::Protocol(e.to_string()))?;
         let (ours, ours_end) = (wal.tli(), wal.received());
         match history.end_of(ours) {
             Some(fork) if ours_end <= fork => Ok(()),
+            Some(fork) if self.node.discard_held_after(fork).await.map_err(|e| StreamError::Protocol(e.to_string()))? => Ok(()),
             Some(fork) => Err(StreamError::Forked { theirs, ours, fork, ours_end }),
             None => Err(StreamError::Forked { theirs, ours, fork: Lsn::INVALID, ours_end }),
         }
@@ -588,6 +622,10 @@ impl Receiver {
                                 ServerMessage::Keepalive { wal_end, sent_at, reply_requested } => {
                                     self.heard(wal_end, sent_at);
                                     reply = reply_requested;
+                                }
+                                ServerMessage::Bound { durable, sent_at } => {
+                                    wal.confirm(durable)?;
+                                    self.heard(durable, sent_at);
                                 }
                             }
                             let now_received = wal.received();

@@ -1,6 +1,7 @@
 //! The walsender: answers replication commands and streams WAL.
 //!
-//! A stream sends only what is durable here. It wakes when that position moves, when the standby says something, and when
+//! A stream sends only what is durable here, and on a standby confirmed from above. To a standby that asked for `ahead`, a primary sends WAL as soon as its
+//! sync begins, and says what is durable in messages of their own. It wakes when that position moves, when the standby says something, and when
 //! a timeout is due; it never polls. Reading and writing go on side by side, so that a standby that reports while we are
 //! blocked in sending cannot wedge both.
 //!
@@ -63,7 +64,7 @@ pub async fn serve(node: &Arc<Replication>, conn: &mut Connection<'_>, command: 
             let row = vec![
                 Some(node.engine.wal().system_id().to_string()),
                 Some(node.engine.wal().tli().to_string()),
-                Some(node.engine.wal().flushed().to_string()),
+                Some(node.engine.wal().confirmed().to_string()),
                 conn.database.map(str::to_owned),
             ];
             let columns = [
@@ -305,6 +306,10 @@ struct Stream {
     sent: Lsn,
     /// How often our WAL had been cut back when the stream began.
     cuts: u64,
+    /// The standby holds back what is not durable here.
+    ahead: bool,
+    /// What it was told is durable here.
+    told_durable: Lsn,
     flushed_there: Lsn,
     compressor: Option<Compressor>,
     lag: LagTracker,
@@ -340,7 +345,7 @@ async fn stream(node: &Arc<Replication>, conn: &mut Connection<'_>, start: Start
     };
     let mut compressor = None;
     let mut level = 1;
-    let (mut claimed_id, mut claimed_crc) = (None, 0);
+    let (mut claimed_id, mut claimed_crc, mut ahead) = (None, 0, false);
     for option in &start.options {
         if option.name == "compression_level" {
             level = option
@@ -364,15 +369,19 @@ async fn stream(node: &Arc<Replication>, conn: &mut Connection<'_>, start: Start
                 ));
             }
             "compression_level" => {}
+            "ahead" => ahead = option.boolean()?,
             "start_id" => claimed_id = Some(hex_option(option)?),
             "last_crc" => claimed_crc = hex_option(option)?,
             other => return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("unrecognized option: {other}"))),
         }
     }
+    if ahead && claimed_id.is_none() {
+        return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "ahead requires start_id"));
+    }
     if let Some(id) = claimed_id {
         let last_crc = u32::try_from(claimed_crc).map_err(|_| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "last_crc has 32 bits"))?;
         let claim = Claim { end: start.start_lsn, start_id: StartId::new(id), last_crc };
-        if let Some(common) = common_point(node, claim).await? {
+        if let Some(common) = common_point(node, claim, ahead).await? {
             conn.put_result(&[("common_lsn", ColumnType::Text)], &[vec![Some(common.to_string())]]);
             return Ok(After::Ready);
         }
@@ -380,7 +389,9 @@ async fn stream(node: &Arc<Replication>, conn: &mut Connection<'_>, start: Start
     let history = node.history();
     let current = node.engine.wal().tli();
     let tli = start.tli.unwrap_or(current);
-    let flushed = node.engine.wal().flushed();
+    let flushed = node.engine.wal().confirmed();
+    // Of this very start, as its start id says: it may have been sent before it was synced.
+    let upto = if ahead && node.engine.wal().is_writing() { node.engine.wal().published() } else { flushed };
     let ends_at = if tli == current {
         None
     } else {
@@ -397,14 +408,14 @@ async fn stream(node: &Arc<Replication>, conn: &mut Connection<'_>, start: Start
         }
         end
     };
-    if ends_at.is_none() && start.start_lsn > flushed {
+    if ends_at.is_none() && start.start_lsn > upto {
         return Err(SqlError::new(
             SqlState::INTERNAL_ERROR,
             format!("requested starting point {} is ahead of the WAL flush position of this server {flushed}", start.start_lsn),
         ));
     }
     if let Some(slot) = &slot {
-        slot.reserve(start.start_lsn);
+        slot.reserve(start.start_lsn.min(flushed));
     }
     if ends_at != Some(start.start_lsn) {
         let entry = node.senders.enter(conn.pid, conn.user, conn.application_name, conn.client, conn.backend_start);
@@ -420,6 +431,8 @@ async fn stream(node: &Arc<Replication>, conn: &mut Connection<'_>, start: Start
             ends_at,
             sent: start.start_lsn,
             cuts,
+            ahead,
+            told_durable: Lsn::INVALID,
             flushed_there: Lsn::INVALID,
             compressor,
             lag: LagTracker::default(),
@@ -453,10 +466,15 @@ fn hex_option(option: &CommandOption) -> Result<u64, SqlError> {
 }
 
 /// Looks whether a standby's WAL is part of our history. If only up to a point, that point: it has to cut its WAL back to there.
-async fn common_point(node: &Arc<Replication>, claim: Claim) -> Result<Option<Lsn>, SqlError> {
+async fn common_point(node: &Arc<Replication>, claim: Claim, ahead: bool) -> Result<Option<Lsn>, SqlError> {
     let comparing = Arc::clone(node);
     let shared = tokio::task::spawn_blocking(move || comparing.compare(&claim)).await.map_err(|e| SqlError::internal(e.to_string()))??;
     match shared {
+        // Nothing may be confirmed of WAL that cannot be compared.
+        Shared::Unknown if ahead && has_wal_before(node, claim.end) => Err(SqlError::new(
+            SqlState::DATA_CORRUPTED,
+            format!("WAL of this server cannot be read up to the requested starting point {}", claim.end),
+        )),
         // If our WAL of that place is gone the stream says so.
         Shared::All | Shared::Ahead | Shared::Unknown => Ok(None),
         Shared::UpTo(common) => Ok(Some(common)),
@@ -469,6 +487,11 @@ async fn common_point(node: &Arc<Replication>, claim: Claim) -> Result<Option<Ls
     }
 }
 
+fn has_wal_before(node: &Replication, lsn: Lsn) -> bool {
+    let last = Lsn::from_u64(lsn.as_u64().saturating_sub(1));
+    node.engine.wal().read_at(last, &mut [0]).is_ok_and(|n| n > 0)
+}
+
 fn put_next_timeline(conn: &mut Connection<'_>, history: &History, tli: TimelineId, end: Lsn) {
     let next = history.next_after(tli).unwrap_or_else(|| history.tli());
     let row = vec![Some(next.to_string()), Some(end.to_string())];
@@ -479,6 +502,7 @@ impl Stream {
     /// Streams until both sides have ended the copy, or the node has stopped and everything is shipped.
     async fn run(&mut self, conn: &mut Connection<'_>) -> Result<After, SqlError> {
         let mut wal_moved = self.node.wal_moved();
+        let mut sync_begins = self.ahead.then(|| self.node.sync_begins());
         let mut stopping = self.node.stopping();
         let mut reloads = self.node.config.subscribe();
         let mut out = Writer::default();
@@ -490,7 +514,7 @@ impl Stream {
             if self.done_sending && self.done_receiving && out.buf.is_empty() {
                 return Ok(After::Ready);
             }
-            if *stopping.borrow() && out.buf.is_empty() && self.sent >= self.node.engine.wal().flushed() {
+            if *stopping.borrow() && out.buf.is_empty() && self.sent >= self.node.engine.wal().confirmed() {
                 self.entry.update(|info| info.state = SenderState::Stopping);
                 if self.flushed_there >= self.sent {
                     out.command_complete("COPY 0");
@@ -525,6 +549,7 @@ impl Stream {
                         return Err(SqlError::new(SqlState::ADMIN_SHUTDOWN, "terminating walsender due to node stop").fatal());
                     }
                 }
+                () = changed(&mut sync_begins), if out.buf.is_empty() && !self.done_sending => {}
                 _ = stopping.changed() => {}
                 _ = reloads.changed() => {}
                 () = sleep_until(deadline) => {
@@ -557,7 +582,12 @@ impl Stream {
             self.history = self.node.history();
             self.ends_at = Some(self.history.end_of(self.tli).unwrap_or(self.sent));
         }
-        let limit = self.ends_at.unwrap_or_else(|| wal.flushed());
+        let durable = self.ends_at.unwrap_or_else(|| wal.confirmed());
+        let limit = if self.ahead && self.ends_at.is_none() && wal.is_writing() { wal.syncing().max(durable) } else { durable };
+        if self.ahead && self.told_durable < durable {
+            self.told_durable = durable;
+            out.message(b'd', |b| message::put_bound(b, durable, timestamp_now()));
+        }
         if self.sent >= limit {
             if self.ends_at.is_some() {
                 out.message(b'c', |_| {});
@@ -582,14 +612,14 @@ impl Stream {
         let before = out.buf.len();
         match &mut self.compressor {
             None => out.message(b'd', |b| {
-                message::put_xlog_data_header(b, start, limit, now);
+                message::put_xlog_data_header(b, start, durable, now);
                 b.put_slice(raw);
             }),
             Some(compressor) => {
                 let mut failure = Ok(());
                 let began = thread_cpu_time();
                 out.message(b'd', |b| {
-                    message::put_compressed_header(b, start, limit, now, u32::try_from(raw.len()).unwrap_or(u32::MAX));
+                    message::put_compressed_header(b, start, durable, now, u32::try_from(raw.len()).unwrap_or(u32::MAX));
                     failure = compressor.put(raw, b);
                 });
                 failure.map_err(|e| SqlError::internal(format!("compressing WAL: {e}")).fatal())?;
@@ -625,7 +655,8 @@ impl Stream {
                         let lag = self.lag.reached([written, flushed, applied]);
                         self.flushed_there = flushed;
                         if let Some(slot) = self.slot.as_ref().filter(|_| flushed != Lsn::INVALID) {
-                            slot.confirm(flushed);
+                            // What is not durable here may yet be asked for again, with other bytes.
+                            slot.confirm(flushed.min(self.node.engine.wal().confirmed()));
                         }
                         self.entry.report(|info| {
                             (info.written, info.flushed, info.applied) = (written, flushed, applied);
@@ -678,6 +709,15 @@ impl Stream {
             | Frontend::FunctionCall
             | Frontend::Password(_) => unexpected("?"),
         }
+    }
+}
+
+/// Waits until a channel that is there tells something.
+async fn changed(told: &mut Option<tokio::sync::watch::Receiver<()>>) {
+    match told {
+        // The sender lives as long as the node.
+        Some(told) => drop(told.changed().await),
+        None => std::future::pending().await,
     }
 }
 

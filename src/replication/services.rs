@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
+use afterimage_wal::WalEnd;
 use afterimage_wal::format::SEGMENT_HEADER_BYTES;
 use afterimage_wal::history::History;
 use afterimage_wal::ids::{Lsn, TimelineId};
@@ -48,6 +49,7 @@ pub struct Replication {
     /// Counters of the archiver.
     pub archiver: archive::ArchiverStats,
     wal_moved: watch::Sender<Lsn>,
+    sync_begins: watch::Sender<()>,
     stopping: watch::Sender<bool>,
     receiver_stop: watch::Sender<bool>,
     verdict: watch::Sender<Option<Verdict>>,
@@ -81,7 +83,8 @@ impl Replication {
             senders: Arc::default(),
             receiver: ReceiverStatus::default(),
             archiver: archive::ArchiverStats::load(engine.data_dir()),
-            wal_moved: watch::Sender::new(engine.wal().flushed()),
+            wal_moved: watch::Sender::new(engine.wal().confirmed()),
+            sync_begins: watch::Sender::new(()),
             stopping: watch::Sender::new(false),
             receiver_stop: watch::Sender::new(false),
             verdict: watch::Sender::new(None),
@@ -95,7 +98,13 @@ impl Replication {
         });
         let moved = node.wal_moved.clone();
         node.engine.wal().add_position_listener(Box::new(move |positions| {
-            moved.send_replace(positions.flushed);
+            moved.send_replace(positions.confirmed);
+        }));
+        let begins = node.sync_begins.clone();
+        node.engine.wal().add_sync_listener(Box::new(move |_| {
+            if begins.receiver_count() > 0 {
+                begins.send_replace(());
+            }
         }));
         let retention = Arc::downgrade(&node);
         node.engine.add_wal_retention(Box::new(move || retention.upgrade().and_then(|node| node.oldest_needed())));
@@ -112,9 +121,14 @@ impl Replication {
         Ok(node)
     }
 
-    /// The durable end of WAL, whenever it moves.
+    /// The durable and confirmed end of WAL. Told also when only the durable end moves.
     pub fn wal_moved(&self) -> watch::Receiver<Lsn> {
         self.wal_moved.subscribe()
+    }
+
+    /// Told before each sync of WAL, while anybody listens.
+    pub fn sync_begins(&self) -> watch::Receiver<()> {
+        self.sync_begins.subscribe()
     }
 
     /// True once the node stops and senders should ship the rest and leave.
@@ -286,13 +300,24 @@ impl Replication {
         self.slots.list()
     }
 
-    /// Compares the end of another node's WAL with ours.
+    /// Compares the end of another node's WAL with ours, as far as that may be known elsewhere.
     ///
     /// # Errors
     /// I/O.
     pub fn compare(&self, claim: &Claim) -> Result<Shared, SqlError> {
+        let (history, wal_dir, wal) = (self.history(), self.engine.data_dir().join("pg_wal"), self.engine.wal());
+        // What a writer has published and not synced may have been sent ahead: whether it is the same is in the file already.
+        let upto = if wal.is_writing() { wal.published() } else { wal.confirmed() };
+        Ok(self.engine.lineage(&history, &wal_dir).compare(claim, upto)?)
+    }
+
+    /// The end of our WAL if it ended at `at`.
+    ///
+    /// # Errors
+    /// No record ends there; I/O.
+    pub fn end_at(&self, at: Lsn) -> Result<WalEnd, SqlError> {
         let (history, wal_dir) = (self.history(), self.engine.data_dir().join("pg_wal"));
-        Ok(self.engine.lineage(&history, &wal_dir).compare(claim, self.engine.wal().flushed())?)
+        Ok(self.engine.lineage(&history, &wal_dir).end_at(at)?)
     }
 
     /// How often WAL was cut back here.
@@ -307,7 +332,27 @@ impl Replication {
     pub fn discard_wal_after(&self, common: Lsn) -> Result<bool, SqlError> {
         self.cuts.fetch_add(1, Ordering::AcqRel);
         let done = self.engine.discard_wal_after(common)?;
-        self.wal_moved.send_replace(self.engine.wal().flushed());
+        self.wal_moved.send_replace(self.engine.wal().confirmed());
+        Ok(done)
+    }
+
+    /// A history we are to follow, or the archive's copy of ours, leaves our WAL at `fork`, before its end. If what lies behind was received ahead
+    /// and never confirmed, it is discarded, and true.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub async fn discard_held_after(self: &Arc<Self>, fork: Lsn) -> Result<bool, SqlError> {
+        let wal = self.engine.wal();
+        let upto = wal.published();
+        if wal.confirmed() > fork || self.engine.replayed_lsn() > fork {
+            return Ok(false);
+        }
+        let node = Arc::clone(self);
+        let discarding = tokio::task::spawn_blocking(move || node.discard_wal_after(fork));
+        let done = discarding.await.map_err(|e| SqlError::internal(e.to_string()))??;
+        if done {
+            tracing::info!("discarded WAL from {fork} to {upto}, which the primary never confirmed");
+        }
         Ok(done)
     }
 

@@ -93,7 +93,7 @@ fn wait_for_replay(engine: &Engine) {
     if !engine.is_in_recovery() {
         return;
     }
-    let end = engine.wal().flushed();
+    let end = engine.wal().confirmed();
     let mut replayed = engine.subscribe_replayed();
     if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() {
         // The sender lives as long as the engine.

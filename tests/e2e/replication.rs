@@ -1,5 +1,9 @@
 //! A primary and its hot standbys: clone, stream, read, restart, fail over, follow.
 
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+
 use crate::support::journal::{self, Journal};
 use crate::support::node::{Node, until};
 
@@ -304,4 +308,124 @@ fn a_reader_waits_for_the_position_it_saw_elsewhere() {
     b.promote();
     let output = waiting.wait_with_output().expect("psql");
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "not in recovery");
+}
+
+/// Holds up every sync of a node's WAL from now on, as a disk that does not answer.
+struct StuckDisk(Child);
+
+impl StuckDisk {
+    fn under(node: &Node) -> Self {
+        let [server] = node.server_pids()[..] else { panic!("one server process") };
+        let mut strace = Command::new("strace");
+        strace.args([
+            "-f",
+            "-q",
+            "-e",
+            "trace=msync",
+            "-e",
+            "inject=msync:delay_enter=900000000",
+            "-o",
+            "/dev/null",
+            "-p",
+            &server.to_string(),
+        ]);
+        let stuck = Self(strace.spawn().expect("strace: run scripts/install-deps test"));
+        until("strace to attach to every thread", || {
+            let tasks = std::fs::read_dir(format!("/proc/{server}/task")).into_iter().flatten().flatten();
+            tasks
+                .map(|task| std::fs::read_to_string(task.path().join("status")).unwrap_or_default())
+                .all(|status| status.is_empty() || status.lines().any(|l| l.starts_with("TracerPid:") && !l.ends_with("\t0")))
+        });
+        stuck
+    }
+}
+
+impl Drop for StuckDisk {
+    fn drop(&mut self) {
+        // Told nicely, it would first wait for the calls that it holds up.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// The segment that holds the end of what a node had synced, and where in it that is: what `pg_wal/flushed` says.
+fn durable_end(node: &Node) -> (PathBuf, u64) {
+    let wal = node.data().join("pg_wal");
+    let mark = std::fs::read(wal.join("flushed")).expect("pg_wal/flushed");
+    let lsn = u64::from_le_bytes(mark[24..32].try_into().expect("eight bytes"));
+    let tli = u32::from_le_bytes(mark[16..20].try_into().expect("four bytes"));
+    (wal.join(format!("{tli:08X}{:08X}{:08X}", lsn >> 32, (lsn >> 24) & 0xff)), lsn & 0xff_ffff)
+}
+
+/// A killed node loses its WAL behind what was synced, as in a power cut.
+fn lose_unsynced_wal(node: &Node) {
+    let (segment, from) = durable_end(node);
+    let file = std::fs::OpenOptions::new().write(true).open(segment).expect("the last segment");
+    let bytes = file.metadata().expect("its length").len() - from;
+    file.write_all_at(&vec![0; usize::try_from(bytes).expect("a segment fits in memory")], from).expect("zeros");
+}
+
+/// A primary with a row that it has shipped and cannot sync, and its standby that holds that row back.
+fn with_a_row_in_flight() -> (Node, Node) {
+    // Only the commit asks for a sync.
+    let a = Node::start_new("a", "autovacuum = off\nwal_writer_delay = '10s'");
+    a.sql("create table t (n int primary key); insert into t values (1)");
+    let b = a.standby("b");
+    a.wait_for_catchup(&b);
+    b.wait_for("select count(*) from pg_stat_wal_receiver where status = 'streaming'", "1");
+    let stuck = StuckDisk::under(&a);
+    let durable = a.sql("select pg_current_wal_flush_lsn()");
+    let mut writer = a.psql("insert into t values (2)").spawn().expect("psql");
+    a.wait_for(&format!("select pg_current_wal_lsn() > '{durable}'::pg_lsn + 100"), "t");
+    let shipped = a.sql("select pg_current_wal_lsn()");
+    // It is durable on the standby, and the primary knows; yet nobody sees it.
+    a.wait_for(&format!("select flush_lsn >= '{shipped}' from pg_stat_replication"), "t");
+    assert_eq!(a.sql("select pg_current_wal_flush_lsn()"), durable);
+    assert_eq!(
+        b.sql(&format!("select pg_last_wal_receive_lsn() >= '{shipped}', pg_last_wal_replay_lsn() <= '{durable}', count(*) from t")),
+        "t|t|1"
+    );
+    assert!(writer.try_wait().expect("psql").is_none(), "a commit was acknowledged that is not durable on the primary");
+    // Nor after a restart of the standby, which knows how far it may go.
+    b.kill();
+    b.start();
+    assert_eq!(b.sql(&format!("select pg_last_wal_replay_lsn() <= '{durable}', count(*) from t")), "t|1");
+    a.kill();
+    drop(stuck);
+    drop(writer.wait());
+    lose_unsynced_wal(&a);
+    (a, b)
+}
+
+/// Every byte of WAL that both have is the same, and so are their tables.
+fn assert_same_wal(a: &Node, b: &Node) {
+    assert_same(a, b);
+    let (segment, upto) = durable_end(b);
+    let ours = std::fs::read(&segment).expect("a segment");
+    let theirs = std::fs::read(a.data().join("pg_wal").join(segment.file_name().expect("a name"))).expect("the same segment");
+    let upto = usize::try_from(upto).expect("a segment fits in memory");
+    assert!(ours[..upto] == theirs[..upto], "the WAL of {} and {} differs", a.name, b.name);
+}
+
+#[test]
+fn wal_that_the_primary_shipped_and_lost_is_discarded() {
+    let (a, b) = with_a_row_in_flight();
+    a.start();
+    assert_eq!(a.sql("select * from t"), "1");
+    a.sql("insert into t values (3)");
+    assert_same_wal(&a, &b);
+    assert_eq!(b.sql("select * from t order by 1"), "1\n3");
+    assert!(b.log().contains("LOG:  discarded WAL from "), "{}", b.log());
+}
+
+#[test]
+fn a_promotion_keeps_what_only_the_standby_has() {
+    let (a, b) = with_a_row_in_flight();
+    b.promote();
+    assert_eq!(b.sql("select * from t order by 1"), "1\n2");
+    b.sql("insert into t values (3)");
+    a.follow(&b);
+    a.start();
+    assert_same_wal(&b, &a);
+    assert_eq!(a.sql("select * from t order by 1"), "1\n2\n3");
 }

@@ -133,13 +133,16 @@ pub mod at {
     pub const STARTS: usize = 304;
     /// Our own part: the checkpoint as its record has it.
     pub const CHECKPOINT_COPY: usize = 336;
+    /// Our own part: where this node began to receive WAL ahead of its upstream's sync.
+    pub const AHEAD_FROM: usize = 392;
     /// Our own part: crc32c of all bytes before.
     pub const EXTENSION_CRC: usize = 508;
 }
 
 const _: () = assert!(at::CRC + 8 == POSTGRES_BYTES);
 const _: () = assert!(at::STARTS + 8 * STARTS_KEPT == at::CHECKPOINT_COPY);
-const _: () = assert!(at::CHECKPOINT_COPY + Checkpoint::BYTES <= at::EXTENSION_CRC);
+const _: () = assert!(at::CHECKPOINT_COPY + Checkpoint::BYTES == at::AHEAD_FROM);
+const _: () = assert!(at::AHEAD_FROM + 8 <= at::EXTENSION_CRC);
 
 /// What the cluster was doing when the file was written, with PostgreSQL's numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -376,6 +379,9 @@ pub struct ControlFile {
     pub mock_authentication_nonce: [u8; 32],
     /// Start ids this node wrote WAL under, newest first: its own flushed marks count in recovery. [`StartId::NONE`]: no such.
     pub own_starts: [StartId; STARTS_KEPT],
+    /// WAL behind this may have been received ahead of the upstream's sync: a start does not take it as confirmed without further proof.
+    /// [`Lsn::INVALID`]: none was.
+    pub ahead_from: Lsn,
 }
 
 /// What [`ControlFile::read_unchecked`] found besides the fields.
@@ -409,6 +415,7 @@ impl ControlFile {
             checksum_version: 1,
             mock_authentication_nonce: rand::random(),
             own_starts: [StartId::NONE; STARTS_KEPT],
+            ahead_from: Lsn::INVALID,
         }
     }
 
@@ -487,6 +494,7 @@ impl ControlFile {
             b.put(at::STARTS + 8 * i, &id.to_le_bytes());
         }
         b.put(at::CHECKPOINT_COPY, &c.encode());
+        b.put(at::AHEAD_FROM, &self.ahead_from.to_le_bytes());
         let crc = crc32c::crc32c(&b.0[..at::EXTENSION_CRC]);
         b.put(at::EXTENSION_CRC, &crc.to_le_bytes());
         let mut bytes = b.0.to_vec();
@@ -518,7 +526,9 @@ impl ControlFile {
         };
         let mut own_starts = [StartId::NONE; STARTS_KEPT];
         let mut checkpoint_copy = postgres_copy;
+        let mut ahead_from = Lsn::INVALID;
         if extension_ok {
+            ahead_from = Lsn::new(long(b, at::AHEAD_FROM));
             for (i, id) in own_starts.iter_mut().enumerate() {
                 *id = StartId::new(long(b, at::STARTS + 8 * i));
             }
@@ -555,6 +565,7 @@ impl ControlFile {
             checksum_version: word(b, at::CHECKSUM_VERSION),
             mock_authentication_nonce,
             own_starts,
+            ahead_from,
         };
         Some((file, Checks { crc_ok, extension_ok }))
     }

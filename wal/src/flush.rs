@@ -2,6 +2,9 @@
 //!
 //! One thread syncs as far as anything is published, once for all who asked meanwhile. After each sync it writes `pg_wal/flushed`, a mark that is itself never
 //! synced: it may lag behind the truth after a power cut, never run ahead of it. See reader.rs on what it proves.
+//!
+//! On a standby that receives WAL before its upstream has synced it, there is a *bound* too: WAL behind it may still be lost up there, so it is kept, synced
+//! and reported, but not replayed, sent on or archived. What is below both is *confirmed*.
 
 use crate::disk::{Disk, Open};
 use crate::error::WalError;
@@ -30,10 +33,26 @@ pub struct FlushedMark {
     pub flushed: Lsn,
     /// Start id in force.
     pub start_id: StartId,
+    /// The last so many bytes below `flushed` were received ahead of the upstream's sync and not confirmed; [`u32::MAX`]: that many or more.
+    pub held_bytes: u32,
 }
 
 impl FlushedMark {
-    /// The bytes: magic, version, system id, timeline, zero, flushed LSN, start id, zero, crc.
+    /// WAL below was confirmed when the mark was written.
+    pub fn confirmed(&self) -> Lsn {
+        if self.held_bytes == u32::MAX {
+            return Lsn::INVALID;
+        }
+        Lsn::new(self.flushed.as_u64().saturating_sub(u64::from(self.held_bytes)))
+    }
+
+    /// What `held_bytes` says for this bound.
+    fn hold(&mut self, bound: Lsn) {
+        let held = self.flushed.bytes_since(bound).unwrap_or(0);
+        self.held_bytes = u32::try_from(held).unwrap_or(u32::MAX);
+    }
+
+    /// The bytes: magic, version, system id, timeline, zero, flushed LSN, start id, bytes held back, crc.
     pub fn encode(&self) -> [u8; FLUSHED_BYTES] {
         let mut b = [0; FLUSHED_BYTES];
         b[0..4].copy_from_slice(&FLUSHED_MAGIC.to_le_bytes());
@@ -42,6 +61,7 @@ impl FlushedMark {
         b[16..20].copy_from_slice(&self.tli.to_le_bytes());
         b[24..32].copy_from_slice(&self.flushed.to_le_bytes());
         b[32..40].copy_from_slice(&self.start_id.to_le_bytes());
+        b[40..44].copy_from_slice(&self.held_bytes.to_le_bytes());
         let crc = crc32c::crc32c(&b[..44]);
         b[44..].copy_from_slice(&crc.to_le_bytes());
         b
@@ -60,6 +80,7 @@ impl FlushedMark {
             tli: TimelineId::new(word(16)?),
             flushed: Lsn::new(long(24)?),
             start_id: StartId::new(long(32)?),
+            held_bytes: word(40)?,
         })
     }
 
@@ -85,6 +106,8 @@ impl FlushedMark {
 pub(crate) struct Progress {
     pub(crate) published: Lsn,
     flushed: Lsn,
+    /// What lies behind is not confirmed; [`Lsn::MAX`]: there is no bound.
+    bound: Lsn,
     /// Copied, but something before them is not; in order. Long only while a thread is held up in the middle of its copy.
     pending: VecDeque<(Lsn, Lsn)>,
     /// Durability was asked for up to here.
@@ -96,7 +119,20 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn at(end: Lsn) -> Self {
-        Self { published: end, flushed: end, pending: VecDeque::new(), requested: Lsn::INVALID, wake_at: Lsn::MAX, stop: false }
+        Self {
+            published: end,
+            flushed: end,
+            bound: Lsn::MAX,
+            pending: VecDeque::new(),
+            requested: Lsn::INVALID,
+            wake_at: Lsn::MAX,
+            stop: false,
+        }
+    }
+
+    /// As [`Self::at`], with what lies behind `bound` not confirmed.
+    pub(crate) fn held_at(end: Lsn, bound: Lsn) -> Self {
+        Self { bound, ..Self::at(end) }
     }
 
     /// `from..end` was copied.
@@ -122,8 +158,29 @@ impl Progress {
         due
     }
 
+    /// The WAL ends at `end` now. A bound stays one, though nothing is held back any more.
     pub(crate) fn cut(&mut self, end: Lsn) {
-        *self = Self { stop: self.stop, ..Self::at(end) };
+        let bound = if self.bound == Lsn::MAX { Lsn::MAX } else { self.bound.min(end) };
+        *self = Self { stop: self.stop, bound, ..Self::at(end) };
+    }
+
+    pub(crate) fn bound(&self) -> Lsn {
+        self.bound
+    }
+
+    /// Begins a bound where the WAL ends, unless one lies before.
+    fn hold(&mut self) {
+        self.bound = self.bound.min(self.published);
+    }
+
+    /// Raises the bound. True if that confirms something that is durable here.
+    fn confirm(&mut self, upto: Lsn) -> bool {
+        if self.bound == Lsn::MAX || upto <= self.bound {
+            return false;
+        }
+        let held = self.bound < self.flushed;
+        self.bound = upto;
+        held
     }
 
     pub(crate) fn stop(&mut self) {
@@ -168,6 +225,7 @@ impl Inner {
                 Next::Sync(upto) => {
                     let from = p.flushed;
                     drop(p);
+                    self.sync_begins(upto);
                     if let Err(e) = self.sync(from, upto) {
                         self.fail(&e);
                         return;
@@ -218,13 +276,67 @@ impl Inner {
         self.write_flushed_file(upto)
     }
 
+    /// Tells senders of bytes that are about to be synced: they may be on their way meanwhile.
+    fn sync_begins(&self, upto: Lsn) {
+        self.syncing.store(upto.as_u64(), Ordering::Release);
+        let listeners = self.sync_listeners.read();
+        if !listeners.is_empty() {
+            let positions = self.positions();
+            for listener in &*listeners {
+                listener(positions);
+            }
+        }
+    }
+
     pub(crate) fn write_flushed_file(&self, flushed: Lsn) -> Result<(), WalError> {
         let (tli, start_id) = {
             let r = self.reserve.lock();
             (r.tli, r.start_id)
         };
-        let mark = FlushedMark { system_id: self.system_id, tli, flushed, start_id };
+        let mut mark = self.mark.lock();
+        *mark = FlushedMark { system_id: self.system_id, tli, flushed, start_id, held_bytes: 0 };
+        self.write_mark(&mut mark)
+    }
+
+    fn write_mark(&self, mark: &mut FlushedMark) -> Result<(), WalError> {
+        mark.hold(self.bound());
         self.flushed_file.write_at(&mark.encode(), 0).map_err(|e| WalError::io("write", self.files.dir.join(FLUSHED_FILE), e))
+    }
+
+    pub(crate) fn hold(&self) {
+        let mut p = self.progress.lock();
+        p.hold();
+        self.bound.store(p.bound.as_u64(), Ordering::Release);
+    }
+
+    pub(crate) fn confirm(&self, upto: Lsn) -> Result<(), WalError> {
+        let moved = {
+            let mut p = self.progress.lock();
+            let moved = p.confirm(upto);
+            self.bound.store(p.bound.as_u64(), Ordering::Release);
+            moved
+        };
+        if moved { self.confirmed_moved() } else { Ok(()) }
+    }
+
+    pub(crate) fn release(&self) -> Result<(), WalError> {
+        let moved = {
+            let mut p = self.progress.lock();
+            let moved = p.bound < p.flushed;
+            p.bound = Lsn::MAX;
+            self.bound.store(p.bound.as_u64(), Ordering::Release);
+            moved
+        };
+        if moved { self.confirmed_moved() } else { Ok(()) }
+    }
+
+    fn confirmed_moved(&self) -> Result<(), WalError> {
+        let written = self.write_mark(&mut self.mark.lock());
+        let positions = self.positions();
+        for listener in &*self.flush_listeners.read() {
+            listener(positions);
+        }
+        written
     }
 
     /// Unmaps segments that are durable, all but the last: senders that keep up still read there.
@@ -312,8 +424,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_held_back_is_confirmed_by_the_bound_or_by_letting_go() {
+        let mut p = Progress::at(l(8));
+        assert!(!p.confirm(l(100)) && p.bound() == Lsn::MAX);
+        p.hold();
+        p.complete(l(8), l(40));
+        p.flushed = l(40);
+        assert_eq!(p.bound(), l(8));
+        assert!(p.confirm(l(24)));
+        assert!(!p.confirm(l(16)));
+        // The upstream is ahead of what came: nothing is held back then.
+        assert!(p.confirm(l(64)));
+        assert!(!p.confirm(l(72)));
+        assert_eq!(p.bound(), l(72));
+        p.hold();
+        assert_eq!(p.bound(), l(40));
+        p.cut(l(16));
+        assert_eq!(p.bound(), l(16));
+    }
+
+    #[test]
     fn mark_reads_back_and_no_flipped_bit_passes() {
-        let mark = FlushedMark { system_id: SystemId::new(7), tli: TimelineId::new(2), flushed: l(99), start_id: StartId::new(5) };
+        let mut mark =
+            FlushedMark { system_id: SystemId::new(7), tli: TimelineId::new(2), flushed: l(99), start_id: StartId::new(5), held_bytes: 0 };
+        assert_eq!(mark.confirmed(), l(99));
+        mark.hold(l(90));
+        assert_eq!((mark.held_bytes, mark.confirmed()), (9, l(90)));
         let bytes = mark.encode();
         assert_eq!(FlushedMark::decode(&bytes), Some(mark));
         for bit in 0..bytes.len() * 8 {

@@ -6,12 +6,12 @@
 //! Threads: `wal flusher` (flush.rs) syncs; `wal segments` (here) keeps the next segment ready. Both start in `create`/`open` and end with the last
 //! [`Wal`].
 //!
-//! Locks, by rank, outermost first; none but `making` is held across I/O:
-//! `receive` (receive.rs) > `making` > `maker` > `reserve` > `mapped` > `progress`.
+//! Locks, by rank, outermost first; none but `making` and `mark` is held across I/O:
+//! `receive` (receive.rs) > `making` > `maker` > `reserve` > `mapped` > `progress` > `mark`.
 
 use crate::disk::{Disk, DiskFile, Open};
 use crate::error::WalError;
-use crate::flush::Progress;
+use crate::flush::{FlushedMark, Progress};
 use crate::format::{self, SegmentHeader, StartRecord};
 use crate::ids::{Lsn, LsnRange, SegNo, StartId, SystemId, TimelineId, Xid};
 use crate::mmap::Claim;
@@ -72,7 +72,7 @@ impl WalEnd {
     }
 }
 
-/// Positions of a WAL, all exclusive ends: `flushed <= published <= inserted`.
+/// Positions of a WAL, all exclusive ends: `confirmed <= flushed <= published <= inserted`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Positions {
     /// Reserved.
@@ -81,6 +81,8 @@ pub struct Positions {
     pub published: Lsn,
     /// Every byte below is durable.
     pub flushed: Lsn,
+    /// ... and, if it was received ahead of the upstream's sync, durable there as far as is known: see [`Wal::confirmed`].
+    pub confirmed: Lsn,
 }
 
 /// Called when positions moved. It must be quick, and must not own the [`Wal`] (hold a `Weak`).
@@ -122,6 +124,10 @@ pub(crate) struct Inner {
     pub(crate) published: AtomicU64,
     /// Release under `progress`, Acquire in `flushed`.
     pub(crate) flushed: AtomicU64,
+    /// Mirrors `Progress::bound`. Release under `progress`, Acquire in `confirmed`.
+    pub(crate) bound: AtomicU64,
+    /// End of what the flusher syncs or has synced. Release in `sync_begins`, Acquire in `Wal::syncing`.
+    pub(crate) syncing: AtomicU64,
     /// What segments are wanted.
     maker: Mutex<Maker>,
     maker_wakes: Condvar,
@@ -134,6 +140,7 @@ pub(crate) struct Inner {
     on_failure: RwLock<Option<FailureHandler>>,
     pub(crate) flush_listeners: RwLock<Vec<Listener>>,
     publish_listeners: RwLock<Vec<Listener>>,
+    pub(crate) sync_listeners: RwLock<Vec<Listener>>,
     /// Spares `insert` the read lock while there are none.
     has_publish_listeners: AtomicBool,
     /// Segments below were recycled or are about to be: raised before the first rename, checked after each read of a file.
@@ -141,6 +148,8 @@ pub(crate) struct Inner {
     /// Last file read for a sender that lags behind the mapped segments.
     old_file: Mutex<Option<(SegNo, Arc<dyn DiskFile>)>>,
     pub(crate) flushed_file: Arc<dyn DiskFile>,
+    /// What `flushed_file` says; held while it is written, so that it never goes back. Innermost.
+    pub(crate) mark: Mutex<FlushedMark>,
     pub(crate) stats: WalStats,
 }
 
@@ -229,6 +238,21 @@ impl Wal {
     /// # Errors
     /// [`WalError::Io`], [`WalError::SegmentMissing`], [`WalError::BadFile`] for a segment size that is none.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, system_id: SystemId, end: WalEnd, options: WalOptions) -> Result<Arc<Self>, WalError> {
+        Self::open_held(disk, dir, system_id, end, Lsn::MAX, options)
+    }
+
+    /// As [`open`](Self::open), with WAL behind `bound` that was received ahead of the upstream's sync and is not confirmed. [`Lsn::MAX`]: none.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_held(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        system_id: SystemId,
+        end: WalEnd,
+        bound: Lsn,
+        options: WalOptions,
+    ) -> Result<Arc<Self>, WalError> {
         let segment_bytes = options.segment_bytes;
         if !crate::segment::is_valid_segment_bytes(segment_bytes) {
             return Err(WalError::BadFile { path: dir.to_owned(), what: "segment size is not a power of two from 1 MB to 1 GB" });
@@ -255,11 +279,13 @@ impl Wal {
             }),
             inserted: AtomicU64::new(end.end.as_u64()),
             mapped: RwLock::new(segments),
-            progress: Mutex::new(Progress::at(end.end)),
+            progress: Mutex::new(Progress::held_at(end.end, bound)),
             flusher_wakes: Condvar::new(),
             flushed_moved: Condvar::new(),
             published: AtomicU64::new(end.end.as_u64()),
             flushed: AtomicU64::new(end.end.as_u64()),
+            bound: AtomicU64::new(bound.as_u64()),
+            syncing: AtomicU64::new(end.end.as_u64()),
             maker: Mutex::new(Maker { want: current, made: current, error: None, stop: false }),
             maker_wakes: Condvar::new(),
             segment_made: Condvar::new(),
@@ -269,10 +295,12 @@ impl Wal {
             on_failure: RwLock::new(None),
             flush_listeners: RwLock::new(Vec::new()),
             publish_listeners: RwLock::new(Vec::new()),
+            sync_listeners: RwLock::new(Vec::new()),
             has_publish_listeners: AtomicBool::new(false),
             oldest_kept: AtomicU64::new(0),
             old_file: Mutex::new(None),
             flushed_file,
+            mark: Mutex::new(FlushedMark { system_id, tli: end.tli, flushed: end.end, start_id: end.start_id, held_bytes: 0 }),
             stats: WalStats::default(),
             files,
             options,
@@ -301,6 +329,7 @@ impl Wal {
     pub fn begin_writing(&self, start_id: StartId) -> Result<LsnRange, WalError> {
         let inner = &*self.inner;
         inner.receive.lock().drop_staged();
+        inner.release()?;
         let start = {
             let mut r = inner.reserve.lock();
             let start = StartRecord { id: start_id, previous: r.start_id, at: r.end };
@@ -413,6 +442,44 @@ impl Wal {
         self.inner.flushed()
     }
 
+    /// End of what is durable here and, where it was received ahead of the upstream's sync, confirmed: what may be replayed, sent on and
+    /// archived. The same as [`flushed`](Self::flushed) on a writer.
+    pub fn confirmed(&self) -> Lsn {
+        self.inner.confirmed()
+    }
+
+    /// Where WAL begins that was received ahead and is not confirmed; `None`: there is no such WAL.
+    pub fn held_from(&self) -> Option<Lsn> {
+        let bound = self.inner.bound();
+        (bound < self.published()).then_some(bound)
+    }
+
+    /// From here on WAL is received ahead of the upstream's sync: it is held back until [`confirm`](Self::confirm) says more.
+    pub fn hold(&self) {
+        self.inner.hold();
+    }
+
+    /// The upstream has WAL durable up to `upto`; does nothing unless WAL is [held](Self::hold) back.
+    ///
+    /// # Errors
+    /// [`WalError::Io`] of `pg_wal/flushed`; the position counts nevertheless.
+    pub fn confirm(&self, upto: Lsn) -> Result<(), WalError> {
+        self.inner.confirm(upto)
+    }
+
+    /// Whatever is here counts: a promotion, or an upstream that sends only what is durable.
+    ///
+    /// # Errors
+    /// As [`confirm`](Self::confirm).
+    pub fn release(&self) -> Result<(), WalError> {
+        self.inner.release()
+    }
+
+    /// End of what is being synced, or is durable.
+    pub fn syncing(&self) -> Lsn {
+        Lsn::new(self.inner.syncing.load(Ordering::Acquire)).max(self.flushed())
+    }
+
     /// Start of the last record inserted or received.
     pub fn last_record(&self) -> Lsn {
         self.inner.reserve.lock().prev
@@ -439,9 +506,14 @@ impl Wal {
         self.inner.request_flush(upto);
     }
 
-    /// Calls `listener` on the flusher thread after each advance of `flushed`.
+    /// Calls `listener` after each advance of `flushed`, on the flusher thread, and of `confirmed`, on the thread that caused it.
     pub fn add_position_listener(&self, listener: Listener) {
         self.inner.flush_listeners.write().push(listener);
+    }
+
+    /// Calls `listener` on the flusher thread before each sync: [`syncing`](Self::syncing) has moved.
+    pub fn add_sync_listener(&self, listener: Listener) {
+        self.inner.sync_listeners.write().push(listener);
     }
 
     /// Calls `listener` after each advance of `published`, on the thread that caused it: costly on a primary.
@@ -564,6 +636,8 @@ impl Wal {
         {
             let mut p = inner.progress.lock();
             p.cut(end.end);
+            inner.bound.store(p.bound().as_u64(), Ordering::Release);
+            inner.syncing.store(end.end.as_u64(), Ordering::Release);
             inner.published.store(end.end.as_u64(), Ordering::Release);
             inner.flushed.store(end.end.as_u64(), Ordering::Release);
             inner.inserted.store(end.end.as_u64(), Ordering::Release);
@@ -733,11 +807,20 @@ impl Inner {
         Lsn::new(self.flushed.load(Ordering::Acquire))
     }
 
+    pub(crate) fn bound(&self) -> Lsn {
+        Lsn::new(self.bound.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn confirmed(&self) -> Lsn {
+        self.flushed().min(self.bound())
+    }
+
     /// Smaller ones first, so that a concurrent advance cannot turn the order around.
     pub(crate) fn positions(&self) -> Positions {
+        let confirmed = self.confirmed();
         let flushed = self.flushed();
         let published = self.published();
-        Positions { inserted: self.inserted().max(published), published, flushed }
+        Positions { inserted: self.inserted().max(published), published, flushed, confirmed }
     }
 
     fn reserve(&self, bytes: u32) -> Result<Reserved, WalError> {

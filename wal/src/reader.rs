@@ -546,8 +546,8 @@ impl Source for Files {
 pub enum FollowLimit {
     /// Everything readable.
     Published,
-    /// Only what is durable: what a standby replays.
-    Flushed,
+    /// Only what is durable and confirmed: what a standby replays.
+    Confirmed,
 }
 
 #[derive(Debug)]
@@ -565,7 +565,7 @@ impl Source for Live {
         if !in_window {
             let limit = match self.limit {
                 FollowLimit::Published => self.wal.published(),
-                FollowLimit::Flushed => self.wal.flushed(),
+                FollowLimit::Confirmed => self.wal.confirmed(),
             };
             let Some(room) = limit.bytes_since(lsn).filter(|&n| n > 0) else {
                 return Err(Unavailable::NotYet);
@@ -777,6 +777,11 @@ impl WalReader {
     /// End of the last record read.
     pub fn position(&self) -> Lsn {
         self.decoder.position()
+    }
+
+    /// What the writers of the records read said was durable with them: the largest flushed mark so far. [`Lsn::INVALID`] without any.
+    pub fn writers_mark(&self) -> Lsn {
+        self.decoder.state.mark.min(self.position())
     }
 
     /// Start of the last record read, or [`Lsn::INVALID`].

@@ -132,6 +132,7 @@ fn tables_in_the_documentation_are_those_of_the_code() {
             c::EXTENSION_VERSION,
             c::STARTS,
             c::CHECKPOINT_COPY,
+            c::AHEAD_FROM,
             c::EXTENSION_CRC
         ]
     );
@@ -262,9 +263,15 @@ fn control_file_flushed_mark_and_history_are_those_of_the_golden_files() {
     c.backup_end = Lsn::new(0x22);
     c.backup_end_required = true;
     c.push_start(StartId::new(0xfeed));
+    c.ahead_from = Lsn::new(0x33);
     golden("pg_control-1.bin", &c.encode()[..512]);
-    let mark =
-        FlushedMark { system_id: SYSTEM, tli: TimelineId::new(3), flushed: Lsn::new(0x16_B374_D848), start_id: StartId::new(0xfeed) };
+    let mark = FlushedMark {
+        system_id: SYSTEM,
+        tli: TimelineId::new(3),
+        flushed: Lsn::new(0x16_B374_D848),
+        start_id: StartId::new(0xfeed),
+        held_bytes: 0x128,
+    };
     golden("flushed-1.bin", &mark.encode());
     let history = History::first()
         .child(TimelineId::new(2), Lsn::new(0x500_0148), "no recovery target specified", StartId::new(0xfeed))

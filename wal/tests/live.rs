@@ -84,7 +84,7 @@ fn what_was_inserted_is_read_back_from_memory_and_from_disk() {
     wal.flush(*ends.last().unwrap()).unwrap();
     assert_eq!(wal.flushed(), wal.inserted());
     let want: Vec<u64> = (0..3000).collect();
-    let mut live = WalReader::follow(Arc::clone(&wal), begin(), FollowLimit::Flushed);
+    let mut live = WalReader::follow(Arc::clone(&wal), begin(), FollowLimit::Confirmed);
     assert_eq!(numbers(&mut live).0, want);
     assert_eq!(live.position(), wal.inserted());
     let mut files = open_reader(dir.path(), History::first(), begin());
@@ -424,4 +424,38 @@ fn too_large_records_are_refused() {
     }
     assert!(matches!(wal.insert(&r), Err(WalError::RecordTooLarge { .. })));
     assert_eq!(format::place(begin(), 28, SEG).0, begin().advance(SEGMENT_HEADER_BYTES as u64));
+}
+
+#[test]
+fn what_came_ahead_is_followed_as_far_as_it_is_confirmed() {
+    let (a_dir, b_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let a = create(a_dir.path());
+    let ends: Vec<Lsn> = (0..10).map(|n| a.insert(&record(n, 100)).unwrap().end).collect();
+    let stream = all_bytes(&a, begin());
+    let b = standby(b_dir.path());
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let telling = Arc::clone(&told);
+    b.add_position_listener(Box::new(move |p| telling.lock().unwrap().push((p.flushed, p.confirmed))));
+    b.hold();
+    b.append_received(begin(), &stream).unwrap();
+    b.flush(b.published()).unwrap();
+    assert_eq!((b.flushed(), b.confirmed(), b.held_from()), (ends[9], begin(), Some(begin())));
+    let mut live = WalReader::follow(Arc::clone(&b), begin(), FollowLimit::Confirmed);
+    assert!(live.next().unwrap().is_none());
+    b.confirm(ends[3]).unwrap();
+    b.confirm(ends[1]).unwrap();
+    assert_eq!((b.confirmed(), b.held_from()), (ends[3], Some(ends[3])));
+    while live.next().unwrap().is_some() {}
+    assert_eq!(live.position(), ends[3]);
+    assert_eq!(told.lock().unwrap().last(), Some(&(ends[9], ends[3])));
+    // The mark says so too, and a start may go by it.
+    let mark = FlushedMark::read(&*RealDisk::shared(), b_dir.path()).unwrap().unwrap();
+    assert_eq!((mark.flushed, mark.confirmed()), (ends[9], ends[3]));
+    drop((live, b));
+    let mut reader = open_reader(b_dir.path(), History::first(), begin());
+    let (end, _) = reader.read_to_end();
+    let b = Wal::open_held(RealDisk::shared(), b_dir.path(), SYSTEM, end, mark.confirmed(), options()).unwrap();
+    assert_eq!((b.flushed(), b.confirmed()), (ends[9], ends[3]));
+    b.release().unwrap();
+    assert_eq!((b.confirmed(), b.held_from()), (ends[9], None));
 }

@@ -231,6 +231,7 @@ pub(super) async fn stream(
                         }
                         ServerMessage::Keepalive { reply_requested, .. } => reply = reply_requested,
                         ServerMessage::Compressed { .. } => bail!("compressed WAL was not asked for"),
+                        ServerMessage::Bound { .. } => bail!("a bound was not asked for"),
                     }
                     if reply {
                         status(&mut client, at).await?;

@@ -429,6 +429,7 @@ impl Rewind<'_> {
         control.backup_end = Lsn::INVALID;
         control.backup_end_required = false;
         control.own_starts = Default::default();
+        control.ahead_from = Lsn::INVALID;
         control.write(&RealDisk, self.target)?;
         self.observer.step(Step::Controlled)?;
         let path = self.target.join(marker::FILE);
