@@ -186,3 +186,19 @@ fn only_the_mapping_of_segments_is_unsafe() {
         assert!(!used || file.ends_with("wal/src/mmap.rs"), "{} uses unsafe", file.display());
     }
 }
+
+/// `docs/faults.md` names a test for each fault: it is there.
+#[test]
+fn every_fault_has_the_test_that_the_document_names() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for dir in ["src", "tests"] {
+        rust_files(&root.join(dir), &mut files);
+    }
+    let sources: Vec<String> = files.iter().map(|file| fs::read_to_string(file).expect("a source file")).collect();
+    let document = fs::read_to_string(root.join("docs/faults.md")).expect("docs/faults.md");
+    let named: BTreeSet<&str> = document.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() > 2).collect();
+    assert!(named.len() > 30);
+    let missing: Vec<_> = named.iter().filter(|name| !sources.iter().any(|source| source.contains(&format!("fn {name}()")))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}

@@ -23,9 +23,9 @@ pub enum ClientError {
     #[error(transparent)]
     ConnInfo(#[from] ConnInfoError),
     /// Nobody answered at any address.
-    #[error("connection to server at \"{address}\" failed: {source}")]
+    #[error("connection to server {address} failed: {}", why(address, source))]
     Connect {
-        /// Host and port, or socket file.
+        /// `at "host", port n` or `on socket "file"`.
         address: String,
         /// The last error.
         #[source]
@@ -457,9 +457,21 @@ enum Incoming {
 
 fn describe(address: &Address) -> String {
     match address {
-        Address::Tcp(host, port) => format!("{host}:{port}"),
-        Address::Unix(path) => path.display().to_string(),
+        Address::Tcp(host, port) => format!("at \"{host}\", port {port}"),
+        Address::Unix(path) => format!("on socket \"{}\"", path.display()),
     }
+}
+
+/// libpq's words for it: `connectFailureMessage` in fe-connect.c.
+fn why(address: &str, error: &io::Error) -> String {
+    let text = error.to_string();
+    let reason = text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason);
+    let question = match (error.kind(), address.starts_with("at ")) {
+        (io::ErrorKind::TimedOut, _) => "",
+        (_, true) => "\n\tIs the server running on that host and accepting TCP/IP connections?",
+        (_, false) => "\n\tIs the server running locally and accepting connections on that socket?",
+    };
+    format!("{reason}{question}")
 }
 
 fn server_error(body: &backend::ErrorResponseBody) -> ClientError {

@@ -136,14 +136,23 @@ fn stat_replication(node: &Replication, cx: &mut VirtualCx<'_>, emit: Emit<'_>) 
     let list = node.senders.list();
     let streaming: Vec<usize> = (0..list.len()).filter(|&i| list[i].state.streams() && list[i].flushed != Lsn::INVALID).collect();
     let standbys: Vec<_> = streaming.iter().map(|&i| senders::position(&list[i])).collect();
-    let names = SyncNames::parse(node.config.current().str(Setting::SynchronousStandbyNames)).ok().flatten();
+    // Nobody waits for the standbys of a standby.
+    let names = if node.engine.is_in_recovery() {
+        None
+    } else {
+        SyncNames::parse(node.config.current().str(Setting::SynchronousStandbyNames)).ok().flatten()
+    };
     for (i, sender) in list.iter().enumerate() {
         let role = cx.catalog.find_role(&sender.user)?;
         let index = streaming.iter().position(|&s| s == i);
         let (priority, state) = match (&names, index) {
             (Some(names), Some(index)) => (names.priority(&sender.application_name), names.sync_state(&standbys, index)),
-            (Some(names), None) => (names.priority(&sender.application_name), "async"),
-            (None, _) => (0, "async"),
+            // It catches up.
+            (Some(names), None) if sender.flushed != Lsn::INVALID => match names.priority(&sender.application_name) {
+                0 => (0, "async"),
+                priority => (priority, "potential"),
+            },
+            (_, None) | (None, _) => (0, "async"),
         };
         emit(&[
             Datum::Int4(sender.pid),

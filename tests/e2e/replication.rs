@@ -94,6 +94,18 @@ fn a_promoted_standby_takes_writes_and_others_follow_it() {
     assert_eq!(c.sql("select count(*) from t"), "101");
     assert_eq!(c.sql("select received_tli from pg_stat_wal_receiver"), "2");
     assert!(std::fs::read_to_string(c.data().join("pg_wal/00000002.history")).is_ok_and(|h| h.starts_with('1')));
+
+    // An upstream of an older timeline will not do, and harms nothing.
+    a.start();
+    c.follow(&a);
+    c.reload();
+    let said = "FATAL:  highest timeline 1 of the primary is behind recovery timeline 2";
+    until("the refusal", || c.log().contains(said));
+    c.follow(&b);
+    c.reload();
+    b.sql("insert into t values (102)");
+    b.wait_for_catchup(&c);
+    assert_eq!(b.table_hashes(), c.table_hashes());
 }
 
 #[test]

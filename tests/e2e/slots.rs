@@ -150,7 +150,15 @@ fn a_standby_reconnects_at_once_however_long_the_retry_interval() {
     for how in ["stop", "end", "kill"] {
         let before = b.log().matches("started streaming WAL from primary").count();
         match how {
-            "stop" => a.restart(),
+            "stop" => {
+                a.stop("fast");
+                let said = format!(
+                    "could not connect to the primary server: connection to server at \"127.0.0.1\", port {} failed: Connection refused\n",
+                    a.port
+                );
+                until(&said, || b.log().contains(&said));
+                a.start();
+            }
             "end" => assert_eq!(a.sql("select pg_terminate_backend(pid) from pg_stat_replication"), "t"),
             _ => {
                 a.kill();

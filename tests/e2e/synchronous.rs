@@ -61,6 +61,12 @@ fn who_counts_follows_the_setting_at_each_reload() {
         a.wait_for(STATES, states);
         a.sql("insert into t values (0)");
     }
+    // On a standby the setting is for later.
+    let d = b.standby("d");
+    set_names(&b, "*");
+    b.wait_for("show synchronous_standby_names", "*");
+    b.wait_for("select sync_state, sync_priority from pg_stat_replication", "async|0");
+    drop(d);
     set_names(&a, "*");
     a.wait_for("select string_agg(sync_state || sync_priority, ' ' order by sync_state) from pg_stat_replication", "potential1 sync1");
     a.sql("insert into t values (0)");

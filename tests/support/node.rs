@@ -143,9 +143,10 @@ impl Node {
         format!("host=127.0.0.1 port={} user=postgres application_name={application_name}", self.port)
     }
 
-    /// Our program with a command.
+    /// Our program with a command; `AFTERIMAGE_PROGRAM` names another than the one built with these tests.
     pub fn tool(&self, command: &str) -> Command {
-        let mut tool = Command::new(env!("CARGO_BIN_EXE_afterimage"));
+        let program = std::env::var_os("AFTERIMAGE_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_afterimage").into());
+        let mut tool = Command::new(program);
         tool.arg(command).env_remove("PGDATA").env_remove("PGHOST").env_remove("PGPORT").env_remove("PGUSER");
         tool
     }
