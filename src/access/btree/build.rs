@@ -10,7 +10,7 @@ use afterimage_wal::{BlockNo, Fork, RecordBuilder, Xid, record::WILL_INIT, rmgr}
 use super::alloc::extend;
 use super::descend::{ROOT, damaged, latch_write, sound};
 use super::insert::{INTERNAL_FILL, LEAF_FILL, check_key, log_pages};
-use super::node::{self, Fence, KeyBuf, NO_BLOCK, NodeBuilder, Shape, separator};
+use super::node::{self, Fence, KeyBuf, NO_BLOCK, NodeBuilder, Shape, common_prefix, separator};
 use super::record::PAGES;
 use crate::access::{AccessCtx, AccessError, Persistence, RelHandle, Tid};
 use crate::storage::{CriticalSection, OwnedWrite, PAGE_SIZE, Page, page::LINE_POINTER_SIZE};
@@ -140,13 +140,26 @@ struct Open {
     /// Keys one after the other; `entries` has tid, child and end.
     keys: Vec<u8>,
     entries: Vec<(u64, BlockNo, usize)>,
+    /// What the low fence and whole entries take.
     bytes: usize,
+    /// How many bytes of the low fence all entries begin with.
+    shared: usize,
+}
+
+/// The fence between two entries of leaves: cut short, unless the keys on its left repeat. Then those on its right may do so as well, and share all of
+/// their key with a whole fence.
+fn leaf_fence(open: &Open, left: (&[u8], u64), right: (&[u8], u64)) -> Fence {
+    /// A fence is stored twice, and once in the level above.
+    const WHOLE_FENCE_BYTES: usize = 256;
+    let repeats = open.entries.len() > 1 && open.key(open.entries.len() - 2) == open.key(open.entries.len() - 1);
+    if repeats && left.0 != right.0 && right.0.len() <= WHOLE_FENCE_BYTES { Fence::new(right.0, 0) } else { separator(left, right) }
 }
 
 impl Open {
     fn new(block: BlockNo, low: Fence) -> Self {
         let bytes = low.key.len() + node::TID_SIZE + LINE_POINTER_SIZE;
-        Self { block, low, keys: Vec::with_capacity(PAGE_SIZE), entries: Vec::with_capacity(512), bytes }
+        let shared = low.key.len();
+        Self { block, low, keys: Vec::with_capacity(PAGE_SIZE), entries: Vec::with_capacity(512), bytes, shared }
     }
 
     /// Appends an entry; `overhead` is what it takes besides its key.
@@ -187,15 +200,18 @@ impl Build<'_> {
         }
         let item = LINE_POINTER_SIZE + node::TID_SIZE + if level == 0 { 0 } else { 4 } + key.len();
         let capacity = PAGE_SIZE - crate::storage::page::HEADER_SIZE - node::SPECIAL_SIZE;
+        if level == 0 {
+            return self.add_to_leaf(key, tid, capacity, item - key.len());
+        }
         let open = &self.levels[level];
-        let fill = if level == 0 { self.fill } else { INTERNAL_FILL.max(self.fill.min(90)) };
-        // Room for a high fence made of this key stays, whatever the fill (a separator may be a byte longer than the key on its left); a node has
-        // at least one entry, an inner one two.
+        let fill = INTERNAL_FILL.max(self.fill.min(90));
+        // Room for a high fence made of this key stays, whatever the fill (a separator may be a byte longer than the key on its left); an inner
+        // node has at least two entries.
         let with_fence = |bytes: usize, key: &[u8]| bytes + key.len() + 1 + node::TID_SIZE + LINE_POINTER_SIZE;
         let full = open.bytes + item > (capacity * fill / 100).min(capacity) || with_fence(open.bytes + item, key) > capacity;
-        if full && open.entries.len() > usize::from(level > 0) {
+        if full && open.entries.len() > 1 {
             // The key that closes an inner node may be longer than what was kept free. Then the last entry moves on: for its own key there is room.
-            if level > 0 && open.entries.len() > 2 && with_fence(open.bytes, key) > capacity {
+            if open.entries.len() > 2 && with_fence(open.bytes, key) > capacity {
                 let (last_key, last_tid, last_child) = self.levels[level].pop(item - key.len());
                 let right = self.out.take_block();
                 let fence = Fence::new(&last_key, last_tid);
@@ -204,22 +220,84 @@ impl Build<'_> {
                 self.levels[level].push(&last_key, last_tid, last_child, item - key.len());
                 return self.add(level, key, tid, child);
             }
-            let fence = if level == 0 {
-                let last = open.entries.len() - 1;
-                let left = (open.key(last), open.entries[last].0);
-                if left >= (key, tid) {
-                    return Err(damaged(&self.out.rel, open.block, "entries to build from are out of order"));
-                }
-                separator(left, (key, tid))
-            } else {
-                Fence::new(key, tid)
-            };
+            let fence = Fence::new(key, tid);
             let right = self.out.take_block();
             let closed = std::mem::replace(&mut self.levels[level], Open::new(right, fence.clone()));
             self.close(level, closed, fence, right)?;
         }
         self.levels[level].push(key, tid, child, item - key.len());
         Ok(())
+    }
+
+    /// Appends an entry to the open leaf. What the fences will have in common is not stored with each entry, so more fit than their keys say.
+    fn add_to_leaf(&mut self, key: &[u8], tid: u64, capacity: usize, overhead: usize) -> Result<(), AccessError> {
+        let open = &self.levels[0];
+        if let Some(last) = open.entries.len().checked_sub(1) {
+            let left = (open.key(last), open.entries[last].0);
+            if left >= (key, tid) {
+                return Err(damaged(&self.out.rel, open.block, "entries to build from are out of order"));
+            }
+            // As if a fence like this key closed the leaf behind it.
+            let shared = common_prefix(&open.low.key, key).min(open.shared);
+            let stored = open.bytes + overhead + key.len() - (open.entries.len() + 1) * shared;
+            let fence = key.len() + 1 + node::TID_SIZE + LINE_POINTER_SIZE;
+            if stored > (capacity * self.fill / 100).min(capacity) || stored + fence > capacity {
+                let fence = leaf_fence(open, left, (key, tid));
+                self.close_leaf(fence, capacity)?;
+            }
+        }
+        let open = &mut self.levels[0];
+        open.shared = common_prefix(&open.low.key, key).min(open.shared);
+        open.push(key, tid, NO_BLOCK, overhead);
+        Ok(())
+    }
+
+    /// Closes the open leaf and opens the next one, which begins at `fence`.
+    fn close_leaf(&mut self, fence: Fence, capacity: usize) -> Result<(), AccessError> {
+        self.cut_leaf(&fence, false, capacity)?;
+        let right = self.out.take_block();
+        let closed = std::mem::replace(&mut self.levels[0], Open::new(right, fence.clone()));
+        self.close(0, closed, fence, right)
+    }
+
+    /// If the open leaf is to end at a fence that has less in common with its entries than they have among themselves, they may not fit any
+    /// longer: then a leaf of its first entries is closed first. `last`: it has no high fence, and nothing in common.
+    fn cut_leaf(&mut self, high: &Fence, last: bool, capacity: usize) -> Result<(), AccessError> {
+        let open = &self.levels[0];
+        let count = open.entries.len();
+        let overhead = LINE_POINTER_SIZE + node::TID_SIZE;
+        let shared = if last { 0 } else { common_prefix(&open.low.key, &high.key) };
+        let fence = high.key.len() + overhead;
+        if open.bytes - count * shared.min(open.shared) + fence <= capacity {
+            return Ok(());
+        }
+        // From the end: as many as fit behind a low fence of their own, which may be as long as the longest of them.
+        let mut first = count;
+        let (mut bytes, mut longest) = (0, 0);
+        while first > 1 {
+            let key = open.key(first - 1).len();
+            let with = bytes + overhead + key;
+            if with + overhead + key.max(longest) + 1 + fence > capacity * self.fill / 100 && first < count {
+                break;
+            }
+            (first, bytes, longest) = (first - 1, with, key.max(longest));
+        }
+        if first == count {
+            return Err(damaged(&self.out.rel, open.block, "an entry of a build does not fit its page"));
+        }
+        let seam = leaf_fence(open, (open.key(first - 1), open.entries[first - 1].0), (open.key(first), open.entries[first].0));
+        let right = self.out.take_block();
+        let mut rest = Open::new(right, seam.clone());
+        let moved: Vec<(Vec<u8>, u64)> = (first..count).map(|i| (open.key(i).to_vec(), open.entries[i].0)).collect();
+        for (key, tid) in moved {
+            rest.shared = common_prefix(&rest.low.key, &key).min(rest.shared);
+            rest.push(&key, tid, NO_BLOCK, overhead);
+        }
+        for _ in first..count {
+            self.levels[0].pop(overhead);
+        }
+        let closed = std::mem::replace(&mut self.levels[0], rest);
+        self.close(0, closed, seam, right)
     }
 
     /// Writes a full node and tells the level above.
@@ -257,6 +335,7 @@ impl Build<'_> {
             self.levels.push(Open::new(block, Fence::default()));
         }
         let mut level = 0;
+        self.cut_leaf(&Fence::default(), true, PAGE_SIZE - crate::storage::page::HEADER_SIZE - node::SPECIAL_SIZE)?;
         loop {
             let open = std::mem::replace(&mut self.levels[level], Open::new(NO_BLOCK, Fence::default()));
             if level + 1 == self.levels.len() {
@@ -270,8 +349,6 @@ impl Build<'_> {
     }
 }
 
-/// Blocks added to the file at a time.
-const EXTEND_BY: u32 = 32;
 /// Pages per record.
 const PAGES_PER_RECORD: usize = 8;
 
@@ -312,7 +389,7 @@ impl<'a> Output<'a> {
         let Some(highest) = self.waiting.iter().map(|(b, _)| b.get()).max() else { return Ok(()) };
         let have = self.ctx.pool.n_blocks(self.rel.file, Fork::Main)?.get();
         if highest >= have {
-            drop(extend(self.ctx, &self.rel, (highest + 1 - have).max(EXTEND_BY))?);
+            drop(extend(self.ctx, &self.rel, highest + 1 - have)?);
         }
         let mut record = RecordBuilder::new(rmgr::BTREE, PAGES, Xid::INVALID);
         let mut pages = Vec::with_capacity(self.waiting.len());

@@ -573,8 +573,9 @@ pub(super) struct Split {
 
 /// Chooses how to split `node` so that an entry `key, tid` of `item_bytes` can be inserted at `at` afterwards.
 ///
-/// The sizes are balanced, except on a rightmost node that grows at its end: there `fill` percent stay, so that ascending
-/// inserts leave full nodes behind. Near the chosen place the shortest separator wins. If with the new entry no place
+/// The sizes are balanced, except on a node that grows at its end, the rightmost or one that ends with a run of equal keys and gets the next of
+/// them: there `fill` percent stay, so that ascending inserts, of tids too, leave full nodes behind. Near the chosen place the shortest separator
+/// wins; if all there cut through a run of equal keys, one that does not is looked for further away. If with the new entry no place
 /// leaves both sides small enough (long keys), the split is chosen as if there were no new entry; the caller inserts again.
 /// An internal node needs at least two entries, and its right part begins with an old one.
 pub(super) fn choose_split(node: &Node<'_>, at: u16, pos: Pos<'_>, item_bytes: usize, fill: usize) -> Option<Split> {
@@ -588,7 +589,8 @@ pub(super) fn choose_split(node: &Node<'_>, at: u16, pos: Pos<'_>, item_bytes: u
     let shape = Shape::of(node)?;
     let capacity = crate::storage::page::PAGE_SIZE - crate::storage::page::HEADER_SIZE - SPECIAL_SIZE;
     let old: usize = sizes.iter().sum();
-    let ascending = node.is_rightmost() && at == count;
+    let repeats = node.is_leaf() && count > 0 && node.key_is(&node.entry(count - 1)?, pos.0);
+    let ascending = at == count && (node.is_rightmost() || repeats);
 
     // A candidate: `stay` old entries, the new one left or right (or not counted).
     let fence_at = |stay: u16, new_left: Option<bool>| -> Option<Fence> {
@@ -634,8 +636,11 @@ pub(super) fn choose_split(node: &Node<'_>, at: u16, pos: Pos<'_>, item_bytes: u
         ranked.sort_unstable();
         let window = if ascending { 1 } else { (usize::from(count) / 16).max(4) };
         let mut best: Option<(usize, Split)> = None;
-        for (tried, (_, stay, side)) in ranked.iter().enumerate() {
-            if best.is_some() && tried >= window {
+        for (tried, (off, stay, side)) in ranked.iter().enumerate() {
+            if let Some((_, found)) = &best
+                && tried >= window
+                && (ascending || found.fence.tid == 0 || *off > total / 4)
+            {
                 break;
             }
             let Some(fence) = fence_at(*stay, *side) else { continue };
@@ -650,7 +655,9 @@ pub(super) fn choose_split(node: &Node<'_>, at: u16, pos: Pos<'_>, item_bytes: u
                 continue;
             }
             let len = fence.key.len() + if fence.tid != 0 { TID_SIZE } else { 0 };
-            if best.as_ref().is_none_or(|(b, _)| len < *b) {
+            // Beyond the window only a place between different keys is worth going to.
+            let better = if tried < window { len } else { len + TID_SIZE * usize::from(fence.tid != 0) };
+            if best.as_ref().is_none_or(|(b, _)| better < *b) {
                 best = Some((len, Split { stay: *stay, fence }));
             }
         }
