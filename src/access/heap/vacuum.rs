@@ -3,6 +3,8 @@
 //! First pass: prune every page that is not all-visible and collect its dead line pointers. The indexes drop the entries that point to
 //! them. Second pass: free the line pointers, mark pages all-visible. PostgreSQL: access/heap/vacuumlazy.c.
 
+use std::cell::Cell;
+
 use afterimage_wal::ids::{BlockNo, Fork, Lsn, Xid};
 use afterimage_wal::{RecordBuilder, rmgr};
 
@@ -17,22 +19,49 @@ use crate::txn::{LockMode, LockTag, Transaction, VacuumProgress, WaitPolicy};
 
 /// Places whose index entries are to be removed; sorted.
 #[derive(Clone, Debug, Default)]
-pub struct DeadTids(Vec<u64>);
+pub struct DeadTids {
+    tids: Vec<u64>,
+    /// Where the places of blocks looked up lately begin and end: neighbours in an index mostly point to a few blocks.
+    recent: [Cell<Option<(u64, usize, usize)>>; RECENT_BLOCKS],
+}
+
+const RECENT_BLOCKS: usize = 16;
 
 impl DeadTids {
     /// Whether the index entry that points to `tid` is to go.
     pub fn contains(&self, tid: Tid) -> bool {
-        self.0.binary_search(&tid.as_u64()).is_ok()
+        let wanted = tid.as_u64();
+        let block = wanted >> 16;
+        let recent = &self.recent[usize::try_from(block).unwrap_or(0) % RECENT_BLOCKS];
+        let (start, end) = match recent.get() {
+            Some((known, start, end)) if known == block => (start, end),
+            _ => {
+                let start = self.tids.partition_point(|t| t >> 16 < block);
+                let end = start + self.tids[start..].iter().take_while(|t| **t >> 16 == block).count();
+                recent.set(Some((block, start, end)));
+                (start, end)
+            }
+        };
+        self.tids[start..end].binary_search(&wanted).is_ok()
+    }
+
+    fn push(&mut self, tid: Tid) {
+        self.tids.push(tid.as_u64());
+    }
+
+    fn clear(&mut self) {
+        *self = Self { tids: std::mem::take(&mut self.tids), ..Self::default() };
+        self.tids.clear();
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.tids.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.tids.is_empty()
     }
 }
 
@@ -191,7 +220,7 @@ pub fn vacuum_watched<E: From<AccessError>>(
         progress.dead = u64::try_from(dead.len()).unwrap_or(u64::MAX);
         watch(&progress)?;
         if options.index_cleanup == IndexCleanup::Off {
-            dead.0.clear();
+            dead.clear();
         }
         if dead.len() >= options.max_dead {
             clean(ctx, txn, rel, &mut dead, &mut stats, &mut progress, watch, &mut clean_indexes)?;
@@ -256,7 +285,7 @@ fn scan_page(
     stats.live_rows += found.live;
     stats.recently_dead += found.recently_dead;
     for off in found.dead {
-        dead.0.push(Tid::new(block, off).as_u64());
+        dead.push(Tid::new(block, off));
     }
     stats.frozen += freeze(ctx, rel, &mut latched, options.freeze_below)?;
     let oldest = oldest_named(&latched.page);
@@ -429,7 +458,7 @@ fn free_dead(
     watch: &mut Watch<'_>,
 ) -> Result<(), AccessError> {
     let mut maps = MapPin::default();
-    for places in dead.0.chunk_by(|a, b| a >> 16 == b >> 16) {
+    for places in dead.tids.chunk_by(|a, b| a >> 16 == b >> 16) {
         txn.check_cancel()?;
         let Some(first) = places.first() else { continue };
         let block = Tid::from_u64(*first).block;
@@ -460,7 +489,7 @@ fn free_dead(
         progress.dirtied += 1;
         watch(progress)?;
     }
-    dead.0.clear();
+    dead.clear();
     Ok(())
 }
 
