@@ -332,6 +332,8 @@ pub struct IndexScan {
     pub lower: Option<IndexBound>,
     /// Upper bound.
     pub upper: Option<IndexBound>,
+    /// Instead of bounds on the next column: IS NOT NULL.
+    pub not_null: bool,
     /// From the end.
     pub backward: bool,
     /// Answer from the index where the page is all-visible: for each output, the key column it comes from.

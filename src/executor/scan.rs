@@ -332,7 +332,7 @@ impl IndexScanNode {
         let (lower, upper) = (bound(&s.lower)?, bound(&s.upper)?);
         for p in prefixes {
             let mut range = KeyRange::prefix(&p);
-            if lower.is_some() || upper.is_some() {
+            if lower.is_some() || upper.is_some() || s.not_null {
                 // NULLs are at one end and satisfy no bound.
                 let mut null = p.clone();
                 key::encode(&Datum::Null, order, &mut null)?;

@@ -117,7 +117,7 @@ pub(crate) fn run_node(ctx: &mut SessionContext, node: &NodeEnum, raw: &super::R
             ddl::truncate::run(ctx, s, source)?;
             "TRUNCATE TABLE"
         }
-        NodeEnum::VacuumStmt(s) => super::vacuum::run(ctx, s)?,
+        NodeEnum::VacuumStmt(s) => super::vacuum::run(ctx, s, source)?,
         NodeEnum::ViewStmt(s) => {
             ctx.check_writable("CREATE VIEW")?;
             ddl::view::create(ctx, s, raw)?;

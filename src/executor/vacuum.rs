@@ -23,6 +23,9 @@ use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{LockMode, VacuumProgress, WaitPolicy, blocking};
 
+/// PostgreSQL: `MAX_PARALLEL_WORKER_LIMIT`.
+const MAX_WORKERS: i64 = 1024;
+
 /// What was asked for.
 #[derive(Clone, Debug, Default)]
 struct Request {
@@ -40,10 +43,14 @@ struct Request {
 }
 
 impl Request {
-    fn parse(stmt: &VacuumStmt) -> Result<Self, SqlError> {
+    fn parse(stmt: &VacuumStmt, source: &str) -> Result<Self, SqlError> {
         let mut this = Self { vacuum: stmt.is_vacuumcmd, analyze: !stmt.is_vacuumcmd, process_toast: true, ..Self::default() };
+        let mut workers = 0;
         for option in nodes::options(&stmt.options) {
-            match option.defname.as_str() {
+            let name = option.defname.as_str();
+            let refuse = |message: String| Err(nodes::located(SqlError::new(SqlState::SYNTAX_ERROR, message), source, option.location));
+            // ANALYZE has these two only.
+            match if this.vacuum || matches!(name, "verbose" | "skip_locked") { name } else { "" } {
                 "verbose" => this.verbose = nodes::option_bool(option)?,
                 "skip_locked" => this.skip_locked = nodes::option_bool(option)?,
                 "analyze" => this.analyze = nodes::option_bool(option)?,
@@ -56,15 +63,26 @@ impl Request {
                     let text = nodes::option_text(option).unwrap_or_default().to_lowercase();
                     this.index_cleanup = if text == "auto" { None } else { Some(nodes::option_bool(option)?) };
                 }
-                "parallel" | "process_main" | "skip_database_stats" | "only_database_stats" | "buffer_usage_limit" => {}
-                other => {
-                    let command = if stmt.is_vacuumcmd { "VACUUM" } else { "ANALYZE" };
-                    let message = format!("unrecognized {command} option \"{other}\"");
-                    return Err(SqlError::new(SqlState::SYNTAX_ERROR, message));
+                // Indexes are cleaned one after the other, whatever is asked for.
+                "parallel" => {
+                    if nodes::option_text(option).is_none() {
+                        return refuse(format!("parallel option requires a value between 0 and {MAX_WORKERS}"));
+                    }
+                    workers = nodes::option_int(option)?;
+                    if !(0..=MAX_WORKERS).contains(&workers) {
+                        return refuse(format!("parallel workers for vacuum must be between 0 and {MAX_WORKERS}"));
+                    }
                 }
+                _ => return refuse(format!("unrecognized {} option \"{name}\"", this.command())),
             }
         }
-        Ok(this)
+        let refused = match (this.full, workers > 0, this.all_pages, this.process_toast) {
+            (true, true, ..) => "VACUUM FULL cannot be performed in parallel",
+            (true, _, true, _) => "VACUUM option DISABLE_PAGE_SKIPPING cannot be used with FULL",
+            (true, _, _, false) => "PROCESS_TOAST required with VACUUM FULL",
+            _ => return Ok(this),
+        };
+        Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, refused))
     }
 
     fn command(&self) -> &'static str {
@@ -73,8 +91,8 @@ impl Request {
 }
 
 /// VACUUM or ANALYZE.
-pub(crate) fn run(ctx: &mut SessionContext, stmt: &VacuumStmt) -> Result<&'static str, SqlError> {
-    let request = Request::parse(stmt)?;
+pub(crate) fn run(ctx: &mut SessionContext, stmt: &VacuumStmt, source: &str) -> Result<&'static str, SqlError> {
+    let request = Request::parse(stmt, source)?;
     if request.vacuum {
         ctx.prevent_in_block("VACUUM")?;
     }

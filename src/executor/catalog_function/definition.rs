@@ -226,6 +226,8 @@ fn index_definition(ctx: &mut SessionContext, oid: Oid, column: i32, pretty: boo
 
 fn options_text(options: &[std::sync::Arc<str>]) -> String {
     let one = |o: &std::sync::Arc<str>| match o.split_once('=') {
+        // As PostgreSQL's `flatten_reloptions`: a value that could be an identifier stands as it is.
+        Some((name, value)) if quote_identifier(value) == value => format!("{}={value}", quote_identifier(name)),
         Some((name, value)) => format!("{}='{}'", quote_identifier(name), value.replace('\'', "''")),
         None => o.to_string(),
     };

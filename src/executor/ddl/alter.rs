@@ -768,9 +768,22 @@ pub(crate) fn change_owner(ctx: &mut SessionContext, relation: &Relation, owner:
 
 fn rel_options(ctx: &mut SessionContext, relation: &Relation, command: &AlterTableCmd) -> Result<(), SqlError> {
     let list = command.def.as_deref().map(nodes::items).unwrap_or_default();
+    let toast = list.iter().any(|n| matches!(&n.node, Some(NodeEnum::DefElem(o)) if o.defnamespace == "toast"));
+    set_options(ctx, relation, command, list, false)?;
+    // The options of the table of large values are its own.
+    match relation.toast.filter(|_| toast) {
+        Some(toast) => {
+            let toast = ctx.reopen(toast.table.oid)?;
+            set_options(ctx, &toast, command, list, true)
+        }
+        None => Ok(()),
+    }
+}
+
+fn set_options(ctx: &mut SessionContext, relation: &Relation, command: &AlterTableCmd, list: &[Node], toast: bool) -> Result<(), SqlError> {
     let mut options: Vec<String> = relation.options.iter().map(|o| o.to_string()).collect();
     let reset = command.subtype() == AlterTableType::AtResetRelOptions;
-    for element in nodes::options(list) {
+    for element in nodes::options(list).filter(|o| (o.defnamespace == "toast") == toast) {
         let prefix = format!("{}=", element.defname);
         options.retain(|o| !o.starts_with(&prefix));
         if !reset {

@@ -100,7 +100,7 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &IndexStmt, source: &str) -
     for param in &stmt.index_including_params {
         let Some(NodeEnum::IndexElem(element)) = &param.node else { continue };
         if element.expr.is_some() {
-            return Err(SqlError::unsupported("expressions in included columns"));
+            return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "expressions are not supported in included columns"));
         }
         including.push(attnum_of(&relation, &element.name)?);
     }
@@ -142,7 +142,7 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &IndexStmt, source: &str) -
         columns,
         including,
         predicate,
-        options: nodes::rel_options(&stmt.options),
+        options: checked_options(nodes::rel_options(&stmt.options))?,
         tablespace: super::tablespace::choose(ctx, &stmt.table_space, relation.persistence)?,
         concurrent: stmt.concurrent,
     };
@@ -151,6 +151,29 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &IndexStmt, source: &str) -
     }
     define(ctx, relation.oid, &new)?;
     Ok(())
+}
+
+/// Options of an index as given, each one that a B-tree has, and within its bounds.
+fn checked_options(options: Vec<String>) -> Result<Vec<String>, SqlError> {
+    let invalid = |message: String| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message);
+    for (name, value) in options.iter().filter_map(|option| option.split_once('=')) {
+        match name {
+            "fillfactor" => {
+                let number: i32 =
+                    value.parse().map_err(|_| invalid(format!("invalid value for integer option \"fillfactor\": {value}")))?;
+                if !(10..=100).contains(&number) {
+                    return Err(invalid(format!("value {value} out of bounds for option \"fillfactor\""))
+                        .detail("Valid values are between \"10\" and \"100\"."));
+                }
+            }
+            "deduplicate_items" => {
+                crate::sql::types::scalar::parse_bool_opt(value)
+                    .ok_or_else(|| invalid(format!("invalid value for boolean option \"{name}\": {value}")))?;
+            }
+            _ => return Err(invalid(format!("unrecognized parameter \"{name}\""))),
+        }
+    }
+    Ok(options)
 }
 
 fn check_method(method: &str) -> Result<(), SqlError> {

@@ -113,9 +113,20 @@ pub(crate) fn option_int(element: &protobuf::DefElem) -> Result<i64, SqlError> {
         .ok_or_else(|| SqlError::new(SqlState::SYNTAX_ERROR, format!("{} requires a numeric value", element.defname)))
 }
 
-/// `reloptions` as stored.
+/// Before the options that are for the table of large values.
+pub(crate) const TOAST_OPTION: &str = "toast.";
+
+/// `reloptions` as stored; those for the table of large values begin with [`TOAST_OPTION`].
 pub(crate) fn rel_options(nodes: &[Node]) -> Vec<String> {
-    options(nodes).map(|o| format!("{}={}", o.defname, option_text(o).unwrap_or_else(|| "true".to_owned()))).collect()
+    let space = |o: &protobuf::DefElem| if o.defnamespace == "toast" { TOAST_OPTION } else { "" };
+    options(nodes).map(|o| format!("{}{}={}", space(o), o.defname, option_text(o).unwrap_or_else(|| "true".to_owned()))).collect()
+}
+
+/// Splits options into the table's own and those for its table of large values.
+pub(crate) fn split_options(options: &[String]) -> (Vec<String>, Vec<String>) {
+    let mut own = options.to_vec();
+    let toast = own.extract_if(.., |o| o.starts_with(TOAST_OPTION)).map(|o| o[TOAST_OPTION.len()..].to_owned()).collect();
+    (own, toast)
 }
 
 /// What a role specification names.

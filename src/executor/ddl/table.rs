@@ -80,6 +80,7 @@ pub(crate) fn insert_relation(ctx: &mut SessionContext, new: &NewRelation<'_>) -
     let stored = matches!(new.kind, RelKind::Table | RelKind::MatView);
     let file = if stored { ctx.new_file(new.tablespace, new.persistence)?.rel } else { 0 };
     let owner = ctx.user;
+    let (options, toast_options) = nodes::split_options(new.options);
     let class = ClassRow {
         frozen: ctx.engine.txns().settled_floor(),
         oid,
@@ -96,7 +97,7 @@ pub(crate) fn insert_relation(ctx: &mut SessionContext, new: &NewRelation<'_>) -
         checks: 0,
         has_index: false,
         has_rules: new.kind == RelKind::View,
-        options: new.options,
+        options: &options,
     };
     let attributes: Vec<_> = new.columns.iter().map(|c| rows::attribute(oid, c)).collect();
     let mut writer = ctx.writer()?;
@@ -106,7 +107,7 @@ pub(crate) fn insert_relation(ctx: &mut SessionContext, new: &NewRelation<'_>) -
     ctx.depend(address, ObjectAddress::new(pg_namespace::ID, new.namespace), DependKind::Normal)?;
     ctx.depend_on_owner(address, owner, false)?;
     if stored {
-        super::toast::ensure(ctx, oid, owner, new.persistence, new.columns)?;
+        super::toast::ensure(ctx, oid, owner, new.persistence, new.columns, &toast_options)?;
     }
     ctx.relation_names_changed()?;
     Ok(oid)

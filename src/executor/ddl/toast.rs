@@ -27,6 +27,7 @@ pub(crate) fn ensure(
     owner: Oid,
     persistence: Persistence,
     columns: &[Column],
+    options: &[String],
 ) -> Result<(), SqlError> {
     if !needed(columns) {
         return Ok(());
@@ -54,9 +55,10 @@ pub(crate) fn ensure(
         checks: 0,
         has_index: true,
         has_rules: false,
-        options: &[],
+        options,
     };
     let index_class = ClassRow {
+        options: &[],
         oid: index,
         name: &index_name,
         access_method: BTREE_AM,
@@ -116,7 +118,7 @@ pub(crate) fn ensure_for(ctx: &mut SessionContext, table: Oid) -> Result<(), Sql
     if relation.toast.is_some() || !matches!(relation.kind, RelKind::Table | RelKind::MatView) {
         return Ok(());
     }
-    ensure(ctx, table, relation.owner, relation.persistence, &relation.columns)
+    ensure(ctx, table, relation.owner, relation.persistence, &relation.columns, &[])
 }
 
 /// New, empty files for a table's large values, to be put in place with [`put_files`].

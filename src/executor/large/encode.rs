@@ -83,7 +83,8 @@ impl<'a> RowWriter<'a> {
         let start = out.len();
         row::encode_as(self.desc, &values, false, out)?;
         let len = out.len() - start;
-        if len + HEADER <= self.target() {
+        // A smaller target is what is shrunk to, not what is shrunk for.
+        if len + HEADER <= self.target().max(TARGET) {
             return Ok(None);
         }
         out.truncate(start);

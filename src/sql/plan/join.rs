@@ -905,6 +905,7 @@ impl Planner<'_> {
             equal,
             lower,
             upper,
+            not_null: i.not_null,
             backward: i.backward,
             index_only,
             single: i.single,

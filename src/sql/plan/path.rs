@@ -104,6 +104,8 @@ pub struct IndexPath {
     pub lower: Option<(Expr, bool)>,
     /// Upper bound.
     pub upper: Option<(Expr, bool)>,
+    /// Instead of bounds on the next: IS NOT NULL.
+    pub not_null: bool,
     /// From the end.
     pub backward: bool,
     /// Conditions the index answers.
@@ -329,6 +331,7 @@ impl Planner<'_> {
                             equal: Vec::new(),
                             lower: None,
                             upper: None,
+                            not_null: false,
                             backward: false,
                             answered: Vec::new(),
                             quals: quals.to_vec(),
@@ -386,6 +389,9 @@ impl Planner<'_> {
         match (&path.lower, &path.upper) {
             (Some(_), Some(_)) => kept *= 0.005,
             (Some(_), None) | (None, Some(_)) => kept *= 1.0 / 3.0,
+            (None, None) if path.not_null => {
+                kept *= path.answered.last().map_or(1.0, |e| selectivity(q, e, &rows_of));
+            }
             (None, None) => {}
         }
         let matched = if path.single { 1.0 } else { (tuples * kept).max(1.0) };
@@ -515,6 +521,7 @@ fn match_index(index: &Arc<Index>, rt: usize, keys: &[Expr], clauses: &[&Expr], 
         equal: Vec::new(),
         lower: None,
         upper: None,
+        not_null: false,
         backward: false,
         answered: Vec::new(),
         quals: Vec::new(),
@@ -580,9 +587,16 @@ fn match_index(index: &Arc<Index>, rt: usize, keys: &[Expr], clauses: &[&Expr], 
                 _ => {}
             }
         }
+        if path.lower.is_none()
+            && path.upper.is_none()
+            && let Some(e) = clauses.iter().find(|e| matches!(&e.kind, ExprKind::IsNull(x, true) if is_key(x)))
+        {
+            path.not_null = true;
+            path.answered.push((*e).clone());
+        }
         break;
     }
-    if path.equal.is_empty() && path.lower.is_none() && path.upper.is_none() {
+    if path.equal.is_empty() && path.lower.is_none() && path.upper.is_none() && !path.not_null {
         return None;
     }
     // A deferrable constraint may be broken until it is looked at.
