@@ -363,6 +363,7 @@ impl Engine {
         })?;
         let kept = mode == Mode::Clean || start.stopped_in_recovery;
         engine.ctx.txns.table_stats().load(options.disk.as_ref(), dir, engine.wal().system_id(), kept);
+        engine.ctx.txns.conflicts().load(options.disk.as_ref(), dir, engine.wal().system_id(), kept);
         match mode {
             Mode::Clean => {
                 engine.progress.set(start.end.end);
@@ -425,7 +426,13 @@ impl Engine {
         let (weak_pool, weak_checkpointer) = (Arc::downgrade(&pool), Arc::downgrade(&checkpointer));
         txns.on_unlink(move |lsn, rels| {
             if let Some(pool) = weak_pool.upgrade() {
-                rels.iter().for_each(|rel| pool.missing().forget_relation(*rel));
+                for rel in rels {
+                    if rel.is_database() {
+                        pool.missing().forget_database(rel.spc, rel.db);
+                    } else {
+                        pool.missing().forget_relation(*rel);
+                    }
+                }
                 pool.files().schedule_drop(rels, lsn);
             }
             if let Some(checkpointer) = weak_checkpointer.upgrade() {
@@ -688,7 +695,9 @@ impl Engine {
         if mode == ShutdownMode::Fast {
             self.checkpointer.shutdown_checkpoint()?;
             self.wal().close()?;
-            if let Err(e) = self.ctx.txns.table_stats().save(self.disk.as_ref(), &self.data_dir, self.wal().system_id()) {
+            let (disk, system) = (self.disk.as_ref(), self.wal().system_id());
+            let kept = self.ctx.txns.table_stats().save(disk, &self.data_dir, system);
+            if let Err(e) = kept.and_then(|()| self.ctx.txns.conflicts().save(disk, &self.data_dir, system)) {
                 tracing::warn!("could not write statistics file: {e}");
             }
         }

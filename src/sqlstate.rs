@@ -10,6 +10,7 @@ use crate::access::AccessError;
 use crate::control::error::ControlError;
 use crate::engine::EngineError;
 use crate::storage::StorageError;
+use crate::txn::cancel::Conflict;
 use crate::txn::{CancelReason, TxnError};
 
 /// Five characters, as PostgreSQL's errcodes.txt lists them.
@@ -452,17 +453,18 @@ impl From<TxnError> for SqlError {
             TxnError::Cancelled(reason) => {
                 let state = match reason {
                     CancelReason::StatementTimeout | CancelReason::Query => SqlState::QUERY_CANCELED,
-                    CancelReason::RecoveryConflict | CancelReason::RecoveryConflictEnds => SqlState::SERIALIZATION_FAILURE,
+                    CancelReason::RecoveryConflictEnds(Conflict::Database) => SqlState::DATABASE_DROPPED,
+                    CancelReason::RecoveryConflict(_) | CancelReason::RecoveryConflictEnds(_) => SqlState::SERIALIZATION_FAILURE,
                     CancelReason::IdleInTransactionTimeout => SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
                     CancelReason::IdleSessionTimeout => SqlState::IDLE_SESSION_TIMEOUT,
                     CancelReason::Terminate => SqlState::ADMIN_SHUTDOWN,
                     CancelReason::Crash => SqlState::CRASH_SHUTDOWN,
                 };
                 let mut error = Self::new(state, message);
-                if matches!(reason, CancelReason::RecoveryConflict | CancelReason::RecoveryConflictEnds) {
-                    error = error.detail("User query might have needed to see row versions that must be removed.");
+                if let CancelReason::RecoveryConflict(kind) | CancelReason::RecoveryConflictEnds(kind) = reason {
+                    error = error.detail(kind.detail());
                 }
-                if reason == CancelReason::RecoveryConflictEnds {
+                if matches!(reason, CancelReason::RecoveryConflictEnds(kind) if kind != Conflict::Database) {
                     error = error.hint("In a moment you should be able to reconnect to the database and repeat your command.");
                 }
                 if reason.ends_session() { error.fatal() } else { error }

@@ -20,6 +20,7 @@ use crate::access::heap::redo::DescribeHeap;
 use crate::access::sequence::DescribeSequence;
 use crate::storage::{database, smgr_redo};
 use crate::txn::redo::DescribeXact;
+use crate::txn::standby::DescribeStandby;
 
 const OPTIONS: &[OptionSpec] = &[
     ('b', "bkp-details", Takes::Nothing, "b"),
@@ -384,6 +385,7 @@ impl Describe for DescribeMessage {
 fn registry() -> Registry {
     let mut registry = Registry::new();
     registry.register(rmgr::XACT, Box::new(DescribeXact));
+    registry.register(rmgr::STANDBY, Box::new(DescribeStandby));
     registry.register(rmgr::SMGR, Box::new(DescribeStorage));
     registry.register(rmgr::HEAP, Box::new(DescribeHeap));
     registry.register(rmgr::BTREE, Box::new(DescribeBtree));

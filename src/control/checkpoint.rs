@@ -238,6 +238,12 @@ impl Checkpointer {
             stats: CheckpointStats::default(),
         });
         let weak = Arc::downgrade(&shared);
+        let for_drops = Arc::downgrade(&shared);
+        shared.env.ctx.txns.on_horizon(move || {
+            if let Some(shared) = for_drops.upgrade() {
+                shared.wake_for_drops();
+            }
+        });
         shared.env.ctx.wal.add_position_listener(Box::new(move |positions| {
             let Some(shared) = weak.upgrade() else { return };
             shared.wake_for_drops();
@@ -322,9 +328,10 @@ impl Checkpointer {
         &self.shared.stats
     }
 
-    /// Relations wait to be unlinked: look at them whenever the WAL moved.
+    /// Relations wait to be unlinked: look at them now, and whenever the WAL or the horizon moved.
     pub fn drops_are_pending(&self) {
         self.shared.drops_pending.store(true, Ordering::Release);
+        self.shared.wake_for_drops();
     }
 
     /// Stops the thread; a spread checkpoint in progress hurries up and ends.
@@ -629,6 +636,10 @@ impl Shared {
             if state.stop || state.wanted.is_some_and(|w| w.immediate) {
                 return;
             }
+            if std::mem::take(&mut state.drops) {
+                parking_lot::MutexGuard::unlocked(&mut state, || self.unlink_due());
+                continue;
+            }
             let (timeout, target) = {
                 let settings = self.settings.read();
                 (settings.timeout, settings.completion_target)
@@ -684,11 +695,14 @@ impl Shared {
     /// Unlinks dropped relations that no snapshot here can still read. A failure is logged: the file stays, nothing else is harmed.
     fn unlink_due(&self) {
         let ctx = &self.env.ctx;
+        // Both before the look: what comes after it wakes this thread again.
+        self.drops_pending.store(true, Ordering::Release);
+        ctx.txns.watch_horizon(true);
         let horizon = ctx.txns.horizon().min(ctx.wal.flushed());
-        self.drops_pending.store(false, Ordering::Release);
         let due = ctx.pool.files().take_due_drops(horizon);
-        if !ctx.pool.files().pending_drops().is_empty() {
-            self.drops_pending.store(true, Ordering::Release);
+        if ctx.pool.files().pending_drops().is_empty() {
+            self.drops_pending.store(false, Ordering::Release);
+            ctx.txns.watch_horizon(false);
         }
         // A standby's consistent point must lie behind the drop before the file goes: redo from an older checkpoint meets records of it.
         let dropped = if due.is_empty() { Ok(()) } else { ctx.pool.pass_write_gate(horizon).and_then(|()| ctx.pool.drop_relations(&due)) };

@@ -203,7 +203,7 @@ impl Batches {
     fn push(&mut self, x: &Exec<'_>, outer: bool, batch: usize, row: &[Datum], memory: usize) -> Result<(), SqlError> {
         let block = self.block(memory);
         if self.store.is_none() {
-            self.store = Some(Store::new(x.state.engine()?.data_dir())?);
+            self.store = Some(Store::new(x)?);
         }
         let parts = if outer { &mut self.outer } else { &mut self.inner };
         match (&mut self.store, parts.get_mut(batch)) {
@@ -256,7 +256,7 @@ impl Loose {
             return Ok(());
         }
         if self.store.is_none() {
-            self.store = Some((Store::new(x.state.engine()?.data_dir())?, Part::default()));
+            self.store = Some((Store::new(x)?, Part::default()));
         }
         match &mut self.store {
             Some((store, part)) => store.push(part, &row, 64 << 10),

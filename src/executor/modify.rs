@@ -16,7 +16,7 @@ use crate::access::btree::{self, Inserted, UniqueProbe};
 use crate::access::heap::{self, ChangeOptions, ChangeResult, UpdateOptions};
 use crate::access::{AccessError, RelHandle, Tid};
 use crate::engine::Engine;
-use crate::sql::catalog::relation::Trigger;
+use crate::sql::catalog::relation::{Persistence, Trigger};
 use crate::sql::catalog::{Index, Relation};
 use crate::sql::types::{self, Datum, IoSettings, row};
 use crate::sqlstate::{SqlError, SqlState};
@@ -803,7 +803,9 @@ impl Node for ModifyNode {
                     Command::Merge => "MERGE",
                     Command::Delete | Command::Select => "DELETE",
                 };
-                x.session.transaction()?.check_writable(word)?;
+                if m.table.relation.persistence != Persistence::Temporary {
+                    x.session.transaction()?.check_writable(word)?;
+                }
                 self.rel = Some(rel);
                 self.act = m.command;
                 self.set = assigned(m);

@@ -7,12 +7,14 @@ use arc_swap::ArcSwap;
 
 use super::context::SessionContext;
 use super::copy::CopyInState;
+use super::ddl::tablespace;
 use super::eval::{Exec, ExecState, NodeStats, Row};
 use super::node::{self, Node};
-use super::plan::{Command, PlannedStmt, RelationUse};
+use super::plan::{Command, LockStrength, PlanNode, PlanOp, PlannedStmt, RelationUse};
 use super::sink::RowSink;
 use super::statement::RawStmt;
 use super::{explain, privileges, utility};
+use crate::sql::catalog::relation::Persistence;
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{LockMode, LockTag, WaitPolicy};
@@ -231,6 +233,7 @@ impl Portal {
             Body::Utility => return utility::run(session, &self.prepared, &self.params, sink),
             Body::Plan(cell) => {
                 if let Run::Ready = self.run {
+                    tablespace::reserve_temporary(session)?;
                     let plan = current_plan(session, &self.prepared, cell)?;
                     let running = start(session, &plan, self.params.clone(), false)?;
                     self.run = Run::Rows(Box::new(running));
@@ -344,8 +347,44 @@ pub fn lock_relation(session: &mut SessionContext, oid: Oid, mode: LockMode) -> 
     Ok(t.lock(tag, mode, WaitPolicy::Block)?)
 }
 
+/// `25006` if the transaction may not write and the plan changes, or locks rows of, what is no temporary table. PostgreSQL:
+/// `ExecCheckXactReadOnly`.
+fn check_read_only(session: &mut SessionContext, plan: &PlannedStmt) -> Result<(), SqlError> {
+    if !session.transaction()?.is_read_only() {
+        return Ok(());
+    }
+    for (oid, _) in plan.relations.iter().filter(|(_, usage)| *usage != RelationUse::Read) {
+        if session.catalog.relation(*oid)?.is_some_and(|r| r.persistence == Persistence::Temporary) {
+            continue;
+        }
+        let word = match plan.command {
+            Command::Insert => "INSERT",
+            Command::Update => "UPDATE",
+            Command::Delete => "DELETE",
+            Command::Merge => "MERGE",
+            Command::Select => locking_word(&plan.root).unwrap_or("SELECT"),
+        };
+        return session.check_writable(word);
+    }
+    Ok(())
+}
+
+/// What a SELECT that locks rows is called.
+fn locking_word(node: &PlanNode) -> Option<&'static str> {
+    if let PlanOp::LockRows(_, marks) = &node.op {
+        return marks.first().map(|mark| match mark.strength {
+            LockStrength::KeyShare => "SELECT FOR KEY SHARE",
+            LockStrength::Share => "SELECT FOR SHARE",
+            LockStrength::NoKeyUpdate => "SELECT FOR NO KEY UPDATE",
+            LockStrength::Update => "SELECT FOR UPDATE",
+        });
+    }
+    explain::children(node).into_iter().find_map(locking_word)
+}
+
 fn start(session: &mut SessionContext, plan: &Arc<PlannedStmt>, params: Arc<[Datum]>, measure: bool) -> Result<Running, SqlError> {
     privileges::check(session, plan)?;
+    check_read_only(session, plan)?;
     let engine = session.engine.clone();
     let t = session.transaction()?;
     t.command_counter_increment()?;

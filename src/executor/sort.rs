@@ -148,7 +148,7 @@ impl Sorter {
             return Ok(());
         }
         self.rows.sort_by(|a, b| compare_rows(a, b, &self.columns));
-        let mut file = BufWriter::with_capacity(256 << 10, spill::temp_file(x.state.engine()?.data_dir())?);
+        let mut file = BufWriter::with_capacity(256 << 10, spill::temp_file(x)?);
         for r in self.rows.drain(..) {
             spill::write_row(&mut file, &r)?;
         }

@@ -13,6 +13,7 @@ use super::eval::{Exec, Row};
 use crate::access::{Persistence, RelHandle};
 use crate::sql::types::{Compression, Datum, Held, Interval, Packed, Pointer, Repr, Tid, ToastTable, stored};
 use crate::sqlstate::{SqlError, SqlState};
+use crate::storage::files::TABLESPACE_VERSION_DIR;
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
@@ -22,33 +23,56 @@ pub(super) fn io_error(e: io::Error) -> SqlError {
     SqlError::new(state, format!("could not use temporary file: {e}"))
 }
 
+const TEMP_DIR: &str = "pgsql_tmp";
+
+fn space_dir(space: impl std::fmt::Display) -> String {
+    format!("pg_tblspc/{space}/{TABLESPACE_VERSION_DIR}/{TEMP_DIR}")
+}
+
 /// Removes what a crash between opening a temporary file and unlinking it, or in the middle of an index build, has left.
 ///
 /// # Errors
 /// The directory cannot be read, a file not be removed.
 pub fn remove_temporary_files(data_dir: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(data_dir.join("base/pgsql_tmp")) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(e),
+    let list = |dir: &str| match fs::read_dir(data_dir.join(dir)) {
+        Ok(entries) => entries.collect::<io::Result<Vec<_>>>(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(e),
     };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("pgsql_tmp") {
-            fs::remove_file(entry.path())?;
+    let mut dirs = vec![format!("base/{TEMP_DIR}")];
+    dirs.extend(list("pg_tblspc")?.iter().map(|entry| space_dir(entry.file_name().display())));
+    for dir in dirs {
+        for entry in list(&dir)? {
+            if entry.file_name().to_string_lossy().starts_with(TEMP_DIR) {
+                fs::remove_file(entry.path())?;
+            }
         }
     }
     Ok(())
 }
 
-/// A new temporary file, unlinked already.
-pub(super) fn temp_file(data_dir: &Path) -> Result<File, SqlError> {
-    let dir = data_dir.join("base/pgsql_tmp");
-    fs::create_dir_all(&dir).map_err(io_error)?;
-    let path = dir.join(format!("pgsql_tmp{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(io_error)?;
-    fs::remove_file(&path).map_err(io_error)?;
-    Ok(file)
+/// A new temporary file in one of the transaction's tablespaces for such, unlinked already.
+pub(super) fn temp_file(x: &Exec<'_>) -> Result<File, SqlError> {
+    let data_dir = x.state.engine()?.data_dir();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let space = x.session.transaction.as_ref().and_then(|t| t.temp_space(number));
+    let create = |dir: &Path| {
+        let path = dir.join(format!("{TEMP_DIR}{}.{number}", std::process::id()));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        fs::remove_file(&path)?;
+        Ok(file)
+    };
+    if let Some(space) = space {
+        let dir = data_dir.join(space_dir(space));
+        match fs::create_dir(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return create(&dir).map_err(io_error),
+            // Dropped since the transaction chose it: as if it had not been named.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            made => return made.and_then(|()| create(&dir)).map_err(io_error),
+        }
+    }
+    let dir = data_dir.join("base").join(TEMP_DIR);
+    fs::create_dir_all(&dir).and_then(|()| create(&dir)).map_err(io_error)
 }
 
 fn tag(v: &Datum) -> Option<u8> {
@@ -257,8 +281,8 @@ pub(super) struct PartReader {
 
 impl Store {
     /// An empty one.
-    pub(super) fn new(data_dir: &Path) -> Result<Self, SqlError> {
-        Ok(Self { file: temp_file(data_dir)?, end: 0 })
+    pub(super) fn new(x: &Exec<'_>) -> Result<Self, SqlError> {
+        Ok(Self { file: temp_file(x)?, end: 0 })
     }
 
     /// Bytes written.
@@ -337,7 +361,7 @@ impl Aside {
     /// Sets a row aside.
     pub(super) fn push(&mut self, x: &Exec<'_>, hash: u64, row: &[Datum], memory: usize) -> Result<(), SqlError> {
         if self.store.is_none() {
-            self.store = Some(Store::new(x.state.engine()?.data_dir())?);
+            self.store = Some(Store::new(x)?);
         }
         if self.parts.is_empty() {
             self.parts.resize_with(FAN_OUT, Part::default);

@@ -124,7 +124,8 @@ pub(crate) fn run_node(ctx: &mut SessionContext, node: &NodeEnum, raw: &super::R
             "CREATE VIEW"
         }
         NodeEnum::CreateTableAsStmt(s) => {
-            ctx.check_writable("CREATE TABLE AS")?;
+            let is_view = s.objtype() == ObjectType::ObjectMatview;
+            ctx.check_writable(if is_view { "CREATE MATERIALIZED VIEW" } else { "CREATE TABLE AS" })?;
             return ddl::table_as::create(ctx, s, raw);
         }
         NodeEnum::SelectStmt(s) => {
@@ -169,7 +170,7 @@ pub(crate) fn run_node(ctx: &mut SessionContext, node: &NodeEnum, raw: &super::R
             "LOCK TABLE"
         }
         NodeEnum::ReindexStmt(s) => {
-            ctx.check_writable("REINDEX")?;
+            ctx.transaction()?.check_not_in_recovery("execute REINDEX")?;
             ddl::reindex::run(ctx, s, source)?;
             "REINDEX"
         }

@@ -1,24 +1,56 @@
 //! Replay against the queries of a standby.
 //!
-//! A record that removes what an old snapshot may still read carries its horizon, a commit LSN. It is applied once every snapshot here is
-//! at or above it. Replay waits for the others up to `max_standby_streaming_delay`, counted from when it last had nothing to do, then
-//! cancels them (40001). PostgreSQL: storage/ipc/standby.c, "Recovery Conflict".
+//! What a record needs out of its way: snapshots older than its horizon, if it removes something they may read; scans that stand on a page
+//! it cleans up; those who locked by LOCK TABLE what the primary's transaction locks; temporary files in a tablespace it drops; sessions
+//! connected to a database it drops. Replay waits for them up to `max_standby_streaming_delay`, counted from when it last had nothing to
+//! do, then cancels them (40001). Sessions of a dropped database are ended at once (57P04); one that waits for a lock which only
+//! replay can give up is cancelled after `deadlock_timeout`. PostgreSQL: storage/ipc/standby.c, "Recovery Conflict".
 
 use std::time::{Duration, Instant};
 
 use afterimage_wal::{Lsn, Record, rmgr};
+use smallvec::SmallVec;
 
 use crate::{
     access::{self, AccessCtx},
-    storage::smgr_redo::SmgrRecord,
-    txn::CancelReason,
+    storage::{database, smgr_redo::SmgrRecord},
+    txn::{self, CancelReason, Need, cancel::Conflict, standby::ClosedDatabase},
 };
 
-/// How long a cancelled session may take to let go of its snapshot before it is ended.
+/// How long a cancelled session may take to let go before it is ended.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How long sessions may hold up a record.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Then they are cancelled; `None`: never.
+    pub deadline: Option<Instant>,
+    /// `deadlock_timeout`: after it a wait is looked at more closely.
+    pub deadlock_timeout: Duration,
+    /// `log_recovery_conflict_waits`.
+    pub log_waits: bool,
+}
+
+/// What a record needs out of its way.
+pub fn needs(ctx: &AccessCtx, record: &Record<'_>) -> SmallVec<[Need; 2]> {
+    let mut needs: SmallVec<[Need; 2]> = horizon_of(ctx, record).map(Need::Snapshots).into_iter().collect();
+    match record.rmgr() {
+        rmgr::HEAP => {
+            let pages = access::heap::redo::cleaned_pages(record);
+            if !pages.is_empty() {
+                needs.push(Need::Pages(pages));
+            }
+        }
+        rmgr::STANDBY => needs.extend(txn::standby::locks_of(record).map(|tags| Need::Locks(record.xid(), tags))),
+        rmgr::DATABASE => needs.extend(database::dropped_tablespace(record).map(Need::Tablespace)),
+        rmgr::XACT => needs.extend(txn::redo::dropped_database(record).map(Need::Database)),
+        _ => {}
+    }
+    needs
+}
+
 /// The horizon of a record that removes something.
-pub fn horizon_of(ctx: &AccessCtx, record: &Record<'_>) -> Option<Lsn> {
+fn horizon_of(ctx: &AccessCtx, record: &Record<'_>) -> Option<Lsn> {
     match record.rmgr() {
         rmgr::HEAP => match access::heap::redo::freeze_horizon(record) {
             // What is settled here too, every snapshot here sees. An error of a status file is met again by whoever needs it.
@@ -35,28 +67,69 @@ pub fn horizon_of(ctx: &AccessCtx, record: &Record<'_>) -> Option<Lsn> {
     }
 }
 
-/// Waits until no snapshot is older than `horizon`; past the deadline cancels those that are. Returns how many were cancelled.
-pub fn resolve(ctx: &AccessCtx, horizon: Lsn, deadline: Option<Instant>) -> usize {
-    let mut cancelled = 0;
-    if ctx.txns.wait_for_snapshots(horizon, deadline) {
-        return cancelled;
-    }
-    let mut reason = CancelReason::RecoveryConflict;
+/// Waits until nobody is in the way of `need`; those who still are when patience ends are cancelled. A database stays closed to logins while
+/// the result lives.
+pub fn resolve(ctx: &AccessCtx, need: &Need, patience: &Patience) -> Option<ClosedDatabase> {
+    let txns = &ctx.txns;
+    let closed = txns.prepare_for(need);
+    let kind = need.conflict();
+    let began = Instant::now();
+    let (mut deadline, mut ends) = match kind {
+        Conflict::Database => (Some(began), true),
+        Conflict::Tablespace | Conflict::Lock | Conflict::Snapshot | Conflict::BufferPin | Conflict::Deadlock => (patience.deadline, false),
+    };
+    let mut look = began + patience.deadlock_timeout;
+    let mut logged = false;
     loop {
-        for proc in ctx.txns.procs() {
-            if proc.is_in_the_way(horizon) {
-                tracing::debug!("recovery conflict on snapshot: canceling session {}", proc.id().0);
-                proc.cancel().cancel(reason);
-                if reason == CancelReason::RecoveryConflict {
-                    ctx.txns.conflicts().note(proc.database());
+        if txns.wait_until_clear(need, Some(deadline.map_or(look, |at| at.min(look)))) {
+            break;
+        }
+        let now = Instant::now();
+        let in_the_way = txns.in_the_way(need);
+        let cancel = |proc: &txn::Proc, kind: Conflict, ends: bool| {
+            tracing::debug!("{}: canceling session {}", kind.name(), proc.id().0);
+            let reason = if ends { CancelReason::RecoveryConflictEnds(kind) } else { CancelReason::RecoveryConflict(kind) };
+            // Who was cancelled over something else, a moment ago, is on his way.
+            let told = proc.cancel().reason().is_some_and(|known| known >= CancelReason::RecoveryConflict(Conflict::Tablespace));
+            proc.cancel().cancel(reason);
+            if !told {
+                txns.conflicts().note(proc.database(), kind);
+            }
+        };
+        if now >= look {
+            look = now + patience.deadlock_timeout.max(Duration::from_millis(1));
+            if patience.log_waits && !logged && kind != Conflict::Database {
+                logged = true;
+                let ids: Vec<String> = in_the_way.iter().map(|p| p.id().0.to_string()).collect();
+                let detail = format!("Conflicting process{}: {}.", if ids.len() == 1 { "" } else { "es" }, ids.join(", "));
+                let (message, millis) = (kind.name(), millis_since(began));
+                if ids.is_empty() {
+                    tracing::info!("recovery still waiting after {millis} ms: {message}");
+                } else {
+                    tracing::info!(detail, "recovery still waiting after {millis} ms: {message}");
                 }
-                cancelled += 1;
+            }
+            for proc in in_the_way.iter().filter(|p| txns.waits_for_replay(p)) {
+                cancel(proc, Conflict::Deadlock, false);
             }
         }
-        if ctx.txns.wait_for_snapshots(horizon, Some(Instant::now() + GRACE)) {
-            return cancelled;
+        if deadline.is_some_and(|at| now >= at) {
+            for proc in &in_the_way {
+                cancel(proc, kind, ends);
+            }
+            // One that does not let go of what it holds is ended.
+            ends = true;
+            deadline = Some(now + GRACE);
         }
-        // One that sits idle in its transaction holds its snapshot through a cancel.
-        reason = CancelReason::RecoveryConflictEnds;
     }
+    if logged {
+        tracing::info!("recovery finished waiting after {} ms: {}", millis_since(began), kind.name());
+    }
+    closed
+}
+
+/// As PostgreSQL prints it: three digits behind the point.
+fn millis_since(began: Instant) -> String {
+    let micros = began.elapsed().as_micros();
+    format!("{}.{:03}", micros / 1000, micros % 1000)
 }

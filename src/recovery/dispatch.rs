@@ -73,8 +73,7 @@ impl Dispatcher {
             rmgr::BTREE => access::btree::redo(&self.ctx, record).map_err(access)?,
             rmgr::SEQUENCE => access::sequence::redo(&self.ctx, record).map_err(access)?,
             rmgr::DATABASE => database::redo(&self.ctx.pool, record)?,
-            // Locks of a standby's sessions against replayed DDL: not written yet.
-            rmgr::STANDBY => {}
+            rmgr::STANDBY => txn::standby::redo(&self.ctx.txns, record)?,
             rmgr::LOGICAL_MESSAGE => {}
             _ => return Err(RecoveryError::UnknownRecord { at, what: "unknown resource manager" }),
         }

@@ -16,7 +16,7 @@ use afterimage_wal::{Lsn, WalEnd, WalReader, reader::FollowLimit};
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    conflict,
+    conflict::{self, Patience},
     dispatch::{Applied, Dispatcher},
     error::RecoveryError,
     prefetch::{PrefetchSettings, Prefetcher},
@@ -29,6 +29,7 @@ use crate::{
         node_state::{Event, NodeState},
     },
     storage::critical::stop_node,
+    txn::{LockManager, Need},
 };
 
 /// When the pages are consistent, and what is missing for it.
@@ -78,6 +79,10 @@ pub struct ReplaySettings {
     pub streaming_delay: Option<Duration>,
     /// `max_standby_archive_delay`; `None`: queries are never cancelled.
     pub archive_delay: Option<Duration>,
+    /// `deadlock_timeout`.
+    pub deadlock_timeout: Duration,
+    /// `log_recovery_conflict_waits`.
+    pub log_conflict_waits: bool,
     /// Whether and how far to look ahead.
     pub prefetch: PrefetchSettings,
 }
@@ -85,7 +90,14 @@ pub struct ReplaySettings {
 impl Default for ReplaySettings {
     fn default() -> Self {
         let delay = Some(Duration::from_secs(30));
-        Self { min_apply_delay: Duration::ZERO, streaming_delay: delay, archive_delay: delay, prefetch: PrefetchSettings::default() }
+        Self {
+            min_apply_delay: Duration::ZERO,
+            streaming_delay: delay,
+            archive_delay: delay,
+            deadlock_timeout: LockManager::DEADLOCK_TIMEOUT,
+            log_conflict_waits: false,
+            prefetch: PrefetchSettings::default(),
+        }
     }
 }
 
@@ -199,6 +211,7 @@ impl Redo {
         if let Some(stop) = self.goal.stops_before(&record, consistent) {
             return Ok(Step::Reached(Reached { end: before, stop }));
         }
+        let mut closed = None;
         if consistent && let Some(door) = &self.door {
             if door.delays()
                 && let Some(time) = target::commit_time(&record)
@@ -208,13 +221,18 @@ impl Redo {
                     return Ok(Step::Interrupted);
                 }
             }
-            if let Some(horizon) = conflict::horizon_of(&self.dispatcher.ctx, &record) {
-                if horizon > self.published {
+            for need in conflict::needs(&self.dispatcher.ctx, &record) {
+                let publish_first = match &need {
                     // Or a new snapshot would be older than need be, and in the way of this record.
+                    Need::Snapshots(horizon) => *horizon > self.published,
+                    // Who waits for that lock sees by then what was before it.
+                    Need::Locks(..) => true,
+                    Need::Pages(_) | Need::Tablespace(_) | Need::Database(_) => false,
+                };
+                if publish_first {
                     publish(&self.dispatcher, &mut self.unpublished, &mut self.published);
                 }
-                let deadline = door.max_delay().map(|delay| self.caught_up + delay);
-                conflict::resolve(&self.dispatcher.ctx, horizon, deadline);
+                closed = conflict::resolve(&self.dispatcher.ctx, &need, &door.patience(self.caught_up)).or(closed);
             }
         }
         let (mut applied, end) = (self.dispatcher.apply(&record), record.end());
@@ -242,9 +260,11 @@ impl Redo {
         drop(record);
         self.dispatcher.progress.advance(end);
         self.unpublished += 1;
-        if self.unpublished >= PUBLISH_EVERY {
+        if self.unpublished >= PUBLISH_EVERY || closed.is_some() {
             self.publish();
         }
+        // Logins that waited find that the database is gone.
+        drop(closed);
         if self.consistency.note(applied, end) {
             self.become_consistent()?;
             if self.goal.target == Some(target::Target::Immediate) {
@@ -346,9 +366,14 @@ impl Door {
         !self.orders.lock().settings.min_apply_delay.is_zero()
     }
 
-    fn max_delay(&self) -> Option<Duration> {
+    fn patience(&self, since: Instant) -> Patience {
         let orders = self.orders.lock();
-        if orders.from_archive { orders.settings.archive_delay } else { orders.settings.streaming_delay }
+        let delay = if orders.from_archive { orders.settings.archive_delay } else { orders.settings.streaming_delay };
+        Patience {
+            deadline: delay.map(|delay| since + delay),
+            deadlock_timeout: orders.settings.deadlock_timeout,
+            log_waits: orders.settings.log_conflict_waits,
+        }
     }
 
     /// Waits until `min_apply_delay` after a commit's time, by this node's clock. False: told to end.
@@ -585,6 +610,9 @@ fn run(mut redo: Redo, door: &Door) -> Result<Finished, RecoveryError> {
                 while !door.moved.load(Ordering::Acquire) && !orders.stop && !orders.finish && !orders.paused {
                     door.wake.wait(&mut orders);
                 }
+                drop(orders);
+                // What comes now has not waited for anybody yet.
+                redo.caught_up = Instant::now();
             }
         }
     }

@@ -336,11 +336,11 @@ impl ExternalFunctions for Functions {
                 lsn(engine.create_restore_point(name)?)
             }
             "pg_walfile_name" => {
-                self.primary_only("WAL control functions")?;
+                self.primary_only("pg_walfile_name()")?;
                 Datum::text(self.file_of(lsn_arg(args, 0)?).0)
             }
             "pg_walfile_name_offset" => {
-                self.primary_only("WAL control functions")?;
+                self.primary_only("pg_walfile_name_offset()")?;
                 let (name, offset) = self.file_of(lsn_arg(args, 0)?);
                 func.record(vec![Datum::text(name), Datum::Int4(i32::try_from(offset).unwrap_or(i32::MAX))])?
             }

@@ -24,7 +24,7 @@ use crate::sql::catalog::load::CatalogReader as _;
 use crate::sql::catalog::relation::{Persistence, RelKind, Relation};
 use crate::sql::catalog::schema::pg_class;
 use crate::sqlstate::SqlError;
-use crate::txn::{CancelFlag, CancelReason, CommitLevel, ProcId, TableKey, TransactionOptions};
+use crate::txn::{CancelFlag, CancelReason, CommitLevel, LockMode, LockTag, ProcId, TableKey, TransactionOptions, WaitPolicy};
 
 /// What workers share.
 #[derive(Default)]
@@ -116,7 +116,16 @@ fn work_in(
     let cancel = &registered.entry.cancel;
     let proc = services.engine.ctx().txns.enter(ProcId(registered.entry.pid), Arc::clone(cancel));
     proc.set_autovacuum();
+    proc.set_database(database.oid);
     let mut ctx = internal::context(server, services, &proc, cancel, database)?;
+    {
+        // As at a login: who drops the database ends this worker, or has dropped it already.
+        let login = services.engine.ctx().txns.begin(&proc, TransactionOptions::default());
+        login.lock(LockTag::database(database.oid), LockMode::RowExclusive, WaitPolicy::Block)?;
+        if ctx.catalog.database_by_oid(database.oid)?.is_none() {
+            return Ok(());
+        }
+    }
     let settings = server.config.current();
     let found = candidates(&mut ctx, &settings)?;
     let any = !found.is_empty();

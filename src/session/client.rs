@@ -28,6 +28,7 @@ use crate::sql::catalog::{Catalog, Viewer};
 use crate::sql::types::{ByteaOutput, DateOrder, DateStyle, IntervalStyle, IoSettings, Oid};
 use crate::sqlstate::{Reach, SqlError, SqlState};
 use crate::txn::CancelReason;
+use crate::txn::cancel::Conflict;
 use crate::wire::frontend::MAX_MESSAGE_BYTES;
 use crate::wire::{Frontend, Writer};
 
@@ -306,8 +307,9 @@ impl Session {
         loop {
             let reason = match entry.cancel.reason() {
                 // Nothing runs that could be cancelled, and the snapshot stays while the transaction does.
-                Some(CancelReason::RecoveryConflict) if self.ctx.proc.oldest_snapshot().is_some() => {
-                    Some(CancelReason::RecoveryConflictEnds)
+                Some(CancelReason::RecoveryConflict(Conflict::Snapshot)) if self.ctx.proc.oldest_snapshot().is_none() => None,
+                Some(CancelReason::RecoveryConflict(kind)) if self.ctx.transaction.is_some() => {
+                    Some(CancelReason::RecoveryConflictEnds(kind))
                 }
                 reason => reason,
             };
@@ -337,6 +339,8 @@ impl Session {
                     }
                     return Err(End::Client);
                 }
+                // Looked at above.
+                None if matches!(entry.cancel.reason(), Some(CancelReason::RecoveryConflict(_))) => {}
                 // A cancel request while idle is for no one.
                 None => entry.cancel.reset(),
             }

@@ -59,7 +59,7 @@ fn int_arg(args: &[Datum], i: usize) -> i64 {
 /// Stops another session's statement, or the session.
 fn signal(server: &Server, session: &mut SessionContext, pid: i32, reason: CancelReason) -> Result<Option<bool>, SqlError> {
     let Some(entry) = server.registry.find(pid) else {
-        session.warning(SqlState::WARNING, format!("PID {pid} is not a PostgreSQL server process"));
+        session.warning(SqlState::WARNING, format!("PID {pid} is not a PostgreSQL backend process"));
         return Ok(None);
     };
     let target = entry.activity.lock().user.as_ref().map_or(0, |(oid, _)| *oid);

@@ -38,7 +38,7 @@ use crate::sql::types::IoSettings;
 use crate::sql::types::datetime::parse_timestamptz;
 use crate::stack;
 use crate::storage::PoolOptions;
-use crate::txn::{CancelReason, MarkLimits};
+use crate::txn::{CancelReason, LockManager, MarkLimits};
 
 /// What exists once the engine is open.
 pub struct Services {
@@ -268,6 +268,8 @@ fn replay_settings(settings: &Settings) -> ReplaySettings {
         // -1: as long as it takes.
         streaming_delay: settings.duration(Setting::MaxStandbyStreamingDelay),
         archive_delay: settings.duration(Setting::MaxStandbyArchiveDelay),
+        deadlock_timeout: settings.duration(Setting::DeadlockTimeout).unwrap_or(LockManager::DEADLOCK_TIMEOUT),
+        log_conflict_waits: settings.bool(Setting::LogRecoveryConflictWaits),
         prefetch: PrefetchSettings {
             enabled: settings.str(Setting::RecoveryPrefetch) != "off",
             io_concurrency: usize::try_from(settings.int(Setting::MaintenanceIoConcurrency)).unwrap_or(0),

@@ -16,7 +16,7 @@ use crate::sql::catalog::bootstrap::TEMPLATE1;
 use crate::sql::catalog::relation::BOOTSTRAP_ROLE;
 use crate::sql::catalog::{CatalogHandle, Database, Role, Viewer};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{Proc, ProcId};
+use crate::txn::{LockMode, LockTag, Proc, ProcId, TransactionOptions, WaitPolicy};
 use crate::wire::Startup;
 
 /// What the startup packet asks for.
@@ -125,6 +125,14 @@ async fn log_in(server: &Arc<Server>, conn: &mut Connection, who: &mut Who) -> R
     let database = if wish.physical_replication { None } else { Some(find_database(&catalog, &wish.database)?) };
     if let Some(database) = &database {
         proc.set_database(database.oid);
+        // From here whoever drops the database counts this session, or has dropped it already.
+        let txns = &services.engine.ctx().txns;
+        let login = txns.begin(&proc, TransactionOptions::default());
+        login.lock(LockTag::database(database.oid), LockMode::RowExclusive, WaitPolicy::Block).map_err(|e| refuse(e.into()))?;
+        if catalog.database_by_oid(database.oid).map_err(refuse)?.is_none() {
+            let error = SqlError::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{}\" does not exist", wish.database));
+            return Err(refuse(error.detail("It seems to have just been dropped or renamed.")));
+        }
     }
     if wish.walsender {
         let max = usize::try_from(settings.int(Setting::MaxWalSenders)).unwrap_or(10);

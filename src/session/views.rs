@@ -10,6 +10,7 @@ use crate::sql::catalog::schema::{pg_class, pg_database};
 use crate::sql::catalog::{Relation, VirtualCx, VirtualTable};
 use crate::sql::types::{ArrayValue, Datum, Inet, oids};
 use crate::sqlstate::{SqlError, SqlState};
+use crate::txn::cancel::Conflict;
 use crate::txn::{LockTag, Locked, Mark, ProcId};
 
 type Emit<'a> = &'a mut dyn FnMut(&[Datum]) -> Result<(), SqlError>;
@@ -260,7 +261,7 @@ fn stat_database(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Res
         row[0] = Datum::Oid(oid);
         row[1] = name;
         row[2] = Datum::Int4(i32::try_from(connected.iter().filter(|db| **db == oid).count()).unwrap_or(i32::MAX));
-        row[12] = Datum::Int8(i64::try_from(conflicts.get(oid)).unwrap_or(i64::MAX));
+        row[12] = Datum::Int8(i64::try_from(conflicts.sum(oid)).unwrap_or(i64::MAX));
         emit(&row)?;
     }
     Ok(())
@@ -270,9 +271,10 @@ fn stat_database_conflicts(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'
     let Some(services) = server.services_even_if_stopping() else { return Ok(()) };
     let conflicts = services.engine.ctx().txns.conflicts();
     for (oid, name) in databases(cx)? {
-        let snapshot = Datum::Int8(i64::try_from(conflicts.get(oid)).unwrap_or(i64::MAX));
-        let never = || Datum::Int8(0);
-        emit(&[Datum::Oid(oid), name, never(), never(), snapshot, never(), never()])?;
+        let count = |kind| Datum::Int8(i64::try_from(conflicts.get(oid, kind)).unwrap_or(i64::MAX));
+        let [tablespace, lock, snapshot, pin, deadlock] =
+            [Conflict::Tablespace, Conflict::Lock, Conflict::Snapshot, Conflict::BufferPin, Conflict::Deadlock].map(count);
+        emit(&[Datum::Oid(oid), name, tablespace, lock, snapshot, pin, deadlock])?;
     }
     Ok(())
 }

@@ -1056,7 +1056,7 @@ impl BufferPool {
         self.drop_relations(&[rel])
     }
 
-    /// As [`Self::drop_relation`] for several, with one pass over the pool.
+    /// As [`Self::drop_relation`] for several, with one pass over the pool; whole databases too.
     ///
     /// # Errors
     /// If a file cannot be removed.
@@ -1064,17 +1064,16 @@ impl BufferPool {
         if rels.is_empty() {
             return Ok(());
         }
-        self.discard(|tag| rels.contains(&tag.rel));
+        self.discard(|tag| rels.iter().any(|rel| tag.rel.is_within(*rel)));
         for rel in rels {
-            self.missing.forget_relation(*rel);
-            self.files.unlink(*rel)?;
+            if rel.is_database() {
+                self.remove_database_dir(rel.spc, rel.db)?;
+            } else {
+                self.missing.forget_relation(*rel);
+                self.files.unlink(*rel)?;
+            }
         }
         Ok(())
-    }
-
-    /// Forgets all pages of a database.
-    pub fn discard_database(&self, db: u32) {
-        self.discard(|tag| tag.rel.db == db);
     }
 
     pub(super) fn discard_fork(&self, rel: RelId, fork: Fork) {

@@ -15,8 +15,6 @@ use super::{
 
 /// A database directory was made: database, tablespace.
 pub const CREATE: u8 = 0x00;
-/// A database's directories are gone: database, then tablespaces.
-pub const DROP: u8 = 0x10;
 /// A tablespace was made: its OID, then where it lies, as text; nothing for one in place.
 pub const CREATE_TABLESPACE: u8 = 0x20;
 /// A tablespace is gone: its OID.
@@ -31,7 +29,6 @@ const COPY_PAGES: u32 = 8;
 pub fn kind_name(kind: u8) -> Option<&'static str> {
     match kind {
         CREATE => Some("CREATE"),
-        DROP => Some("DROP"),
         CREATE_TABLESPACE => Some("CREATE_TABLESPACE"),
         DROP_TABLESPACE => Some("DROP_TABLESPACE"),
         _ => None,
@@ -135,34 +132,35 @@ impl BufferPool {
         if link.is_symlink() { gone(std::fs::remove_file(&link)) } else { gone(std::fs::remove_dir(&link)) }
     }
 
-    /// Removes a database's directories, logged. Nobody is connected to it, and the commit that dropped it is durable.
+    /// Removes a database's directory in a tablespace. Nobody is connected to it, its pages are forgotten, and what dropped it is durable.
+    pub(super) fn remove_database_dir(&self, spc: Oid, db: Oid) -> Result<(), StorageError> {
+        if db == 0 {
+            // What all databases share is no database's.
+            return Ok(());
+        }
+        self.files().forget_database(spc, db);
+        let relative = Files::database_dir(spc, db);
+        match self.files().disk().remove_dir_all(&self.files().root().join(&relative)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            other => other.map_err(io_error("remove", &relative))?,
+        }
+        self.missing().forget_database(spc, db);
+        Ok(())
+    }
+
+    /// The tablespaces in which a database has a directory.
     ///
     /// # Errors
     /// I/O.
-    pub fn drop_database_dirs(&self, db: Oid, spcs: &[Oid], xid: Xid) -> Result<Lsn, StorageError> {
-        let mut record = RecordBuilder::new(rmgr::DATABASE, DROP, xid);
-        record.main(&db.to_le_bytes());
-        for spc in spcs {
-            record.main(&spc.to_le_bytes());
-        }
-        let end = self.wal().insert(&record)?.end;
-        self.wal().flush(end)?;
-        self.remove_database_dirs(db, spcs)?;
-        Ok(end)
-    }
-
-    fn remove_database_dirs(&self, db: Oid, spcs: &[Oid]) -> Result<(), StorageError> {
-        self.discard_database(db);
-        self.files().forget_database(db);
-        for spc in spcs {
-            let relative = Files::database_dir(*spc, db);
-            match self.files().disk().remove_dir_all(&self.files().root().join(&relative)) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                other => other.map_err(io_error("remove", &relative))?,
-            }
-        }
-        self.missing().forget_database(db);
-        Ok(())
+    pub fn database_tablespaces(&self, db: Oid) -> Result<Vec<Oid>, StorageError> {
+        const DEFAULT: Oid = 1663;
+        let mut found = vec![DEFAULT];
+        let names = match self.files().disk().list(&self.files().root().join("pg_tblspc")) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            other => other.map_err(io_error("list", "pg_tblspc"))?,
+        };
+        found.extend(names.iter().filter_map(|name| name.parse().ok()).filter(|spc| self.has_database_dir(db, *spc)));
+        Ok(found)
     }
 
     /// Copies all pages of a fork into a new relation, logged as full images. Nobody writes to the source meanwhile.
@@ -222,6 +220,11 @@ impl BufferPool {
     }
 }
 
+/// The tablespace a record removes.
+pub fn dropped_tablespace(record: &Record<'_>) -> Option<Oid> {
+    if record.kind() == DROP_TABLESPACE { Some(Oid::from_le_bytes(record.main().try_into().ok()?)) } else { None }
+}
+
 /// Redoes one record.
 ///
 /// # Errors
@@ -240,10 +243,6 @@ pub fn redo(pool: &BufferPool, record: &Record<'_>) -> Result<(), StorageError> 
     let oids: Vec<Oid> = oids.iter().map(|b| u32::from_le_bytes(*b)).collect();
     match (record.kind(), oids.as_slice()) {
         (CREATE, [db, spc]) => pool.make_database_dir(*db, *spc),
-        (DROP, [db, spcs @ ..]) => {
-            pool.pass_write_gate(record.end())?;
-            pool.remove_database_dirs(*db, spcs)
-        }
         (DROP_TABLESPACE, [spc]) => {
             pool.pass_write_gate(record.end())?;
             pool.remove_tablespace(*spc)

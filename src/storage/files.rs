@@ -602,17 +602,18 @@ impl Files {
     }
 
     /// Forgets everything about a database whose directory is removed.
-    pub fn forget_database(&self, db: Oid) {
+    pub fn forget_database(&self, spc: Oid, db: Oid) {
+        let inside = |rel: RelId| rel.is_within(RelId::database(spc, db));
         for map in &self.forks {
             map.write().retain(|(rel, _), entry| {
-                if rel.db == db {
+                if inside(*rel) {
                     let open = entry.segments.write().drain(..).flatten().count();
                     self.open.fetch_sub(open, Ordering::Relaxed);
                 }
-                rel.db != db
+                !inside(*rel)
             });
         }
-        self.written.lock().retain(|k| k.rel.db != db);
+        self.written.lock().retain(|k| !inside(k.rel));
     }
 
     /// Syncs every file written since its last sync. Returns how many.

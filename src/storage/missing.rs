@@ -68,8 +68,8 @@ impl MissingBlocks {
     }
 
     /// A drop of a database explains all of its relations.
-    pub fn forget_database(&self, db: u32) {
-        self.blocks.lock().retain(|t| t.rel.db != db);
+    pub fn forget_database(&self, spc: u32, db: u32) {
+        self.blocks.lock().retain(|t| !t.rel.is_within(RelId::database(spc, db)));
     }
 
     /// Whether none is left unexplained.

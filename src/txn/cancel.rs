@@ -9,42 +9,102 @@ use parking_lot::Mutex;
 use super::error::TxnError;
 use super::wait::Waiter;
 
+/// What of a session is in replay's way on a standby. PostgreSQL: `ProcSignalReason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Conflict {
+    /// It has, or may have, temporary files in a tablespace that is dropped.
+    Tablespace = 0,
+    /// It has locked, by LOCK TABLE, what a transaction of the primary locks exclusively.
+    Lock = 1,
+    /// Its snapshot may see row versions that are removed.
+    Snapshot = 2,
+    /// A cursor of it stands on a page that is cleaned up.
+    BufferPin = 3,
+    /// It is in the way and waits for replay itself.
+    Deadlock = 4,
+    /// It is connected to a database that is dropped.
+    Database = 5,
+}
+
+impl Conflict {
+    /// All kinds, by number.
+    pub const ALL: [Self; 6] = [Self::Tablespace, Self::Lock, Self::Snapshot, Self::BufferPin, Self::Deadlock, Self::Database];
+
+    /// DETAIL of the error that its session gets.
+    pub fn detail(self) -> &'static str {
+        match self {
+            Self::Tablespace => "User was or might have been using tablespace that must be dropped.",
+            Self::Lock => "User was holding a relation lock for too long.",
+            Self::Snapshot => "User query might have needed to see row versions that must be removed.",
+            Self::BufferPin => "User was holding shared buffer pin for too long.",
+            Self::Deadlock => "User transaction caused buffer deadlock with recovery.",
+            Self::Database => "User was connected to a database that must be dropped.",
+        }
+    }
+
+    /// As `log_recovery_conflict_waits` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tablespace => "recovery conflict on tablespace",
+            Self::Lock => "recovery conflict on lock",
+            Self::Snapshot => "recovery conflict on snapshot",
+            Self::BufferPin => "recovery conflict on buffer pin",
+            Self::Deadlock => "recovery conflict on buffer deadlock",
+            Self::Database => "recovery conflict on database",
+        }
+    }
+}
+
 /// Why a session is asked to stop. Later ones outrank earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
 pub enum CancelReason {
     /// `statement_timeout`.
-    StatementTimeout = 1,
+    StatementTimeout,
     /// A cancel request, or `pg_cancel_backend`.
-    Query = 2,
-    /// Replay on this standby needs what the query still reads.
-    RecoveryConflict = 3,
+    Query,
+    /// Replay on this standby needs what the session still holds.
+    RecoveryConflict(Conflict),
     /// The same, and the session sits idle in its transaction or does not let go. Ends the session.
-    RecoveryConflictEnds = 4,
+    RecoveryConflictEnds(Conflict),
     /// `idle_in_transaction_session_timeout`. Ends the session.
-    IdleInTransactionTimeout = 5,
+    IdleInTransactionTimeout,
     /// `idle_session_timeout`. Ends the session.
-    IdleSessionTimeout = 6,
+    IdleSessionTimeout,
     /// `pg_terminate_backend`, or the server stops. Ends the session.
-    Terminate = 7,
+    Terminate,
     /// Another process of the server crashed, or it stops at once. Ends the session.
-    Crash = 8,
+    Crash,
 }
 
 impl CancelReason {
-    const ALL: [Self; 8] = [
-        Self::StatementTimeout,
-        Self::Query,
-        Self::RecoveryConflict,
-        Self::RecoveryConflictEnds,
-        Self::IdleInTransactionTimeout,
-        Self::IdleSessionTimeout,
-        Self::Terminate,
-        Self::Crash,
-    ];
+    /// As one byte, in the same order, never 0: the reason above, the kind of conflict below.
+    fn to_u8(self) -> u8 {
+        match self {
+            Self::StatementTimeout => 0x10,
+            Self::Query => 0x20,
+            Self::RecoveryConflict(kind) => 0x30 | kind as u8,
+            Self::RecoveryConflictEnds(kind) => 0x40 | kind as u8,
+            Self::IdleInTransactionTimeout => 0x50,
+            Self::IdleSessionTimeout => 0x60,
+            Self::Terminate => 0x70,
+            Self::Crash => 0x80,
+        }
+    }
 
     fn from_u8(v: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(v).checked_sub(1)?).copied()
+        let kind = || Conflict::ALL.get(usize::from(v & 0xf)).copied();
+        Some(match v >> 4 {
+            1 => Self::StatementTimeout,
+            2 => Self::Query,
+            3 => Self::RecoveryConflict(kind()?),
+            4 => Self::RecoveryConflictEnds(kind()?),
+            5 => Self::IdleInTransactionTimeout,
+            6 => Self::IdleSessionTimeout,
+            7 => Self::Terminate,
+            8 => Self::Crash,
+            _ => return None,
+        })
     }
 
     /// PostgreSQL's message for it.
@@ -52,8 +112,8 @@ impl CancelReason {
         match self {
             Self::StatementTimeout => "canceling statement due to statement timeout",
             Self::Query => "canceling statement due to user request",
-            Self::RecoveryConflict => "canceling statement due to conflict with recovery",
-            Self::RecoveryConflictEnds => "terminating connection due to conflict with recovery",
+            Self::RecoveryConflict(_) => "canceling statement due to conflict with recovery",
+            Self::RecoveryConflictEnds(_) => "terminating connection due to conflict with recovery",
             Self::IdleInTransactionTimeout => "terminating connection due to idle-in-transaction timeout",
             Self::IdleSessionTimeout => "terminating connection due to idle-session timeout",
             Self::Terminate => "terminating connection due to administrator command",
@@ -63,7 +123,7 @@ impl CancelReason {
 
     /// Whether it ends the session, not only the statement.
     pub fn ends_session(self) -> bool {
-        self >= Self::RecoveryConflictEnds
+        self.to_u8() >= 0x40
     }
 }
 
@@ -92,7 +152,7 @@ impl CancelFlag {
 
     /// Raises the flag, unless it is raised for something graver already, and wakes the session from a lock wait.
     pub fn cancel(&self, reason: CancelReason) {
-        self.reason.fetch_max(reason as u8, Ordering::SeqCst);
+        self.reason.fetch_max(reason.to_u8(), Ordering::SeqCst);
         if let Some(w) = self.waiting.lock().as_ref() {
             w.notify();
         }
@@ -174,5 +234,31 @@ impl CancelFlag {
     /// The wait is over.
     pub(super) fn leave_wait(&self) {
         *self.waiting.lock() = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_graver_reason_stays_and_every_reason_survives_the_byte() {
+        let flag = CancelFlag::new();
+        let mut all = vec![CancelReason::StatementTimeout, CancelReason::Query];
+        all.extend(Conflict::ALL.map(CancelReason::RecoveryConflict));
+        all.extend(Conflict::ALL.map(CancelReason::RecoveryConflictEnds));
+        all.extend([
+            CancelReason::IdleInTransactionTimeout,
+            CancelReason::IdleSessionTimeout,
+            CancelReason::Terminate,
+            CancelReason::Crash,
+        ]);
+        for reason in all {
+            flag.cancel(reason);
+            assert_eq!(flag.reason(), Some(reason));
+            flag.cancel(CancelReason::StatementTimeout);
+            assert_eq!(flag.reason(), Some(reason));
+            assert_eq!(reason.ends_session(), reason > CancelReason::RecoveryConflict(Conflict::Database));
+        }
     }
 }

@@ -73,6 +73,21 @@ pub enum LockTag {
     },
 }
 
+impl LockTag {
+    /// What LOCK TABLE on a standby and replay of DDL exclude each other by. Readers there do not take it: replay does not wait for them, nor
+    /// they for it.
+    pub fn replayed_relation(db: Oid, rel: Oid) -> Self {
+        const PG_CLASS: Oid = 1259;
+        Self::Object { db, class: PG_CLASS, object: rel }
+    }
+
+    /// What a login and DROP DATABASE exclude each other by.
+    pub fn database(database: Oid) -> Self {
+        const PG_DATABASE: Oid = 1262;
+        Self::Object { db: 0, class: PG_DATABASE, object: database }
+    }
+}
+
 impl std::fmt::Display for LockTag {
     /// As PostgreSQL's DescribeLockTag.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -937,6 +952,7 @@ impl LockManager {
             let mut shard = self.shard(&h.tag).lock();
             self.ungrant_locked(&mut shard, holder, h.tag, bits);
         }
+        self.procs.gone.tell();
     }
 
     /// Releases what a session holds across its transactions; it may take more.
@@ -966,6 +982,30 @@ impl LockManager {
             let mut shard = self.shard(&tag).lock();
             self.ungrant_locked(&mut shard, holder, tag, bits);
         }
+        self.procs.gone.tell();
+    }
+
+    /// Sessions that hold `tag` in a mode that excludes `mode`.
+    pub(super) fn holders(&self, tag: &LockTag, mode: LockMode) -> Vec<ProcId> {
+        let shard = self.shard(tag).lock();
+        let granted = shard.get(tag).map_or(&[][..], |state| &state.granted);
+        granted.iter().filter(|g| g.mask & mode.conflicts() != 0).map(|g| g.holder.proc()).filter(|p| p.0 != 0).collect()
+    }
+
+    /// Whether a session waits for a lock that only replay gives up: one of a prepared transaction, or of DDL that runs on the primary.
+    pub(super) fn waits_for_replay(&self, proc: ProcId) -> bool {
+        let mut todo = vec![proc];
+        let mut seen = Vec::new();
+        while let Some(p) = todo.pop() {
+            if p.0 == 0 {
+                return true;
+            }
+            if !seen.contains(&p) {
+                seen.push(p);
+                todo.extend(self.blockers(p));
+            }
+        }
+        false
     }
 
     /// Whether another session holds, or waits for, a row lock on `tag` that excludes `mode`.

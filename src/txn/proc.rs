@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::cancel::CancelFlag;
 use super::locks::LockHolder;
-use super::snapshot::{OwnXids, SnapshotGone, SnapshotSlot};
+use super::snapshot::{InTablespace, OwnXids, SnapshotGone, SnapshotSlot};
 
 /// The number clients know a session by: what `pg_backend_pid()` returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,8 +36,6 @@ pub struct Proc {
     last_commit: AtomicU64,
     /// The commit it waits for; 0: none. Relaxed, for a view.
     committing: AtomicU64,
-    /// The database it is connected to; 0 while it logs in. Relaxed.
-    database: AtomicU32,
     /// It vacuums of its own accord: gives way to whoever waits for its locks.
     autovacuum: AtomicBool,
     deadlock_timeout_ms: AtomicU64,
@@ -104,6 +102,11 @@ impl Proc {
         self.slot.oldest_in_the_way() < horizon.as_u64()
     }
 
+    /// Notes that its temporary files are, or may be, in a tablespace.
+    pub fn use_tablespace(&self, space: Oid) -> InTablespace {
+        self.slot.use_space(space)
+    }
+
     /// Lets replay go past this session's snapshots while the result lives: the session waits for replay itself. If replay removed what they may
     /// need, [`Snapshot::check`](super::Snapshot::check) says so afterwards.
     pub fn step_aside(&self) -> Aside<'_> {
@@ -122,12 +125,12 @@ impl Proc {
 
     /// Says which database it is connected to.
     pub fn set_database(&self, database: Oid) {
-        self.database.store(database, Ordering::Relaxed);
+        self.slot.set_database(database);
     }
 
     /// The database it is connected to; 0 while it logs in.
     pub fn database(&self) -> Oid {
-        self.database.load(Ordering::Relaxed)
+        self.slot.database()
     }
 
     /// Marks an autovacuum worker.
@@ -135,7 +138,8 @@ impl Proc {
         self.autovacuum.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_autovacuum(&self) -> bool {
+    /// Whether it is an autovacuum worker.
+    pub fn is_autovacuum(&self) -> bool {
         self.autovacuum.load(Ordering::Relaxed)
     }
 
@@ -213,7 +217,8 @@ impl Drop for Proc {
 pub(super) struct Procs {
     /// Rank 80. Read by the horizon and the deadlock detector, written when a session comes or goes.
     list: RwLock<Vec<(Weak<Proc>, Arc<SnapshotSlot>)>>,
-    gone: Arc<SnapshotGone>,
+    /// Wakes whoever waits for sessions to get out of the way.
+    pub(super) gone: Arc<SnapshotGone>,
 }
 
 impl Procs {
@@ -230,7 +235,6 @@ impl Procs {
             local: AtomicU32::new(0),
             last_commit: AtomicU64::new(0),
             committing: AtomicU64::new(0),
-            database: AtomicU32::new(0),
             autovacuum: AtomicBool::new(false),
             deadlock_timeout_ms: AtomicU64::new(1000),
             lock_timeout_ms: AtomicU64::new(0),
@@ -242,6 +246,7 @@ impl Procs {
 
     fn leave(&self, proc: &Proc) {
         self.list.write().retain(|(_, s)| !Arc::ptr_eq(s, &proc.slot));
+        self.gone.tell();
     }
 
     /// Oldest registered snapshot of all, or `u64::MAX`.
@@ -252,11 +257,18 @@ impl Procs {
     /// Waits until no snapshot is older than `horizon`, or the deadline; returns whether that is so.
     pub(super) fn wait_for_snapshots(&self, horizon: Lsn, deadline: Option<Instant>) -> bool {
         let in_the_way = || self.list.read().iter().map(|(_, s)| s.oldest_in_the_way()).min().unwrap_or(SnapshotSlot::NONE);
-        let reached = self.gone.wait(horizon.as_u64(), deadline, in_the_way);
+        let reached = self.gone.wait(deadline, || in_the_way() >= horizon.as_u64());
         if reached {
             self.list.read().iter().for_each(|(_, s)| s.pass(horizon.as_u64()));
         }
         reached
+    }
+
+    /// Waits until no session is `in_the_way`, or the deadline; returns whether that is so.
+    ///
+    /// The condition sees sessions by their slots: to hold a [`Proc`] might be to drop it, and that wakes those who wait here.
+    pub(super) fn wait_until_none(&self, deadline: Option<Instant>, in_the_way: impl Fn(&SnapshotSlot) -> bool) -> bool {
+        self.gone.wait(deadline, || !self.list.read().iter().any(|(_, s)| in_the_way(s)))
     }
 
     /// Every session.

@@ -1,7 +1,7 @@
 //! Redo of commit and abort records.
 
 use afterimage_wal::Record;
-use afterimage_wal::ids::Xid;
+use afterimage_wal::ids::{Oid, Xid};
 
 use super::error::TxnError;
 use super::record::{Decision, KIND_ABORT, KIND_ABORT_PREPARED, KIND_COMMIT, KIND_COMMIT_PREPARED, KIND_PREPARE, KIND_TRIM};
@@ -26,6 +26,15 @@ pub fn redo(txns: &Transactions, record: &Record<'_>) -> Result<(), TxnError> {
     };
     let d = Decision::decode(record.main(), record.xid()).ok_or_else(bad)?;
     txns.redo_decision(record.xid(), &d, commit, record.end())
+}
+
+/// The database that a commit drops.
+pub fn dropped_database(record: &Record<'_>) -> Option<Oid> {
+    if !matches!(record.kind(), KIND_COMMIT | KIND_COMMIT_PREPARED) {
+        return None;
+    }
+    let decision = Decision::decode(record.main(), record.xid())?;
+    decision.drops.iter().find(|rel| rel.is_database()).map(|rel| rel.db)
 }
 
 fn trimmed_below(record: &Record<'_>) -> Option<Xid> {

@@ -1,14 +1,14 @@
 //! Snapshots: which versions a statement sees, and how the removal horizon learns of them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use afterimage_wal::ids::{Lsn, Xid};
+use afterimage_wal::ids::{BlockNo, Lsn, Oid, RelId, Xid};
 use parking_lot::{Condvar, Mutex, RwLock};
 use smallvec::SmallVec;
 
-use super::cancel::CancelReason;
+use super::cancel::{CancelReason, Conflict};
 use super::error::TxnError;
 use super::serializable::Serializable;
 
@@ -81,7 +81,7 @@ impl OwnXids {
     }
 }
 
-/// A session's oldest snapshot, where the horizon looks for it.
+/// A session's oldest snapshot, where the horizon looks for it, and on a standby what else of the session replay may have to wait for.
 ///
 /// A snapshot registers first (with the published horizon, a lower bound), then reads its position; both `SeqCst`, paired with
 /// the scan in `Transactions::horizon`, which reads the position before it scans.
@@ -95,36 +95,78 @@ pub(super) struct SnapshotSlot {
     aside: AtomicBool,
     /// Replay removed what a snapshot held here may need. Set under `held`; lowered when nothing is held.
     stale: AtomicBool,
+    /// The database it is connected to; 0 while it logs in. SeqCst: set before the login's look at the catalog, see `standby`.
+    database: AtomicU32,
+    /// Pages that its scans stand on, on a standby. Rank 86, leaf.
+    pages: Mutex<SmallVec<[(RelId, BlockNo); 2]>>,
+    /// Tablespaces that its temporary files are in, or may be. Rank 86, leaf.
+    spaces: Mutex<SmallVec<[Oid; 2]>>,
     gone: Arc<SnapshotGone>,
 }
 
-/// Wakes replay, which waits for old snapshots to go.
-#[derive(Debug, Default)]
+type Hook = Box<dyn Fn() + Send + Sync>;
+
+/// Wakes replay, which waits for sessions to get out of its way: for old snapshots to go, say. And whoever waits for the horizon to move.
+#[derive(Default)]
 pub(super) struct SnapshotGone {
+    /// Somebody wants to hear once that the horizon may have moved. SeqCst: raised before the look at the horizon.
+    watched: AtomicBool,
+    /// How many pages scans stand on: mostly none, and then replay need not ask each session. Relaxed.
+    standing: AtomicUsize,
+    hook: OnceLock<Hook>,
     /// SeqCst with the slots: a waiter raises it, then looks at them.
     waiters: AtomicUsize,
     lock: Mutex<()>,
     moved: Condvar,
 }
 
+impl std::fmt::Debug for SnapshotGone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SnapshotGone(waiters {})", self.waiters.load(Ordering::Relaxed))
+    }
+}
+
 impl SnapshotGone {
-    fn tell(&self) {
+    /// What is called, once, when the horizon may have moved after [`Self::watch`]. The first caller counts.
+    pub(super) fn on_move(&self, hook: impl Fn() + Send + Sync + 'static) {
+        // Only the engine does this, once.
+        let _once = self.hook.set(Box::new(hook));
+    }
+
+    /// Whether any scan stands on a page.
+    pub(super) fn any_standing(&self) -> bool {
+        self.standing.load(Ordering::Relaxed) > 0
+    }
+
+    /// Asks for the call, or no longer.
+    pub(super) fn watch(&self, wanted: bool) {
+        self.watched.store(wanted, Ordering::SeqCst);
+    }
+
+    /// Something went. No lock is held that a waiter's condition takes: 80, 81, `pages`, `spaces`.
+    pub(super) fn tell(&self) {
         if self.waiters.load(Ordering::SeqCst) > 0 {
             let _held = self.lock.lock();
             self.moved.notify_all();
         }
+        if self.watched.load(Ordering::SeqCst)
+            && self.watched.swap(false, Ordering::SeqCst)
+            && let Some(hook) = self.hook.get()
+        {
+            hook();
+        }
     }
 
-    /// Waits until `oldest` is at or above `horizon`, or the deadline; returns whether it is.
-    pub(super) fn wait(&self, horizon: u64, deadline: Option<Instant>, oldest: impl Fn() -> u64) -> bool {
-        if oldest() >= horizon {
+    /// Waits until it is `clear`, or the deadline; returns whether it is.
+    pub(super) fn wait(&self, deadline: Option<Instant>, clear: impl Fn() -> bool) -> bool {
+        if clear() {
             return true;
         }
         self.waiters.fetch_add(1, Ordering::SeqCst);
         let mut held = self.lock.lock();
         // A release after this look takes the lock to tell, so it is not missed.
         let reached = loop {
-            if oldest() >= horizon {
+            if clear() {
                 break true;
             }
             match deadline {
@@ -149,8 +191,34 @@ impl SnapshotSlot {
             held: Mutex::default(),
             aside: AtomicBool::new(false),
             stale: AtomicBool::new(false),
+            database: AtomicU32::new(0),
+            pages: Mutex::default(),
+            spaces: Mutex::default(),
             gone,
         }
+    }
+
+    pub(super) fn set_database(&self, database: Oid) {
+        self.database.store(database, Ordering::SeqCst);
+    }
+
+    pub(super) fn database(&self) -> Oid {
+        self.database.load(Ordering::SeqCst)
+    }
+
+    /// Whether a scan stands on one of `pages`.
+    pub(super) fn stands_on(&self, pages: &[(RelId, BlockNo)]) -> bool {
+        self.pages.lock().iter().any(|p| pages.contains(p))
+    }
+
+    /// Whether it has, or may have, temporary files in a tablespace.
+    pub(super) fn uses_space(&self, space: Oid) -> bool {
+        self.spaces.lock().contains(&space)
+    }
+
+    pub(super) fn use_space(self: &Arc<Self>, space: Oid) -> InTablespace {
+        self.spaces.lock().push(space);
+        InTablespace { slot: Arc::clone(self), space }
     }
 
     /// Replay no longer waits for this session, or does again.
@@ -226,6 +294,45 @@ impl SnapshotSlot {
     }
 }
 
+/// A page that a scan on a standby stands on, while it lives.
+#[derive(Debug)]
+pub struct OnPage {
+    slot: Arc<SnapshotSlot>,
+    at: (RelId, BlockNo),
+}
+
+impl Drop for OnPage {
+    fn drop(&mut self) {
+        self.slot.gone.standing.fetch_sub(1, Ordering::Relaxed);
+        {
+            let mut pages = self.slot.pages.lock();
+            if let Some(i) = pages.iter().position(|p| *p == self.at) {
+                pages.swap_remove(i);
+            }
+        }
+        self.slot.gone.tell();
+    }
+}
+
+/// A tablespace that temporary files are in, or may be, while it lives.
+#[derive(Debug)]
+pub struct InTablespace {
+    slot: Arc<SnapshotSlot>,
+    space: Oid,
+}
+
+impl Drop for InTablespace {
+    fn drop(&mut self) {
+        {
+            let mut spaces = self.slot.spaces.lock();
+            if let Some(i) = spaces.iter().position(|s| *s == self.space) {
+                spaces.swap_remove(i);
+            }
+        }
+        self.slot.gone.tell();
+    }
+}
+
 /// Keeps an LSN registered while it lives.
 #[derive(Debug)]
 pub(super) struct Registration {
@@ -280,9 +387,17 @@ impl Snapshot {
     #[inline]
     pub fn check(&self) -> Result<(), TxnError> {
         if self.registration.slot.stale.load(Ordering::Relaxed) {
-            return Err(TxnError::Cancelled(CancelReason::RecoveryConflict));
+            return Err(TxnError::Cancelled(CancelReason::RecoveryConflict(Conflict::Snapshot)));
         }
         Ok(())
+    }
+
+    /// A scan that reads with it stands on this page from now on, on a standby.
+    pub fn stand_on(&self, rel: RelId, block: BlockNo) -> OnPage {
+        let slot = &self.registration.slot;
+        slot.pages.lock().push((rel, block));
+        slot.gone.standing.fetch_add(1, Ordering::Relaxed);
+        OnPage { slot: Arc::clone(slot), at: (rel, block) }
     }
 
     /// The commit LSN it reads at.

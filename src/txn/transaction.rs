@@ -11,7 +11,7 @@ use super::positions::{CommitLevel, CommitWait};
 use super::proc::Proc;
 use super::record::{Decision, Invalidation, KIND_COMMIT};
 use super::serializable::Serializable;
-use super::snapshot::{OwnXids, Registration, Snapshot};
+use super::snapshot::{InTablespace, OwnXids, Registration, Snapshot};
 use super::table_stats::{Counts, TableChanges, TableKey};
 use super::transactions::Transactions;
 use super::two_phase::PreparedState;
@@ -93,6 +93,8 @@ pub struct Transaction {
     serializable: Option<Arc<Serializable>>,
     /// Snapshots it has exported.
     exported: Vec<String>,
+    /// Tablespaces for its temporary files, once it has looked for them.
+    temp_spaces: Option<Vec<(Oid, InTablespace)>>,
     /// Open savepoints, outermost first.
     stack: Vec<Sub>,
     end: AtEnd,
@@ -131,6 +133,7 @@ impl Transaction {
             local,
             serializable: None,
             exported: Vec::new(),
+            temp_spaces: None,
             stack: Vec::new(),
             end: AtEnd::default(),
             changes: TableChanges::default(),
@@ -203,12 +206,25 @@ impl Transaction {
         self.queried
     }
 
+    /// Whether it may not write: standby, or read only.
+    pub fn is_read_only(&self) -> bool {
+        self.options.read_only || self.txns.in_recovery()
+    }
+
+    /// Error on a standby. `what` as in PostgreSQL's message, `execute VACUUM` say.
+    ///
+    /// # Errors
+    /// [`TxnError::InRecovery`].
+    pub fn check_not_in_recovery(&self, what: &'static str) -> Result<(), TxnError> {
+        if self.txns.in_recovery() { Err(TxnError::InRecovery(what)) } else { Ok(()) }
+    }
+
     /// Error if it may not write: standby, or read only. `command` as in PostgreSQL's message, `INSERT` say.
     ///
     /// # Errors
     /// [`TxnError::ReadOnly`].
     pub fn check_writable(&self, command: &'static str) -> Result<(), TxnError> {
-        if self.options.read_only || self.txns.in_recovery() { Err(TxnError::ReadOnly(command)) } else { Ok(()) }
+        if self.is_read_only() { Err(TxnError::ReadOnly(command)) } else { Ok(()) }
     }
 
     // ---- xids
@@ -431,6 +447,26 @@ impl Transaction {
         Ok(Snapshot::new(registration, self.cid, self.own.clone()))
     }
 
+    // ---- temporary files
+
+    /// Whether it knows where its temporary files go.
+    pub fn has_temp_spaces(&self) -> bool {
+        self.temp_spaces.is_some()
+    }
+
+    /// Its temporary files go to these tablespaces from now on; to the database's own if there are none. Replay that drops one has to wait for
+    /// the end of this transaction.
+    pub fn set_temp_spaces(&mut self, spaces: &[Oid]) {
+        self.temp_spaces = Some(spaces.iter().map(|space| (*space, self.proc.use_tablespace(*space))).collect());
+    }
+
+    /// The tablespace for temporary file number `n`.
+    pub fn temp_space(&self, n: u64) -> Option<Oid> {
+        let spaces = self.temp_spaces.as_ref().filter(|s| !s.is_empty())?;
+        let at = n % u64::try_from(spaces.len()).unwrap_or(1);
+        spaces.get(usize::try_from(at).unwrap_or(0)).map(|s| s.0)
+    }
+
     // ---- locks
 
     /// Takes a lock until the transaction, or the savepoint it is taken in, ends. False: held, and `policy` is to skip.
@@ -501,12 +537,26 @@ impl Transaction {
 
     /// Files to unlink if it commits.
     pub fn drop_on_commit(&mut self, rel: RelId) {
-        self.end.drops.push(rel);
+        if !rel.is_database() {
+            self.end.drops.push(rel);
+        }
+    }
+
+    /// A database's directory in a tablespace, to be removed if it commits. The caller made sure that nobody is connected to it.
+    pub fn drop_database_on_commit(&mut self, spc: Oid, database: Oid) {
+        self.end.drops.push(RelId::database(spc, database));
+    }
+
+    /// A database's directory that it made: removed if it rolls back.
+    pub fn drop_database_on_abort(&mut self, spc: Oid, database: Oid) {
+        self.end.creates.push(RelId::database(spc, database));
     }
 
     /// Files it created: unlinked if it rolls back.
     pub fn drop_on_abort(&mut self, rel: RelId) {
-        self.end.creates.push(rel);
+        if !rel.is_database() {
+            self.end.creates.push(rel);
+        }
     }
 
     /// A cached object that is stale if it commits.

@@ -21,6 +21,7 @@ use super::proc::{Proc, ProcId, Procs};
 use super::record::{Decision, Invalidation, KIND_ABORT, KIND_ABORT_PREPARED, KIND_COMMIT_PREPARED, KIND_PREPARE, KIND_TRIM};
 use super::serializable::{Serializable, SerializableNode};
 use super::snapshot::{OwnXids, Registration, Snapshot};
+use super::standby::StandbyLocks;
 use super::table_stats::TableStats;
 use super::transaction::{Transaction, TransactionOptions};
 use super::two_phase::{Prepared, PreparedNode, PreparedState};
@@ -99,6 +100,7 @@ pub struct Transactions {
     unlink_hooks: RwLock<Vec<UnlinkHook>>,
     table_stats: TableStats,
     conflicts: Conflicts,
+    standby_locks: StandbyLocks,
 }
 
 impl std::fmt::Debug for Transactions {
@@ -135,6 +137,7 @@ impl Transactions {
             unlink_hooks: RwLock::default(),
             table_stats: TableStats::default(),
             conflicts: Conflicts::default(),
+            standby_locks: StandbyLocks::default(),
             wal: start.wal,
         });
         // The WAL's own thread calls this, so nothing in it may own the WAL.
@@ -165,6 +168,14 @@ impl Transactions {
     /// The serializable transactions.
     pub fn serializable(&self) -> &Arc<SerializableNode> {
         &self.serializable
+    }
+
+    pub(super) fn standby_locks(&self) -> &StandbyLocks {
+        &self.standby_locks
+    }
+
+    pub(super) fn procs_list(&self) -> &Procs {
+        &self.procs
     }
 
     pub(super) fn exported(&self) -> &ExportedNode {
@@ -329,6 +340,7 @@ impl Transactions {
             self.queue.expect_sync(sync);
         } else {
             self.release(self.queue.set_sync(sync, || self.wal.flushed()));
+            self.procs.gone.tell();
         }
     }
 
@@ -340,6 +352,18 @@ impl Transactions {
     /// Replay has applied everything before `lsn`: sessions on this standby read there.
     pub fn set_replayed(&self, lsn: Lsn) {
         self.release(self.queue.set_all(lsn));
+        self.standby_locks.let_go(&self.locks);
+        self.procs.gone.tell();
+    }
+
+    /// Calls `hook` when the horizon may have moved, once for each [`Self::watch_horizon`].
+    pub fn on_horizon(&self, hook: impl Fn() + Send + Sync + 'static) {
+        self.procs.gone.on_move(hook);
+    }
+
+    /// Asks for one call of the hook of [`Self::on_horizon`]; to be asked before the look at the horizon.
+    pub fn watch_horizon(&self, wanted: bool) {
+        self.procs.gone.watch(wanted);
     }
 
     /// The node stops: commits that wait learn that their outcome is unknown.
@@ -411,6 +435,7 @@ impl Transactions {
     /// What the standbys' queries and slots need kept: the least of them; `None`: nothing.
     pub fn set_feedback(&self, oldest: Option<Lsn>) {
         self.feedback.store(oldest.map_or(u64::MAX, Lsn::as_u64), Ordering::SeqCst);
+        self.procs.gone.tell();
     }
 
     /// Raises the settled floor past xids that are finished and decided at or before the horizon.
@@ -692,10 +717,12 @@ impl Transactions {
         let status = if commit { Status::Committed } else { Status::Aborted };
         self.record(top, &d.subs, status, lsn)?;
         self.forget_recovered(top);
+        self.standby_locks.end(d.subs.iter().copied().chain([top]));
         if !d.invalidations.is_empty() {
             self.invalidation_hooks.read().iter().for_each(|h| h(lsn, &d.invalidations));
         }
         if !d.drops.is_empty() {
+            d.drops.iter().filter(|rel| commit && rel.is_database()).for_each(|rel| self.conflicts.forget(rel.db));
             self.unlink_hooks.read().iter().for_each(|h| h(lsn, &d.drops));
         }
         self.settle_sometimes()
@@ -705,6 +732,7 @@ impl Transactions {
     pub fn note_writer_restart(&self, next_xid: Xid) {
         self.next_xid.fetch_max(next_xid.as_u64(), Ordering::SeqCst);
         self.crashed_below.fetch_max(next_xid.as_u64(), Ordering::AcqRel);
+        self.standby_locks.end_where(|xid| xid < next_xid && !self.prepared.contains(xid));
     }
 
     /// Recovery is over, everything before `at` is applied: this node writes from now on. What is undecided is aborted.
@@ -719,7 +747,10 @@ impl Transactions {
                 *p.serializable.write() = Some(s);
             }
         }
+        self.standby_locks.end_where(|_| true);
+        self.standby_locks.let_go(&self.locks);
         self.recovering.store(false, Ordering::Release);
+        self.procs.gone.tell();
     }
 
     /// What a checkpoint has to keep. Call after choosing the redo point, and take the lesser of it and `redo_limit`.

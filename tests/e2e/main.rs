@@ -7,6 +7,7 @@ mod archive;
 mod basebackup;
 mod client;
 mod concurrency;
+mod conflicts;
 mod faults;
 mod histories;
 mod large_values;

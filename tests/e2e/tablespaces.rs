@@ -84,3 +84,49 @@ fn a_standby_and_a_backup_hold_what_lies_in_tablespaces() {
         assert_eq!(link, Some(copy.home.path().join("far")), "{name}");
     }
 }
+
+#[test]
+fn relations_move_between_tablespaces_with_their_pages_and_their_large_values() {
+    let a = Node::start_new("a", "allow_in_place_tablespaces = on");
+    let b = a.standby("b");
+    a.sql("create tablespace here location ''");
+    a.sql("create table t (id int primary key, v text); create index i on t (substr(v, 1, 20))");
+    // Some values are stored elsewhere; some rows are dead, some moved within their page.
+    a.sql("alter table t alter v set storage external; insert into t select g, repeat('v', case when g = 7 then 100000 else g % 50 end) from generate_series(1, 2000) g where g % 50 > 0");
+    a.sql("update t set v = v || 'w' where id % 5 = 0 and id <> 7; delete from t where id % 11 = 0");
+    a.sql("create unlogged table l as select g from generate_series(1, 100) g; create materialized view m as select count(*) from t");
+    let content = "select count(*), sum(length(v)), max(id) from t";
+    let before = a.sql(content);
+    let large = "select pg_relation_filepath(reltoastrelid) from pg_class where oid = 't'::regclass";
+    for (place, prefix) in [("here", "pg_tblspc/"), ("pg_default", "base/")] {
+        a.sql(&format!("begin; alter table t set tablespace {place}; insert into t values (-1, 'gone'); rollback"));
+        assert!(!a.sql("select pg_relation_filepath('t')").starts_with(prefix));
+        assert_eq!(a.sql(content), before);
+        a.sql(&format!("alter table t set tablespace {place}; alter table t set tablespace {place}; alter index i set tablespace {place}"));
+        a.sql(&format!("alter table l set tablespace {place}; alter materialized view m set tablespace {place}"));
+        a.sql("insert into t values (3000, 'new'); update t set v = 'changed' where id = 3000; delete from t where id = 3000; reindex index t_pkey");
+        a.wait_for_catchup(&b);
+        for node in [&a, &b] {
+            for relation in ["t", "i", "l", "m"] {
+                let path = node.sql(&format!("select pg_relation_filepath('{relation}')"));
+                assert!(path.starts_with(prefix), "{relation}: {path}");
+            }
+            assert!(node.sql(large).starts_with(prefix));
+            assert_eq!(node.sql(content), before);
+            let by = |off: &str| node.sql(&format!("set enable_{off} = off; select count(*) from t where substr(v, 1, 20) = 'vvvvvw'"));
+            assert_eq!((by("seqscan"), by("indexscan")), ("36".to_owned(), "36".to_owned()));
+        }
+        assert_eq!(a.sql("select count(*) from l"), "100");
+        for node in [&a, &b] {
+            node.kill();
+            node.start();
+            assert_eq!(node.sql(content), before);
+        }
+        assert_eq!(a.sql("select count(*) from l"), "0", "emptied by the crash");
+        a.sql("insert into l select generate_series(1, 100)");
+    }
+    assert!(a.sql_error("alter view pg_tables set tablespace here").contains("42"));
+    assert!(a.sql_error("alter table t set tablespace nowhere").contains("42704"));
+    a.sql("drop tablespace here");
+    assert!(a.sql_error("alter database template1 set tablespace pg_default").contains("0A000"));
+}

@@ -339,6 +339,24 @@ impl RelId {
         Self { spc, db, rel }
     }
 
+    /// All that a database has in a tablespace, where files to unlink are named: no relation has number 0.
+    #[inline]
+    pub const fn database(spc: Oid, db: Oid) -> Self {
+        Self { spc, db, rel: 0 }
+    }
+
+    /// Whether it stands for a database's whole directory.
+    #[inline]
+    pub const fn is_database(self) -> bool {
+        self.rel == 0
+    }
+
+    /// Whether it is `other`, or lies in the directory that `other` stands for.
+    #[inline]
+    pub const fn is_within(self, other: Self) -> bool {
+        self.spc == other.spc && self.db == other.db && (self.rel == other.rel || other.is_database())
+    }
+
     /// Little-endian bytes: spc, db, rel.
     pub fn to_le_bytes(self) -> [u8; Self::BYTES] {
         let mut b = [0; Self::BYTES];

@@ -1,6 +1,6 @@
 //! Redo of heap records; the writers are in `change.rs`, `prune.rs` and `vacuum.rs`, the formats in `log.rs`.
 
-use afterimage_wal::ids::{BlockNo, Fork, Lsn, Xid};
+use afterimage_wal::ids::{BlockNo, Fork, Lsn, RelId, Xid};
 use afterimage_wal::{Record, rmgr};
 
 use super::log::{self, KEYS_CHANGED, PREFIX, SAME_PAGE, SUFFIX, UPDATE_HOT};
@@ -155,7 +155,7 @@ fn update(ctx: &AccessCtx, record: &Record<'_>, block: BlockNo, xid: Xid) -> Res
 }
 
 /// Prepared transactions that share the row share its new version too.
-fn carry(ctx: &AccessCtx, rel: afterimage_wal::ids::RelId, from: Tid, to: Tid) {
+fn carry(ctx: &AccessCtx, rel: RelId, from: Tid, to: Tid) {
     let tag = |t: Tid| LockTag::Tuple { rel, block: t.block, offset: t.offset };
     ctx.locks.carry_in_redo(&tag(from), tag(to));
 }
@@ -193,6 +193,14 @@ pub fn conflict_horizon(record: &Record<'_>) -> Option<Lsn> {
         return None;
     }
     Some(Lsn::from_le_bytes(*record.main().first_chunk()?))
+}
+
+/// The pages a record cleans up: rows in them move, and their places are given to others. PostgreSQL asks for a cleanup lock then.
+pub fn cleaned_pages(record: &Record<'_>) -> Vec<(RelId, BlockNo)> {
+    if record.kind() != log::PRUNE {
+        return Vec::new();
+    }
+    record.blocks().iter().map(|b| (b.rel, b.block)).collect()
 }
 
 /// Of a record that freezes: the newest xid frozen, and the horizon that goes for it where that xid is not settled.

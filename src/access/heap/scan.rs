@@ -8,11 +8,12 @@ use super::visibility::{Fate, Lookup};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
 use crate::storage::page::FLAG_ALL_VISIBLE;
 use crate::storage::{LinePointer, Page, StorageError};
-use crate::txn::{Snapshot, Transaction};
+use crate::txn::{OnPage, Snapshot, Transaction};
 
 /// A sequential scan.
 ///
-/// The page is copied once its visible rows are known: 8 KiB for some sixty rows, and no latch or pin is held while the rows are used.
+/// The page is copied once its visible rows are known: 8 KiB for some sixty rows, and no latch or pin is held while the rows are used. On a
+/// standby it stands on its page all the same, as PostgreSQL's scans do: replay that cleans up the page waits for it as long as for other conflicts.
 pub struct HeapScan {
     rel: RelHandle,
     snapshot: Snapshot,
@@ -23,6 +24,8 @@ pub struct HeapScan {
     /// Line pointer, first byte and end of each visible row's bytes.
     rows: Vec<(u16, u16, u16)>,
     at: usize,
+    /// On a standby: replay does not clean up the page it stands on.
+    stands: Option<OnPage>,
 }
 
 impl HeapScan {
@@ -43,6 +46,7 @@ impl HeapScan {
             block: BlockNo::new(0),
             rows: Vec::new(),
             at: 0,
+            stands: None,
         })
     }
 
@@ -77,6 +81,7 @@ impl HeapScan {
     pub fn next_batch(&mut self, ctx: &AccessCtx) -> Result<bool, AccessError> {
         self.rows.clear();
         self.at = 0;
+        self.stands = None;
         while self.next < self.end {
             self.snapshot.check()?;
             let block = self.next;
@@ -109,6 +114,9 @@ impl HeapScan {
             if !self.rows.is_empty() {
                 self.page.bytes_mut().copy_from_slice(page.bytes());
                 self.block = block;
+                if ctx.txns.in_recovery() {
+                    self.stands = Some(self.snapshot.stand_on(self.rel.file, block));
+                }
                 return Ok(true);
             }
         }
@@ -125,6 +133,7 @@ impl HeapScan {
         self.next = BlockNo::new(0);
         self.rows.clear();
         self.at = 0;
+        self.stands = None;
     }
 
     /// Its snapshot.

@@ -22,8 +22,8 @@ pub(super) fn call(
     };
     match func.source {
         "pg_current_xact_id" => {
-            ctx.check_writable("pg_current_xact_id()")?;
             let txn = ctx.transaction()?;
+            txn.check_not_in_recovery("execute pg_current_xact_id()")?;
             txn.xid()?;
             Ok(Some(txn.top_xid().map_or(Datum::Null, number)))
         }

@@ -14,7 +14,7 @@ use crate::executor::ddl::expression;
 use crate::executor::ddl::nodes;
 use crate::executor::portal::PortalStatus;
 use crate::executor::{Portal, RawStmt, RowSink, SessionContext};
-use crate::sql::catalog::relation::{RelKind, Relation};
+use crate::sql::catalog::relation::{Persistence, RelKind, Relation};
 use crate::sql::catalog::virtual_table::VirtualCx;
 use crate::sql::catalog::{Source, privilege};
 use crate::sql::types::{Datum, oids, row};
@@ -72,9 +72,12 @@ fn columns(relation: &Relation, stmt: &CopyStmt) -> Result<Vec<usize>, SqlError>
 }
 
 fn copy_from(ctx: &mut SessionContext, stmt: &CopyStmt, options: Options, raw: &RawStmt) -> Result<PortalStatus, SqlError> {
-    ctx.check_writable("COPY FROM")?;
+    ctx.transaction()?.check_not_in_recovery("execute COPY")?;
     let range = nodes::relation(stmt.relation.as_ref())?;
     let relation = ctx.open_locked(range, &raw.source, LockMode::RowExclusive)?;
+    if relation.persistence != Persistence::Temporary {
+        ctx.check_writable("COPY FROM")?;
+    }
     if relation.kind != RelKind::Table {
         let kind = relation.kind.noun();
         return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("cannot copy to {kind} \"{}\"", relation.name)));

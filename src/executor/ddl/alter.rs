@@ -7,7 +7,7 @@ use pg_query::protobuf::{AlterTableCmd, AlterTableStmt, AlterTableType, ColumnDe
 
 use super::constraint::{self, NewConstraint};
 use super::sequence::SequenceSpec;
-use super::{drop, expression, index, nodes, sequence, step, table, toast, trigger};
+use super::{drop, expression, index, nodes, sequence, step, table, tablespace, toast, trigger};
 use crate::access::heap;
 use crate::executor::SessionContext;
 use crate::executor::eval::{Exec, ExecState};
@@ -194,9 +194,8 @@ fn run_command(ctx: &mut SessionContext, oid: Oid, command: &AlterTableCmd, sour
         AlterTableType::AtDisableTrig | AlterTableType::AtDisableTrigAll | AlterTableType::AtDisableTrigUser => {
             trigger::set_enabled(ctx, &relation, &command.name, b'D')
         }
-        AlterTableType::AtClusterOn | AlterTableType::AtDropCluster | AlterTableType::AtSetTableSpace => {
-            Err(SqlError::unsupported("this form of ALTER TABLE"))
-        }
+        AlterTableType::AtSetTableSpace => tablespace::move_relation(ctx, &relation, &command.name),
+        AlterTableType::AtClusterOn | AlterTableType::AtDropCluster => Err(SqlError::unsupported("this form of ALTER TABLE")),
         other => Err(SqlError::unsupported(format_args!("ALTER TABLE command {}", other.as_str_name()))),
     }
 }

@@ -1,6 +1,7 @@
 //! CREATE, ALTER and DROP DATABASE.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pg_query::protobuf::{AlterDatabaseSetStmt, AlterDatabaseStmt, CreatedbStmt, DropdbStmt};
 
@@ -14,7 +15,7 @@ use crate::sql::catalog::schema::{pg_database, pg_db_role_setting, pg_shdepend, 
 use crate::sql::catalog::{Database, database};
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::LockMode;
+use crate::txn::{CancelReason, LockMode, blocking};
 
 fn invalid(message: impl Into<String>) -> SqlError {
     SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message)
@@ -61,6 +62,9 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreatedbStmt) -> Result<()
             "oid" => oid = Oid::try_from(nodes::option_int(option)?).ok(),
             "strategy" | "location" | "tablespace" | "locale_provider" | "collation_version" => {
                 if option.defname == "tablespace" && !default && text != "pg_default" {
+                    if super::tablespace::exists(ctx, &text)? {
+                        return Err(SqlError::unsupported("CREATE DATABASE in another tablespace than pg_default"));
+                    }
                     let message = format!("tablespace \"{text}\" does not exist");
                     return Err(SqlError::new(SqlState::UNDEFINED_OBJECT, message));
                 }
@@ -91,7 +95,7 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreatedbStmt) -> Result<()
     }
     // Vacuum, which moves what the new database inherits of it, waits; so do others who copy it.
     ctx.lock_object(true, pg_database::ID, source.oid, LockMode::ShareRowExclusive)?;
-    refuse_used(ctx, &source, "source database")?;
+    refuse_used(ctx, &source, "source database", false)?;
     let oid = match oid {
         Some(oid) if ctx.catalog.database_by_oid(oid)?.is_none() => oid,
         Some(oid) => return Err(invalid(format!("database OID {oid} is already in use"))),
@@ -132,38 +136,31 @@ fn copy_dependencies(ctx: &mut SessionContext, source: Oid, target: Oid) -> Resu
     Ok(())
 }
 
-/// `55006` if other sessions are connected to the database.
-fn refuse_used(ctx: &mut SessionContext, database: &Database, what: &str) -> Result<(), SqlError> {
-    let mut others = ctx.count_sessions(database.oid)?;
-    if database.oid == ctx.database {
-        others -= 1;
+/// How long sessions that are about to leave a database are waited for.
+const LEAVING: Duration = Duration::from_secs(5);
+
+/// `55006` if other sessions stay connected to the database. With `force` they are ended.
+fn refuse_used(ctx: &mut SessionContext, database: &Database, what: &str, force: bool) -> Result<(), SqlError> {
+    let txns = Arc::clone(&ctx.engine.ctx().txns);
+    for proc in txns.procs().iter().filter(|p| p.database() == database.oid && p.id() != ctx.proc.id()) {
+        if force || proc.is_autovacuum() {
+            proc.cancel().cancel(CancelReason::Terminate);
+        }
     }
-    if others <= 0 {
-        return Ok(());
-    }
-    let verb = if others == 1 { "is 1 other session" } else { "are" };
-    let detail = if others == 1 {
-        format!("There {verb} using the database.")
-    } else {
-        format!("There {verb} {others} other sessions using the database.")
+    let deadline = Instant::now() + LEAVING;
+    let others = blocking(|| txns.wait_for_database(database.oid, &ctx.proc, deadline));
+    ctx.check_cancel()?;
+    let prepared = txns.prepared().iter().filter(|p| p.state.database == database.oid).count();
+    let detail = match (others, prepared) {
+        (0, 0) => return Ok(()),
+        (1, 0) => "There is 1 other session using the database.".to_owned(),
+        (n, 0) => format!("There are {n} other sessions using the database."),
+        (0, 1) => "There is 1 prepared transaction using the database.".to_owned(),
+        (0, n) => format!("There are {n} prepared transactions using the database."),
+        (n, m) => format!("There are {n} other session(s) and {m} prepared transaction(s) using the database."),
     };
     let message = format!("{what} \"{}\" is being accessed by other users", database.name);
     Err(SqlError::new(SqlState::OBJECT_IN_USE, message).detail(detail))
-}
-
-impl SessionContext {
-    /// How many sessions are connected to a database, this one included.
-    fn count_sessions(&mut self, database: Oid) -> Result<i32, SqlError> {
-        use crate::sql::functions::{CallTypes, FnCtx, procs_by_name};
-        let Some(&func) = procs_by_name("pg_stat_get_db_numbackends").first() else { return Ok(0) };
-        let types = CallTypes { func: func.oid, ..CallTypes::default() };
-        match self.external(func, &types, &[Datum::Oid(database)]) {
-            Ok(count) => count.as_i32(),
-            // A server without sessions of its own: single-user work, tests.
-            Err(e) if e.state() == SqlState::FEATURE_NOT_SUPPORTED => Ok(0),
-            Err(e) => Err(e),
-        }
-    }
 }
 
 /// The row of a database that the user owns.
@@ -195,10 +192,10 @@ pub(crate) fn drop(ctx: &mut SessionContext, stmt: &DropdbStmt) -> Result<(), Sq
         return Err(SqlError::new(SqlState::OBJECT_IN_USE, "cannot drop the currently open database"));
     }
     ctx.lock_object(true, pg_database::ID, found.oid, LockMode::AccessExclusive)?;
-    refuse_used(ctx, &found, "database")?;
-    let access = ctx.access();
-    for file in database::files_of(&access, ctx.transaction()?, found.oid)? {
-        ctx.transaction()?.drop_on_commit(file);
+    let force = nodes::options(&stmt.options).any(|option| option.defname == "force");
+    refuse_used(ctx, &found, "database", force)?;
+    for spc in ctx.engine.pool().clone().database_tablespaces(found.oid)? {
+        ctx.transaction()?.drop_database_on_commit(spc, found.oid);
     }
     for row in ctx.catalog_reader()?.rows(&pg_shdepend::DEF, by::SHDEPEND_DEPENDER, &[Datum::Oid(found.oid)])? {
         ctx.writer()?.delete(&pg_shdepend::DEF, &row)?;

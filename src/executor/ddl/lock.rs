@@ -8,17 +8,17 @@ use crate::executor::SessionContext;
 use crate::sql::catalog::privilege::{self, DELETE, INSERT, SELECT, TRUNCATE, UPDATE};
 use crate::sql::catalog::relation::RelKind;
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{LockMode, WaitPolicy};
+use crate::txn::{LockMode, LockTag, WaitPolicy};
 
 /// LOCK TABLE.
 pub(crate) fn run(ctx: &mut SessionContext, stmt: &LockStmt) -> Result<(), SqlError> {
+    let mode = LockMode::ALL.into_iter().find(|m| *m as i32 == stmt.mode).ok_or_else(|| SqlError::internal("unknown lock mode"))?;
+    let in_recovery = ctx.engine.ctx().txns.in_recovery();
+    if mode > LockMode::RowExclusive {
+        ctx.transaction()?.check_not_in_recovery("execute LOCK TABLE")?;
+    }
     if !ctx.in_block {
         return Err(SqlError::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, "LOCK TABLE can only be used in transaction blocks"));
-    }
-    let mode = LockMode::ALL.into_iter().find(|m| *m as i32 == stmt.mode).ok_or_else(|| SqlError::internal("unknown lock mode"))?;
-    // A read-only transaction may, a standby may not.
-    if mode > LockMode::RowExclusive && ctx.engine.is_in_recovery() {
-        return Err(SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, "cannot execute LOCK TABLE during recovery"));
     }
     let wait = if stmt.nowait { WaitPolicy::Error } else { WaitPolicy::Block };
     for node in &stmt.relations {
@@ -49,7 +49,14 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &LockStmt) -> Result<(), SqlEr
             let message = format!("permission denied for {} {}", relation.kind.noun(), relation.name);
             return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message));
         }
-        ctx.find_locked(schema, name, mode, wait)?;
+        let found = ctx.find_locked(schema, name, mode, wait)?;
+        if let Some(relation) = found.filter(|_| in_recovery) {
+            let db = if relation.shared { 0 } else { ctx.database };
+            ctx.transaction()?.lock(LockTag::replayed_relation(db, relation.oid), mode, wait)?;
+            // It may have waited for the end of what changes the table.
+            ctx.find_locked(schema, name, mode, wait)?;
+            ctx.catalog.open_relation(schema, name)?;
+        }
     }
     Ok(())
 }

@@ -81,6 +81,22 @@ impl SessionContext {
 
     /// Makes the empty files of a new relation in a tablespace (0: the database's), gone again if the transaction rolls back.
     pub(crate) fn new_file(&mut self, tablespace: Oid, persistence: Persistence) -> Result<RelId, SqlError> {
+        let file = self.new_file_number(tablespace)?;
+        let pool = self.engine.pool();
+        match persistence {
+            Persistence::Unlogged => {
+                pool.create_unlogged(file)?;
+            }
+            Persistence::Permanent => {
+                pool.create_fork(file, Fork::Main)?;
+            }
+            Persistence::Temporary => pool.files().create_temporary(file, self.backend_pid)?,
+        }
+        Ok(file)
+    }
+
+    /// A number for a relation's files in a tablespace, not made yet, gone again if the transaction rolls back.
+    pub(crate) fn new_file_number(&mut self, tablespace: Oid) -> Result<RelId, SqlError> {
         let spc = if tablespace == 0 { DEFAULT_TABLESPACE } else { tablespace };
         let pool = self.engine.pool().clone();
         loop {
@@ -93,15 +109,6 @@ impl SessionContext {
                 pool.create_database_dir(self.database, spc, xid)?;
             }
             self.transaction()?.drop_on_abort(file);
-            match persistence {
-                Persistence::Unlogged => {
-                    pool.create_unlogged(file)?;
-                }
-                Persistence::Permanent => {
-                    pool.create_fork(file, Fork::Main)?;
-                }
-                Persistence::Temporary => pool.files().create_temporary(file, self.backend_pid)?,
-            }
             return Ok(file);
         }
     }
@@ -141,7 +148,21 @@ impl SessionContext {
     /// Locks a relation until the transaction ends.
     pub(crate) fn lock_oid(&mut self, relation: Oid, shared: bool, mode: LockMode, wait: WaitPolicy) -> Result<bool, SqlError> {
         let db = if shared { 0 } else { self.database };
-        Ok(self.transaction()?.lock(LockTag::Relation { db, rel: relation }, mode, wait)?)
+        let tag = LockTag::Relation { db, rel: relation };
+        let transaction = self.transaction()?;
+        // Held already, so logged already.
+        let logged = mode != LockMode::AccessExclusive || transaction.holds(&tag, mode);
+        if !transaction.lock(tag, mode, wait)? {
+            return Ok(false);
+        }
+        if !logged && transaction.transactions().in_recovery() {
+            return Err(SqlError::internal("an exclusive lock during recovery"));
+        }
+        if !logged {
+            let xid = transaction.xid()?;
+            transaction.transactions().log_lock(xid, db, relation)?;
+        }
+        Ok(true)
     }
 
     /// Locks an object that is no relation.

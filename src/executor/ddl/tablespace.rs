@@ -3,23 +3,25 @@
 //! PostgreSQL: commands/tablespace.c.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use afterimage_wal::{Fork, RelId};
 use pg_query::protobuf::{CreateTableSpaceStmt, DropTableSpaceStmt};
 
-use crate::config::Setting;
+use crate::config::{Setting, split_identifier_list};
 use crate::control::checkpoint::CheckpointRequest;
 use crate::executor::SessionContext;
 use crate::sql::catalog::load::{CatalogReader, CatalogRow, by};
 use crate::sql::catalog::names::truncate;
 use crate::sql::catalog::privilege::{self, CREATE};
-use crate::sql::catalog::relation::{DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, Persistence};
+use crate::sql::catalog::relation::{DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, Persistence, RelKind, Relation};
 use crate::sql::catalog::rows::{ObjectAddress, blank};
-use crate::sql::catalog::schema::{pg_shdepend, pg_tablespace};
+use crate::sql::catalog::schema::{pg_class, pg_index, pg_shdepend, pg_tablespace};
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::storage::StorageError;
 use crate::storage::files::TABLESPACE_VERSION_DIR;
-use crate::txn::LockMode;
+use crate::txn::{LockMode, WaitPolicy};
 
 fn missing(name: &str) -> SqlError {
     SqlError::new(SqlState::UNDEFINED_OBJECT, format!("tablespace \"{name}\" does not exist"))
@@ -27,6 +29,11 @@ fn missing(name: &str) -> SqlError {
 
 fn row_of(ctx: &mut SessionContext, name: &str) -> Result<Option<CatalogRow>, SqlError> {
     ctx.catalog_reader()?.row(&pg_tablespace::DEF, by::TABLESPACE_NAME, &[Datum::text(name)])
+}
+
+/// Whether there is a tablespace of this name.
+pub(crate) fn exists(ctx: &mut SessionContext, name: &str) -> Result<bool, SqlError> {
+    Ok(row_of(ctx, name)?.is_some())
 }
 
 /// CREATE TABLESPACE.
@@ -171,4 +178,74 @@ pub(crate) fn choose(ctx: &mut SessionContext, named: &str, persistence: Persist
             Ok(oid)
         }
     }
+}
+
+/// Chooses where the transaction's temporary files go, by `temp_tablespaces`: once, as PostgreSQL's `PrepareTempTablespaces`. What is not there or
+/// may not be used is passed over.
+pub(crate) fn reserve_temporary(ctx: &mut SessionContext) -> Result<(), SqlError> {
+    if ctx.settings.str(Setting::TempTablespaces).is_empty() || ctx.transaction.as_ref().is_none_or(|t| t.has_temp_spaces()) {
+        return Ok(());
+    }
+    let names = split_identifier_list(ctx.settings.str(Setting::TempTablespaces)).unwrap_or_default();
+    let mut spaces = Vec::new();
+    for name in names {
+        if let Ok(oid) = choose(ctx, &name, Persistence::Permanent)
+            && oid != 0
+        {
+            spaces.push(oid);
+        }
+    }
+    ctx.transaction()?.set_temp_spaces(&spaces);
+    Ok(())
+}
+
+/// ALTER TABLE, INDEX, MATERIALIZED VIEW ... SET TABLESPACE: its pages as they are, into new files there; large values come along, indexes do not.
+/// PostgreSQL: `ATExecSetTableSpace`.
+pub(crate) fn move_relation(ctx: &mut SessionContext, relation: &Relation, name: &str) -> Result<(), SqlError> {
+    if !matches!(relation.kind, RelKind::Table | RelKind::MatView | RelKind::Index) {
+        let message = format!("ALTER action SET TABLESPACE cannot be performed on relation \"{}\"", relation.name);
+        return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, message)
+            .detail(format!("This operation is not supported for {}s.", relation.kind.noun())));
+    }
+    let Some(file) = relation.file() else { return Err(SqlError::internal("a relation without a file")) };
+    let to = choose(ctx, name, Persistence::Permanent)?;
+    if file.spc == if to == 0 { DEFAULT_TABLESPACE } else { to } {
+        return Ok(());
+    }
+    if relation.kind == RelKind::Index {
+        let key = [Datum::Oid(relation.oid)];
+        let row = ctx.catalog_reader()?.row(&pg_index::DEF, by::INDEX_OID, &key)?;
+        let table = row.ok_or_else(|| SqlError::internal("index has no pg_index row"))?.oid(pg_index::indrelid)?;
+        // Who writes to the table writes to the index, by the table's descriptor.
+        ctx.lock_oid(table, false, LockMode::Share, WaitPolicy::Block)?;
+        move_file(ctx, relation.oid, file, relation.persistence, to)?;
+        return ctx.relation_changed(table);
+    }
+    move_file(ctx, relation.oid, file, relation.persistence, to)?;
+    for part in relation.toast.iter().flat_map(|toast| [toast.table, toast.index]) {
+        ctx.lock_oid(part.oid, false, LockMode::AccessExclusive, WaitPolicy::Block)?;
+        move_file(ctx, part.oid, part.file, relation.persistence, to)?;
+    }
+    Ok(())
+}
+
+fn move_file(ctx: &mut SessionContext, oid: Oid, from: RelId, persistence: Persistence, to: Oid) -> Result<(), SqlError> {
+    let file = ctx.new_file_number(to)?;
+    let pool = Arc::clone(ctx.engine.pool());
+    match persistence {
+        Persistence::Permanent => {
+            pool.copy_fork(from, file, Fork::Main)?;
+            pool.copy_fork(from, file, Fork::Vm)?;
+        }
+        Persistence::Unlogged => pool.copy_unlogged(from, file)?,
+        Persistence::Temporary => {
+            pool.files().create_temporary(file, ctx.backend_pid)?;
+            pool.copy_unlogged(from, file)?;
+        }
+    }
+    ctx.transaction()?.moves_relation(from, file);
+    ctx.transaction()?.drop_on_commit(from);
+    let changes = [(pg_class::relfilenode, Datum::Oid(file.rel)), (pg_class::reltablespace, Datum::Oid(to))];
+    super::table::update_class(ctx, oid, &changes)?;
+    ctx.relation_changed(oid)
 }

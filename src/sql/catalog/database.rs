@@ -18,8 +18,15 @@ use crate::txn::Transaction;
 /// # Errors
 /// I/O; cancel.
 pub fn copy(ctx: &AccessCtx, txn: &mut Transaction, source: Oid, target: Oid) -> Result<(), SqlError> {
-    for (from, to, unlogged) in files(ctx, txn, source, target)? {
-        txn.drop_on_abort(to);
+    let files = files(ctx, txn, source, target)?;
+    let mut places: Vec<Oid> = files.iter().map(|(_, to, _)| to.spc).collect();
+    places.sort_unstable();
+    places.dedup();
+    for spc in places {
+        txn.drop_database_on_abort(spc, target);
+        ctx.pool.create_database_dir(target, spc, txn.xid()?)?;
+    }
+    for (from, to, unlogged) in files {
         if unlogged {
             ctx.pool.copy_unlogged(from, to)?;
             continue;
@@ -47,14 +54,6 @@ fn files(ctx: &AccessCtx, txn: &Transaction, database: Oid, target: Oid) -> Resu
         }
     }
     Ok(out)
-}
-
-/// Every file of a database, for DROP DATABASE.
-///
-/// # Errors
-/// I/O.
-pub fn files_of(ctx: &AccessCtx, txn: &Transaction, database: Oid) -> Result<Vec<RelId>, SqlError> {
-    Ok(files(ctx, txn, database, database)?.into_iter().map(|(file, ..)| file).collect())
 }
 
 fn copy_file(ctx: &AccessCtx, txn: &Transaction, from: RelId, to: RelId) -> Result<(), SqlError> {
