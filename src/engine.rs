@@ -30,6 +30,7 @@ use crate::{
         checkpoint::{CheckpointEnv, Checkpointer, RestartPoints, Retention},
         control_store::ControlStore,
         error::ControlError,
+        failpoint,
         node_state::{Event, NodeState, State},
         oids::OidCounter,
     },
@@ -554,6 +555,7 @@ impl Engine {
             // Known before the first mark written under it.
             c.push_start(start_id);
         })?;
+        failpoint::pass("promotion: start id");
         let mut end = wal.begin_writing(start_id)?.end;
         if let Some(at) = torn {
             let mut record = RecordBuilder::new(rmgr::XLOG, rmgr::xlog::OVERWRITE_CONTRECORD, Xid::INVALID);
@@ -567,6 +569,7 @@ impl Engine {
             record.main(&eor.encode()).carry_flushed_mark();
             end = wal.insert(&record)?.end;
             wal.flush(end)?;
+            failpoint::pass("promotion: first records");
         }
         let parameters = self.parameters.filter(|p| *p != self.control.get().parameters);
         if let Some(parameters) = parameters {
@@ -737,6 +740,7 @@ impl Engine {
         if recovery.goal.target.is_some() && finished.reached.is_none() {
             return Err(EngineError::TargetNotReached);
         }
+        failpoint::pass("promotion: replayed");
         self.event(Event::Promote)?;
         let wal_dir = self.data_dir.join("pg_wal");
         let prepared = (|| -> Result<(Promotion, String), EngineError> {
@@ -766,8 +770,10 @@ impl Engine {
             tracing::info!("selected new timeline ID: {to}");
             let promotion = Promotion { from, to, at: end };
             promotion.write(self.disk.as_ref(), &self.data_dir)?;
+            failpoint::pass("promotion: noted");
             let child = self.history().child(to, end, &reason, wal.start_id());
             child.write(self.disk.as_ref(), &wal_dir)?;
+            failpoint::pass("promotion: history");
             *self.goal.write() = Arc::new(child.clone());
             *self.history.write() = Arc::new(child);
             Ok((promotion, reason))
@@ -779,17 +785,23 @@ impl Engine {
         // From here a failure stops the node: what it comes up as is decided by the signal file.
         let rest = (|| -> Result<(), EngineError> {
             wal.start_timeline(promotion.to, promotion.at)?;
+            failpoint::pass("promotion: segment");
             start::remove(self.disk.as_ref(), &self.data_dir, start::RECOVERY_SIGNAL)?;
+            failpoint::pass("promotion: before the point of no return");
             // The point of no return.
             start::remove(self.disk.as_ref(), &self.data_dir, start::STANDBY_SIGNAL)?;
+            failpoint::pass("promotion: after the point of no return");
             tracing::info!("archive recovery complete");
             let restart = restore::restart_file(self.redo_lsn(), promotion.from, wal.segment_bytes());
             restore::run_command(&self.data_dir, "recovery_end_command", &recovery.commands.end, &restart);
+            failpoint::pass("promotion: end command");
             for leftover in [restore::RESTORED_SEGMENT, restore::RESTORED_HISTORY] {
                 start::remove(self.disk.as_ref(), &self.data_dir, leftover)?;
             }
             self.write_first_records(promotion.from, true, None)?;
+            failpoint::pass("promotion: in production");
             Promotion::clear(self.disk.as_ref(), &self.data_dir)?;
+            failpoint::pass("promotion: cleared");
             Ok(())
         })();
         if let Err(error) = rest {
@@ -797,6 +809,7 @@ impl Engine {
         }
         *self.replay.lock() = None;
         self.event(Event::Promoted)?;
+        failpoint::pass("promotion: done");
         self.checkpointer.request(CheckpointRequest { force: true, ..CheckpointRequest::default() });
         Ok(promotion.to)
     }

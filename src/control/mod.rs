@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod control_state;
 pub mod control_store;
 pub mod error;
+pub mod failpoint;
 pub mod log;
 mod log_files;
 pub mod node_state;

@@ -61,6 +61,32 @@ fn rows_that_replay_removed_under_a_promoting_session_are_an_error_and_not_missi
 }
 
 #[test]
+fn a_delayed_standby_holds_commits_back_and_applies_them_when_it_is_promoted() {
+    let a = Node::start_new("a", "");
+    a.sql("create table t (id int primary key)");
+    let b = a.clone_to("b");
+    b.conf("recovery_min_apply_delay = '1h'");
+    b.start();
+    let c = b.clone_to("c");
+    c.conf("recovery_min_apply_delay = 0");
+    c.start();
+    a.sql("insert into t select generate_series(1, 100)");
+    let end = a.sql("select pg_current_wal_flush_lsn()");
+    // The cascade has no delay: what it gets it applies.
+    for node in [&b, &c] {
+        node.wait_for(&format!("select pg_last_wal_receive_lsn() >= '{end}'"), "t");
+    }
+    c.wait_for("select count(*) from t", "100");
+    assert_eq!(b.sql("select count(*), pg_last_wal_replay_lsn() < pg_last_wal_receive_lsn() from t"), "0|t");
+    a.kill();
+    b.promote();
+    assert_eq!(b.sql("select count(*) from t"), "100");
+    b.sql("insert into t values (101)");
+    b.wait_for_catchup(&c);
+    assert_eq!(c.sql("select count(*) from t"), "101");
+}
+
+#[test]
 fn a_cancelled_pg_promote_gives_the_session_back_and_the_promotion_goes_on() {
     let a = Node::start_new("a", "");
     let b = a.clone_to("b");
@@ -134,4 +160,70 @@ fn readers_in_the_way_of_replay_are_cancelled_counted_and_told_why() {
         assert_eq!(b.sql("select conflicts from pg_stat_database where datname = 'postgres'"), "1");
         assert!(b.log().contains("User query might have needed to see row versions that must be removed."), "{}", b.log());
     });
+}
+
+/// What the directory of a server that died at a step of its promotion comes up as.
+const STEPS: [(&str, bool); 13] = [
+    ("promotion: replayed", true),
+    ("promotion: noted", true),
+    ("promotion: history", true),
+    ("promotion: segment", true),
+    ("promotion: before the point of no return", true),
+    ("promotion: after the point of no return", false),
+    ("promotion: end command", false),
+    ("promotion: start id", false),
+    ("promotion: first records", false),
+    ("promotion: in production", false),
+    ("promotion: cleared", false),
+    ("promotion: done", false),
+    // Not a step: the same story without a death in it.
+    ("", false),
+];
+
+#[test]
+fn a_server_killed_at_any_step_of_its_promotion_is_the_old_standby_or_the_new_primary() {
+    let a = Node::start_new("a", "");
+    a.sql("create table t (id int primary key, v text); insert into t select g, repeat('x', 100) from generate_series(1, 1000) g");
+    let b = a.clone_to("b");
+    b.conf("restart_after_crash = off\nrecovery_end_command = 'echo done >> ended'");
+    b.start();
+    a.sql("update t set v = v || 'y' where id % 3 = 0; delete from t where id % 7 = 0");
+    a.wait_for_catchup(&b);
+    b.stop("immediate");
+    let mut known = a.sql("select count(*), sum(length(v)) from t");
+    let mut last = 1000;
+    for (step, stays_standby) in STEPS {
+        let c = b.copy("c");
+        c.start_with(&[("AFTERIMAGE_KILL_AT", step)]);
+        a.wait_for_catchup(&c);
+        if step.is_empty() {
+            c.promote();
+        } else {
+            // It dies before it can answer, or right after.
+            let _killed = c.psql("select pg_promote(false)").output().expect("psql");
+            until(step, || c.pid().is_none_or(|pid| !crate::support::node::is_running(pid)));
+            assert!(c.log().contains(&format!("the server dies at \"{step}\"")), "{}", c.log());
+            c.start();
+        }
+        c.wait_for("select pg_is_in_recovery()", if stays_standby { "t" } else { "f" });
+        assert_eq!(c.sql("select count(*), sum(length(v)) from t"), known, "{step}");
+        if stays_standby {
+            // It still follows, and can be promoted.
+            last += 1;
+            a.sql(&format!("insert into t values ({last}, 'after')"));
+            known = a.sql("select count(*), sum(length(v)) from t");
+            a.wait_for_catchup(&c);
+            c.promote();
+            assert_eq!(c.sql("select count(*), sum(length(v)) from t"), known, "{step}");
+        }
+        c.sql("insert into t values (0, 'mine'); checkpoint");
+        assert_eq!(c.sql("select timeline_id from pg_control_checkpoint()"), "2", "{step}");
+        if !stays_standby {
+            // A second start has nothing left to decide.
+            c.kill();
+            c.start();
+        }
+        assert_eq!(c.sql("select pg_is_in_recovery(), (select v from t where id = 0)"), "f|mine", "{step}");
+        assert!(!c.data().join("pg_wal/promotion").exists() && !c.data().join("standby.signal").exists(), "{step}");
+    }
 }

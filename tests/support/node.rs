@@ -83,6 +83,14 @@ impl Node {
         standby
     }
 
+    /// Another node, not started, with a copy of this one's directory as it is.
+    pub fn copy(&self, name: &str) -> Self {
+        let copy = Self::unmade(name);
+        run(Command::new("cp").arg("-a").arg(self.data()).arg(copy.data()));
+        copy.configure();
+        copy
+    }
+
     /// A running hot standby of this node from a data directory that is there, which is moved.
     pub fn standby_in(&self, data: &Path, name: &str) -> Self {
         use std::os::unix::fs::PermissionsExt as _;
