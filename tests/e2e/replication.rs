@@ -189,19 +189,30 @@ fn commits_wait_for_the_synchronous_standby_and_readers_do_not_see_them_before()
 }
 
 #[test]
-fn a_slot_keeps_wal_while_its_standby_is_away() {
-    let a = Node::start_new("a", "max_wal_size = '32MB'\nmin_wal_size = '32MB'");
-    a.sql("create table t (id int, filler text); select pg_create_physical_replication_slot('s')");
-    let b = a.clone_to("b");
-    b.conf("primary_slot_name = 's'");
-    b.start();
-    a.wait_for("select active from pg_replication_slots", "t");
-    b.stop("fast");
-    for _ in 0..4 {
-        a.sql("insert into t select g, repeat('x', 200) from generate_series(1, 30000) g; select pg_switch_wal(); checkpoint");
+fn a_slot_or_wal_keep_size_keeps_wal_while_its_standby_is_away() {
+    for slot in [true, false] {
+        let a = Node::start_new("a", "max_wal_size = '32MB'\nmin_wal_size = '32MB'");
+        a.sql("create table t (id int, filler text)");
+        let b = a.clone_to("b");
+        if slot {
+            a.sql("select pg_create_physical_replication_slot('s')");
+            b.conf("primary_slot_name = 's'");
+        } else {
+            a.conf("wal_keep_size = '160MB'");
+            a.reload();
+            a.wait_for("show wal_keep_size", "160MB");
+        }
+        b.start();
+        a.wait_for("select count(*) from pg_stat_replication where state = 'streaming'", "1");
+        assert_eq!(a.sql("select count(*) from pg_replication_slots where active"), if slot { "1" } else { "0" });
+        b.stop("fast");
+        for _ in 0..4 {
+            a.sql("insert into t select g, repeat('x', 200) from generate_series(1, 1000) g; select pg_switch_wal()");
+            a.sql("checkpoint");
+        }
+        b.start();
+        assert_same(&a, &b);
     }
-    b.start();
-    assert_same(&a, &b);
 }
 
 #[test]

@@ -373,6 +373,7 @@ fn unshared() -> &'static [&'static str] {
 /// Asks again and again until it holds, or time is up.
 pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let began = Instant::now();
+    let mut pause = Duration::from_micros(100);
     loop {
         if condition() {
             return true;
@@ -380,7 +381,9 @@ pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> boo
         if began.elapsed() > limit {
             return false;
         }
-        std::thread::yield_now();
+        // Whoever is to make it true needs the processor more.
+        std::thread::park_timeout(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
     }
 }
 
