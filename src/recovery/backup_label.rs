@@ -7,6 +7,9 @@ pub const FILE: &str = "backup_label";
 /// Its name once recovery no longer needs it.
 pub const OLD_FILE: &str = "backup_label.old";
 
+/// Begins the line that says where the files of a standby's backup are consistent. Ours: PostgreSQL relies on `pg_control` being copied last.
+pub const END_KEY: &str = "MINIMUM RECOVERY ENDING LOCATION:";
+
 /// Where the tablespaces of a backup lie, beside the label of one taken in tar format.
 pub const MAP_FILE: &str = "tablespace_map";
 /// Its name once the links are made.
@@ -47,6 +50,8 @@ pub struct BackupLabel {
     pub tli: TimelineId,
     /// Whether the source was a standby: then the end is the control file's minimum recovery point.
     pub from_standby: bool,
+    /// Where the files of a standby's backup are consistent at the earliest, if it is said.
+    pub end_lsn: Option<Lsn>,
     /// Whether a backup-end record must be seen (a streamed backup of a primary).
     pub needs_end: bool,
 }
@@ -71,6 +76,7 @@ impl BackupLabel {
             checkpoint_lsn: checkpoint.parse().map_err(|_| "malformed CHECKPOINT LOCATION")?,
             tli: tli.filter(|t| *t > 0).map(TimelineId::new).ok_or("no timeline")?,
             from_standby: value("BACKUP FROM:") == Some("standby"),
+            end_lsn: value(END_KEY).map(|lsn| lsn.parse().map_err(|_| "malformed MINIMUM RECOVERY ENDING LOCATION")).transpose()?,
             needs_end: value("BACKUP METHOD:") == Some("streamed"),
         })
     }
@@ -94,7 +100,9 @@ mod tests {
         let label = BackupLabel::parse(text).unwrap();
         assert_eq!(label.start_lsn, Lsn::from_u64(0x200_0028));
         assert_eq!(label.checkpoint_lsn, Lsn::from_u64(0x200_0060));
-        assert!(label.needs_end && !label.from_standby);
+        assert!(label.needs_end && !label.from_standby && label.end_lsn.is_none());
+        let standbys = BackupLabel::parse(&format!("{text}{END_KEY} 0/3000000\n")).unwrap();
+        assert_eq!(standbys.end_lsn, Some(Lsn::from_u64(0x300_0000)));
         for cut in 0..text.len() {
             let _whatever = BackupLabel::parse(&text[..cut]);
         }

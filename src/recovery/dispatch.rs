@@ -106,6 +106,7 @@ impl Dispatcher {
                 let next = EndOfRecovery::decode(record.main()).ok_or_else(|| bad("end-of-recovery record of the wrong length"))?;
                 self.ctx.txns.note_writer_restart(next.next_xid);
             }
+            kind::FPI_FOR_BACKUP => self.ctx.pool.redo_backup_image(record)?,
             kind::FPI => {
                 for i in 0..record.blocks().len() {
                     self.ctx.pool.redo_block(record, i, |_page, _data| Ok::<(), crate::storage::StorageError>(()))?;

@@ -170,6 +170,7 @@ impl Redo {
         prefetch: PrefetchSettings,
     ) -> Self {
         let ctx = &dispatcher.ctx;
+        ctx.pool.set_inside_backup(consistency.backup_start.is_some());
         let prefetcher = Prefetcher::new(&ctx.pool, &ctx.wal, &dispatcher.progress, prefetch);
         Self {
             dispatcher,
@@ -265,7 +266,11 @@ impl Redo {
         }
         // Logins that waited find that the database is gone.
         drop(closed);
-        if self.consistency.note(applied, end) {
+        let consistent = self.consistency.note(applied, end);
+        if matches!(applied, Applied::BackupEnd(_)) {
+            self.dispatcher.ctx.pool.set_inside_backup(self.consistency.backup_start.is_some());
+        }
+        if consistent {
             self.become_consistent()?;
             if self.goal.target == Some(target::Target::Immediate) {
                 return Ok(Step::Reached(Reached { end: self.reader.end(), stop: target::at_consistency() }));

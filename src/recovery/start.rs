@@ -194,6 +194,13 @@ pub fn prepare(
 ) -> Result<Start, RecoveryError> {
     let known = control.get();
     let exists = |name: &str| disk.exists(&dir.join(name)).map_err(|source| RecoveryError::File { path: name.to_owned(), source });
+    // Copies made by hand come without what lies in it.
+    let status_dir = dir.join("pg_wal/archive_status");
+    if !exists("pg_wal/archive_status")? {
+        tracing::info!("creating missing WAL directory \"pg_wal/archive_status\"");
+        let fail = |source| RecoveryError::File { path: "pg_wal/archive_status".to_owned(), source };
+        disk.create_dir(&status_dir).map_err(fail)?;
+    }
     let standby = exists(STANDBY_SIGNAL)?;
     let archive = exists(RECOVERY_SIGNAL)?;
     let mut promotion = Promotion::read(disk.as_ref(), dir)?;
@@ -519,7 +526,7 @@ fn consistency_of(known: &ControlFile, label: Option<&BackupLabel>, checkpoint: 
     match label {
         Some(label) => {
             if label.from_standby {
-                consistency.min_recovery = known.min_recovery_point.max(checkpoint.redo);
+                consistency.min_recovery = known.min_recovery_point.max(checkpoint.redo).max(label.end_lsn.unwrap_or(Lsn::INVALID));
             } else {
                 consistency.min_recovery = known.min_recovery_point.max(checkpoint.redo);
                 consistency.backup_start = label.needs_end.then_some(checkpoint.redo);

@@ -104,6 +104,10 @@ pub struct ArchiverInfo {
 pub struct ArchiverStats {
     /// Rank 63, a leaf.
     info: parking_lot::Mutex<ArchiverInfo>,
+    /// Told whenever a file was archived, or given up.
+    changed: tokio::sync::watch::Sender<()>,
+    /// Told when there is a file for the archiver that is no segment.
+    offered: tokio::sync::Notify,
     /// One at a time marks segments, or one could be marked again that was archived meanwhile. Rank 63, a leaf, held across I/O.
     marking: parking_lot::Mutex<()>,
 }
@@ -120,7 +124,7 @@ impl ArchiverStats {
             Err(e) if e.kind() != io::ErrorKind::NotFound => tracing::warn!("could not remove file \"{STATS_FILE}\": {e}"),
             Ok(()) | Err(_) => {}
         }
-        Self { info: parking_lot::Mutex::new(info), marking: parking_lot::Mutex::default() }
+        Self { info: parking_lot::Mutex::new(info), ..Self::default() }
     }
 
     /// Keeps the counters for the next start.
@@ -145,10 +149,18 @@ impl ArchiverStats {
         self.info.lock().clone()
     }
 
+    /// Changes whenever a file was archived.
+    pub fn subscribe(&self) -> tokio::sync::watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
     fn archived(&self, name: &str) {
-        let mut info = self.info.lock();
-        info.archived_count += 1;
-        info.last_archived = Some((name.to_owned(), super::timestamp_now()));
+        {
+            let mut info = self.info.lock();
+            info.archived_count += 1;
+            info.last_archived = Some((name.to_owned(), super::timestamp_now()));
+        }
+        self.changed.send_replace(());
     }
 
     fn failed(&self, name: &str) {
@@ -191,6 +203,51 @@ pub fn oldest_unarchived(node: &Replication) -> Option<Lsn> {
         .min()
 }
 
+/// Name of a file that tells of a backup: that of a segment, an offset, `.backup`.
+pub(super) fn is_backup_history(name: &str) -> bool {
+    name.strip_suffix(".backup").and_then(|rest| rest.split_once('.')).is_some_and(|(file, offset)| {
+        segment::is_file_name(file) && offset.len() == 8 && offset.bytes().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F'))
+    })
+}
+
+/// Whether a file that the archive is to have is not there yet. PostgreSQL: `XLogArchiveIsBusy`.
+pub(super) fn is_busy(node: &Replication, name: &str) -> bool {
+    let has = |status: &str| status_dir(node).join(format!("{name}.{status}")).exists();
+    if has("done") {
+        return false;
+    }
+    // Between the two looks it may have been archived, or archived and recycled.
+    has("ready") || (!has("done") && node.engine.data_dir().join("pg_wal").join(name).exists())
+}
+
+/// Puts a file that tells of a backup where the archiver finds it. Earlier ones that are archived, or that nobody archives, go.
+///
+/// PostgreSQL: `CleanupBackupHistory`.
+pub(super) fn put_backup_history(node: &Replication, name: &str, text: &str) -> Result<(), ArchiveCommandError> {
+    let dir = node.engine.data_dir().join("pg_wal");
+    let at = |path: PathBuf| move |source| ArchiveCommandError::Io { path, source };
+    let path = dir.join(name);
+    afterimage_wal::disk::durable_replace(&afterimage_wal::disk::RealDisk, &path, text.as_bytes()).map_err(at(path))?;
+    if is_on(node) {
+        let ready = status_dir(node).join(format!("{name}.ready"));
+        fs::File::create(&ready).map_err(at(ready))?;
+        node.archiver.offered.notify_one();
+    }
+    for entry in fs::read_dir(&dir).map_err(at(dir.clone()))? {
+        let Ok(old) = entry.map_err(at(dir.clone()))?.file_name().into_string() else { continue };
+        if !is_backup_history(&old) || (is_on(node) && is_busy(node, &old)) {
+            continue;
+        }
+        for gone in [dir.join(&old), status_dir(node).join(format!("{old}.done")), status_dir(node).join(format!("{old}.ready"))] {
+            match fs::remove_file(&gone) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(gone)(e)),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 fn ready_files(node: &Replication) -> Result<Vec<String>, ArchiveCommandError> {
     let dir = status_dir(node);
     let at = |source| ArchiveCommandError::Io { path: dir.clone(), source };
@@ -217,7 +274,7 @@ fn mark_ready(node: &Replication, upto: Lsn) -> Result<(), ArchiveCommandError> 
         let Ok(name) = entry.map_err(at)?.file_name().into_string() else { continue };
         let finished = match segment::parse_file_name(&name, segment_bytes) {
             Some((file_tli, segno)) => file_tli <= tli && segno < current,
-            None => name.ends_with(".partial") || History::parse_file_name(&name).is_some(),
+            None => name.ends_with(".partial") || History::parse_file_name(&name).is_some() || is_backup_history(&name),
         };
         if !finished || status_dir(node).join(format!("{name}.ready")).exists() || status_dir(node).join(format!("{name}.done")).exists() {
             continue;
@@ -267,6 +324,7 @@ pub async fn run(node: Arc<Replication>) {
             _ = stopping.changed() => {}
             _ = reloads.changed() => marked = u64::MAX,
             _ = roles.changed() => marked = u64::MAX,
+            () = node.archiver.offered.notified() => marked = u64::MAX,
             () = tokio::time::sleep(RETRY), if failed => {}
             () = sleep_until(switching.due(&node)) => switching.switch(&node),
         }

@@ -3,6 +3,7 @@
 //! PostgreSQL: access/transam/xlogfuncs.c, replication/slotfuncs.c.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use afterimage_wal::ids::{BlockNo, Lsn, SegNo, StartId};
@@ -10,11 +11,13 @@ use afterimage_wal::lineage::{Claim, Shared};
 use afterimage_wal::segment;
 use parking_lot::Mutex;
 
+use super::base_backup::file_copy::{Running, Stopped};
+use super::base_backup::label::ArchiveWait;
 use super::compare;
 use super::sender::slot_error;
 use super::services::Replication;
 use crate::config::Setting;
-use crate::executor::{ExternalFunctions, SessionContext};
+use crate::executor::{ExternalFunctions, Notice, SessionContext};
 use crate::sql::functions::{CallTypes, ProcEntry, SetRows};
 use crate::sql::types::Datum;
 use crate::sqlstate::{SqlError, SqlState};
@@ -90,6 +93,54 @@ impl Functions {
         }
     }
 
+    /// `pg_backup_start`. A cancel ends the wait for the checkpoint, and the backup with it.
+    fn backup_start(&self, session: &SessionContext, label: &str, fast: bool) -> Result<Datum, SqlError> {
+        const FAR: Duration = Duration::from_secs(86_400 * 365);
+        self.node.file_copies.check(&self.node, session.backend_pid, label)?;
+        let outcome = Arc::new(Mutex::new(None));
+        let (node, label, result) = (Arc::clone(&self.node), label.to_owned(), Arc::clone(&outcome));
+        session.cancel.wait_for_task(Instant::now() + FAR, |done| {
+            tokio::task::spawn_blocking(move || {
+                let begun = Running::begin(&node, &label, fast);
+                *result.lock() = Some(begun);
+                done();
+            });
+        })?;
+        let begun = outcome.lock().take().ok_or_else(|| SqlError::internal("the backup did not begin"))?;
+        Ok(lsn(self.node.file_copies.enter(session.backend_pid, begun?)))
+    }
+
+    /// `pg_backup_stop`: ends the session's backup, and waits for the archive if asked to.
+    fn backup_stop(&self, session: &mut SessionContext, wait: bool) -> Result<Stopped, SqlError> {
+        let stopped = self.node.file_copies.stop(&self.node, session.backend_pid)?;
+        if !wait {
+            return Ok(stopped);
+        }
+        let Some(mut waiting) = stopped.archive_wait(&self.node) else {
+            say(session, ArchiveWait::no_archive());
+            return Ok(stopped);
+        };
+        loop {
+            let (node, files, deadline) = (Arc::clone(&self.node), waiting.files().to_vec(), waiting.deadline());
+            let archived = Arc::new(AtomicBool::new(false));
+            let result = Arc::clone(&archived);
+            session.cancel.wait_for_task(deadline.into_std(), |done| {
+                tokio::spawn(async move {
+                    let outcome = tokio::time::timeout_at(deadline, ArchiveWait::done(&node, &files)).await;
+                    result.store(outcome.is_ok(), Ordering::Release);
+                    done();
+                });
+            })?;
+            if archived.load(Ordering::Acquire) {
+                say(session, ArchiveWait::all_archived());
+                return Ok(stopped);
+            }
+            if tokio::time::Instant::now() >= deadline {
+                say(session, waiting.say());
+            }
+        }
+    }
+
     /// The file that holds the byte before `lsn`'s end, as pg_walfile_name counts: a boundary belongs to the file before.
     fn file_of(&self, lsn: Lsn) -> (String, u64) {
         let wal = self.node.engine.wal();
@@ -147,6 +198,12 @@ impl Functions {
         let moved = self.node.slots.advance(name, session.backend_pid, wanted.min(end)).map_err(slot_error)?;
         func.record(vec![Datum::text(name), Datum::Lsn(moved.as_u64())])
     }
+}
+
+/// Tells the client something now.
+fn say(session: &mut SessionContext, (severity, fields): (&'static str, SqlError)) {
+    session.notices.push(Notice { severity, fields });
+    session.tell();
 }
 
 fn text(args: &[Datum], i: usize) -> Result<&str, SqlError> {
@@ -288,6 +345,11 @@ impl ExternalFunctions for Functions {
                 // The segment is over: standbys and the archive are to have it.
                 wal.flush(end)?;
                 lsn(end)
+            }
+            "pg_backup_start" => self.backup_start(session, text(args, 0)?, boolean(args, 1))?,
+            "pg_backup_stop" => {
+                let stopped = self.backup_stop(session, boolean(args, 0))?;
+                func.record(vec![lsn(stopped.end), Datum::text(stopped.label), Datum::text(stopped.tablespace_map)])?
             }
             "pg_stat_reset_shared" => {
                 match text(args, 0)? {

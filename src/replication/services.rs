@@ -11,6 +11,7 @@ use afterimage_wal::lineage::{Claim, Shared};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::base_backup::file_copy::FileCopies;
 use super::receiver::ReceiverStatus;
 use super::senders::Senders;
 use super::slot::{SlotError, SlotInfo, Slots};
@@ -48,6 +49,8 @@ pub struct Replication {
     pub receiver: ReceiverStatus,
     /// Counters of the archiver.
     pub archiver: archive::ArchiverStats,
+    /// Backups whose files somebody else copies.
+    pub file_copies: FileCopies,
     wal_moved: watch::Sender<Lsn>,
     sync_begins: watch::Sender<()>,
     stopping: watch::Sender<bool>,
@@ -83,6 +86,7 @@ impl Replication {
             senders: Arc::default(),
             receiver: ReceiverStatus::default(),
             archiver: archive::ArchiverStats::load(engine.data_dir()),
+            file_copies: FileCopies::default(),
             wal_moved: watch::Sender::new(engine.wal().confirmed()),
             sync_begins: watch::Sender::new(()),
             stopping: watch::Sender::new(false),

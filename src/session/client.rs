@@ -488,7 +488,12 @@ impl Session {
     fn abandon(&mut self) {
         self.portals.clear();
         self.statements.clear();
-        self.replication.slots.end_session(self.registered.entry.pid);
+        let pid = self.registered.entry.pid;
+        self.replication.slots.end_session(pid);
+        if self.replication.file_copies.end_session(pid) {
+            let text = "aborting backup due to backend exiting before pg_backup_stop was called";
+            log::emit(Some(&self.who), &Entry::new(Level::Warning, text));
+        }
         if let Some(transaction) = self.ctx.transaction.take()
             && let Err(e) = transaction.abort()
         {

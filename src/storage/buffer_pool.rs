@@ -27,6 +27,7 @@ use rustc_hash::FxHasher;
 
 use super::{
     StorageError,
+    backup_images::{BackupImages, image_record},
     critical::CriticalSection,
     double_write::DoubleWrite,
     files::{Files, Growing},
@@ -137,6 +138,8 @@ pub struct BufferPool {
     missing: MissingBlocks,
     /// Damaged pages under repair.
     repairs: Repairs,
+    /// Images for backups that copy files.
+    images: BackupImages,
     /// Changes of files under way: each record begins at or after its bound. Leaf.
     unfinished: Mutex<Vec<Lsn>>,
     /// Called when the sweep meets dirty pages: somebody should write ahead of it.
@@ -148,6 +151,18 @@ pub struct BufferPool {
 
 /// Makes sure that pages with LSNs up to its argument may reach disk.
 pub type WriteGate = Box<dyn Fn(Lsn) -> Result<(), StorageError> + Send + Sync>;
+
+/// While this lives, a page goes into the WAL before it is written in place the first time. See [`BufferPool::log_images`].
+#[derive(Debug)]
+pub struct LoggedImages {
+    pool: Arc<BufferPool>,
+}
+
+impl Drop for LoggedImages {
+    fn drop(&mut self) {
+        self.pool.images.end();
+    }
+}
 
 /// See [`BufferPool::hold_redo_point`].
 struct HeldRedo<'a> {
@@ -445,6 +460,7 @@ impl BufferPool {
             lane: Mutex::new(area),
             missing: MissingBlocks::default(),
             repairs: Repairs::default(),
+            images: BackupImages::default(),
             unfinished: Mutex::default(),
             pressure: OnceLock::new(),
             write_gate: RwLock::new(None),
@@ -496,6 +512,19 @@ impl BufferPool {
     /// Blocks redo missed so far.
     pub fn missing(&self) -> &MissingBlocks {
         &self.missing
+    }
+
+    /// Files are going to be copied while pages are written, by a backup whose redo point is chosen. When this returns no write is under way of
+    /// which the WAL behind that point has no image.
+    pub fn log_images(self: &Arc<Self>) -> LoggedImages {
+        self.images.begin();
+        drop(self.lane.lock());
+        LoggedImages { pool: Arc::clone(self) }
+    }
+
+    /// Redo is inside the backup it recovers, or no longer: see [`super::backup_images`].
+    pub fn set_inside_backup(&self, inside: bool) {
+        self.images.set_inside(inside);
     }
 
     pub(super) fn repairs(&self) -> &Repairs {
@@ -829,9 +858,16 @@ impl BufferPool {
                 contended.push(buffer);
                 continue;
             };
-            if self.stage(lane, &buffer, &page) {
-                drop(page);
-                staged.push(buffer);
+            match self.stage(lane, &buffer, &page) {
+                Ok(false) => {}
+                Ok(true) => {
+                    drop(page);
+                    staged.push(buffer);
+                }
+                Err(error) => {
+                    Self::still_dirty(&staged);
+                    return Err(error);
+                }
             }
         }
         self.finish_batch(lane, &staged)?;
@@ -839,21 +875,36 @@ impl BufferPool {
     }
 
     /// Copies a dirty page into the batch and marks it clean; called with its latch held.
-    fn stage(&self, lane: &mut DoubleWrite, buffer: &Buffer, page: &Page) -> bool {
+    fn stage(&self, lane: &mut DoubleWrite, buffer: &Buffer, page: &Page) -> Result<bool, StorageError> {
         if !buffer.frame.valid.load(Ordering::Acquire) || !buffer.frame.dirty.swap(false, Ordering::AcqRel) {
-            return false;
+            return Ok(false);
         }
         lane.stage(buffer.tag, page);
-        true
+        if self.images.wants(buffer.tag, page) {
+            // Under the latch, so that nothing lies between the page's LSN and its image.
+            match self.wal.insert(&image_record(buffer.tag, page)) {
+                Ok(inserted) => lane.flush_first(inserted.end, buffer.tag),
+                Err(error) => {
+                    Self::still_dirty(std::slice::from_ref(buffer));
+                    return Err(error.into());
+                }
+            }
+            self.images.note(buffer.tag);
+        }
+        Ok(true)
+    }
+
+    /// Pages of a batch that failed are newer in memory than on disk. They are pinned, so nobody dropped them meanwhile.
+    fn still_dirty(staged: &[Buffer]) {
+        for buffer in staged {
+            buffer.frame.dirty.store(true, Ordering::Release);
+        }
     }
 
     fn finish_batch(&self, lane: &mut DoubleWrite, staged: &[Buffer]) -> Result<(), StorageError> {
         let result = self.try_finish_batch(lane);
         if result.is_err() {
-            // Still newer in memory than on disk. Pinned, so nobody dropped them meanwhile.
-            for buffer in staged {
-                buffer.frame.dirty.store(true, Ordering::Release);
-            }
+            Self::still_dirty(staged);
         }
         result
     }
@@ -898,7 +949,7 @@ impl BufferPool {
                         let page = buffer.frame.latch.read();
                         let mut lane = self.lane.lock();
                         lane.begin();
-                        if self.stage(&mut lane, &buffer, &page) {
+                        if self.stage(&mut lane, &buffer, &page)? {
                             self.finish_batch(&mut lane, std::slice::from_ref(&buffer))?;
                             written += 1;
                         }
@@ -1146,6 +1197,11 @@ impl BufferPool {
                 Ok(None)
             }
             Ok(buffer) => Ok(Some(buffer)),
+            // Torn by the copy: its image comes.
+            Err(StorageError::BadPage { .. }) if self.images.is_inside() => {
+                self.missing.note(tag, &self.files)?;
+                Ok(None)
+            }
             Err(StorageError::BadPage { stored: 0, .. }) if !self.missing.is_consistent() && self.files.is_zero(tag)? => {
                 self.missing.note(tag, &self.files)?;
                 Ok(None)
@@ -1168,11 +1224,9 @@ impl BufferPool {
         let bad = |what| StorageError::BadRecord { at: record.start(), what };
         let block = record.block(index).ok_or_else(|| bad("block reference missing"))?;
         let init = block.is_fpi() || block.will_init();
+        let tag = PageTag { rel: block.rel, fork: block.fork, block: block.block };
         let found = match self.read_for_redo(block.rel, block.fork, block.block, init) {
-            Err(damage @ StorageError::BadPage { .. }) => {
-                let tag = PageTag { rel: block.rel, fork: block.fork, block: block.block };
-                self.mend_for_redo(tag, record.end(), damage)?
-            }
+            Err(damage @ StorageError::BadPage { .. }) => self.mend_for_redo(tag, record.end(), damage)?,
             other => other?,
         };
         let Some(buffer) = found else { return Ok(false) };
@@ -1187,5 +1241,44 @@ impl BufferPool {
         }
         page.set_lsn(record.end());
         Ok(true)
+    }
+
+    /// Redo of an image that was logged for a backup: means something to the copy that this backup made, and nothing elsewhere.
+    ///
+    /// # Errors
+    /// A malformed record; no free buffer; I/O.
+    pub fn redo_backup_image(&self, record: &Record<'_>) -> Result<(), StorageError> {
+        if !self.images.is_inside() {
+            return Ok(());
+        }
+        let bad = |what| StorageError::BadRecord { at: record.start(), what };
+        for index in 0..record.blocks().len() {
+            let block = record.block(index).ok_or_else(|| bad("block reference missing"))?;
+            let tag = PageTag { rel: block.rel, fork: block.fork, block: block.block };
+            let image = block.data.try_into().map_err(|_| bad("full page image of the wrong size"))?;
+            self.missing.forget(tag);
+            // A block that is not there was removed since, or growth that is in the WAL makes it.
+            if self.files.n_blocks(tag.rel, tag.fork)? <= tag.block {
+                continue;
+            }
+            // With its own LSN, not the record's: pages are equal on all nodes.
+            let mut page = Page::zeroed();
+            *page.bytes_mut() = image;
+            loop {
+                match self.read(tag.rel, tag.fork, tag.block) {
+                    Ok(buffer) => {
+                        *buffer.write().bytes_mut() = image;
+                        break;
+                    }
+                    Err(StorageError::BadPage { .. }) => {
+                        if self.read_as(tag, &page)?.is_some() {
+                            break;
+                        }
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
     }
 }

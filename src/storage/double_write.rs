@@ -164,6 +164,13 @@ impl DoubleWrite {
         self.tags.push(tag);
     }
 
+    /// The WAL must be durable up to `lsn` too before the batch is written.
+    pub(crate) fn flush_first(&mut self, lsn: Lsn, tag: PageTag) {
+        if self.newest.is_none_or(|(newest, _)| lsn > newest) {
+            self.newest = Some((lsn, tag));
+        }
+    }
+
     /// The newest LSN in the batch and whose it is; `None` if the batch is empty.
     pub(crate) fn newest(&self) -> Option<(Lsn, PageTag)> {
         self.newest

@@ -3,6 +3,7 @@
 //! Promises: no page reaches its file before the WAL that made it is durable, nor before a copy of it is durable in the
 //! double-write area; every page read from disk verified its checksum.
 
+pub mod backup_images;
 pub mod buffer_pool;
 pub mod critical;
 pub mod database;
@@ -17,7 +18,7 @@ pub mod smgr_redo;
 pub mod unlogged;
 pub mod vm;
 
-pub use buffer_pool::{Buffer, BufferPool, OwnedRead, OwnedWrite, PageRead, PageTag, PageWrite, PoolOptions};
+pub use buffer_pool::{Buffer, BufferPool, LoggedImages, OwnedRead, OwnedWrite, PageRead, PageTag, PageWrite, PoolOptions};
 pub use critical::CriticalSection;
 pub use error::StorageError;
 pub use files::Files;

@@ -9,6 +9,7 @@ mod client;
 mod concurrency;
 mod conflicts;
 mod faults;
+mod file_copy;
 mod histories;
 mod large_values;
 mod network;

@@ -93,13 +93,19 @@ impl Node {
 
     /// A running hot standby of this node from a data directory that is there, which is moved.
     pub fn standby_in(&self, data: &Path, name: &str) -> Self {
-        use std::os::unix::fs::PermissionsExt as _;
-        let standby = Self::unmade(name);
-        run(Command::new("mv").arg(data).arg(standby.data()));
-        fs::set_permissions(standby.data(), fs::Permissions::from_mode(0o700)).expect("permissions");
-        standby.configure();
+        let standby = Self::in_directory(data, name);
         standby.start();
         standby
+    }
+
+    /// A node, not started, from a data directory that is there, which is moved.
+    pub fn in_directory(data: &Path, name: &str) -> Self {
+        use std::os::unix::fs::PermissionsExt as _;
+        let node = Self::unmade(name);
+        run(Command::new("mv").arg(data).arg(node.data()));
+        fs::set_permissions(node.data(), fs::Permissions::from_mode(0o700)).expect("permissions");
+        node.configure();
+        node
     }
 
     /// A running hot standby of this node.

@@ -65,6 +65,8 @@ pub mod xlog {
     pub const FPW_CHANGE: u8 = 0x80;
     /// First record of a new timeline.
     pub const END_OF_RECOVERY: u8 = 0x90;
+    /// Full page images for a backup that copies files while they are written: see `storage::backup_images`.
+    pub const FPI_FOR_BACKUP: u8 = 0xA0;
     /// Full page images.
     pub const FPI: u8 = 0xB0;
     /// A crash left a record whose continuation is missing; the WAL goes on in its place.
@@ -85,6 +87,7 @@ pub mod xlog {
             RESTORE_POINT => "RESTORE_POINT",
             FPW_CHANGE => "FPW_CHANGE",
             END_OF_RECOVERY => "END_OF_RECOVERY",
+            FPI_FOR_BACKUP => "FPI_FOR_BACKUP",
             FPI => "FPI",
             OVERWRITE_CONTRECORD => "OVERWRITE_CONTRECORD",
             START => "START",

@@ -23,8 +23,8 @@ use super::super::senders::{BackupProgress, SenderState};
 use super::super::services::Replication;
 use super::archive::{Archive, ArchiveError, Source, Tablespace, estimate_bytes, tablespaces};
 use super::encoder::Encoder;
+use super::label::{ArchiveWait, label, tablespace_map, write_history};
 use super::options::{BackupOptions, Target};
-use crate::config::Setting;
 use crate::engine::BackupStart;
 use crate::sqlstate::{SqlError, SqlState};
 use crate::wire::backend::CopyKind;
@@ -44,6 +44,8 @@ enum Piece {
     /// So many bytes went elsewhere.
     Elsewhere(usize),
     Warning(String),
+    /// Something else to tell: severity and text.
+    Notice(&'static str, SqlError),
     Done(Box<Finished>),
 }
 
@@ -59,6 +61,7 @@ struct Finished {
 /// 42601 and 22023 for options, XX001 for a damaged page, 58030 for unreadable files.
 pub async fn run(node: &Arc<Replication>, conn: &mut Connection<'_>, list: &[CommandOption]) -> Result<(), SqlError> {
     let options = BackupOptions::parse(list)?;
+    super::file_copy::check_wal_level(node)?;
     if let Target::Server(directory) = &options.target {
         if !conn.may_write_files {
             let text = "must be superuser or a role with privileges of the pg_write_server_files role to create backup stored on server";
@@ -127,6 +130,11 @@ pub async fn run(node: &Arc<Replication>, conn: &mut Connection<'_>, list: &[Com
                 tracing::warn!("{text}");
                 let warning = SqlError::new(SqlState::WARNING, text);
                 conn.out.notice("WARNING", warning.fields());
+                continue;
+            }
+            Piece::Notice(severity, text) => {
+                conn.out.notice(severity, text.fields());
+                conn.flush().await?;
                 continue;
             }
             Piece::Done(result) => {
@@ -376,12 +384,21 @@ fn produce(
     }
     let packer = begin_archive(options, queue, "base.tar", "")?;
     let (end, end_tli) = one_archive(&source, packer, queue, manifest.as_mut(), |archive| {
-        archive.text_file("backup_label", label(node, options, start).as_bytes())?;
+        let label = label(node, &options.label, start);
+        archive.text_file("backup_label", label.as_bytes())?;
         if options.tablespace_map && !spaces.is_empty() {
             archive.text_file("tablespace_map", tablespace_map(spaces).as_bytes())?;
         }
         archive.data_directory()?;
+        let on_standby = engine.is_in_recovery();
         let (end, end_tli) = engine.backup_stop(start).map_err(|e| BackupError::Stop(e.to_string()))?;
+        if !on_standby {
+            write_history(node, &label, start, (end, end_tli)).map_err(|e| BackupError::Stop(e.to_string()))?;
+        }
+        if options.wait {
+            progress.phase.store(4, Ordering::Relaxed);
+            wait_for_archive(node, start, (end, end_tli), queue)?;
+        }
         // Last: on a standby its minimum recovery point must cover every page that was copied.
         archive.plain_file(&source.data_dir.join("global/pg_control"), "global/pg_control")?;
         if options.wal {
@@ -414,14 +431,32 @@ fn produce(
     Ok(())
 }
 
-/// `tablespace_map`: OID and location, newlines and backslashes escaped.
-fn tablespace_map(spaces: &[Tablespace]) -> String {
-    let mut text = String::new();
-    for space in spaces {
-        let location = space.location.replace('\\', "\\\\").replace('\n', "\\\n").replace('\r', "\\\r");
-        text.push_str(&format!("{} {location}\n", space.oid));
+/// Waits until the archive has all that recovery of the backup needs, and tells the client how that goes.
+fn wait_for_archive(
+    node: &Arc<Replication>,
+    start: &BackupStart,
+    end: (Lsn, TimelineId),
+    queue: &mpsc::Sender<Piece>,
+) -> Result<(), BackupError> {
+    let say = |(severity, text)| drop(queue.blocking_send(Piece::Notice(severity, text)));
+    let Some(mut wait) = ArchiveWait::new(node, start, end) else {
+        say(ArchiveWait::no_archive());
+        return Ok(());
+    };
+    loop {
+        let archived = tokio::runtime::Handle::current().block_on(async {
+            tokio::select! {
+                () = ArchiveWait::done(node, wait.files()) => Ok(true),
+                () = tokio::time::sleep_until(wait.deadline()) => Ok(false),
+                () = queue.closed() => Err(ArchiveError::Gone),
+            }
+        });
+        if archived? {
+            say(ArchiveWait::all_archived());
+            return Ok(());
+        }
+        say(wait.say());
     }
-    text
 }
 
 fn wal_files(node: &Arc<Replication>, archive: &mut Archive<'_>, from: Lsn, end: Lsn, tli: TimelineId) -> Result<(), ArchiveError> {
@@ -454,18 +489,4 @@ fn wal_ranges(node: &Arc<Replication>, start: &BackupStart, end: Lsn, end_tli: T
             None => return ranges,
         }
     }
-}
-
-/// `backup_label`, as PostgreSQL writes it.
-fn label(node: &Arc<Replication>, options: &BackupOptions, start: &BackupStart) -> String {
-    let segment_bytes = node.engine.wal().segment_bytes();
-    let segno = SegNo::new(start.redo_lsn.as_u64() / u64::from(segment_bytes));
-    let file = segment::file_name(start.tli, segno, segment_bytes);
-    let zone = jiff::tz::TimeZone::get(node.config.current().str(Setting::LogTimezone)).unwrap_or(jiff::tz::TimeZone::UTC);
-    let now = jiff::Timestamp::now().to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
-    let from = if node.engine.is_in_recovery() { "standby" } else { "primary" };
-    format!(
-        "START WAL LOCATION: {} (file {file})\nCHECKPOINT LOCATION: {}\nBACKUP METHOD: streamed\nBACKUP FROM: {from}\nSTART TIME: {now}\nLABEL: {}\nSTART TIMELINE: {}\n",
-        start.redo_lsn, start.checkpoint_lsn, options.label, start.tli
-    )
 }
