@@ -94,7 +94,7 @@ pub enum Event {
     Data(Bytes),
     /// The server ends its side of the copy.
     CopyDone,
-    /// A notice or warning.
+    /// A notice or warning, with its severity in front.
     Notice(String),
     /// Ready for the next command.
     Ready,
@@ -360,13 +360,13 @@ impl Client {
                 backend::Message::CopyDone => Event::CopyDone,
                 backend::Message::ReadyForQuery(_) => Event::Ready,
                 backend::Message::ErrorResponse(body) => return Err(server_error(&body)),
-                backend::Message::NoticeResponse(body) => Event::Notice(
-                    body.fields()
-                        .filter(|f| Ok(f.type_() == b'M'))
-                        .next()?
-                        .map(|f| String::from_utf8_lossy(f.value_bytes()).into_owned())
-                        .unwrap_or_default(),
-                ),
+                backend::Message::NoticeResponse(body) => {
+                    let field = |kind| -> io::Result<String> {
+                        let found = body.fields().filter(|f| Ok(f.type_() == kind)).next()?;
+                        Ok(found.map(|f| String::from_utf8_lossy(f.value_bytes()).into_owned()).unwrap_or_default())
+                    };
+                    Event::Notice(format!("{}:  {}", field(b'S')?, field(b'M')?))
+                }
                 backend::Message::ParameterStatus(body) => {
                     self.parameters.insert(body.name()?.to_owned(), body.value()?.to_owned());
                     continue;

@@ -40,6 +40,8 @@ pub enum ReplicationCommand {
     StartReplication(StartReplication),
     /// `READ_PAGE tablespace database relfilenode fork block`, what only our own standby asks.
     ReadPage([u32; 5]),
+    /// `BASE_BACKUP_PART name`, what only our own client asks.
+    BackupPart(String),
     /// `BASE_BACKUP [(options)]`.
     BaseBackup(Vec<CommandOption>),
 }
@@ -112,6 +114,7 @@ pub fn is_replication_command(text: &str) -> bool {
             | "CREATE_REPLICATION_SLOT"
             | "DROP_REPLICATION_SLOT"
             | "READ_REPLICATION_SLOT"
+            | "BASE_BACKUP_PART"
             | "READ_PAGE"
             | "TIMELINE_HISTORY"
             | "SHOW"
@@ -294,6 +297,13 @@ impl Parser {
             }
             "CREATE_REPLICATION_SLOT" => self.create_slot(),
             "START_REPLICATION" => self.start_replication(),
+            "BASE_BACKUP_PART" => match self.next() {
+                Some(Token::Literal(name)) => Ok(ReplicationCommand::BackupPart(name)),
+                _ => {
+                    self.at -= 1;
+                    Err(self.unexpected())
+                }
+            },
             "BASE_BACKUP" => Ok(ReplicationCommand::BaseBackup(if self.peek() == Some(&Token::Punct('(')) {
                 self.option_list()?
             } else {

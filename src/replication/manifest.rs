@@ -116,6 +116,8 @@ pub struct WalRange {
     pub end_lsn: Lsn,
 }
 
+const BEGIN: &str = "{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [";
+
 /// A manifest being written.
 #[derive(Debug)]
 pub struct Manifest {
@@ -127,7 +129,7 @@ pub struct Manifest {
 impl Manifest {
     /// Starts one; `force_encode` writes every path in hex, as `MANIFEST 'force-encode'` asks.
     pub fn new(force_encode: bool) -> Self {
-        Self { text: "{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [".to_owned(), files: 0, force_encode }
+        Self { text: BEGIN.to_owned(), files: 0, force_encode }
     }
 
     /// Adds a file of the archive. `modified` is in seconds since 1970.
@@ -145,6 +147,15 @@ impl Manifest {
             write_to(&mut self.text, format_args!(", \"Checksum-Algorithm\": \"{}\", \"Checksum\": \"{digest}\"", kind.name()));
         }
         self.text.push_str(" }");
+    }
+
+    /// Adds another's files.
+    pub fn absorb(&mut self, other: &Self) {
+        if other.files > 0 {
+            self.text.push_str(if self.files == 0 { "" } else { "," });
+            self.text.push_str(other.text.get(BEGIN.len()..).unwrap_or_default());
+            self.files += other.files;
+        }
     }
 
     /// Ends the file list, adds the WAL ranges (newest timeline first) and the manifest's own SHA-256.

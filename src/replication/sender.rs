@@ -136,6 +136,10 @@ pub async fn serve(node: &Arc<Replication>, conn: &mut Connection<'_>, command: 
             }
             conn.out.command_complete("START_REPLICATION");
         }
+        ReplicationCommand::BackupPart(name) => {
+            super::base_backup::serve::run_part(node, conn, &name).await?;
+            conn.out.command_complete("BASE_BACKUP_PART");
+        }
         ReplicationCommand::BaseBackup(options) => {
             super::base_backup::serve::run(node, conn, &options).await?;
             conn.out.command_complete("BASE_BACKUP");

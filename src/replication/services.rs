@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::base_backup::file_copy::FileCopies;
+use super::base_backup::parallel::ParallelBackups;
 use super::receiver::ReceiverStatus;
 use super::senders::Senders;
 use super::slot::{SlotError, SlotInfo, Slots};
@@ -49,6 +50,8 @@ pub struct Replication {
     pub receiver: ReceiverStatus,
     /// Counters of the archiver.
     pub archiver: archive::ArchiverStats,
+    /// Base backups that go over several connections.
+    pub parallel_backups: ParallelBackups,
     /// Backups whose files somebody else copies.
     pub file_copies: FileCopies,
     wal_moved: watch::Sender<Lsn>,
@@ -87,6 +90,7 @@ impl Replication {
             receiver: ReceiverStatus::default(),
             archiver: archive::ArchiverStats::load(engine.data_dir()),
             file_copies: FileCopies::default(),
+            parallel_backups: ParallelBackups::default(),
             wal_moved: watch::Sender::new(engine.wal().confirmed()),
             sync_begins: watch::Sender::new(()),
             stopping: watch::Sender::new(false),

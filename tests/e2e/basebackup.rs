@@ -289,3 +289,38 @@ fn control_data_and_counters_are_seen_in_sql() {
     assert_eq!(a.sql("select checkpoints_req > 0, buffers_checkpoint > 0 from pg_stat_bgwriter"), "t|t");
     assert!(a.sql_error("select * from pg_ls_replslotdir('none')").contains("42704"));
 }
+
+#[test]
+fn a_backup_over_several_connections_holds_what_one_would() {
+    let a = Node::start_new("a", "");
+    a.pgbench(&["-i", "-q", "-s", "2"]);
+    a.sql("create table empty (id int); create unlogged table gone as select 1");
+    let null = std::process::Stdio::null;
+    let load = a.pgbench_command(&["-n", "-c", "2", "-R", "100", "-T", "600"]).stdout(null()).stderr(null()).spawn();
+    let mut load = load.expect("pgbench");
+    a.wait_for("select count(*) > 50 from pgbench_history", "t");
+    let dir = a.home.path().join("parallel");
+    let target = dir.display().to_string();
+    let done = ours(&a, &["-D", &target, "-j", "4", "-R", "-P"]);
+    assert!(done.status.success() && said(&done).contains("(100%), 1/1 tablespace"), "{}", said(&done));
+    verify(&dir);
+    let manifest = fs::read_to_string(dir.join("backup_manifest")).expect("the manifest");
+    assert!(serde_json::from_str::<serde_json::Value>(&manifest).expect("JSON")["Files"].as_array().is_some_and(|files| files.len() > 300));
+    load.kill().expect("pgbench");
+    load.wait().expect("pgbench");
+    let b = a.standby_in(&dir, "b");
+    a.wait_for_catchup(&b);
+    assert_eq!(a.table_hashes(), b.table_hashes());
+    b.assert_pgbench_adds_up();
+
+    // Too few connections left: nothing half stays behind.
+    let refused = ours(&a, &["-D", &target, "-j", "20"]);
+    assert!(!refused.status.success() && !dir.exists(), "{}", said(&refused));
+    assert!(said(&refused).contains("max_wal_senders"), "{}", said(&refused));
+    let error = said(&ours(&a, &["-D", &target, "-j", "2", "-F", "t"]));
+    assert!(error.contains("-j/--jobs needs a backup in plain format"), "{error}");
+    let conninfo = format!("{} replication=1", a.conninfo("part"));
+    let part = Command::new("psql").args(["-XAtd", &conninfo, "-v", "VERBOSITY=verbose", "-c", "BASE_BACKUP_PART 'x'"]).output();
+    let error = said(&part.expect("psql"));
+    assert!(error.contains("42704") && error.contains("base backup \"x\" is not running"), "{error}");
+}

@@ -34,6 +34,7 @@ const OPTIONS: &[OptionSpec] = &[
     ('\0', "no-slot", Takes::Nothing, "no-slot"),
     ('\0', "no-verify-checksums", Takes::Nothing, "no-verify-checksums"),
     ('?', "help", Takes::Nothing, "help"),
+    ('j', "jobs", Takes::Value, "j"),
     ('d', "dbname", Takes::Value, "d"),
     ('h', "host", Takes::Value, "h"),
     ('p', "port", Takes::Value, "p"),
@@ -69,6 +70,8 @@ Options controlling the output:
   -Z, --compress=none    do not compress tar output
 
 General options:
+  -j, --jobs=NUM         use this many parallel connections to transfer files
+                         (from another Afterimage)
   -c, --checkpoint=fast|spread
                          set fast or spread checkpointing
   -C, --create-slot      create replication slot
@@ -176,6 +179,8 @@ pub struct Options {
     pub status_interval: Duration,
     /// `-W`: some, always; `-w`: never.
     pub prompt: Option<bool>,
+    /// `-j`: connections the files come over.
+    pub jobs: u32,
     /// Where to connect.
     pub info: ConnInfo,
 }
@@ -323,6 +328,14 @@ impl Options {
         if given.has("R") && target.is_some() {
             return Err(error("recovery configuration cannot be written when a backup target is used"));
         }
+        let jobs = match given.value("j").map(str::parse::<u32>) {
+            None => 1,
+            Some(Ok(jobs)) if (1..=64).contains(&jobs) => jobs,
+            Some(_) => return Err(error("invalid number of parallel jobs: must be between 1 and 64")),
+        };
+        if jobs > 1 && (!matches!(destination, Destination::Plain(_)) || max_rate.is_some() || server_compression.is_some()) {
+            return Err(usage("-j/--jobs needs a backup in plain format, without --max-rate and server-side compression"));
+        }
         let bad = |e: crate::replication::conninfo::ConnInfoError| error(e.to_string());
         let mut info = ConnInfo::parse(given.value("d").unwrap_or("")).map_err(bad)?;
         for (option, key) in [("h", "host"), ("p", "port"), ("U", "user")] {
@@ -355,6 +368,7 @@ impl Options {
             verify_checksums: !given.has("no-verify-checksums"),
             status_interval,
             prompt: if given.has("W") { Some(true) } else { given.has("w").then_some(false) },
+            jobs,
             info,
         })
     }

@@ -238,7 +238,7 @@ async fn results(client: &mut Client) -> Result<(Vec<ResultSet>, bool), ClientEr
                 Some(set) => set.rows.push(row),
                 None => return Err(ClientError::Protocol("a row before columns".to_owned())),
             },
-            Ok(Event::Notice(text)) => eprintln!("WARNING:  {text}"),
+            Ok(Event::Notice(text)) => eprintln!("{text}"),
             Ok(Event::Complete(_)) => {}
             Ok(Event::CopyOut) => return Ok((sets, true)),
             Ok(Event::Ready) => return failure.map_or(Ok((sets, false)), Err),
@@ -292,14 +292,25 @@ impl Backup<'_> {
         }
         let progress = Arc::new(Progress::new(options.progress, options.verbose, total_kb, header.rows.len()));
         let mut streaming = self.start_streaming(start, tli, segment_bytes).await?;
+        // Ended when dropped.
+        let mut parts = JoinSet::new();
+        if let Some(name) = sets.first().and_then(|set| set.text(0, 2)) {
+            for _ in 1..options.jobs {
+                parts.spawn(part(self.info.clone(), name.to_owned(), options.clone(), self.busy.clone(), Arc::clone(&progress)));
+            }
+        }
 
         let (bytes, manifest) = tokio::select! {
             received = self.receive(&mut client, &progress) => received.map_err(judged)?,
+            failed = failed_early(&mut parts) => return Err(judged(failed)),
             ended = ended_early(&mut streaming) => {
                 say(format_args!("error: {ended}"));
                 return Err(anyhow::anyhow!("background process terminated unexpectedly").into());
             }
         };
+        while let Some(part) = parts.join_next().await {
+            part.context("a part of the backup")?.map_err(judged)?;
+        }
         let (sets, _) = results(&mut client).await.map_err(|e| judged(anyhow::Error::new(e).context("backup failed")))?;
         let (end, _) = first_position(sets.first()).context("no write-ahead log end position returned from server")?;
         progress.finish();
@@ -394,6 +405,9 @@ impl Backup<'_> {
         if let Destination::Target(name, detail) = &options.destination {
             parts.push(format!("TARGET {}", quote(name)));
             parts.extend(detail.iter().map(|detail| format!("TARGET_DETAIL {}", quote(detail))));
+        }
+        if options.jobs > 1 {
+            parts.push("STREAMS".to_owned());
         }
         if let Some((method, detail)) = &options.server_compression {
             parts.push(format!("COMPRESSION {}", quote(method)));
@@ -496,7 +510,7 @@ impl Backup<'_> {
                     }
                 }
                 Event::CopyDone => break,
-                Event::Notice(text) => eprintln!("WARNING:  {text}"),
+                Event::Notice(text) => eprintln!("{text}"),
                 other => bail!("unexpected message from server: {other:?}"),
             }
         }
@@ -545,6 +559,52 @@ impl Backup<'_> {
                 .with_context(|| format!("could not rename file \"{}\"", temporary.display()))?;
         }
         Ok(())
+    }
+}
+
+/// Receives files over a connection of its own until there are no more. PostgreSQL's servers do not know this command, and are not asked.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
+async fn part(info: ConnInfo, name: String, options: Options, busy: mpsc::Sender<()>, progress: Arc<Progress>) -> anyhow::Result<()> {
+    let Destination::Plain(dir) = options.destination.clone() else { return Ok(()) };
+    let mut client = Client::connect(&info, true, "pg_basebackup").await?;
+    client.send(&format!("BASE_BACKUP_PART '{name}'")).await?;
+    match results(&mut client).await {
+        Ok((_, true)) => {}
+        Ok((_, false)) => bail!("could not get COPY data stream"),
+        // The others were faster: nothing is left to send.
+        Err(error) if error.code() == Some(SqlState::UNDEFINED_OBJECT.0) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    let unpacking = Unpacking::start(busy, move |from| unpack(from, &dir, &options.tablespace_mapping, |path| progress.file(path)));
+    loop {
+        match client.event().await.context("could not read COPY data")? {
+            Event::Data(mut data) if data.first() == Some(&b'd') => {
+                data.advance(1);
+                if tokio::task::block_in_place(|| unpacking.sender.send(data).is_err()) {
+                    unpacking.finish().await?;
+                    bail!("the archive ended early");
+                }
+            }
+            Event::CopyDone => break,
+            Event::Notice(text) => eprintln!("{text}"),
+            other => bail!("unexpected message from server: {other:?}"),
+        }
+    }
+    unpacking.finish().await?;
+    results(&mut client).await?;
+    client.close().await;
+    Ok(())
+}
+
+/// Why a part of the backup failed, if one does.
+async fn failed_early(parts: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Error {
+    loop {
+        match parts.join_next().await {
+            None => std::future::pending::<()>().await,
+            Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(error))) => return error,
+            Some(Err(error)) => return error.into(),
+        }
     }
 }
 

@@ -32,7 +32,12 @@ pub(super) fn unpack(reader: impl Read, target: &Path, mapping: &[(String, Strin
             tar::EntryType::Regular => {
                 begin(&to);
                 let mode = entry.header().mode()? & 0o777;
-                let opened = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&to);
+                let open = || fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&to);
+                let opened = match (open(), to.parent()) {
+                    // The directory is in another part of the backup, which gives it its mode.
+                    (Err(e), Some(parent)) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(parent).and_then(|()| open()),
+                    (opened, _) => opened,
+                };
                 let mut file = opened.with_context(|| format!("could not create file \"{}\"", to.display()))?;
                 io::copy(&mut entry, &mut file).with_context(|| format!("could not write to file \"{}\"", to.display()))?;
             }

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use afterimage_wal::ids::{BlockNo, Fork, RelId};
 
 use super::super::manifest::{ChecksumKind, FileChecksum, Manifest};
+use super::parallel::Shared;
 use crate::storage::double_write::AREA_FILE;
 use crate::storage::files::TABLESPACE_VERSION_DIR;
 pub use crate::storage::files::{is_temporary, relation_file};
@@ -74,6 +75,7 @@ pub enum ArchiveError {
 pub type Sink<'a> = dyn FnMut(&[u8]) -> bool + 'a;
 
 /// Where an archive is made from.
+#[derive(Clone)]
 pub struct Source {
     /// Data directory.
     pub data_dir: PathBuf,
@@ -99,6 +101,8 @@ pub struct Archive<'a> {
     manifest: Option<&'a mut Manifest>,
     /// What the manifest puts before a member's name: `pg_tblspc/<oid>/`, or nothing.
     prefix: String,
+    /// Relations' files are left to this.
+    shared: Option<Arc<Shared>>,
 }
 
 /// A tablespace that lies elsewhere.
@@ -151,7 +155,23 @@ pub fn estimate_bytes(dir: &Path) -> u64 {
 impl<'a> Archive<'a> {
     /// Starts one.
     pub fn new(source: &'a Source, sink: &'a mut Sink<'a>, warn: &'a mut dyn FnMut(String), manifest: Option<&'a mut Manifest>) -> Self {
-        Self { source, sink, warn, manifest, prefix: String::new() }
+        Self { source, sink, warn, manifest, prefix: String::new(), shared: None }
+    }
+
+    /// Leaves the files of relations to those who share in the backup.
+    pub fn share(&mut self, shared: Arc<Shared>) {
+        self.shared = Some(shared);
+    }
+
+    /// Adds a file of the data directory by its name there.
+    ///
+    /// # Errors
+    /// [`ArchiveError`].
+    pub fn relation_file(&mut self, path: &Path, name: &str) -> Result<(), ArchiveError> {
+        let (dir, file_name) = name.rsplit_once('/').unwrap_or(("", name));
+        let Some(file) = open_if_there(path)? else { return Ok(()) };
+        let meta = file.metadata().map_err(|source| ArchiveError::Read { path: path.to_owned(), source })?;
+        self.file_contents(file, path, name, &meta, relation_file(dir, file_name))
     }
 
     /// Adds a file made up here, such as `backup_label`.
@@ -263,6 +283,10 @@ impl<'a> Archive<'a> {
                 if fork != Fork::Init && names.contains(&format!("{}_init", rel.rel)) {
                     continue;
                 }
+            }
+            if let Some(shared) = self.shared.as_ref().filter(|_| relation.is_some()) {
+                shared.files.push(path, member);
+                continue;
             }
             let Some(file) = open_if_there(&path)? else { continue };
             let meta = file.metadata().map_err(|source| ArchiveError::Read { path: path.clone(), source })?;

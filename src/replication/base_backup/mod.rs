@@ -12,6 +12,7 @@ pub mod encoder;
 pub mod file_copy;
 pub mod label;
 pub mod options;
+pub mod parallel;
 pub mod serve;
 
 pub use options::{BackupOptions, Compression, Target};

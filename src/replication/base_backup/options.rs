@@ -74,6 +74,8 @@ pub struct BackupOptions {
     pub manifest_checksums: ChecksumKind,
     /// Compression done here.
     pub compression: Compression,
+    /// Let other connections send parts of it.
+    pub streams: bool,
     /// Where the archives go.
     pub target: Target,
 }
@@ -103,6 +105,7 @@ impl Default for BackupOptions {
             manifest: None,
             manifest_checksums: ChecksumKind::Crc32c,
             compression: Compression::None,
+            streams: false,
             target: Target::Client,
         }
     }
@@ -172,6 +175,7 @@ impl BackupOptions {
                     options.manifest_checksums =
                         ChecksumKind::parse(text).ok_or_else(|| bad(format!("unrecognized checksum algorithm: \"{text}\"")))?;
                 }
+                "streams" => options.streams = option.boolean()?,
                 "target" => target = Some(option.text()?),
                 "target_detail" => target_detail = Some(option.text()?),
                 "compression" => method = Some(option.text()?),

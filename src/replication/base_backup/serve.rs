@@ -25,6 +25,7 @@ use super::archive::{Archive, ArchiveError, Source, Tablespace, estimate_bytes, 
 use super::encoder::Encoder;
 use super::label::{ArchiveWait, label, tablespace_map, write_history};
 use super::options::{BackupOptions, Target};
+use super::parallel::{Files, Shared};
 use crate::engine::BackupStart;
 use crate::sqlstate::{SqlError, SqlState};
 use crate::wire::backend::CopyKind;
@@ -80,6 +81,23 @@ pub async fn run(node: &Arc<Replication>, conn: &mut Connection<'_>, list: &[Com
         .map_err(|e| SqlError::internal(e.to_string()))?
         .map_err(|e| SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, e.to_string()))?;
     let data_dir = node.engine.data_dir();
+    let source = Source {
+        data_dir: data_dir.to_owned(),
+        pool: Arc::clone(node.engine.pool()),
+        verify: options.verify_checksums,
+        checksums: options.manifest_checksums,
+        links: !options.tablespace_map,
+        done_bytes: Arc::clone(&progress.streamed),
+        damaged: Arc::new(AtomicU64::new(0)),
+    };
+    let shared = options.streams.then(|| {
+        let name = format!("{}-{}", conn.pid, start.checkpoint_lsn);
+        Arc::new(Shared { name, source: source.clone(), manifest: options.manifest, files: Files::default() })
+    });
+    let _closes = Closes(shared.clone());
+    if let Some(shared) = &shared {
+        node.parallel_backups.enter(shared);
+    }
     let spaces = tablespaces(data_dir);
     if options.progress {
         phase(2);
@@ -92,7 +110,14 @@ pub async fn run(node: &Arc<Replication>, conn: &mut Connection<'_>, list: &[Com
         })
     };
 
-    put_position(conn, start.redo_lsn, start.tli);
+    match &shared {
+        None => put_position(conn, start.redo_lsn, start.tli),
+        Some(shared) => {
+            let columns = [("recptr", ColumnType::Text), ("tli", ColumnType::Int8), ("backup", ColumnType::Text)];
+            let row = [start.redo_lsn.to_string(), start.tli.to_string(), shared.name.clone()];
+            conn.put_result(&columns, &[row.map(Some).to_vec()]);
+        }
+    }
     let columns = [("spcoid", ColumnType::Oid), ("spclocation", ColumnType::Text), ("size", ColumnType::Int8)];
     let mut rows: Vec<Vec<Option<String>>> = spaces
         .iter()
@@ -109,7 +134,8 @@ pub async fn run(node: &Arc<Replication>, conn: &mut Connection<'_>, list: &[Com
     let (sender, mut pieces) = mpsc::channel(QUEUE_CHUNKS);
     let worker = {
         let (node, options, progress) = (Arc::clone(node), options.clone(), Arc::clone(&progress));
-        tokio::task::spawn_blocking(move || produce(&node, &options, &start, &spaces, &sender, &progress))
+        let begun = Begun { start, spaces, source, shared };
+        tokio::task::spawn_blocking(move || produce(&node, &options, &begun, &sender, &progress))
     };
     let began = Instant::now();
     let (mut sent_bytes, mut reported) = (0_u64, Instant::now());
@@ -358,38 +384,102 @@ fn one_archive<T>(
     Ok(value)
 }
 
+/// A backup that has begun.
+struct Begun {
+    start: BackupStart,
+    spaces: Vec<Tablespace>,
+    source: Source,
+    shared: Option<Arc<Shared>>,
+}
+
+/// However the backup ends, those who share in it do not wait for more.
+struct Closes(Option<Arc<Shared>>);
+
+impl Drop for Closes {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.0 {
+            shared.files.close();
+        }
+    }
+}
+
+/// Sends a part of a backup that another connection asked for.
+///
+/// # Errors
+/// 42704 if no such backup runs; as [`run`].
+pub async fn run_part(node: &Arc<Replication>, conn: &mut Connection<'_>, name: &str) -> Result<(), SqlError> {
+    let missing = || SqlError::new(SqlState::UNDEFINED_OBJECT, format!("base backup \"{name}\" is not running"));
+    let shared = node.parallel_backups.find(name).ok_or_else(missing)?;
+    conn.out.copy_response(CopyKind::Out, false, 0);
+    conn.flush().await?;
+    let (sender, mut pieces) = mpsc::channel(QUEUE_CHUNKS);
+    let worker = tokio::task::spawn_blocking(move || produce_part(&shared, &sender));
+    while let Some(piece) = pieces.recv().await {
+        match piece {
+            Piece::Data(bytes) => conn.out.message(b'd', |b| {
+                b.put_u8(b'd');
+                b.put_slice(&bytes);
+            }),
+            Piece::Warning(text) => {
+                tracing::warn!("{text}");
+                conn.out.notice("WARNING", SqlError::new(SqlState::WARNING, text).fields());
+            }
+            Piece::Notice(..) | Piece::Begin(..) | Piece::Elsewhere(_) | Piece::Done(_) => {}
+        }
+        conn.flush().await?;
+    }
+    worker.await.map_err(|e| SqlError::internal(e.to_string()))?.map_err(archive_error)?;
+    conn.out.message(b'c', |_| {});
+    Ok(())
+}
+
+fn produce_part(shared: &Shared, queue: &mpsc::Sender<Piece>) -> Result<(), BackupError> {
+    let part = shared.files.part();
+    let mut manifest = shared.manifest.map(Manifest::new);
+    let packer = Packer::new(super::options::Compression::None, Chunks::new(queue, Place::Client))?;
+    one_archive(&shared.source, packer, queue, manifest.as_mut(), |archive| {
+        while let Some((path, name)) = shared.files.take() {
+            archive.relation_file(&path, &name)?;
+        }
+        Ok(())
+    })?;
+    part.end(manifest);
+    Ok(())
+}
+
 fn produce(
     node: &Arc<Replication>,
     options: &BackupOptions,
-    start: &BackupStart,
-    spaces: &[Tablespace],
+    Begun { start, spaces, source, shared }: &Begun,
     queue: &mpsc::Sender<Piece>,
     progress: &BackupProgress,
 ) -> Result<(), BackupError> {
     let engine = &node.engine;
-    let source = Source {
-        data_dir: engine.data_dir().to_owned(),
-        pool: Arc::clone(engine.pool()),
-        verify: options.verify_checksums,
-        checksums: options.manifest_checksums,
-        links: !options.tablespace_map,
-        done_bytes: Arc::clone(&progress.streamed),
-        damaged: Arc::new(AtomicU64::new(0)),
-    };
     let mut manifest = options.manifest.map(Manifest::new);
     for space in spaces {
         let packer = begin_archive(options, queue, &format!("{}.tar", space.oid), &space.location)?;
-        one_archive(&source, packer, queue, manifest.as_mut(), |archive| Ok(archive.tablespace(space.oid)?))?;
+        one_archive(source, packer, queue, manifest.as_mut(), |archive| Ok(archive.tablespace(space.oid)?))?;
         progress.tablespaces_streamed.fetch_add(1, Ordering::Relaxed);
     }
+    let mut parts = Vec::new();
     let packer = begin_archive(options, queue, "base.tar", "")?;
-    let (end, end_tli) = one_archive(&source, packer, queue, manifest.as_mut(), |archive| {
+    let (end, end_tli) = one_archive(source, packer, queue, manifest.as_mut(), |archive| {
         let label = label(node, &options.label, start);
         archive.text_file("backup_label", label.as_bytes())?;
         if options.tablespace_map && !spaces.is_empty() {
             archive.text_file("tablespace_map", tablespace_map(spaces).as_bytes())?;
         }
+        if let Some(shared) = shared {
+            archive.share(Arc::clone(shared));
+        }
         archive.data_directory()?;
+        if let Some(shared) = shared.as_deref() {
+            shared.files.walked();
+            while let Some((path, name)) = shared.files.take() {
+                archive.relation_file(&path, &name)?;
+            }
+            parts = shared.files.finish().ok_or_else(|| BackupError::Stop("a part of the base backup failed".to_owned()))?;
+        }
         let on_standby = engine.is_in_recovery();
         let (end, end_tli) = engine.backup_stop(start).map_err(|e| BackupError::Stop(e.to_string()))?;
         if !on_standby {
@@ -414,6 +504,9 @@ fn produce(
             drop(queue.blocking_send(Piece::Warning(format!("{damaged} total checksum verification failures"))));
         }
         return Err(BackupError::Damaged);
+    }
+    if let Some(manifest) = &mut manifest {
+        parts.iter().for_each(|part| manifest.absorb(part));
     }
     let manifest = manifest.map(|m| m.finish(&wal_ranges(node, start, end, end_tli)));
     if let Target::Server(dir) = &options.target {
