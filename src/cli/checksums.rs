@@ -5,8 +5,11 @@
 //! PostgreSQL: bin/pg_checksums.
 
 use std::fs;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use afterimage_wal::WalError;
 use afterimage_wal::control_file::{ClusterState, ControlFile};
 use afterimage_wal::disk::RealDisk;
 use afterimage_wal::ids::BlockNo;
@@ -83,7 +86,10 @@ pub(super) fn run(name: &str, args: &[String]) -> u8 {
     }
     let filenode = match parsed.value("f").map(str::parse::<u32>).transpose() {
         Ok(filenode) => filenode,
-        Err(_) => return advice(&format!("error: invalid value \"{}\" for option -f/--filenode", parsed.value("f").unwrap_or_default())),
+        Err(_) => {
+            eprintln!("{name}: error: invalid value \"{}\" for option -f/--filenode", parsed.value("f").unwrap_or_default());
+            return 1;
+        }
     };
     if filenode.is_some() && (parsed.has("d") || parsed.has("e")) {
         return advice("error: option -f/--filenode can only be used with --check");
@@ -100,7 +106,10 @@ pub(super) fn run(name: &str, args: &[String]) -> u8 {
 
 /// Whether all pages verify.
 fn check(name: &str, dir: &Path, filenode: Option<u32>, parsed: &super::getopt::Parsed) -> Result<bool, String> {
-    let control = ControlFile::read(&RealDisk, dir).map_err(|e| e.to_string())?;
+    let control = ControlFile::read(&RealDisk, dir).map_err(|e| match &e {
+        WalError::Io { path, source, .. } => format!("could not open file \"{}\" for reading: {}", path.display(), reason(source)),
+        _ => e.to_string(),
+    })?;
     let running = PidFile::read(&dir.join(PID_FILE)).ok().flatten().is_some_and(|f| f.is_alive());
     if running || !matches!(control.state, ClusterState::Shutdowned | ClusterState::ShutdownedInRecovery) {
         return Err("cluster must be shut down".to_owned());
@@ -112,17 +121,18 @@ fn check(name: &str, dir: &Path, filenode: Option<u32>, parsed: &super::getopt::
         return Err("data checksums cannot be disabled: they are part of the page format".to_owned());
     }
     let listing = list_local(dir).map_err(|e| e.to_string())?;
-    let total: u64 = listing.values().map(|e| if let Entry::File(n) = e { *n } else { 0 }).sum();
+    let relation = |path: &str| {
+        let (top, file_name) = path.rsplit_once('/').unwrap_or(("", path));
+        relation_file(top, file_name).filter(|(rel, _, _)| filenode.is_none_or(|wanted| wanted == rel.rel))
+    };
+    let sizes = listing.iter().filter(|(path, _)| relation(path).is_some());
+    let mut progress = Progress { total: sizes.map(|(_, e)| if let Entry::File(n) = e { *n } else { 0 }).sum(), shown: None };
     let (mut files, mut blocks, mut bad, mut done) = (0_u64, 0_u64, 0_u64, 0_u64);
     let mut buffer = vec![0; CHUNK_PAGES * PAGE_SIZE];
     let mut page = Page::zeroed();
     for (path, entry) in &listing {
         let Entry::File(size) = entry else { continue };
-        let (top, file_name) = path.rsplit_once('/').unwrap_or(("", path));
-        let Some((rel, fork, segment)) = relation_file(top, file_name) else { continue };
-        if filenode.is_some_and(|wanted| wanted != rel.rel) {
-            continue;
-        }
+        let Some((rel, fork, segment)) = relation(path) else { continue };
         let full = dir.join(path);
         let file = fs::File::open(&full).map_err(|e| format!("could not open file \"{}\": {}", full.display(), reason(&e)))?;
         files += 1;
@@ -148,17 +158,20 @@ fn check(name: &str, dir: &Path, filenode: Option<u32>, parsed: &super::getopt::
                 }
             }
             at += got as u64;
+            if parsed.has("P") {
+                progress.show(done + at.min(*size), false);
+            }
             if got < buffer.len() {
                 break;
             }
         }
         done += size;
-        if parsed.has("P") {
-            eprintln!("{}/{} MB ({}%) computed", done >> 20, total >> 20, (done * 100).checked_div(total).unwrap_or(100));
-        }
         if parsed.has("v") {
             println!("checksums verified in file \"{}\"", full.display());
         }
+    }
+    if parsed.has("P") {
+        progress.show(done, true);
     }
     println!("Checksum operation completed");
     println!("Files scanned:   {files}");
@@ -166,4 +179,24 @@ fn check(name: &str, dir: &Path, filenode: Option<u32>, parsed: &super::getopt::
     println!("Bad checksums:  {bad}");
     println!("Data checksum version: {}", control.checksum_version);
     Ok(bad == 0)
+}
+
+/// How far it is, on standard error: once a second, on a terminal in one line.
+struct Progress {
+    total: u64,
+    shown: Option<Instant>,
+}
+
+impl Progress {
+    fn show(&mut self, done: u64, finished: bool) {
+        const INTERVAL: Duration = Duration::from_secs(1);
+        if !finished && self.shown.is_some_and(|at| at.elapsed() < INTERVAL) {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        let (done, total) = (done, self.total.max(done));
+        let percent = (done * 100).checked_div(total).unwrap_or(0);
+        let end = if !finished && io::stderr().is_terminal() { '\r' } else { '\n' };
+        eprint!("{}/{} MB ({percent}%) computed{end}", done >> 20, total >> 20);
+    }
 }

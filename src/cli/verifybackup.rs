@@ -285,9 +285,14 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 
 fn parse_manifest(bytes: &[u8]) -> Result<Manifest, Wrong> {
     let value: Value = serde_json::from_slice(bytes)
-        .map_err(|e| Wrong::Parse(if e.is_eof() { "The input string ended unexpectedly.".to_owned() } else { e.to_string() }))?;
-    let Value::Object(top) = &value else { return Err("unexpected scalar".into()) };
-    let version = top.get("PostgreSQL-Backup-Manifest-Version").ok_or("expected version indicator")?;
+        .map_err(|e| Wrong::Parse(if e.is_eof() || e.is_syntax() { "parsing failed".to_owned() } else { e.to_string() }))?;
+    let top = match &value {
+        Value::Object(top) => top,
+        Value::Array(_) => return Err("unexpected array start".into()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return Err("unexpected scalar".into()),
+    };
+    let missing = if top.is_empty() { "unexpected object end" } else { "expected version indicator" };
+    let version = top.get("PostgreSQL-Backup-Manifest-Version").ok_or(missing)?;
     if version.as_u64() != Some(1) && version.as_str() != Some("1") {
         return Err("unexpected manifest version".into());
     }

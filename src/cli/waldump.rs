@@ -58,7 +58,8 @@ pub(super) fn run(name: &str, args: &[String]) -> u8 {
     match dump(args) {
         Ok(()) => 0,
         Err(Failure::Usage(message)) => {
-            eprintln!("{name}: {message}");
+            // Behind the error a detail may follow.
+            message.lines().for_each(|line| eprintln!("{name}: {line}"));
             eprintln!("{name}: hint: Try \"{name} --help\" for more information.");
             1
         }
@@ -163,7 +164,8 @@ impl Filter {
             filter.fork = Some(Fork::from_name(text).ok_or_else(bad)?);
         }
         if let Some(text) = p.value("R") {
-            let bad = || usage(format!("invalid relation specification: \"{text}\""));
+            let detail = "Expecting \"tablespace OID/database OID/relation filenode\".";
+            let bad = || usage(format!("invalid relation specification: \"{text}\"\ndetail: {detail}"));
             let parts: Option<Vec<u32>> = text.split('/').map(|n| n.trim().parse().ok()).collect();
             match parts.as_deref() {
                 Some(&[spc, db, rel]) if spc != 0 && rel != 0 => filter.rel = Some(RelId::new(spc, db, rel)),
@@ -226,7 +228,10 @@ impl Range {
             return Ok(Self { dir, segment_bytes: header.segment_bytes, system_id: header.system_id, tli, start, end });
         };
         let (parent, name) = split_path(first);
-        dir = dir.or(parent);
+        if let (None, Some(parent)) = (&dir, parent) {
+            std::fs::read_dir(&parent).map_err(|e| fatal(format!("could not open directory \"{}\": {}", parent.display(), reason(&e))))?;
+            dir = Some(parent);
+        }
         let (dir, header) = find_directory(dir.as_deref(), Some(&name))?;
         let bytes = header.segment_bytes;
         let parse_name = |name: &str| segment::parse_file_name(name, bytes).ok_or_else(|| fatal(format!("could not open file \"{name}\"")));

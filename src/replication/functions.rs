@@ -352,17 +352,30 @@ impl ExternalFunctions for Functions {
                 func.record(vec![lsn(stopped.end), Datum::text(stopped.label), Datum::text(stopped.tablespace_map)])?
             }
             "pg_stat_reset_shared" => {
-                match text(args, 0)? {
-                    "archiver" => self.node.archiver.reset(),
-                    "bgwriter" => engine.checkpointer().stats().reset(),
-                    "recovery_prefetch" => engine.progress().prefetch.reset(super::timestamp_now()),
-                    // Its counters are those of the WAL itself.
-                    "wal" => {}
+                let since = &self.node.since;
+                let reset = match text(args, 0)? {
+                    "archiver" => {
+                        self.node.archiver.reset();
+                        &since.archiver
+                    }
+                    "bgwriter" => {
+                        engine.checkpointer().stats().reset();
+                        &since.bgwriter
+                    }
+                    "wal" => {
+                        wal.stats().reset();
+                        &since.wal
+                    }
+                    "recovery_prefetch" => {
+                        engine.progress().prefetch.reset(super::timestamp_now());
+                        &since.prefetch
+                    }
                     other => {
                         return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("unrecognized reset target: \"{other}\""))
                             .hint("Target must be \"archiver\", \"bgwriter\", \"recovery_prefetch\", or \"wal\"."));
                     }
-                }
+                };
+                reset.store(super::timestamp_now(), Ordering::Relaxed);
                 Datum::Void
             }
             // Counters are shared as they are made.

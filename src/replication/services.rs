@@ -1,7 +1,7 @@
 //! What one node has of replication, put together: slots, senders, receiver, synchronous waiting, archiving.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
 
 use afterimage_wal::WalEnd;
 use afterimage_wal::format::SEGMENT_HEADER_BYTES;
@@ -36,6 +36,26 @@ pub enum Verdict {
     Fatal(String),
 }
 
+/// Since when counters count: the start, or their reset. Microseconds since 2000.
+#[derive(Debug)]
+pub struct CountersSince {
+    /// `pg_stat_wal`.
+    pub wal: AtomicI64,
+    /// `pg_stat_archiver`.
+    pub archiver: AtomicI64,
+    /// `pg_stat_bgwriter`.
+    pub bgwriter: AtomicI64,
+    /// `pg_stat_recovery_prefetch`.
+    pub prefetch: AtomicI64,
+}
+
+impl CountersSince {
+    fn now() -> Self {
+        let now = || AtomicI64::new(super::timestamp_now());
+        Self { wal: now(), archiver: now(), bgwriter: now(), prefetch: now() }
+    }
+}
+
 /// Replication of one node.
 pub struct Replication {
     /// The engine.
@@ -66,8 +86,8 @@ pub struct Replication {
     next_pid: AtomicI32,
     /// How often WAL was cut back here: a stream that began before may have sent bytes that are no more.
     cuts: AtomicU64,
-    /// Since when the counters count, microseconds since 2000.
-    pub started_at: i64,
+    /// Since when the counters count.
+    pub since: CountersSince,
 }
 
 impl std::fmt::Debug for Replication {
@@ -100,7 +120,7 @@ impl Replication {
             going_over: tokio::sync::Mutex::default(),
             next_pid: AtomicI32::new(WORKER_PIDS + 16),
             cuts: AtomicU64::new(0),
-            started_at: super::timestamp_now(),
+            since: CountersSince::now(),
             engine,
             config,
         });

@@ -2,7 +2,7 @@
 //! `pg_stat_wal`, `pg_stat_bgwriter`, `pg_stat_recovery_prefetch`, `pg_stat_progress_basebackup`, and of ours `afterimage_stat_compression`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use afterimage_wal::ids::Lsn;
@@ -45,6 +45,10 @@ pub fn providers(node: &Arc<Replication>) -> Vec<(&'static str, Arc<dyn VirtualT
     ]
 }
 
+fn since(reset: &AtomicI64) -> Datum {
+    Datum::TimestampTz(reset.load(Ordering::Relaxed))
+}
+
 /// WAL made here since the start; sync and write times are not measured.
 fn stat_wal(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
     let stats = node.engine.wal().stats();
@@ -59,7 +63,7 @@ fn stat_wal(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Resu
         value(&stats.syncs),
         Datum::Float8(0.0),
         Datum::Float8(0.0),
-        Datum::TimestampTz(node.started_at),
+        since(&node.since.wal),
     ])
 }
 
@@ -80,7 +84,7 @@ fn stat_bgwriter(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) ->
         value(&pool.backend_writes),
         Datum::Int8(0),
         value(&pool.allocations),
-        Datum::TimestampTz(node.started_at),
+        since(&node.since.bgwriter),
     ])
 }
 
@@ -90,7 +94,7 @@ fn stat_recovery_prefetch(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emi
     let value = |counter: &AtomicU64| count(counter.load(Ordering::Relaxed));
     let now = |counter: &AtomicU64| Datum::Int4(i32::try_from(counter.load(Ordering::Relaxed)).unwrap_or(i32::MAX));
     emit(&[
-        Datum::TimestampTz(stats.reset_at().unwrap_or(node.started_at)),
+        since(&node.since.prefetch),
         value(&stats.prefetch),
         value(&stats.hit),
         value(&stats.skip_init),
@@ -307,13 +311,5 @@ fn stat_archiver(node: &Replication, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) ->
     };
     let [archived, archived_at] = pair(&info.last_archived);
     let [failed, failed_at] = pair(&info.last_failed);
-    emit(&[
-        count(info.archived_count),
-        archived,
-        archived_at,
-        count(info.failed_count),
-        failed,
-        failed_at,
-        Datum::TimestampTz(node.started_at),
-    ])
+    emit(&[count(info.archived_count), archived, archived_at, count(info.failed_count), failed, failed_at, since(&node.since.archiver)])
 }

@@ -9,6 +9,7 @@ mod support;
 mod concurrent;
 mod generate;
 mod stories;
+mod tools;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

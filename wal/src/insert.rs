@@ -166,6 +166,13 @@ pub struct WalStats {
     pub syncs: AtomicU64,
 }
 
+impl WalStats {
+    /// Back to zero.
+    pub fn reset(&self) {
+        [&self.records, &self.images, &self.bytes, &self.syncs].into_iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
+    }
+}
+
 /// Where the next record goes.
 #[derive(Debug)]
 pub(crate) struct Reserve {
