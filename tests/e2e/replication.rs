@@ -388,24 +388,29 @@ fn lose_unsynced_wal(node: &Node) {
     file.write_all_at(&vec![0; usize::try_from(bytes).expect("a segment fits in memory")], from).expect("zeros");
 }
 
-/// A primary with a row that it has shipped and cannot sync, and its standby that holds that row back.
-fn with_a_row_in_flight() -> (Node, Node) {
+/// A primary with a row that it has shipped and cannot sync, and its standby that holds that row back. With `anew`, the record of the primary's
+/// last start was not synced either, and is what was shipped at least.
+fn with_a_row_in_flight(anew: bool) -> (Node, Node) {
     // Only the commit asks for a sync.
     let a = Node::start_new("a", "autovacuum = off\nwal_writer_delay = '10s'");
     a.sql("create table t (n int primary key); insert into t values (1)");
     let b = a.standby("b");
     a.wait_for_catchup(&b);
-    b.wait_for("select count(*) from pg_stat_wal_receiver where status = 'streaming'", "1");
+    if anew {
+        a.restart();
+    }
     let stuck = StuckDisk::under(&a);
+    b.wait_for("select count(*) from pg_stat_wal_receiver where status = 'streaming'", "1");
     let durable = a.sql("select pg_current_wal_flush_lsn()");
     let mut writer = a.psql("insert into t values (2)").spawn().expect("psql");
     a.wait_for(&format!("select pg_current_wal_lsn() > '{durable}'::pg_lsn + 100"), "t");
-    let shipped = a.sql("select pg_current_wal_lsn()");
+    let end = a.sql("select pg_current_wal_lsn()");
+    let shipped = if anew { format!("> '{durable}'") } else { format!(">= '{end}'") };
     // It is durable on the standby, and the primary knows; yet nobody sees it.
-    a.wait_for(&format!("select flush_lsn >= '{shipped}' from pg_stat_replication"), "t");
+    a.wait_for(&format!("select flush_lsn {shipped} from pg_stat_replication"), "t");
     assert_eq!(a.sql("select pg_current_wal_flush_lsn()"), durable);
     assert_eq!(
-        b.sql(&format!("select pg_last_wal_receive_lsn() >= '{shipped}', pg_last_wal_replay_lsn() <= '{durable}', count(*) from t")),
+        b.sql(&format!("select pg_last_wal_receive_lsn() {shipped}, pg_last_wal_replay_lsn() <= '{durable}', count(*) from t")),
         "t|t|1"
     );
     assert!(writer.try_wait().expect("psql").is_none(), "a commit was acknowledged that is not durable on the primary");
@@ -432,18 +437,21 @@ fn assert_same_wal(a: &Node, b: &Node) {
 
 #[test]
 fn wal_that_the_primary_shipped_and_lost_is_discarded() {
-    let (a, b) = with_a_row_in_flight();
-    a.start();
-    assert_eq!(a.sql("select * from t"), "1");
-    a.sql("insert into t values (3)");
-    assert_same_wal(&a, &b);
-    assert_eq!(b.sql("select * from t order by 1"), "1\n3");
-    assert!(b.log().contains("LOG:  discarded WAL from "), "{}", b.log());
+    // The second time the standby has WAL of a start that the primary has forgotten.
+    for anew in [false, true] {
+        let (a, b) = with_a_row_in_flight(anew);
+        a.start();
+        assert_eq!(a.sql("select * from t"), "1");
+        a.sql("insert into t values (3)");
+        assert_same_wal(&a, &b);
+        assert_eq!(b.sql("select * from t order by 1"), "1\n3");
+        assert!(b.log().contains("LOG:  discarded WAL from "), "{}", b.log());
+    }
 }
 
 #[test]
 fn a_promotion_keeps_what_only_the_standby_has() {
-    let (a, b) = with_a_row_in_flight();
+    let (a, b) = with_a_row_in_flight(false);
     b.promote();
     assert_eq!(b.sql("select * from t order by 1"), "1\n2");
     b.sql("insert into t values (3)");
