@@ -219,7 +219,7 @@ impl Session {
 
     /// Until the connection ends, or somebody else is primary.
     async fn work(&mut self, client: &Client, place: Place) {
-        while !client.is_closed() && !*self.ended.borrow() && !(self.leaves && *self.place.borrow() != place) {
+        while !(client.is_closed() || *self.ended.borrow() || (self.leaves && *self.place.borrow() != place)) {
             let mut keys = vec![self.key()];
             if self.rng.random_bool(0.2) {
                 keys.push(self.key());
