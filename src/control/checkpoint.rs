@@ -74,6 +74,8 @@ pub struct CheckpointRequest {
     pub force: bool,
     /// Recovery just ended.
     pub end_of_recovery: bool,
+    /// Somebody waits for it; for the log.
+    pub wait: bool,
 }
 
 /// What brought it about, for the log.
@@ -287,7 +289,7 @@ impl Checkpointer {
     /// # Errors
     /// [`ControlError::RequestFailed`] if it failed, [`ControlError::ShuttingDown`].
     pub fn request_and_wait(&self, request: CheckpointRequest) -> Result<(), ControlError> {
-        let ticket = self.shared.ask(request);
+        let ticket = self.shared.ask(CheckpointRequest { wait: true, ..request });
         let mut state = self.shared.state.lock();
         loop {
             if state.done >= ticket {
@@ -360,7 +362,7 @@ impl Checkpointer {
                 c.state = ClusterState::ShuttingDown;
             }
         })?;
-        let request = CheckpointRequest { immediate: true, force: true, end_of_recovery: false };
+        let request = CheckpointRequest { immediate: true, ..CheckpointRequest::default() };
         self.shared.perform(request, Causes { shutdown: true, ..Causes::default() })?;
         Ok(())
     }
@@ -404,6 +406,7 @@ impl Shared {
             immediate: old.immediate | request.immediate,
             force: old.force | request.force,
             end_of_recovery: old.end_of_recovery | request.end_of_recovery,
+            wait: old.wait | request.wait,
         });
         let ticket = state.asked;
         self.wake.notify_all();
@@ -770,6 +773,7 @@ fn log_start(what: &str, request: CheckpointRequest, causes: Causes) {
         (request.end_of_recovery, " end-of-recovery"),
         (request.immediate, " immediate"),
         (request.force, " force"),
+        (request.wait, " wait"),
         (causes.wal, " wal"),
         (causes.time, " time"),
     ];

@@ -61,7 +61,7 @@ pub(super) fn run(session: &mut SessionContext, statement: &RawStmt, sink: &mut 
                 ));
             }
             let engine = Arc::clone(&session.engine);
-            let request = CheckpointRequest { immediate: true, force: !engine.is_in_recovery(), end_of_recovery: false };
+            let request = CheckpointRequest { immediate: true, force: !engine.is_in_recovery(), ..CheckpointRequest::default() };
             crate::txn::blocking(|| engine.checkpoint(request))?;
             Ok(Some("CHECKPOINT".into()))
         }

@@ -321,3 +321,19 @@ fn recovery_reads_ahead_and_counts_it() {
     assert_eq!(node.sql("select prefetch + hit + skip_init + skip_new + skip_fpw + skip_rep from pg_stat_recovery_prefetch"), "0");
     assert_eq!(node.sql("select sum(hashtext(t::text)) from t"), before);
 }
+
+#[test]
+fn the_log_says_why_a_checkpoint_began() {
+    let node = Node::start_new("causes", "max_wal_size = '32MB'\ncheckpoint_timeout = '1h'\nautovacuum = off");
+    let standby = node.standby("causes-standby");
+    node.sql("create table t as select generate_series(1, 1000) as id; checkpoint");
+    until("the checkpoint that was asked for", || node.log().contains("checkpoint starting: immediate force wait\n"));
+    node.wait_for_catchup(&standby);
+    standby.sql("checkpoint");
+    until("the restartpoint", || standby.log().contains("restartpoint starting: immediate wait\n"));
+    node.sql("insert into t select generate_series(1, 500000)");
+    until("the checkpoint for the size of the WAL", || node.log().contains("checkpoint starting: wal\n"));
+    node.stop("fast");
+    until("the last checkpoint", || node.log().contains("checkpoint starting: shutdown immediate\n"));
+    assert!(node.log().contains("checkpoint complete: wrote "));
+}
