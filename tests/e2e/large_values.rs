@@ -202,3 +202,36 @@ fn definitions_and_statistics_longer_than_a_page() {
     };
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
 }
+
+#[test]
+fn the_index_of_large_values_can_be_made_anew() {
+    let node = Node::start_new("toast_reindex", "");
+    block_on(async {
+        let (a, b) = (connect(&node).await, connect(&node).await);
+        text(&a, "create table t (id int primary key, v text); alter table t alter v set storage external").await;
+        text(&a, "insert into t select g, repeat(g::text, 20000) from generate_series(1, 9) g").await;
+        let sum = "select count(*), sum(length(v)), min(left(v, 3)) from t";
+        assert_eq!(text(&b, sum).await, "9|180000|111");
+        let table = text(&a, "select reltoastrelid::regclass from pg_class where relname = 't'").await;
+        let index = text(&a, &format!("select indexrelid::regclass from pg_index where indrelid = '{table}'::regclass")).await;
+        for (n, what) in [format!("index {index}"), format!("table {table}"), format!("index concurrently {index}")].iter().enumerate() {
+            text(&a, &format!("reindex {what}")).await;
+            // Who knew of the old one finds the new one, for old values and new ones.
+            assert_eq!(text(&b, sum).await.split('|').next(), Some((9 + n).to_string().as_str()), "{what}");
+            text(&b, &format!("insert into t values ({}, repeat('x', 20000))", 10 + n)).await;
+            assert_eq!(text(&a, "select count(*) from t where length(v || '') = 20000").await, (10 + n).to_string(), "{what}");
+        }
+        // A writer's new values are not missed.
+        text(&b, "begin; insert into t values (100, repeat('y', 20000))").await;
+        let reindex = format!("reindex index {index}");
+        let waiting = tokio::spawn(async move {
+            text(&a, &reindex).await;
+            a
+        });
+        let watch = connect(&node).await;
+        while text(&watch, "select count(*) from pg_locks where not granted").await != "1" {}
+        text(&b, "commit").await;
+        let a = waiting.await.expect("joined");
+        assert_eq!(text(&a, "select right(v, 2) from t where id = 100").await, "yy");
+    });
+}

@@ -40,17 +40,26 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) ->
             refuse_system(&relation, concurrently)?;
             ctx.check_owner(&relation)?;
             let found = ctx.catalog.index(relation.oid)?;
-            let (table, found) = found.ok_or_else(|| SqlError::internal("index without a table"))?;
+            let (table, _) = found.ok_or_else(|| SqlError::internal("index without a table"))?;
             ctx.lock_oid(table.oid, table.shared, table_mode, WaitPolicy::Block)?;
+            let owner = lock_owner(ctx, &table)?;
+            // As it is after the waits.
+            ctx.refresh_catalog();
+            let found = ctx.catalog.index(relation.oid)?;
+            let (table, found) = found.ok_or_else(|| {
+                let name = format!("{}.{}", relation.namespace_name, relation.name);
+                SqlError::new(SqlState::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"))
+            })?;
             if concurrently && beside(&table) {
                 return index::rebuild_concurrently(ctx, table.oid, found.oid);
             }
-            index::rebuild(ctx, &table, &found)
+            index::rebuild(ctx, &table, &found)?;
+            owner.map_or(Ok(()), |owner| ctx.relation_changed(owner))
         }
         ReindexObjectType::ReindexObjectTable => {
             let range = nodes::relation(stmt.relation.as_ref())?;
             let relation = ctx.open_locked(range, source, table_mode)?;
-            if !matches!(relation.kind, RelKind::Table | RelKind::MatView) {
+            if !matches!(relation.kind, RelKind::Table | RelKind::MatView | RelKind::Toast) {
                 return Err(step::wrong_kind(&relation, "table or materialized view"));
             }
             refuse_system(&relation, concurrently)?;
@@ -60,7 +69,9 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) ->
                 ctx.notice(format!("table \"{}\" has no indexes {what}", relation.name));
                 return Ok(());
             }
-            rebuild_all(ctx, relation.oid, concurrently)
+            let owner = lock_owner(ctx, &relation)?;
+            rebuild_all(ctx, relation.oid, concurrently)?;
+            owner.map_or(Ok(()), |owner| ctx.relation_changed(owner))
         }
         ReindexObjectType::ReindexObjectSchema | ReindexObjectType::ReindexObjectDatabase => {
             let namespace = if stmt.kind() == ReindexObjectType::ReindexObjectSchema {
@@ -96,6 +107,22 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) ->
         }
         ReindexObjectType::ReindexObjectSystem | ReindexObjectType::Undefined => Err(SqlError::unsupported("REINDEX SYSTEM")),
     }
+}
+
+/// Locks the table whose large values `toast` holds, if it is of that kind: who reads and writes them has locked that table only, and finds
+/// their files in its descriptor, which has to be told of new ones.
+fn lock_owner(ctx: &mut SessionContext, toast: &Relation) -> Result<Option<Oid>, SqlError> {
+    if toast.kind != RelKind::Toast {
+        return Ok(None);
+    }
+    for row in ctx.catalog_reader()?.rows(&pg_class::DEF, 0, &[])? {
+        if row.oid(pg_class::reltoastrelid)? == toast.oid {
+            let owner = row.oid(pg_class::oid)?;
+            ctx.lock_oid(owner, false, LockMode::Share, WaitPolicy::Block)?;
+            return Ok(Some(owner));
+        }
+    }
+    Ok(None)
 }
 
 fn refuse_system(relation: &Relation, concurrently: bool) -> Result<(), SqlError> {
