@@ -4,14 +4,14 @@ use std::fs;
 
 use crate::support::node::{Node, run, until};
 
-fn archive_of(a: &Node) -> (std::path::PathBuf, String) {
+pub(crate) fn archive_of(a: &Node) -> (std::path::PathBuf, String) {
     let dir = a.home.path().join("the archive's 100% place");
     fs::create_dir(&dir).expect("a directory");
     let quoted = dir.display().to_string().replace('\'', "''");
     (dir, quoted)
 }
 
-fn names(dir: &std::path::Path) -> Vec<String> {
+pub(crate) fn names(dir: &std::path::Path) -> Vec<String> {
     let mut names: Vec<String> =
         fs::read_dir(dir).expect("the archive").map(|e| e.expect("an entry").file_name().into_string().expect("a name")).collect();
     names.sort();

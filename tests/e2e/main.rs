@@ -27,6 +27,7 @@ mod slots;
 mod soak;
 mod synchronous;
 mod tablespaces;
+mod targets;
 mod transactions;
 mod two_phase;
 mod unlogged;
