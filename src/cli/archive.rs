@@ -14,7 +14,8 @@ Usage:
   afterimage archive cleanup LOCATION OLDEST    remove segments before this one, for archive_cleanup_command:
                                                 'afterimage archive cleanup /archive %r'
 
-LOCATION is a directory. The settings archive_location and restore_location run \"put\" and \"get\" by themselves.
+LOCATION is a directory, or s3://BUCKET/PREFIX?endpoint=URL&region=NAME with credentials in AWS_ACCESS_KEY_ID
+and AWS_SECRET_ACCESS_KEY, or in a file (&credentials=PATH). The settings archive_location and restore_location run \"put\" and \"get\" by themselves.
 ";
 
 /// The archive cannot be asked: more than 125, so that recovery does not take it for the end of the archive.

@@ -31,7 +31,7 @@ settings! {
     ArchiveCleanupCommand "archive_cleanup_command" Kind::Str, None, Sighup, "", 0, "Write-Ahead Log / Archive Recovery", "";
     ArchiveCommand "archive_command" Kind::Str, None, Sighup, "", 0, "Write-Ahead Log / Archiving", "Shell command that archives one segment.";
     ArchiveLibrary "archive_library" Kind::Str, None, Sighup, "", 0, "Write-Ahead Log / Archiving", "";
-    ArchiveLocation "archive_location" Kind::Str, None, Sighup, "", 0, "Write-Ahead Log / Archiving", "Directory that finished segments are archived to, instead of archive_command.";
+    ArchiveLocation "archive_location" Kind::Str, None, Sighup, "", 0, "Write-Ahead Log / Archiving", "Directory or s3://bucket that finished segments are archived to, instead of archive_command.";
     ArchiveMode "archive_mode" Kind::Enum(&["always", "on", "off"]), None, Postmaster, "off", 0, "Write-Ahead Log / Archiving", "Archives finished WAL segments.";
     ArchiveTimeout "archive_timeout" Kind::Int { min: 0, max: 1073741823 }, S, Sighup, "0", 0, "Write-Ahead Log / Archiving", "Longest time until a segment with something in it is finished.";
     ArrayNulls "array_nulls" Kind::Bool, None, User, "on", 0, "Version and Platform Compatibility / Previous PostgreSQL Versions", "";
@@ -270,7 +270,7 @@ settings! {
     RemoveTempFilesAfterCrash "remove_temp_files_after_crash" Kind::Bool, None, Sighup, "on", 0, "Developer Options", "";
     RestartAfterCrash "restart_after_crash" Kind::Bool, None, Sighup, "on", 0, "Error Handling", "Starts the server again after a crash.";
     RestoreCommand "restore_command" Kind::Str, None, Sighup, "", 0, "Write-Ahead Log / Archive Recovery", "Shell command that fetches one segment from the archive.";
-    RestoreLocation "restore_location" Kind::Str, None, Sighup, "", 0, "Write-Ahead Log / Archive Recovery", "Directory that segments are restored from, unless there is a restore_command.";
+    RestoreLocation "restore_location" Kind::Str, None, Sighup, "", 0, "Write-Ahead Log / Archive Recovery", "Directory or s3://bucket that segments are restored from, unless there is a restore_command.";
     RestrictNonsystemRelationKind "restrict_nonsystem_relation_kind" Kind::Str, None, User, "", flag::LIST, "Client Connection Defaults / Statement Behavior", "";
     Role "role" Kind::Str, None, User, "none", flag::NO_SHOW_ALL | flag::NO_RESET_ALL | flag::NOT_IN_FILE, "Client Connection Defaults / Statement Behavior", "";
     RowSecurity "row_security" Kind::Bool, None, User, "on", 0, "Client Connection Defaults / Statement Behavior", "";

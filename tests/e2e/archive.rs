@@ -1,8 +1,8 @@
-//! An archive without scripts: segments go to a directory by setting, and come back from it.
+//! An archive without scripts: segments go to a directory or a bucket by setting, and come back from it.
 
 use std::fs;
 
-use crate::support::node::{Node, run, until};
+use crate::support::node::{Node, free_port, run, until};
 
 pub(crate) fn archive_of(a: &Node) -> (std::path::PathBuf, String) {
     let dir = a.home.path().join("the archive's 100% place");
@@ -110,4 +110,140 @@ fn a_segment_is_finished_after_archive_timeout_if_something_is_in_it() {
     a.sql("create table t (id int)");
     let name = a.sql("select pg_walfile_name(pg_current_wal_insert_lsn())");
     until("the segment in the archive", || names(&dir).contains(&name));
+}
+
+/// A local S3 server: moto, which scripts/install-deps installs.
+struct Moto {
+    port: u16,
+    process: std::process::Child,
+}
+
+impl Moto {
+    /// `actions`: after so many it asks for credentials, and knows none.
+    fn start(actions: Option<u32>) -> Self {
+        let cache = std::env::var("XDG_CACHE_HOME").unwrap_or_else(|_| format!("{}/.cache", std::env::var("HOME").expect("HOME")));
+        let program = format!("{cache}/afterimage/moto/bin/moto_server");
+        let port = free_port();
+        let mut command = std::process::Command::new(&program);
+        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        if let Some(actions) = actions {
+            command.env("INITIAL_NO_AUTH_ACTION_COUNT", actions.to_string());
+        }
+        let process = command.spawn().unwrap_or_else(|e| panic!("{program}: {e}; see scripts/install-deps"));
+        let moto = Self { port, process };
+        until("a bucket", || moto.make_bucket().unwrap_or(false));
+        moto
+    }
+
+    fn make_bucket(&self) -> std::io::Result<bool> {
+        use std::io::{Read as _, Write as _};
+        let mut socket = std::net::TcpStream::connect(("127.0.0.1", self.port))?;
+        write!(socket, "PUT /wal HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", self.port)?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        Ok(answer.starts_with("HTTP/1.1 200"))
+    }
+
+    fn location(&self) -> String {
+        format!("s3://wal/a cluster/1?endpoint=http://127.0.0.1:{}&region=us-east-1", self.port)
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+const CREDENTIALS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "us"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+
+#[test]
+fn a_bucket_serves_as_an_archive_too() {
+    let mut moto = Moto::start(None);
+    let location = moto.location();
+    let a = Node::init("a");
+    // One gets its credentials from its environment, the other from a file.
+    a.conf(&format!("archive_mode = on\narchive_location = '{location}'"));
+    a.start_with(&CREDENTIALS);
+    a.sql("create table t (id int); insert into t values (1)");
+    let (b, c) = (a.clone_to("b"), a.clone_to("c"));
+    let file = a.home.path().join("credentials");
+    fs::write(&file, "[default]\naws_access_key_id = us\naws_secret_access_key = secret\n").expect("a file");
+    b.follow_at("");
+    b.conf(&format!("restore_location = '{location}&credentials={}'", file.display()));
+    b.start();
+    for n in 2..=4 {
+        a.sql(&format!("insert into t values ({n})"));
+        if n == 4 {
+            a.sql("select pg_create_restore_point('here'); insert into t values (0)");
+        }
+        a.sql("select pg_switch_wal()");
+        b.wait_for("select count(*) from t where id > 0", &n.to_string());
+    }
+    a.wait_for("select archived_count >= 3, failed_count from pg_stat_archiver", "t|0");
+    let last = a.sql("select last_archived_wal from pg_stat_archiver");
+
+    // Recovery to a point, from the bucket alone.
+    fs::remove_file(c.data().join("standby.signal")).expect("standby.signal");
+    fs::write(c.data().join("recovery.signal"), "").expect("recovery.signal");
+    c.conf(&format!("restore_location = '{location}'\nrecovery_target_name = 'here'\nrecovery_target_action = promote"));
+    c.start_with(&CREDENTIALS);
+    c.wait_for("select pg_is_in_recovery(), count(*) from t", "f|4");
+
+    let archive = |args: &[&str]| a.tool("archive").args(args).envs(CREDENTIALS).output().expect("afterimage archive");
+    let path = |name: &str| a.home.path().join(name).display().to_string();
+    let names = || String::from_utf8(archive(&["list", &location]).stdout).expect("names");
+    assert!(names().lines().any(|name| name == last), "{}", names());
+    assert_eq!(archive(&["get", &location, &last, &path("restored")]).status.code(), Some(0));
+    assert_eq!(fs::read(path("restored")).expect("a file"), fs::read(a.data().join("pg_wal").join(&last)).expect("a segment"));
+    assert_eq!(archive(&["get", &location, "0000000900000000000000FF", &path("none")]).status.code(), Some(1));
+    // The same again is fine, another file is not.
+    assert_eq!(archive(&["put", &location, &path("restored"), &last]).status.code(), Some(0));
+    fs::write(path("other"), "another cluster's").expect("a file");
+    let refused = archive(&["put", &location, &path("other"), &last]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("already exists with different contents"), "{refused:?}");
+    assert_eq!(archive(&["cleanup", &location, &last]).status.code(), Some(0));
+    assert_eq!(names().lines().filter(|name| name.len() == 24 && **name < *last).count(), 0, "{}", names());
+
+    // A store that is away is not the end of the archive: failures are counted, and it goes on when there is one again.
+    moto.process.kill().expect("kill");
+    moto.process.wait().expect("wait");
+    assert_eq!(archive(&["get", &location, &last, &path("none")]).status.code(), Some(200));
+    a.sql("insert into t values (5)");
+    let waiting = a.sql("select pg_walfile_name(pg_current_wal_insert_lsn())");
+    a.sql("select pg_switch_wal()");
+    a.wait_for("select failed_count > 0, last_failed_wal from pg_stat_archiver", &format!("t|{waiting}"));
+    assert_eq!(b.sql("select count(*) from t where id > 0"), "4");
+    let moto = Moto::start(None);
+    a.conf(&format!("archive_location = '{}'", moto.location()));
+    a.reload();
+    a.wait_for("select last_archived_wal from pg_stat_archiver", &waiting);
+    let list = archive(&["list", &moto.location()]);
+    assert!(String::from_utf8_lossy(&list.stdout).contains(&waiting), "{list:?}");
+}
+
+#[test]
+fn a_bucket_says_why_it_cannot_be_used() {
+    let moto = Moto::start(Some(1));
+    let location = moto.location();
+    let a = Node::init("a");
+    a.conf(&format!("archive_mode = on\narchive_location = '{location}'"));
+    a.start_with(&CREDENTIALS);
+    a.sql("create table t (id int); select pg_switch_wal()");
+    a.wait_for("select failed_count > 0, archived_count from pg_stat_archiver", "t|0");
+    let log = a.log();
+    assert!(log.contains("could not put \"s3://wal/a cluster/1/0000000100000000") && log.contains("InvalidAccessKeyId"), "{log}");
+    assert!(log.contains("archive command failed with exit code 1"), "{log}");
+
+    let said = |location: &str| {
+        let output = a.tool("archive").args(["list", location]).output().expect("afterimage archive");
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(said("s3://wal?secret_access_key=x").contains("credentials do not belong into a setting"));
+    assert!(said("s3://wal?credentials=/no/such/file").contains("could not read \"/no/such/file\": No such file or directory"));
+    assert!(said("s3://").contains("invalid archive location \"s3://\""));
+    fs::write(a.home.path().join("empty"), "").expect("a file");
+    assert!(said(&format!("{location}&credentials={}/empty", a.home.path().display())).contains("has no aws_access_key_id"));
 }

@@ -1,4 +1,5 @@
-//! An archive as a place: a directory into which segments and history files are put, and from which they are taken, by setting and without scripts.
+//! An archive as a place: a directory or an S3-compatible bucket into which segments and history files are put, and from which they are taken, by setting
+//! and without scripts.
 //!
 //! `archive_location` and `restore_location` stand for commands that call this program again (`afterimage archive`), so that what PostgreSQL promises
 //! of `archive_command` and `restore_command` holds for them: retries, counts, exit codes, and nothing of the server waits for a slow archive.
@@ -6,24 +7,45 @@
 //!
 //! PostgreSQL: contrib/basic_archive, bin/pg_archivecleanup.
 
-use std::fs;
-use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+mod bucket;
+mod directory;
+
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use afterimage_wal::disk::{RealDisk, durable_rename};
 use afterimage_wal::history::History;
 use afterimage_wal::segment;
 
+use self::bucket::Bucket;
+use self::directory::Directory;
 use crate::config::{Setting, Settings};
 
 /// Failures of an archive.
 #[derive(Debug, thiserror::Error)]
 pub enum LocationError {
     /// The text of a setting.
-    #[error("invalid archive location \"{0}\": must be an absolute path, or one behind \"file://\"")]
+    #[error("invalid archive location \"{0}\": must be an absolute path, or \"s3://bucket/prefix?endpoint=...&region=...\"")]
     Invalid(String),
+    /// Settings are shown in views.
+    #[error(
+        "credentials do not belong into a setting: give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the server's environment, or name a file that holds them with \"credentials=/path\""
+    )]
+    Secret,
+    /// A file that does not hold what it should.
+    #[error("file \"{}\" has no aws_access_key_id and aws_secret_access_key", .0.display())]
+    Credentials(PathBuf),
+    /// A request to a store.
+    #[error("could not {what} \"{name}\": {source}")]
+    Store {
+        /// What was tried.
+        what: &'static str,
+        /// Bucket and object.
+        name: String,
+        /// Why not.
+        #[source]
+        source: Box<object_store::Error>,
+    },
     /// No file of an archive has this name.
     #[error("invalid archive file name \"{0}\"")]
     Name(String),
@@ -49,24 +71,35 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Location
 
 /// Where an archive lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Location {
-    directory: PathBuf,
+pub struct Location(Place);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Directory(Directory),
+    Bucket(Bucket),
+}
+
+/// No name leads elsewhere.
+fn check(name: &str) -> Result<(), LocationError> {
+    let fits = !name.is_empty() && !name.starts_with('.') && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_'));
+    if fits { Ok(()) } else { Err(LocationError::Name(name.to_owned())) }
 }
 
 impl Location {
     /// Reads a setting.
     ///
     /// # Errors
-    /// [`LocationError::Invalid`].
+    /// [`LocationError::Invalid`], [`LocationError::Secret`].
     pub fn parse(text: &str) -> Result<Self, LocationError> {
+        if let Some(bucket) = text.strip_prefix("s3://") {
+            return Bucket::parse(bucket).map(|bucket| Self(Place::Bucket(bucket)));
+        }
         let path = text.strip_prefix("file://").unwrap_or(text);
-        if path.starts_with('/') { Ok(Self { directory: path.into() }) } else { Err(LocationError::Invalid(text.to_owned())) }
-    }
-
-    fn path(&self, name: &str) -> Result<PathBuf, LocationError> {
-        let fits =
-            !name.is_empty() && !name.starts_with('.') && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_'));
-        if fits { Ok(self.directory.join(name)) } else { Err(LocationError::Name(name.to_owned())) }
+        if path.starts_with('/') {
+            Ok(Self(Place::Directory(Directory(path.into()))))
+        } else {
+            Err(LocationError::Invalid(text.to_owned()))
+        }
     }
 
     /// Puts a file, durably. False if the very same file is there already, as after a crash between archiving and noting it.
@@ -74,48 +107,11 @@ impl Location {
     /// # Errors
     /// [`LocationError::Exists`]; I/O.
     pub fn put(&self, from: &Path, name: &str) -> Result<bool, LocationError> {
-        let to = self.path(name)?;
-        if to.try_exists().map_err(failed("access", &to))? {
-            return self.same_or_refuse(from, &to, name);
+        check(name)?;
+        match &self.0 {
+            Place::Directory(place) => place.put(from, name),
+            Place::Bucket(place) => place.put(from, name),
         }
-        // Dots come first in no archive file's name.
-        let temporary = self.directory.join(format!(".{name}.{}", std::process::id()));
-        let outcome = self.copy_in(from, &temporary, &to);
-        if outcome.is_err() {
-            drop(fs::remove_file(&temporary));
-        }
-        match outcome {
-            Err(LocationError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => self.same_or_refuse(from, &to, name),
-            outcome => outcome.map(|()| true),
-        }
-    }
-
-    fn copy_in(&self, from: &Path, temporary: &Path, to: &Path) -> Result<(), LocationError> {
-        copy(from, temporary)?;
-        // A link does not replace what another node may just have put there.
-        match fs::hard_link(temporary, to) {
-            Ok(()) => {
-                fs::remove_file(temporary).map_err(failed("remove", temporary))?;
-                self.sync()
-            }
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(failed("link", to)(e)),
-            // File systems without links.
-            Err(_) => durable_rename(&RealDisk, temporary, to).map_err(failed("rename", temporary)),
-        }
-    }
-
-    fn same_or_refuse(&self, from: &Path, to: &Path, name: &str) -> Result<bool, LocationError> {
-        if !have_same_bytes(from, to)? {
-            return Err(LocationError::Exists(name.to_owned()));
-        }
-        // Whoever put it may not have lived to make it durable.
-        fs::File::open(to).and_then(|file| file.sync_all()).map_err(failed("fsync", to))?;
-        self.sync()?;
-        Ok(false)
-    }
-
-    fn sync(&self) -> Result<(), LocationError> {
-        fs::File::open(&self.directory).and_then(|dir| dir.sync_all()).map_err(failed("fsync", &self.directory))
     }
 
     /// Takes a file; false if there is none of that name.
@@ -123,15 +119,10 @@ impl Location {
     /// # Errors
     /// I/O. An archive that cannot be reached is not one that has no such file.
     pub fn get(&self, name: &str, into: &Path) -> Result<bool, LocationError> {
-        let from = self.path(name)?;
-        match fs::metadata(&from) {
-            Ok(_) => copy(&from, into).map(|()| true),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                // A directory that is not there is a mount that is missing.
-                fs::metadata(&self.directory).map_err(failed("access", &self.directory))?;
-                Ok(false)
-            }
-            Err(e) => Err(failed("access", &from)(e)),
+        check(name)?;
+        match &self.0 {
+            Place::Directory(place) => place.get(name, into),
+            Place::Bucket(place) => place.get(name, into),
         }
     }
 
@@ -140,13 +131,10 @@ impl Location {
     /// # Errors
     /// I/O.
     pub fn list(&self) -> Result<Vec<String>, LocationError> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.directory).map_err(failed("open directory", &self.directory))? {
-            let name = entry.map_err(failed("read directory", &self.directory))?.file_name();
-            names.extend(name.into_string().ok().filter(|name| !name.starts_with('.')));
+        match &self.0 {
+            Place::Directory(place) => place.list(),
+            Place::Bucket(place) => place.list(),
         }
-        names.sort();
-        Ok(names)
     }
 
     /// Removes the segments before `oldest`, whatever their timeline, as `pg_archivecleanup`. Returns the names.
@@ -163,39 +151,14 @@ impl Location {
         let mut removed = Vec::new();
         for name in self.list()? {
             if History::parse_file_name(&name).is_none() && position(&name).is_some_and(|at| at < oldest) {
-                let path = self.path(&name)?;
-                fs::remove_file(&path).map_err(failed("remove", &path))?;
+                match &self.0 {
+                    Place::Directory(place) => place.remove(&name)?,
+                    Place::Bucket(place) => place.remove(&name)?,
+                }
                 removed.push(name);
             }
         }
         Ok(removed)
-    }
-}
-
-/// Copies a file and makes it durable.
-fn copy(from: &Path, to: &Path) -> Result<(), LocationError> {
-    let mut source = fs::File::open(from).map_err(failed("open", from))?;
-    let made = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(to);
-    let mut target = made.map_err(failed("create", to))?;
-    io::copy(&mut source, &mut target).map_err(failed("write", to))?;
-    target.sync_all().map_err(failed("fsync", to))
-}
-
-fn have_same_bytes(one: &Path, other: &Path) -> Result<bool, LocationError> {
-    let open = |path: &Path| fs::File::open(path).map(io::BufReader::new).map_err(failed("open", path));
-    let (mut left, mut right) = (open(one)?, open(other)?);
-    let (mut a, mut b) = (vec![0; 64 << 10], vec![0; 64 << 10]);
-    loop {
-        let n = left.read(&mut a).map_err(failed("read", one))?;
-        if n == 0 {
-            return Ok(right.read(&mut b).map_err(failed("read", other))? == 0);
-        }
-        match right.read_exact(&mut b[..n]) {
-            Ok(()) if a[..n] == b[..n] => {}
-            Ok(()) => return Ok(false),
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-            Err(e) => return Err(failed("read", other)(e)),
-        }
     }
 }
 
@@ -230,6 +193,7 @@ pub fn restore_command(settings: &Settings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn files_are_kept_and_never_replaced() {
@@ -254,7 +218,7 @@ mod tests {
         for name in ["../f", "", ".hidden", "a/b"] {
             assert!(matches!(location.put(&file, name), Err(LocationError::Name(_))), "{name}");
         }
-        assert!(Location::parse("relative").is_err() && Location::parse("s3:").is_err());
+        assert!(Location::parse("relative").is_err() && Location::parse("s3://").is_err());
     }
 
     #[test]
