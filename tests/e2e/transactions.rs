@@ -80,7 +80,7 @@ fn very_many_savepoints_in_one_transaction() {
         node.wait_for_catchup(&standby);
         let kinds = [
             ("exception blocks", n),
-            ("exception blocks that lock a row each", n),
+            ("exception blocks that lock a row each", sent),
             ("exception blocks that fail", n),
             ("SAVEPOINT and RELEASE", sent),
             ("nested", sent),
