@@ -544,7 +544,8 @@ mod tests {
         assert_eq!(refused(&["-r", "nope"]), "error: resource manager \"nope\" does not exist");
         assert_eq!(refused(&["-x", "a"]), "error: invalid transaction ID specification: \"a\"");
         assert_eq!(refused(&["-F", "a"]), "error: invalid fork name: \"a\"");
-        assert_eq!(refused(&["-R", "1/2"]), "error: invalid relation specification: \"1/2\"");
+        let detail = "detail: Expecting \"tablespace OID/database OID/relation filenode\".";
+        assert_eq!(refused(&["-R", "1/2"]), format!("error: invalid relation specification: \"1/2\"\n{detail}"));
         assert_eq!(refused(&["-B", "4294967295"]), "error: invalid block number: \"4294967295\"");
         let message = "error: option -B/--block requires option -R/--relation to be specified";
         assert_eq!(refused(&["-B", "1"]), message);
