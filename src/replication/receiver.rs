@@ -170,6 +170,8 @@ pub struct ReceiverStatus {
     streamed: AtomicBool,
     /// The last failure, as logged.
     failed: watch::Sender<String>,
+    /// Held while WAL is taken from the archive: who ends recovery must not cut WAL back that is being added to. Outermost; held across I/O.
+    pub(super) feeding: tokio::sync::Mutex<()>,
 }
 
 impl ReceiverStatus {
@@ -235,8 +237,9 @@ struct Receiver {
 
 impl Receiver {
     async fn run(&mut self) {
-        let mut reloads = self.node.config.subscribe();
-        let mut asked = self.node.receiver_stop();
+        let node = Arc::clone(&self.node);
+        let mut reloads = node.config.subscribe();
+        let mut asked = node.receiver_stop();
         loop {
             if *asked.borrow() {
                 return;
@@ -254,9 +257,13 @@ impl Receiver {
                     }
                     Ok::<(), archive::ArchiveCommandError>(())
                 };
-                let fed = tokio::select! {
-                    fed = feeding => fed,
-                    _ = asked.wait_for(|stop| *stop) => return,
+                let fed = {
+                    let _taking = node.receiver.feeding.lock().await;
+                    tokio::select! {
+                        biased;
+                        _ = asked.wait_for(|stop| *stop) => return,
+                        fed = feeding => fed,
+                    }
                 };
                 if let Err(error) = fed {
                     if self.node.engine.is_archive_recovery() {

@@ -172,6 +172,7 @@ impl Replication {
     /// Ends the receiver, for a promotion or a stop; returns when it takes nothing more.
     pub async fn stop_receiver(&self) {
         self.receiver_stop.send_replace(true);
+        drop(self.receiver.feeding.lock().await);
         while self.receiver.get().is_some() {
             tokio::task::yield_now().await;
         }
