@@ -272,6 +272,8 @@ fn ship(from: &Engine, to: &Engine) {
     let mut replayed = to.subscribe_replayed();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(replayed.wait_for(|lsn| *lsn >= to.wal().published())).unwrap();
+    // Replay tells its position before the node learns that it is consistent.
+    to.node().wait_until(|state| state != State::StandbyRecovering);
 }
 
 #[test]
