@@ -385,7 +385,8 @@ impl Engine {
                 engine.begin_writing(&start, true)?;
                 engine.event(Event::Recovered)?;
                 engine.checkpointer.start()?;
-                engine.checkpointer.request(CheckpointRequest { force: true, ..CheckpointRequest::default() });
+                // Not spread: killed again before it ends, the server would read all of this WAL again, and more each time.
+                engine.checkpointer.request(CheckpointRequest { end_of_recovery: true, immediate: true, ..CheckpointRequest::default() });
             }
             Mode::Standby | Mode::Archive => {
                 engine.event(event)?;

@@ -333,6 +333,12 @@ fn the_log_says_why_a_checkpoint_began() {
     until("the restartpoint", || standby.log().contains("restartpoint starting: immediate wait\n"));
     node.sql("insert into t select generate_series(1, 500000)");
     until("the checkpoint for the size of the WAL", || node.log().contains("checkpoint starting: wal\n"));
+    let written = node.sql("select pg_current_wal_flush_lsn()");
+    node.kill();
+    node.start();
+    // Spread over the hour it would leave the next recovery to read all of this again.
+    node.wait_for(&format!("select redo_lsn >= '{written}' from pg_control_checkpoint()"), "t");
+    assert!(node.log().contains("checkpoint starting: end-of-recovery immediate\n"));
     node.stop("fast");
     until("the last checkpoint", || node.log().contains("checkpoint starting: shutdown immediate\n"));
     assert!(node.log().contains("checkpoint complete: wrote "));
