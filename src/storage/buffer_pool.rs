@@ -1074,18 +1074,26 @@ impl BufferPool {
 
     /// Shortens a fork to `n` blocks, logged; pages past it are forgotten. `horizon` is what old snapshots may still need.
     ///
+    /// From the record on a failure stops the node, as in PostgreSQL's `RelationTruncate`: a file left long would show
+    /// its old blocks again after the next start, and the map would call what comes there later all-visible.
+    ///
     /// # Errors
-    /// I/O.
+    /// If the visibility map cannot be read; nothing is changed then.
     pub fn truncate(&self, rel: RelId, fork: Fork, n: BlockNo, horizon: Lsn) -> Result<Lsn, StorageError> {
-        let _held = self.hold_redo_point();
-        let end = self.wal.insert(&smgr_redo::truncate_record(rel, fork, n, horizon))?.end;
-        // Durable before the file shrinks: redo of older records would otherwise miss the blocks and nothing would explain it.
-        self.wal.flush(end)?;
-        self.truncate_local(rel, fork, n)?;
         if fork == Fork::Main {
-            vm::forget_from(self, rel, n, end)?;
+            vm::check_from(self, rel, n)?;
         }
-        Ok(end)
+        let _held = self.hold_redo_point();
+        Ok(CriticalSection::run("truncate a relation", || -> Result<Lsn, StorageError> {
+            let end = self.wal.insert(&smgr_redo::truncate_record(rel, fork, n, horizon))?.end;
+            // Durable before the file shrinks: redo of older records would otherwise miss the blocks and nothing would explain it.
+            self.wal.flush(end)?;
+            self.truncate_local(rel, fork, n)?;
+            if fork == Fork::Main {
+                vm::forget_from(self, rel, n, end)?;
+            }
+            Ok(end)
+        }))
     }
 
     pub(crate) fn truncate_local(&self, rel: RelId, fork: Fork, n: BlockNo) -> Result<(), StorageError> {

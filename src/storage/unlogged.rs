@@ -112,13 +112,14 @@ impl BufferPool {
         Ok(())
     }
 
-    /// Shortens an unlogged relation to `n` blocks.
+    /// Shortens an unlogged relation to `n` blocks. If the file cannot be cut the node stops, see [`Self::truncate`].
     ///
     /// # Errors
-    /// I/O.
+    /// If the visibility map cannot be read.
     pub fn truncate_unlogged(&self, rel: RelId, n: BlockNo) -> Result<(), StorageError> {
-        self.truncate_local(rel, Fork::Main, n)?;
-        vm::forget_from_unlogged(self, rel, n)
+        vm::forget_from_unlogged(self, rel, n)?;
+        CriticalSection::run("truncate a relation", || self.truncate_local(rel, Fork::Main, n));
+        Ok(())
     }
 
     /// Replaces an unlogged relation's content by its init fork's.

@@ -137,6 +137,17 @@ impl MapPin {
     }
 }
 
+/// Reads what [`forget_from`] will change, so that a damaged map page is an error before anything is changed.
+///
+/// # Errors
+/// I/O, or a damaged page.
+pub(super) fn check_from(pool: &BufferPool, rel: RelId, n: BlockNo) -> Result<(), StorageError> {
+    for block in map_block(n).get()..pool.n_blocks(rel, Fork::Vm)?.get() {
+        pool.read(rel, Fork::Vm, BlockNo::new(block))?;
+    }
+    Ok(())
+}
+
 /// A heap was shortened to `n` blocks by the record ending at `end`: the bits of the rest are cleared, as blocks that come there later begin
 /// with rows nobody sees. The same on a primary and in redo.
 ///
