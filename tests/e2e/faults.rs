@@ -315,6 +315,47 @@ fn attached(pid: i32) {
     });
 }
 
+/// A file left long would show what vacuum removed after the next start, and the map call all-visible what comes there later.
+#[test]
+fn truncation_that_fails_stops_the_node_and_recovery_ends_it() {
+    let node = Node::start_new("truncation", "autovacuum = off");
+    node.sql("create table t (n int primary key, filler text); insert into t select n, repeat('x', 500) from generate_series(1, 2000) n");
+    node.sql("vacuum t");
+    node.sql("delete from t where n > 100");
+    let [server] = node.server_pids()[..] else { panic!("one server process") };
+    let mut strace = Command::new("strace")
+        .args([
+            "-f",
+            "-q",
+            "-e",
+            "trace=ftruncate",
+            "-e",
+            "inject=ftruncate:error=EIO:when=1+",
+            "-o",
+            "/dev/null",
+            "-p",
+            &server.to_string(),
+        ])
+        .spawn()
+        .expect("strace: run scripts/install-deps test");
+    attached(server);
+    let vacuum = node.psql("vacuum t").output().expect("psql");
+    assert!(!vacuum.status.success());
+    crate::support::node::until("the supervisor to start another server", || {
+        !node.server_pids().is_empty() && !node.server_pids().contains(&server)
+    });
+    drop(strace.kill());
+    drop(strace.wait());
+    node.wait_for("select count(*) from t", "100");
+    let log = node.log();
+    assert!(log.lines().any(|l| l.contains("PANIC:") && l.contains("truncate") && l.ends_with("Input/output error")), "{log}");
+    assert!(node.sql("select pg_relation_size('t')").parse::<u64>().expect("bytes") < 20 * 8192);
+    // Rows that are rolled back where the file was cut: an index-only scan must not show them.
+    node.sql("begin; insert into t select n, repeat('x', 500) from generate_series(101, 2000) n; rollback");
+    assert_eq!(node.sql("set enable_seqscan = off; set enable_bitmapscan = off; select count(*) from t where n > 0"), "100");
+    assert_eq!(node.sql("select count(*) from verify_heapam('t')"), "0");
+}
+
 #[test]
 fn failed_sync_stops_the_node_and_loses_nothing() {
     let node = Node::start_new("sync", "autovacuum = off");
