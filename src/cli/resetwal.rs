@@ -20,6 +20,7 @@ use super::pg_ctl::reason;
 use crate::control::pid_file::{PID_FILE, PidFile};
 use crate::engine::CATALOG_VERSION;
 use crate::storage::{Files, double_write};
+use crate::txn::xact_status::make_files_between;
 
 const OPTIONS: &[OptionSpec] = &[
     ('c', "commit-timestamp-ids", Takes::Value, "c"),
@@ -174,6 +175,7 @@ fn reset(name: &str, parsed: &Parsed) -> Result<u8, Failure> {
     }
     // The first segment that begins at or behind everything there was.
     let first = SegNo::new(begin.as_u64().div_ceil(u64::from(new_size)).max(1));
+    let finished = control.checkpoint_copy.oldest_xid;
     let checkpoint = &mut control.checkpoint_copy;
     let mut next_xid = checkpoint.next_xid.as_u64();
     if unclean && next.is_none() {
@@ -227,7 +229,7 @@ fn reset(name: &str, parsed: &Parsed) -> Result<u8, Failure> {
         return Err(Failure::Fatal("the control file is lost: say with -x which transaction ID is safe".to_owned()));
     }
     control.segment_bytes = new_size;
-    write(&dir, control, unclean, first)?;
+    write(&dir, control, unclean, first, finished)?;
     println!("Write-ahead log reset");
     Ok(0)
 }
@@ -321,7 +323,7 @@ fn show(control: &ControlFile, guessed: bool) {
 }
 
 /// Heals, removes the old WAL, and writes a new one that holds a checkpoint.
-fn write(dir: &Path, mut control: ControlFile, unclean: bool, first: SegNo) -> Result<(), Failure> {
+fn write(dir: &Path, mut control: ControlFile, unclean: bool, first: SegNo, finished: Xid) -> Result<(), Failure> {
     let disk = RealDisk::shared();
     let wal_dir = dir.join("pg_wal");
     let text = |e: &dyn std::error::Error| e.to_string();
@@ -330,6 +332,8 @@ fn write(dir: &Path, mut control: ControlFile, unclean: bool, first: SegNo) -> R
         double_write::restore(disk.as_ref(), dir, control.system_id, &files).map_err(|e| text(&e))?;
         files.sync_everything().map_err(|e| text(&e))?;
     }
+    make_files_between(&dir.join("pg_xact"), Arc::clone(&disk), control.system_id, finished, control.checkpoint_copy.oldest_xid)
+        .map_err(|e| text(&e))?;
     // From here the directory does not start until the control file says so again; a second run begins no earlier than this one.
     control.state = ClusterState::InProduction;
     control.min_recovery_point = first.start_lsn(control.segment_bytes);

@@ -519,7 +519,7 @@ impl Shared {
         let limits = [xids.redo_limit, env.ctx.pool.redo_limit()];
         let redo = limits.into_iter().flatten().fold(inserted, Lsn::min);
         let tli = wal.tli();
-        env.ctx.txns.checkpoint_status()?;
+        env.ctx.txns.checkpoint_status(xids.oldest_xid)?;
         env.ctx.txns.checkpoint_prepared()?;
         let mut outcome = self.write_pages(request, causes, began, redo)?;
         self.write_pending_drops()?;
@@ -572,7 +572,7 @@ impl Shared {
             // Nothing newer to restart from. A clean stop still leaves all that was written synced: the next start empties the
             // double-write area.
             if causes.shutdown {
-                env.ctx.txns.checkpoint_status()?;
+                env.ctx.txns.checkpoint_status(known.checkpoint_copy.oldest_xid)?;
                 env.ctx.txns.checkpoint_prepared()?;
                 env.ctx.pool.flush_all()?;
                 self.write_pending_drops()?;
@@ -585,7 +585,7 @@ impl Shared {
             log_start("restartpoint", request, causes);
         }
         let redo = candidate.checkpoint.redo;
-        env.ctx.txns.checkpoint_status()?;
+        env.ctx.txns.checkpoint_status(candidate.checkpoint.oldest_xid)?;
         env.ctx.txns.checkpoint_prepared()?;
         let mut outcome = self.write_pages(request, causes, began, redo)?;
         self.write_pending_drops()?;

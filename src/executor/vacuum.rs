@@ -267,7 +267,8 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<O
         all_pages: request.all_pages,
         aggressive: old,
         freeze_below,
-        truncate: request.truncate.unwrap_or_else(|| relation.option("vacuum_truncate") != Some("false")),
+        // Who writes to catalogs does not lock them: a page that is cut off may just have got a row.
+        truncate: !relation.is_system() && request.truncate.unwrap_or_else(|| relation.option("vacuum_truncate") != Some("false")),
         max_dead: usize::try_from(memory / 8).unwrap_or(1 << 20).max(1 << 16),
         index_cleanup: match (request.index_cleanup, relation.option("vacuum_index_cleanup")) {
             (Some(true), _) | (None, Some("on" | "true")) => IndexCleanup::On,

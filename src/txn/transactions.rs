@@ -122,7 +122,7 @@ impl Transactions {
             prepared: PreparedNode::new(start.dir.with_file_name("pg_twophase"), Arc::clone(&start.disk), system),
             locks: Arc::new(LockManager::new(Arc::clone(&procs))),
             procs,
-            status: XactStatus::new(start.dir, start.disk, system),
+            status: XactStatus::new(start.dir, start.disk, system, oldest),
             lsns: CommitLsns::new(oldest),
             queue,
             next_xid: AtomicU64::new(start.next_xid.max(Xid::FIRST_NORMAL).as_u64()),
@@ -764,13 +764,13 @@ impl Transactions {
         lsn.as_u64() > self.redo_bound.load(Ordering::SeqCst)
     }
 
-    /// Makes the statuses durable; after `checkpoint_xids`, before the checkpoint record.
+    /// Makes the statuses durable; after `checkpoint_xids`, before the checkpoint record, whose oldest xid is `finished`.
     ///
     /// # Errors
     /// If the WAL cannot be flushed or a file not written.
-    pub fn checkpoint_status(&self) -> Result<(), TxnError> {
+    pub fn checkpoint_status(&self, finished: Xid) -> Result<(), TxnError> {
         self.settle()?;
-        self.status.checkpoint(self.lsns.floor(), || {
+        self.status.checkpoint(self.lsns.floor(), finished, || {
             if !self.in_recovery() {
                 self.wal.flush(self.wal.inserted())?;
             }

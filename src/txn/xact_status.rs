@@ -4,6 +4,9 @@
 //! (write, sync, rename), so it is never torn. The WAL is flushed before a file is written, so a file never says more than the WAL can
 //! prove; what it says less, redo adds.
 //!
+//! A checkpoint leaves a file for every segment with an xid that was finished by then. One that is missing later is an error when somebody
+//! asks for it, and never read as "nothing committed".
+//!
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 8 | magic `AIXACT\0\1` (the last byte is the format version) |
@@ -66,18 +69,21 @@ pub struct XactStatus {
     segments: ArcSwap<Segments>,
     /// Number of the first segment that was not trimmed. Raised under `load`.
     oldest: AtomicU64,
+    /// Segments below this number, and not trimmed, are files. Raised under `load`.
+    written: AtomicU64,
     /// Held while a segment is read in, the list replaced, or dirty segments written. Rank 78; I/O while held, never taken on a path
     /// that finds its segment in memory.
     load: Mutex<()>,
 }
 
 impl XactStatus {
-    /// Statuses in `dir`, read as they are asked for.
-    pub fn new(dir: impl Into<PathBuf>, disk: Arc<dyn Disk>, system: SystemId) -> Self {
+    /// Statuses in `dir`, read as they are asked for. `finished`: what the last checkpoint calls its oldest xid.
+    pub fn new(dir: impl Into<PathBuf>, disk: Arc<dyn Disk>, system: SystemId, finished: Xid) -> Self {
         let dir = dir.into();
         // A trim leaves the first segment it keeps as a file. No directory yet: nothing was trimmed.
         let oldest = numbers(disk.as_ref(), &dir).unwrap_or_default().into_iter().min().unwrap_or(0);
-        Self { dir, disk, system, segments: ArcSwap::default(), oldest: AtomicU64::new(oldest), load: Mutex::new(()) }
+        let (oldest, written) = (AtomicU64::new(oldest), AtomicU64::new(segments_below(finished)));
+        Self { dir, disk, system, segments: ArcSwap::default(), oldest, written, load: Mutex::new(()) }
     }
 
     /// Statuses of xids below are gone.
@@ -184,6 +190,10 @@ impl XactStatus {
         self.segment(segno).map(|_| ())
     }
 
+    fn must_exist(&self, segno: u64) -> bool {
+        (self.oldest.load(Ordering::Acquire)..self.written.load(Ordering::Acquire)).contains(&segno)
+    }
+
     fn path(&self, segno: u64) -> PathBuf {
         self.dir.join(format!("{segno:04X}"))
     }
@@ -191,7 +201,7 @@ impl XactStatus {
     fn read_file(&self, segno: u64) -> Result<Segment, TxnError> {
         let path = self.path(segno);
         let words: Box<[AtomicU64]> = match read_all(self.disk.as_ref(), &path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !self.must_exist(segno) => return Ok(Segment::empty()),
             Ok(b) => {
                 let ok = b.len() == HEADER + WORDS * 8
                     && b[..8] == MAGIC
@@ -211,11 +221,11 @@ impl XactStatus {
 
     /// Writes what changed since the last call and makes it durable. `flush_wal` runs after the statuses are copied, before they are
     /// written. Part of every checkpoint, after its redo point is chosen. Segments well below `floor`, under which everything is decided,
-    /// leave memory and are read again if asked for.
+    /// leave memory and are read again if asked for. `finished`: the oldest xid of that checkpoint.
     ///
     /// # Errors
     /// If a file cannot be written, or `flush_wal` fails.
-    pub fn checkpoint(&self, floor: Xid, flush_wal: impl Fn() -> Result<(), TxnError>) -> Result<(), TxnError> {
+    pub fn checkpoint(&self, floor: Xid, finished: Xid, flush_wal: impl Fn() -> Result<(), TxnError>) -> Result<(), TxnError> {
         let _g = self.load.lock();
         let s = self.segments.load_full();
         for (i, seg) in s.list.iter().enumerate() {
@@ -230,6 +240,15 @@ impl XactStatus {
             }
             r?;
         }
+        // Those in which nothing is recorded: all of their xids were ended by a crash.
+        let written = segments_below(finished);
+        for segno in self.written.load(Ordering::Acquire).max(self.oldest.load(Ordering::Acquire))..written {
+            let path = self.path(segno);
+            if !self.disk.exists(&path).map_err(|source| TxnError::StatusFile { path, source })? {
+                self.write_file(segno, &Segment::empty(), &flush_wal)?;
+            }
+        }
+        self.written.fetch_max(written, Ordering::AcqRel);
         let keep = (floor.as_u64() / SEGMENT_XIDS).saturating_sub(SEGMENTS_KEPT);
         let old = usize::try_from(keep.saturating_sub(s.first)).unwrap_or(usize::MAX).min(s.list.len());
         if old > 0 {
@@ -303,6 +322,28 @@ impl Segment {
     }
 }
 
+/// One past the number of the last segment with an xid below `xid`; 0 if there is none.
+fn segments_below(xid: Xid) -> u64 {
+    if xid <= Xid::FIRST_NORMAL { 0 } else { xid.as_u64().div_ceil(SEGMENT_XIDS) }
+}
+
+/// Makes the files between `finished`, which had theirs, and `next`, without a status in them: for whoever moves the next xid. Of very many only
+/// the last few: nobody has used the xids in between.
+///
+/// # Errors
+/// I/O.
+pub fn make_files_between(dir: &Path, disk: Arc<dyn Disk>, system: SystemId, finished: Xid, next: Xid) -> Result<(), TxnError> {
+    const MOST: u64 = 16;
+    let fail = |source| TxnError::StatusFile { path: dir.to_owned(), source };
+    let Some(last) = numbers(disk.as_ref(), dir).map_err(fail)?.into_iter().max() else { return Ok(()) };
+    let end = segments_below(next);
+    let status = XactStatus::new(dir, disk, system, Xid::FIRST_NORMAL);
+    for segno in (last + 1).max(segments_below(finished)).max(end.saturating_sub(MOST))..end {
+        status.write_file(segno, &Segment::empty(), &|| Ok(()))?;
+    }
+    Ok(())
+}
+
 /// Numbers of the segments that are files.
 fn numbers(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<u64>> {
     Ok(disk.list(dir)?.iter().filter(|n| n.len() >= 4).filter_map(|n| u64::from_str_radix(n, 16).ok()).collect())
@@ -317,13 +358,13 @@ mod tests {
     #[test]
     fn trimmed_statuses_are_errors_and_the_rest_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let open = || XactStatus::new(dir.path(), RealDisk::shared(), SystemId::new(7));
+        let open = || XactStatus::new(dir.path(), RealDisk::shared(), SystemId::new(7), Xid::FIRST_NORMAL);
         let xid = |segment: u64, at: u64| Xid::from_u64(segment * SEGMENT_XIDS + at);
         let status = open();
         for segment in 0..5 {
             status.set(xid(segment, 9), Status::Committed).unwrap();
         }
-        status.checkpoint(Xid::FIRST_NORMAL, || Ok(())).unwrap();
+        status.checkpoint(Xid::FIRST_NORMAL, Xid::FIRST_NORMAL, || Ok(())).unwrap();
         status.set(xid(6, 1), Status::Aborted).unwrap();
         assert!(!status.can_trim(xid(0, 100)) && status.can_trim(xid(3, 0)));
         status.trim(xid(3, 77)).unwrap();
@@ -340,9 +381,40 @@ mod tests {
         let again = open();
         assert_eq!((again.oldest(), again.get(xid(6, 1)).unwrap()), (xid(6, 0), Status::Aborted));
         again.set(xid(4, 9), Status::Committed).unwrap();
-        again.checkpoint(Xid::FIRST_NORMAL, || Ok(())).unwrap();
+        again.checkpoint(Xid::FIRST_NORMAL, Xid::FIRST_NORMAL, || Ok(())).unwrap();
         again.trim(xid(6, 0)).unwrap();
         assert!(matches!(again.get(xid(4, 9)), Err(TxnError::StatusMissing(_))));
         assert_eq!(numbers(RealDisk::shared().as_ref(), dir.path()).unwrap(), [6]);
+    }
+
+    #[test]
+    fn a_lost_file_is_an_error_and_not_a_segment_of_unknown_xids() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |finished| XactStatus::new(dir.path(), RealDisk::shared(), SystemId::new(7), finished);
+        let xid = |segment: u64, at: u64| Xid::from_u64(segment * SEGMENT_XIDS + at);
+        let status = open(Xid::FIRST_NORMAL);
+        status.set(xid(0, 9), Status::Committed).unwrap();
+        // A crash ended all of segment 1, and segment 2 is begun.
+        status.checkpoint(Xid::FIRST_NORMAL, xid(2, 1), || Ok(())).unwrap();
+        let status = open(xid(2, 1));
+        assert_eq!((status.get(xid(0, 9)).unwrap(), status.get(xid(1, 9)).unwrap()), (Status::Committed, Status::Unknown));
+        assert_eq!((status.get(xid(2, 0)).unwrap(), status.get(xid(3, 0)).unwrap()), (Status::Unknown, Status::Unknown));
+        for lost in [2, 1] {
+            std::fs::remove_file(dir.path().join(format!("{lost:04X}"))).unwrap();
+            let status = open(xid(2, 1));
+            assert_eq!(status.get(xid(0, 9)).unwrap(), Status::Committed);
+            let error = status.get(xid(lost, 0)).unwrap_err();
+            assert!(matches!(&error, TxnError::StatusFile { path, .. } if path.ends_with(format!("{lost:04X}"))), "{error}");
+            assert!(status.set(xid(lost, 0), Status::Aborted).is_err());
+        }
+        // Whoever moves the next xid makes those it skips, and none that was lost.
+        let moved = |from| make_files_between(dir.path(), RealDisk::shared(), SystemId::new(7), from, xid(2, 1));
+        moved(xid(1, 9)).unwrap();
+        assert_eq!(open(xid(2, 1)).get(xid(2, 0)).unwrap(), Status::Unknown);
+        assert!(open(xid(2, 1)).get(xid(1, 0)).is_err());
+        std::fs::remove_file(dir.path().join("0002")).unwrap();
+        std::fs::remove_file(dir.path().join("0000")).unwrap();
+        moved(Xid::FIRST_NORMAL).unwrap();
+        assert!(open(xid(2, 1)).get(xid(0, 9)).is_err());
     }
 }

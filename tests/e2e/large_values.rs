@@ -235,3 +235,44 @@ fn the_index_of_large_values_can_be_made_anew() {
         assert_eq!(text(&a, "select right(v, 2) from t where id = 100").await, "yy");
     });
 }
+
+#[test]
+fn vacuum_cuts_nothing_off_that_others_write() {
+    let node = Node::start_new("largevacuum", "autovacuum = off");
+    node.sql("create table t (id int primary key, n int, v text); alter table t alter v set storage external");
+    // Who writes a large value locks the table it goes to, as in PostgreSQL.
+    let locks =
+        "select mode from pg_locks where relation = (select reltoastrelid from pg_class where relname = 't') and pid = pg_backend_pid()";
+    let seen = node.sql(&format!("begin; insert into t values (0, 0, repeat('x', 10000)); {locks}; commit"));
+    assert_eq!(seen, "RowExclusiveLock");
+    block_on(async {
+        let (done, cuts) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+        let writer = async |id: i32| {
+            let c = connect(&node).await;
+            for n in 0..100 {
+                let len = 1000 + (n * 7919 + id * 104_729) % 40_000;
+                let value = format!("repeat('{id}', {len})");
+                let put =
+                    format!("insert into t values ({id}, {n}, {value}) on conflict (id) do update set n = excluded.n, v = excluded.v");
+                c.batch_execute(&put).await.expect("written");
+                let same = format!("select n = {n} and v = {value} from t where id = {id}");
+                assert_eq!(text(&c, &same).await, "t", "{id} {n}");
+                if n % 2 == 0 {
+                    c.batch_execute(&format!("delete from t where id = {id}")).await.expect("deleted");
+                }
+            }
+            done.set(done.get() + 1);
+        };
+        let vacuum = async {
+            let c = connect(&node).await;
+            while done.get() < 3 {
+                c.batch_execute("vacuum t").await.expect("vacuumed");
+                cuts.set(cuts.get() + 1);
+            }
+        };
+        tokio::join!(writer(1), writer(2), writer(3), vacuum);
+        assert!(cuts.get() > 0);
+    });
+    assert_eq!(node.sql("select count(*), sum(length(v)) = sum(length(v || '')) from t"), "4|t");
+    assert_eq!(node.sql("select count(*) from verify_heapam('t')"), "0");
+}

@@ -757,7 +757,7 @@ fn statuses_survive_a_checkpoint_and_what_ran_at_a_crash_is_aborted() {
     commit(t);
     let mut running = n.begin(&p);
     n.put(&mut running, "running");
-    n.ctx.txns.checkpoint_status().unwrap();
+    n.ctx.txns.checkpoint_status(n.ctx.txns.checkpoint_xids().oldest_xid).unwrap();
     let next = n.ctx.txns.next_xid();
     // Another life, from the checkpoint: nothing to redo.
     let txns = Transactions::new(TransactionsStart {

@@ -8,11 +8,12 @@ use afterimage_wal::ids::Fork;
 use crate::access::btree::{self, Direction, KeyRange, ScanOptions};
 use crate::access::heap::{self, ChangeOptions, ChangeResult, tuple::HEADER};
 use crate::access::{AccessCtx, Tid};
+use crate::sql::catalog::relation::FIRST_NORMAL_OID;
 use crate::sql::types::key::{self, KeyOrder};
 use crate::sql::types::{Compression, Datum, Oid, Pointer, ToastTable};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::storage::Buffer;
-use crate::txn::Transaction;
+use crate::txn::{LockMode, LockTag, Transaction, WaitPolicy};
 
 /// Bytes of value in a chunk: four chunks fill a page. PostgreSQL: `TOAST_MAX_CHUNK_SIZE`.
 const CHUNK_BYTES: usize = 1984;
@@ -128,6 +129,16 @@ pub(crate) struct Stored<'a> {
     pub(crate) method: Option<Compression>,
 }
 
+/// The lock of who writes rows, until the transaction ends. That of the table they belong to is not enough: VACUUM looks at this one by itself,
+/// and cuts empty pages off its end while nobody writes to it. It does not cut catalogs, whose writers hold no locks.
+fn lock(txn: &Transaction, toast: &ToastTable) -> Result<(), SqlError> {
+    let tag = LockTag::Relation { db: toast.table.file.db, rel: toast.table.oid };
+    if toast.table.oid >= FIRST_NORMAL_OID && !txn.holds(&tag, LockMode::RowExclusive) {
+        txn.lock(tag, LockMode::RowExclusive, WaitPolicy::Block)?;
+    }
+    Ok(())
+}
+
 /// Writes a value under an id that `next_id` proposes, and returns where it is.
 ///
 /// # Errors
@@ -140,6 +151,7 @@ pub(crate) fn put(
     next_id: &mut dyn FnMut() -> Result<Oid, SqlError>,
 ) -> Result<Pointer, SqlError> {
     let Stored { bytes: stored, raw_len, method } = *stored;
+    lock(txn, toast)?;
     let stored_len = u32::try_from(stored.len()).map_err(|_| SqlError::internal("value too long"))?;
     let chunk_id = loop {
         let id = next_id()?;
