@@ -286,8 +286,8 @@ impl Portal {
     }
 }
 
-/// A table of more blocks may take long to scan.
-const SMALL_TABLE_BLOCKS: u32 = 8;
+/// A table of more blocks may take longer to scan than half a millisecond.
+const SMALL_TABLE_BLOCKS: u32 = 32;
 
 /// Whether the plan may run on the session's task, where others would wait for it: moving them away costs two switches of threads.
 fn is_short(session: &SessionContext, plan: &PlannedStmt) -> bool {

@@ -192,7 +192,7 @@ pub fn oldest_unarchived(node: &Replication) -> Option<Lsn> {
     }
     let segment_bytes = node.engine.wal().segment_bytes();
     // Segments may have ended since the archiver looked.
-    let Ok(ready) = mark_ready(node, node.engine.wal().confirmed()).and_then(|()| ready_files(node)) else {
+    let Ok(ready) = mark_ready(node, SegNo::of(node.engine.wal().confirmed(), segment_bytes)).and_then(|()| ready_files(node)) else {
         // It cannot be told what is archived: all stays.
         return Some(Lsn::INVALID);
     };
@@ -262,12 +262,11 @@ fn ready_files(node: &Replication) -> Result<Vec<String>, ArchiveCommandError> {
     Ok(names)
 }
 
-/// Marks every finished segment and history file that has no status yet.
-fn mark_ready(node: &Replication, upto: Lsn) -> Result<(), ArchiveCommandError> {
+/// Marks every finished segment, those before `current`, and history file that has no status yet.
+fn mark_ready(node: &Replication, current: SegNo) -> Result<(), ArchiveCommandError> {
     let _one_at_a_time = node.archiver.marking.lock();
     let dir = node.engine.data_dir().join("pg_wal");
     let segment_bytes = node.engine.wal().segment_bytes();
-    let current = SegNo::new(upto.as_u64() / u64::from(segment_bytes));
     let at = |source| ArchiveCommandError::Io { path: dir.clone(), source };
     let tli = node.engine.wal().tli();
     for entry in fs::read_dir(&dir).map_err(at)? {
@@ -287,21 +286,19 @@ fn mark_ready(node: &Replication, upto: Lsn) -> Result<(), ArchiveCommandError> 
 
 /// The archiver: marks and archives as segments finish, until the node stops.
 pub async fn run(node: Arc<Replication>) {
-    let mut moved = node.wal_moved();
+    let mut moved = node.segment_moved();
     let mut stopping = node.stopping();
     let mut reloads = node.config.subscribe();
     let mut roles = node.engine.node().subscribe();
-    let segment_bytes = u64::from(node.engine.wal().segment_bytes());
     let mut marked = u64::MAX;
     let mut failed = false;
     let mut switching = Switching::new(&node);
     loop {
         let last = *stopping.borrow_and_update();
         if is_on(&node) {
-            let upto = *moved.borrow_and_update();
-            let position = upto.as_u64() / segment_bytes;
+            let position = *moved.borrow_and_update();
             if position != marked || failed {
-                let outcome = match mark_ready(&node, upto) {
+                let outcome = match mark_ready(&node, SegNo::new(position)) {
                     Ok(()) => archive_ready(&node).await,
                     Err(error) => Err(error),
                 };
@@ -313,14 +310,14 @@ pub async fn run(node: Arc<Replication>) {
             }
         } else {
             // Nothing to do for this segment; a reload or a new role looks again.
-            marked = moved.borrow_and_update().as_u64() / segment_bytes;
+            marked = *moved.borrow_and_update();
         }
         if last {
             tracing::debug!("archiver process shutting down");
             return;
         }
         tokio::select! {
-            changed = moved.wait_for(|lsn| lsn.as_u64() / segment_bytes != marked) => if changed.is_err() { return },
+            changed = moved.wait_for(|segment| *segment != marked) => if changed.is_err() { return },
             _ = stopping.changed() => {}
             _ = reloads.changed() => marked = u64::MAX,
             _ = roles.changed() => marked = u64::MAX,

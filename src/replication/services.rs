@@ -75,6 +75,7 @@ pub struct Replication {
     /// Backups whose files somebody else copies.
     pub file_copies: FileCopies,
     wal_moved: watch::Sender<Lsn>,
+    segment_moved: watch::Sender<u64>,
     sync_begins: watch::Sender<()>,
     stopping: watch::Sender<bool>,
     receiver_stop: watch::Sender<bool>,
@@ -112,6 +113,7 @@ impl Replication {
             file_copies: FileCopies::default(),
             parallel_backups: ParallelBackups::default(),
             wal_moved: watch::Sender::new(engine.wal().confirmed()),
+            segment_moved: watch::Sender::new(engine.wal().confirmed().as_u64() / u64::from(engine.wal().segment_bytes())),
             sync_begins: watch::Sender::new(()),
             stopping: watch::Sender::new(false),
             receiver_stop: watch::Sender::new(false),
@@ -124,9 +126,12 @@ impl Replication {
             engine,
             config,
         });
-        let moved = node.wal_moved.clone();
+        let (moved, segment_moved) = (node.wal_moved.clone(), node.segment_moved.clone());
+        let segment_bytes = u64::from(node.engine.wal().segment_bytes());
         node.engine.wal().add_position_listener(Box::new(move |positions| {
             moved.send_replace(positions.confirmed);
+            let segment = positions.confirmed.as_u64() / segment_bytes;
+            segment_moved.send_if_modified(|old| std::mem::replace(old, segment) != segment);
         }));
         let begins = node.sync_begins.clone();
         node.engine.wal().add_sync_listener(Box::new(move |_| {
@@ -152,6 +157,11 @@ impl Replication {
     /// The durable and confirmed end of WAL. Told also when only the durable end moves.
     pub fn wal_moved(&self) -> watch::Receiver<Lsn> {
         self.wal_moved.subscribe()
+    }
+
+    /// The segment that the durable and confirmed end of WAL lies in. Told once for each.
+    pub fn segment_moved(&self) -> watch::Receiver<u64> {
+        self.segment_moved.subscribe()
     }
 
     /// Told before each sync of WAL, while anybody listens.

@@ -134,12 +134,13 @@ impl Session {
             self.viewer.user_name = self.ctx.user_name.clone();
         }
         self.viewer.temp_namespace = self.ctx.catalog.viewer().temp_namespace.or(self.viewer.temp_namespace);
+        self.ctx.in_block = self.block.is_block();
         let handle = match &self.ctx.transaction {
-            Some(transaction) => self.catalog.handle(self.viewer.clone(), transaction),
+            Some(transaction) if self.ctx.catalog.serves(&self.viewer, transaction) => return,
+            Some(transaction) => self.catalog.handle_after(&self.ctx.catalog, self.viewer.clone(), transaction),
             None => self.catalog.handle_outside(self.viewer.clone(), &self.ctx.proc),
         };
         self.ctx.set_catalog(handle);
-        self.ctx.in_block = self.block.is_block();
     }
 
     /// A statement succeeded: its changes are visible to the next one of its transaction.

@@ -112,7 +112,7 @@ impl Session {
         };
         let handle = catalog.handle_outside(viewer.clone(), &login.proc);
         let time = now();
-        let ctx = SessionContext {
+        let mut ctx = SessionContext {
             engine: Arc::clone(&engine),
             proc: login.proc,
             cancel: Arc::clone(&registered.entry.cancel),
@@ -130,7 +130,7 @@ impl Session {
             settings: login.settings,
             timeouts_version: 0,
             io: IoSettings::default(),
-            catalog: handle,
+            catalog: handle.clone(),
             sequences: crate::executor::catalog_function::SequenceCache::default(),
             variables: None,
             routines: crate::executor::routine::Routines::default(),
@@ -144,6 +144,7 @@ impl Session {
             front_end: &crate::sql::FRONT_END,
             externals: services.externals.clone(),
         };
+        ctx.set_catalog(handle);
         Some(Self {
             server,
             engine,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::registry::SessionEntry;
@@ -53,11 +53,23 @@ impl Stream {
         on!(self, s => s.writable().await)
     }
 
+    /// Reads what is there now. A read that leaves room has emptied the socket: the runtime is told so, or it would have the next one tried in vain.
+    fn try_read(&self, into: &mut BytesMut) -> io::Result<usize> {
+        let room = into.capacity() - into.len();
+        let mut got = None;
+        let tried = on!(self, s => s.try_io(Interest::READABLE, || {
+            let n = s.try_read_buf(into)?;
+            got = Some(n);
+            if n > 0 && n < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+        }));
+        got.map_or(tried, Ok)
+    }
+
     /// Reads what is there, at least something; 0: the client closed its end. Cancel-safe.
     async fn read(&self, into: &mut BytesMut) -> io::Result<usize> {
         loop {
             on!(self, s => s.readable().await)?;
-            match on!(self, s => s.try_read_buf(into)) {
+            match self.try_read(into) {
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 done => return done,
             }

@@ -18,7 +18,7 @@ use crate::sql::functions::ProcEntry;
 use crate::sql::types::Datum;
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::snapshot::OwnXids;
-use crate::txn::{CommitLevel, Proc};
+use crate::txn::{CommitLevel, Proc, Transaction};
 
 /// A role, from `pg_authid`.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ pub struct Database {
 }
 
 /// What a session tells the catalog about itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Viewer {
     /// The connected database.
     pub database: Oid,
@@ -115,10 +115,12 @@ struct Inner {
     view: View,
     /// Relations read so far by a handle with own DDL. Leaf.
     own: Mutex<FxHashMap<Oid, Option<Arc<Relation>>>>,
-    search_path: OnceLock<SearchPath>,
+    search_path: OnceLock<Arc<SearchPath>>,
 }
 
 struct SearchPath {
+    /// [`CatalogHandle::version`] before it was found out; `None`: not to be handed on.
+    version: Option<u64>,
     /// With `pg_catalog` and the temporary schema where they are searched.
     effective: Vec<Oid>,
     /// As written: where new objects go.
@@ -135,6 +137,36 @@ impl CatalogHandle {
     pub(super) fn new(catalog: Arc<Catalog>, database: Arc<DatabaseCache>, viewer: Viewer, view: View) -> Self {
         let own = Mutex::default();
         Self { inner: Arc::new(Inner { catalog, database, viewer, view, own, search_path: OnceLock::new() }) }
+    }
+
+    /// Whether `txn`'s next statement, looked at by `viewer`, may go on with it: a new one would say the same.
+    pub fn serves(&self, viewer: &Viewer, txn: &Transaction) -> bool {
+        let view = &self.inner.view;
+        let same_own = match (&view.own, txn.own()) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        same_own
+            && !view.own_ddl
+            && txn.invalidations().is_empty()
+            && view.cid == txn.cid()
+            && view.level == txn.options().level
+            && Arc::ptr_eq(&view.proc, txn.proc())
+            && self.inner.viewer == *viewer
+            && self.inner.search_path.get().is_none_or(|path| path.version.is_some() && path.version == self.version())
+    }
+
+    /// Takes over what `before` found out about the search path, if it still holds.
+    pub(super) fn go_on_from(&self, before: &Self) {
+        if let Some(path) = before.inner.search_path.get()
+            && path.version.is_some()
+            && self.inner.viewer == before.inner.viewer
+            && path.version == self.version()
+        {
+            // It is new: nobody has asked it.
+            let _first = self.inner.search_path.set(Arc::clone(path));
+        }
     }
 
     /// Who looks.
@@ -205,6 +237,7 @@ impl CatalogHandle {
 
     fn search(&self) -> &SearchPath {
         self.inner.search_path.get_or_init(|| {
+            let mut version = self.version();
             let viewer = &self.inner.viewer;
             let mut listed = Vec::new();
             for name in split_identifiers(&viewer.search_path, ',').unwrap_or_default() {
@@ -214,6 +247,9 @@ impl CatalogHandle {
                     other => self.find_namespace(other),
                 };
                 // A schema that cannot be read is not searched; using the catalog will say why.
+                if oid.is_err() {
+                    version = None;
+                }
                 if let Ok(Some(oid)) = oid
                     && !listed.contains(&oid)
                 {
@@ -229,7 +265,7 @@ impl CatalogHandle {
             {
                 effective.insert(0, temp);
             }
-            SearchPath { effective, listed }
+            Arc::new(SearchPath { version, effective, listed })
         })
     }
 

@@ -64,6 +64,13 @@ impl Catalog {
         CatalogHandle::new(self.clone(), self.database(viewer.database), viewer, view)
     }
 
+    /// As [`Self::handle`], for a session that looked through `before` so far: what that knows and still holds is taken over.
+    pub fn handle_after(self: &Arc<Self>, before: &CatalogHandle, viewer: Viewer, txn: &Transaction) -> CatalogHandle {
+        let handle = self.handle(viewer, txn);
+        handle.go_on_from(before);
+        handle
+    }
+
     /// Lookups of committed state, outside a transaction: authentication, statistics.
     pub fn handle_outside(self: &Arc<Self>, viewer: Viewer, proc: &Arc<Proc>) -> CatalogHandle {
         let view = View { proc: proc.clone(), level: CommitLevel::On, cid: 0, own: None, own_ddl: false };
