@@ -12,7 +12,7 @@ use crate::sql::functions::registry::{cast_by_types, proc_by_oid};
 use crate::sql::functions::{Call, CallTypes, ProcEntry};
 use crate::sql::types::{Datum, IoSettings, Oid, Text, oids};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{CancelFlag, CancelReason, LockManager, Proc, Transaction, TxnError};
+use crate::txn::{CancelFlag, CancelReason, LockLog, LockManager, Proc, Transaction, TxnError};
 
 /// One session's state as far as SQL needs it. The session owns it and lends it to each statement.
 pub struct SessionContext {
@@ -89,8 +89,8 @@ pub struct Notice {
     pub fields: SqlError,
 }
 
-/// A way to the client from inside a statement.
-pub trait Outlet: Send + Sync {
+/// A way to the client, and to the log, from inside a statement.
+pub trait Outlet: LockLog {
     /// Sends a notice, if the client wants to hear of it; false if it cannot be sent.
     fn notice(&self, settings: &SessionSettings, notice: &Notice) -> bool;
 }
@@ -147,6 +147,8 @@ impl SessionContext {
         let deadlock = self.settings.duration(Setting::DeadlockTimeout).unwrap_or(LockManager::DEADLOCK_TIMEOUT);
         let lock = self.settings.duration(Setting::LockTimeout).filter(|d| !d.is_zero());
         self.proc.set_lock_timeouts(deadlock, lock);
+        let log = self.outlet.clone().filter(|_| self.settings.bool(Setting::LogLockWaits));
+        self.proc.set_lock_log(log.map(|outlet| outlet as Arc<dyn LockLog>));
     }
 
     /// Refuses a command that cannot be rolled back.

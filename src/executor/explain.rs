@@ -279,7 +279,7 @@ fn json_node(e: &Explain, state: Option<&ExecState>, s: &Shown<'_>, relationship
     let t = &s.text;
     let mut m = Map::new();
     let (node_type, operation) = match t.node_type.as_str() {
-        "Insert" | "Update" | "Delete" => ("ModifyTable", Some(t.node_type.as_str())),
+        "Insert" | "Update" | "Delete" | "Merge" => ("ModifyTable", Some(t.node_type.as_str())),
         "HashAggregate" | "GroupAggregate" => ("Aggregate", None),
         n if n.starts_with("Nested Loop") => ("Nested Loop", None),
         n if n.starts_with("Hash") && n.ends_with("Join") => ("Hash Join", None),

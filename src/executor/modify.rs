@@ -10,7 +10,7 @@ use super::large::{self, RowWriter};
 use super::node::Node;
 use super::plan::{Command, IndexSource, IndexWriter, MergeDo, Modify, OnConflict, PlanNode, PlanOp, TableWriter};
 use super::referential;
-use super::scan::{datum_tid, tid_datum};
+use super::scan::{datum_tid, low_half, tid_datum};
 use super::trigger::{self, event_of};
 use crate::access::btree::{self, Inserted, UniqueProbe};
 use crate::access::heap::{self, ChangeOptions, ChangeResult, UpdateOptions};
@@ -20,7 +20,7 @@ use crate::sql::catalog::relation::{Persistence, Trigger};
 use crate::sql::catalog::{Index, Relation};
 use crate::sql::types::{self, Datum, IoSettings, row};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{Isolation, RowLockMode, Transaction, WaitPolicy};
+use crate::txn::{Isolation, LockMode, RowLockMode, Transaction, WaitPolicy};
 
 /// 40001 for a row changed since the snapshot.
 pub(super) fn concurrent_update() -> SqlError {
@@ -177,6 +177,52 @@ fn insert_entry(
     }
 }
 
+/// Enters a row into an index that decides about ON CONFLICT, waiting for nobody; true: another row has the key, or may have it.
+fn insert_perhaps(
+    x: &mut Exec<'_>,
+    table: &TableWriter,
+    w: &IndexWriter,
+    rel: &RelHandle,
+    values: &[Datum],
+    tid: Tid,
+) -> Result<bool, SqlError> {
+    let Some(key) = key_values(x, w, values)? else { return Ok(false) };
+    let mut bytes = Vec::with_capacity(32);
+    let unique = w.index.encode_key(&key, &mut bytes)?;
+    let index = table.relation.index_handle(&w.index);
+    let engine: Arc<Engine> = x.state.engine()?.clone();
+    let ctx = engine.ctx();
+    let t = x.session.transaction()?;
+    let xid = t.xid()?;
+    let mut probe = heap::HastyProbe(heap::Probe::new(ctx, *rel, t));
+    let probe: Option<(&mut dyn UniqueProbe, usize)> = if unique { Some((&mut probe, bytes.len())) } else { None };
+    let mut inserted = btree::insert(ctx, xid, &index, &bytes, tid, probe);
+    let conflict = matches!(inserted, Ok(Inserted::Duplicate(_)));
+    if conflict {
+        // The row goes away again, but its entry is there as that of any dead row is.
+        inserted = btree::insert(ctx, xid, &index, &bytes, tid, None);
+    }
+    inserted.map_err(|e| index_error(e, &w.index))?;
+    if let Some(s) = t.serializable().filter(|_| index.is_marked()) {
+        s.wrote_key(index.file, &bytes)?;
+    }
+    Ok(conflict)
+}
+
+/// Computes the expressions of an index for a row that is in it. What comes of it is known, but functions are called as often as PostgreSQL calls
+/// them, which compares the values it gets: `check_exclusion_or_unique_constraint`.
+fn compute_again(x: &mut Exec<'_>, table: &TableWriter, w: &IndexWriter, rel: &RelHandle, tid: Tid) -> Result<(), SqlError> {
+    if !w.columns.iter().any(|c| matches!(c, IndexSource::Expression(_))) {
+        return Ok(());
+    }
+    let engine: Arc<Engine> = x.state.engine()?.clone();
+    let Some(bytes) = heap::row_bytes(engine.ctx(), rel, tid)? else { return Ok(()) };
+    let count = table.desc.len();
+    let mut values = vec![Datum::Null; count];
+    row::decode(&table.desc, &bytes, count, &mut values)?;
+    key_values(x, w, &values).map(drop)
+}
+
 /// An index's failure; a key that is too long names its index.
 pub(super) fn index_error(e: AccessError, index: &Index) -> SqlError {
     let too_big = matches!(e, AccessError::KeyTooBig { .. });
@@ -215,6 +261,8 @@ pub struct ModifyNode {
     before: Option<Tid>,
     /// ON CONFLICT updated a row, and noted that.
     noted: bool,
+    /// ON CONFLICT updated the row at hand.
+    met: bool,
     /// The last row was changed, and triggers after the statement are queued.
     done: bool,
 }
@@ -232,6 +280,7 @@ impl ModifyNode {
             set: Vec::new(),
             before: None,
             noted: false,
+            met: false,
             done: false,
         }
     }
@@ -266,32 +315,33 @@ impl ModifyNode {
             }
             self.encode(x, m)?;
             let tid = x.session.transaction()?.at_command(cid, |t| heap::insert(engine.ctx(), t, rel, &self.bytes))?;
-            // Arbiters first: if one was taken meanwhile the row goes away again and the search starts over.
-            let arbiter =
-                |i: usize, w: &IndexWriter| if conflict.arbiters.is_empty() { w.index.unique } else { conflict.arbiters.contains(&i) };
+            // Until it is in all indexes the row may go away again: who finds it meanwhile waits for no more than that.
+            let (token, mode) = (heap::speculative_tag(rel, tid), LockMode::Exclusive);
+            x.session.transaction()?.lock(token, mode, WaitPolicy::Block)?;
             let mut lost = false;
-            for (i, w) in m.table.indexes.iter().enumerate().filter(|(i, w)| arbiter(*i, w)) {
-                let _ = i;
-                if insert_entry(x, &m.table, w, rel, &self.values, tid)?.is_some() {
-                    lost = true;
-                    break;
+            for (i, w) in m.table.indexes.iter().enumerate() {
+                let arbiter = if conflict.arbiters.is_empty() { w.index.unique } else { conflict.arbiters.contains(&i) };
+                if arbiter {
+                    lost |= insert_perhaps(x, &m.table, w, rel, &self.values, tid)?;
+                } else if let Some(key) = insert_entry(x, &m.table, w, rel, &self.values, tid)? {
+                    return Err(duplicate(x, &m.table, w, &key));
                 }
             }
             if lost {
-                let snapshot = x.session.transaction()?.latest_snapshot()?;
-                heap::delete(engine.ctx(), x.session.transaction()?, rel, &snapshot, tid, ChangeOptions::default())?;
+                // Somebody was faster. The search starts over, and waits for him.
+                let t = x.session.transaction()?;
+                t.command_counter_increment()?;
+                let snapshot = t.latest_snapshot()?;
+                t.at_command(cid, |t| heap::delete(engine.ctx(), t, rel, &snapshot, tid, ChangeOptions::default()))?;
                 if let Some(toast) = &m.table.desc.toast {
                     let pointers = row::pointers(&m.table.desc, &self.bytes)?;
                     large::delete_values(engine.ctx(), x.session.transaction()?, toast, &pointers)?;
                 }
-                continue;
             }
-            for (_, w) in m.table.indexes.iter().enumerate().filter(|(i, w)| !arbiter(*i, w)) {
-                if let Some(key) = insert_entry(x, &m.table, w, rel, &self.values, tid)? {
-                    return Err(duplicate(x, &m.table, w, &key));
-                }
+            x.session.transaction()?.unlock(token, mode);
+            if !lost {
+                return Ok(Some(tid));
             }
-            return Ok(Some(tid));
         }
     }
 
@@ -323,10 +373,21 @@ impl ModifyNode {
             }
             let index = m.table.relation.index_handle(&w.index);
             let engine = x.state.engine()?.clone();
-            let t = x.session.transaction()?;
-            let mut probe = heap::Probe::new(engine.ctx(), *rel, t);
-            if let Some(tid) = btree::find_duplicate(engine.ctx(), &index, &bytes, &mut probe)? {
-                return Ok(Some(tid));
+            loop {
+                let t = x.session.transaction()?;
+                let mut probe = heap::HastyProbe(heap::Probe::new(engine.ctx(), *rel, t));
+                let Some(tid) = btree::find_duplicate(engine.ctx(), &index, &bytes, &mut probe)? else { break };
+                let found = heap::liveness(engine.ctx(), t, rel, tid)?;
+                if let heap::Liveness::Live(at) | heap::Liveness::Inserting(at, _) | heap::Liveness::Deleting(at, _) = found {
+                    compute_again(x, &m.table, w, rel, at)?;
+                }
+                match found {
+                    heap::Liveness::Live(_) => return Ok(Some(tid)),
+                    heap::Liveness::Inserting(at, xid) | heap::Liveness::Deleting(at, xid) => {
+                        heap::wait_for_writer(engine.ctx(), x.session.transaction()?, rel, at, xid)?;
+                    }
+                    heap::Liveness::Dead => {}
+                }
             }
         }
         Ok(None)
@@ -378,8 +439,7 @@ impl ModifyNode {
         let count = m.table.desc.len();
         let mut wide = vec![Datum::Null; count];
         row::decode(&m.table.desc, &old, count, &mut wide)?;
-        wide.push(tid_datum(existing));
-        wide.push(Datum::Oid(m.table.relation.oid));
+        wide.extend(m.system_columns(x, rel, existing, false)?);
         wide.extend_from_slice(&self.values);
         if let Some(c) = &update.condition
             && !c.holds(x, &wide)?
@@ -428,6 +488,7 @@ impl ModifyNode {
                     trigger::after_row(x.session, &m.table, Trigger::UPDATE, change, Some(&assigned), &mut x.state.foreign)?;
                 }
                 self.noted = true;
+                self.met = true;
                 self.values = new;
                 Ok(Conflict::Done(Some(tid)))
             }
@@ -692,8 +753,8 @@ impl ModifyNode {
         out.clear();
         let Some(codes) = &m.returning else { return Ok(()) };
         let mut wide = std::mem::take(&mut self.values);
-        wide.push(tid_datum(tid));
-        wide.push(Datum::Oid(m.table.relation.oid));
+        let rel = self.rel.ok_or_else(|| SqlError::internal("a change that has not begun"))?;
+        wide.extend(m.system_columns(x, &rel, tid, self.met)?);
         if m.command != Command::Insert {
             wide.extend_from_slice(&self.row);
         }
@@ -703,6 +764,26 @@ impl ModifyNode {
         }
         self.values = wide;
         Ok(())
+    }
+}
+
+impl Modify {
+    /// The system columns of a version of the target, as `Self::SYSTEM_COLUMNS` lists them. `met`: ON CONFLICT made it of a row that it had to
+    /// lock; PostgreSQL leaves the locker in xmax, and people tell by that whether a row was inserted.
+    fn system_columns(&self, x: &Exec<'_>, rel: &RelHandle, tid: Tid, met: bool) -> Result<[Datum; 6], SqlError> {
+        let mut columns = [tid_datum(tid), Datum::Oid(self.table.relation.oid), Datum::Null, Datum::Null, Datum::Null, Datum::Null];
+        if !self.shows_xids {
+            return Ok(columns);
+        }
+        let buffer = x.access()?.pool.read(rel.file, afterimage_wal::ids::Fork::Main, tid.block)?;
+        let page = buffer.read();
+        if let Some(h) = heap::tuple::header(&page, tid.offset) {
+            let xmax = if met && !h.xmax.is_valid() { h.xmin } else { h.xmax };
+            let [_, _, xmin, cmin, end, cmax] = &mut columns;
+            (*xmin, *end) = (low_half(h.xmin), low_half(xmax));
+            (*cmin, *cmax) = (Datum::Oid(h.cid), Datum::Oid(h.cid));
+        }
+        Ok(columns)
     }
 }
 
@@ -827,6 +908,7 @@ impl Node for ModifyNode {
             let done = if m.command == Command::Insert {
                 self.values.clear();
                 self.values.append(&mut self.row);
+                self.met = false;
                 self.insert(x, m, &rel)?
             } else {
                 self.change(x, m, &rel)?

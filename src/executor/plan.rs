@@ -37,6 +37,8 @@ pub struct PlannedStmt {
     pub relations: Vec<(Oid, RelationUse)>,
     /// It changes data (CTEs included).
     pub modifies: bool,
+    /// It only reads, by functions marked PARALLEL SAFE: PostgreSQL might run it in a parallel worker.
+    pub parallel_safe: bool,
     /// It runs on the session's task as it is, for it cannot take long while the tables it scans, these, are small. `None`: it may.
     pub short: Option<Box<[RelId]>>,
     /// Privileges the user needs: relation and `acl` letters.
@@ -681,7 +683,7 @@ pub struct Modify {
     pub scan_id: usize,
     /// Other tables' scans and the input column of their tid, to find the same rows in a re-check.
     pub companions: Box<[(usize, usize)]>,
-    /// RETURNING, over the row (old or new) of the target's attributes, then tid and table oid, then the input row.
+    /// RETURNING, over the row (old or new) of the target's attributes, then `SYSTEM_COLUMNS`, then the input row.
     pub returning: Option<Box<[Code]>>,
     /// ON CONFLICT.
     pub on_conflict: Option<Box<OnConflict>>,
@@ -691,6 +693,13 @@ pub struct Modify {
     pub foreign: bool,
     /// INSERT: values may be taken as they are, a row at a time from VALUES.
     pub input_width: usize,
+    /// RETURNING or ON CONFLICT reads `xmin`, `cmin`, `xmax` or `cmax` of the target.
+    pub shows_xids: bool,
+}
+
+impl Modify {
+    /// The target's system columns that expressions may read, by attribute number: `ctid`, `tableoid`, `xmin`, `cmin`, `xmax`, `cmax`.
+    pub const SYSTEM_COLUMNS: [i16; 6] = [-1, -6, -2, -3, -4, -5];
 }
 
 /// A WHEN of MERGE; its codes are over the input row.

@@ -14,6 +14,7 @@ use super::plan::{Command, LockStrength, PlanNode, PlanOp, PlannedStmt, Relation
 use super::sink::RowSink;
 use super::statement::RawStmt;
 use super::{explain, privileges, utility};
+use crate::config::Setting;
 use crate::sql::catalog::relation::Persistence;
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
@@ -181,6 +182,8 @@ pub struct Portal {
     pub prepared: Arc<Prepared>,
     params: Arc<[Datum]>,
     run: Run,
+    /// It runs as a parallel worker would (`force_parallel_mode`).
+    worker: bool,
 }
 
 /// How far an execution is.
@@ -216,7 +219,7 @@ impl Portal {
                 _ => error,
             });
         }
-        Ok(Self { prepared, params: params.into(), run: Run::Ready })
+        Ok(Self { prepared, params: params.into(), run: Run::Ready, worker: false })
     }
 
     /// The values of `$1`, `$2`, ...
@@ -229,12 +232,27 @@ impl Portal {
     /// # Errors
     /// Whatever the statement fails with; the portal is then of no more use.
     pub fn run(&mut self, session: &mut SessionContext, max_rows: u64, sink: &mut dyn RowSink) -> Result<PortalStatus, SqlError> {
+        let status = self.run_on(session, max_rows, sink);
+        if self.worker && !matches!(status, Ok(PortalStatus::Suspended)) {
+            self.worker = false;
+            if let Some(t) = &mut session.transaction {
+                t.end_worker();
+            }
+        }
+        status
+    }
+
+    fn run_on(&mut self, session: &mut SessionContext, max_rows: u64, sink: &mut dyn RowSink) -> Result<PortalStatus, SqlError> {
         match &self.prepared.body {
             Body::Utility => return utility::run(session, &self.prepared, &self.params, sink),
             Body::Plan(cell) => {
                 if let Run::Ready = self.run {
                     tablespace::reserve_temporary(session)?;
                     let plan = current_plan(session, &self.prepared, cell)?;
+                    // Here it is the session itself that plays the worker: what shows is when advisory locks go.
+                    self.worker = plan.parallel_safe
+                        && session.settings.str(Setting::ForceParallelMode) != "off"
+                        && session.transaction()?.begin_worker();
                     let running = start(session, &plan, self.params.clone(), false)?;
                     self.run = Run::Rows(Box::new(running));
                 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use afterimage_wal::ids::Xid;
+
 use super::eval::{Exec, Row};
 use super::large;
 use super::node::Node;
@@ -60,6 +62,12 @@ pub(super) fn fill(scan: &Scan, tid: Tid, bytes: &[u8], scratch: &mut Vec<Datum>
     Ok(())
 }
 
+/// An xid as PostgreSQL's columns of 32 bits show it.
+#[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
+pub(super) fn low_half(xid: Xid) -> Datum {
+    Datum::Oid(xid.as_u64() as u32)
+}
+
 /// xmin and its kin, for the few queries that ask.
 fn system_columns(x: &Exec<'_>, scan: &Scan, tid: Tid, out: &mut Row) -> Result<(), SqlError> {
     let asked = scan.outputs.iter().any(|o| matches!(o, ScanColumn::Xmin | ScanColumn::Xmax | ScanColumn::Cmin | ScanColumn::Cmax));
@@ -70,12 +78,10 @@ fn system_columns(x: &Exec<'_>, scan: &Scan, tid: Tid, out: &mut Row) -> Result<
     let buffer = ctx.pool.read(handle(scan)?.file, afterimage_wal::ids::Fork::Main, tid.block)?;
     let page = buffer.read();
     let Some(h) = heap::tuple::header(&page, tid.offset) else { return Ok(()) };
-    #[expect(clippy::cast_possible_truncation, reason = "xid columns have 32 bits in PostgreSQL's catalogs; the low half is shown")]
-    let low = |v: u64| Datum::Oid(v as u32);
     for (o, v) in scan.outputs.iter().zip(out.iter_mut()) {
         match o {
-            ScanColumn::Xmin => *v = low(h.xmin.as_u64()),
-            ScanColumn::Xmax => *v = low(h.xmax.as_u64()),
+            ScanColumn::Xmin => *v = low_half(h.xmin),
+            ScanColumn::Xmax => *v = low_half(h.xmax),
             ScanColumn::Cmin | ScanColumn::Cmax => *v = Datum::Oid(h.cid),
             ScanColumn::Attribute(_) | ScanColumn::Tid | ScanColumn::TableOid => {}
         }

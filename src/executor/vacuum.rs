@@ -370,11 +370,15 @@ pub(crate) fn update_database(ctx: &mut SessionContext) -> Result<(), SqlError> 
     let known = |row: &CatalogRow| -> Result<Xid, SqlError> {
         Ok(rows::xid_of_halves(row.oid(pg_database::datfrozenxid)?, row.oid(pg_database::datminmxid)?))
     };
+    let key = [Datum::Oid(database)];
     if oldest <= known(&row)? {
-        return Ok(());
+        // As PostgreSQL, which finds that out last.
+        return ctx.set_in_place(&pg_database::DEF, by::DATABASE_OID, &key, &[]);
     }
     let [frozen, half] = rows::xid_halves(oldest);
-    ctx.writer()?.set(&pg_database::DEF, &row, &[(pg_database::datfrozenxid, frozen), (pg_database::datminmxid, half)])?;
+    // In place, after whoever grants rights on the database: the two are no versions of each other.
+    let changes = [(pg_database::datfrozenxid, frozen), (pg_database::datminmxid, half)];
+    ctx.set_in_place(&pg_database::DEF, by::DATABASE_OID, &key, &changes)?;
     ctx.databases_changed()?;
     next_transaction(ctx)?;
     let mut oldest = oldest;

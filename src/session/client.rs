@@ -27,8 +27,8 @@ use crate::sql::catalog::bootstrap::TEMPLATE1;
 use crate::sql::catalog::{Catalog, Viewer};
 use crate::sql::types::{ByteaOutput, DateOrder, DateStyle, IntervalStyle, IoSettings, Oid};
 use crate::sqlstate::{Reach, SqlError, SqlState};
-use crate::txn::CancelReason;
 use crate::txn::cancel::Conflict;
+use crate::txn::{CancelReason, LockLog};
 use crate::wire::frontend::MAX_MESSAGE_BYTES;
 use crate::wire::{Frontend, Writer};
 
@@ -83,6 +83,25 @@ fn is_wanted(settings: &SessionSettings, level: Level) -> bool {
 struct Direct {
     stream: Stream,
     entry: Arc<SessionEntry>,
+    who: Who,
+}
+
+impl std::fmt::Debug for Direct {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Direct").field("pid", &self.entry.pid).finish_non_exhaustive()
+    }
+}
+
+impl LockLog for Direct {
+    fn waited(&self, message: &str, detail: Option<&str>) {
+        let (application, query) = {
+            let activity = self.entry.activity.lock();
+            (activity.application.to_string(), Arc::clone(&activity.query))
+        };
+        let who = Who { application, ..self.who.clone() };
+        let statement = redact(&query);
+        log::emit(Some(&who), &Entry { detail, statement: Some(&statement), ..Entry::new(Level::Log, message) });
+    }
 }
 
 impl Outlet for Direct {
@@ -138,7 +157,7 @@ impl Session {
             on_commit: Vec::new(),
             notices: Vec::new(),
             told: 0,
-            outlet: Some(Arc::new(Direct { stream: conn.stream.clone(), entry: Arc::clone(&registered.entry) })),
+            outlet: Some(Arc::new(Direct { stream: conn.stream.clone(), entry: Arc::clone(&registered.entry), who: login.who.clone() })),
             transaction_timestamp: time,
             statement_timestamp: time,
             front_end: &crate::sql::FRONT_END,

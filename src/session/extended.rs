@@ -398,21 +398,17 @@ impl Session {
             StmtKind::ClosePortal(name) => return self.close_cursor(name).map(Some),
             StmtKind::Fetch => return self.fetch(&statement, None).map(Some),
             StmtKind::Execute => {
-                let mut inner = self.sql_execute(&statement)?;
-                let prepared = Arc::clone(&inner.prepared);
-                let columns = prepared.columns.as_deref().unwrap_or(&[]);
-                let io = self.ctx.io.clone();
-                let mut sink = RowWriter::new(&mut self.conn, columns, &entry.formats, &io);
-                return match inner.run(&mut self.ctx, 0, &mut sink)? {
-                    PortalStatus::Complete(tag) => Ok(Some(tag)),
-                    PortalStatus::Suspended => Ok(Some(String::new())),
-                    PortalStatus::CopyIn(_) => Err(SqlError::unsupported("COPY inside EXECUTE")),
-                };
+                let inner = self.sql_execute(&statement)?;
+                return self.run_inner(inner, &entry.formats).map(Some);
+            }
+            StmtKind::Explain => {
+                if let Some(inner) = self.explain_execute(&statement)? {
+                    return self.run_inner(inner, &entry.formats).map(Some);
+                }
             }
             StmtKind::Copy
             | StmtKind::Select
             | StmtKind::Modify
-            | StmtKind::Explain
             | StmtKind::Set
             | StmtKind::Show
             | StmtKind::Notify
@@ -449,6 +445,19 @@ impl Session {
                 Ok(None)
             }
             PortalStatus::CopyIn(state) => self.copy_in(*state).await.map(Some),
+        }
+    }
+
+    /// Runs what an EXECUTE, or an EXPLAIN of one, stands for, to its end.
+    fn run_inner(&mut self, mut inner: Portal, formats: &[i16]) -> Result<String, SqlError> {
+        let prepared = Arc::clone(&inner.prepared);
+        let columns = prepared.columns.as_deref().unwrap_or(&[]);
+        let io = self.ctx.io.clone();
+        let mut sink = RowWriter::new(&mut self.conn, columns, formats, &io);
+        match inner.run(&mut self.ctx, 0, &mut sink)? {
+            PortalStatus::Complete(tag) => Ok(tag),
+            PortalStatus::Suspended => Ok(String::new()),
+            PortalStatus::CopyIn(_) => Err(SqlError::unsupported("COPY inside EXECUTE")),
         }
     }
 }

@@ -275,6 +275,9 @@ impl Session {
                 if let NodeEnum::DiscardStmt(discard) = &*statement.node {
                     return self.discard(discard.target()).map(Some);
                 }
+                if let Some(mut portal) = self.explain_execute(&statement)? {
+                    return self.run_whole(&mut portal).await;
+                }
                 let prepared = sql::prepare(&mut self.ctx, statement, &[])?;
                 let mut portal = sql::open_portal(&mut self.ctx, prepared, Vec::new())?;
                 let tag = self.run_whole(&mut portal).await?;
@@ -434,6 +437,12 @@ impl Session {
     /// The portal of an EXECUTE.
     pub(super) fn sql_execute(&mut self, statement: &RawStmt) -> Result<Portal, SqlError> {
         let NodeEnum::ExecuteStmt(e) = &*statement.node else { return Err(SqlError::internal("not an EXECUTE")) };
+        let (prepared, values) = self.executed(e)?;
+        sql::open_portal(&mut self.ctx, prepared, values)
+    }
+
+    /// The statement that an EXECUTE names, and the values of its parameters.
+    fn executed(&mut self, e: &protobuf::ExecuteStmt) -> Result<(Arc<Prepared>, Vec<Datum>), SqlError> {
         let prepared = self.current_statement(&e.name)?.ok_or_else(|| unknown_statement(&e.name))?;
         if e.params.len() != prepared.param_types.len() {
             return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("wrong number of parameters for prepared statement \"{}\"", e.name))
@@ -447,7 +456,19 @@ impl Session {
             let mut exec = Exec { session: &mut self.ctx, state: &mut state };
             values.push(expression.code.eval(&mut exec, &[])?);
         }
-        sql::open_portal(&mut self.ctx, prepared, values)
+        Ok((prepared, values))
+    }
+
+    /// EXPLAIN of an EXECUTE, as one of the statement that this names; `None` if it is of something else.
+    pub(super) fn explain_execute(&mut self, statement: &RawStmt) -> Result<Option<Portal>, SqlError> {
+        let NodeEnum::ExplainStmt(explain) = &*statement.node else { return Ok(None) };
+        let Some(NodeEnum::ExecuteStmt(e)) = explain.query.as_ref().and_then(|q| q.node.as_ref()) else { return Ok(None) };
+        let (prepared, values) = self.executed(e)?;
+        let inner = protobuf::Node { node: Some((*prepared.statement.node).clone()) };
+        let explain = protobuf::ExplainStmt { query: Some(Box::new(inner)), options: explain.options.clone() };
+        let statement = prepared.statement.with_node(NodeEnum::ExplainStmt(Box::new(explain)));
+        let prepared = sql::prepare(&mut self.ctx, statement, &prepared.param_types)?;
+        sql::open_portal(&mut self.ctx, prepared, values).map(Some)
     }
 
     // ---- cursors

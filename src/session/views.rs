@@ -409,8 +409,11 @@ fn lock_tag(tag: &LockTag) -> [Datum; 10] {
             (row[0], row[1]) = (text("object"), Datum::Oid(db));
             (row[7], row[8], row[9]) = (Datum::Oid(class), Datum::Oid(object), Datum::Int2(0));
         }
-        LockTag::Tuple { rel, block, offset } | LockTag::TupleQueue { rel, block, offset } => {
-            (row[0], row[1], row[2]) = (text("tuple"), Datum::Oid(rel.db), Datum::Oid(rel.rel));
+        LockTag::Tuple { rel, block, offset }
+        | LockTag::TupleQueue { rel, block, offset }
+        | LockTag::Speculative { rel, block, offset } => {
+            let kind = if matches!(tag, LockTag::Speculative { .. }) { "spectoken" } else { "tuple" };
+            (row[0], row[1], row[2]) = (text(kind), Datum::Oid(rel.db), Datum::Oid(rel.rel));
             row[3] = Datum::Int4(block.get().cast_signed());
             row[4] = Datum::Int2(offset.cast_signed());
         }

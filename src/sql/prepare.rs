@@ -139,7 +139,13 @@ fn explain(session: &mut SessionContext, statement: RawStmt, param_types: &[Oid]
     let begin = std::time::Instant::now();
     let mut types = param_types.to_vec();
     match e.query.as_ref().and_then(|q| q.node.as_ref()) {
-        Some(query @ (NodeEnum::SelectStmt(_) | NodeEnum::InsertStmt(_) | NodeEnum::UpdateStmt(_) | NodeEnum::DeleteStmt(_))) => {
+        Some(
+            query @ (NodeEnum::SelectStmt(_)
+            | NodeEnum::InsertStmt(_)
+            | NodeEnum::UpdateStmt(_)
+            | NodeEnum::DeleteStmt(_)
+            | NodeEnum::MergeStmt(_)),
+        ) => {
             let (plan, params, _) = plan_statement(session, &statement, query, param_types, true)?;
             options.plan = Some(Arc::new(plan));
             types = params;

@@ -60,6 +60,15 @@ pub enum LockTag {
         /// Line pointer.
         offset: u16,
     },
+    /// A row that INSERT ... ON CONFLICT has made, but may take back at once: who finds it by its key waits for that first.
+    Speculative {
+        /// The table's files.
+        rel: RelId,
+        /// Block.
+        block: BlockNo,
+        /// Line pointer.
+        offset: u16,
+    },
     /// `pg_advisory_lock`.
     Advisory {
         /// Database.
@@ -96,6 +105,9 @@ impl std::fmt::Display for LockTag {
             Self::Object { db, class, object } => write!(f, "object {object} of class {class} of database {db}"),
             Self::Tuple { rel, block, offset } | Self::TupleQueue { rel, block, offset } => {
                 write!(f, "tuple ({},{}) of relation {} of database {}", block.get(), offset, rel.rel, rel.db)
+            }
+            Self::Speculative { rel, block, offset } => {
+                write!(f, "speculative insertion ({},{}) of relation {} of database {}", block.get(), offset, rel.rel, rel.db)
             }
             Self::Advisory { db, key1, key2, two_keys } => {
                 write!(f, "advisory lock [{},{},{},{}]", db, key1, key2, if *two_keys { 2 } else { 1 })
@@ -573,6 +585,17 @@ pub struct LockInfo {
     pub waiting_since: Option<i64>,
 }
 
+/// What the search for a deadlock came to, if it found none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Looked {
+    /// There is none.
+    Free,
+    /// There was one, until a queue's order was changed.
+    Rearranged,
+    /// A cycle was seen, but it was gone at the second look.
+    Moving,
+}
+
 /// All heavyweight locks of the node.
 #[derive(Debug)]
 pub struct LockManager {
@@ -744,8 +767,12 @@ impl LockManager {
             let start = Instant::now();
             let give_up = proc.lock_timeout().and_then(|t| start.checked_add(t));
             let mut check = start.checked_add(proc.deadlock_timeout());
+            let mut told = false;
             loop {
                 if done() {
+                    if told {
+                        self.log_wait(proc, &what, start, "acquired", "");
+                    }
                     return Ok(());
                 }
                 proc.cancel().check()?;
@@ -754,9 +781,24 @@ impl LockManager {
                     return Err(TxnError::LockTimeout);
                 }
                 if check.is_some_and(|t| t <= now) {
-                    // A cycle that would not hold still is looked for once more later.
-                    check = if self.find_deadlock(proc)? { None } else { now.checked_add(proc.deadlock_timeout()) };
+                    let found = self.find_deadlock(proc);
+                    if found.is_err() {
+                        self.log_wait(proc, &what, start, "detected deadlock while waiting for", "");
+                    }
+                    check = match found? {
+                        // A cycle that would not hold still is looked for once more later.
+                        Looked::Moving => now.checked_add(proc.deadlock_timeout()),
+                        Looked::Free => None,
+                        Looked::Rearranged => {
+                            self.log_wait(proc, &what, start, "avoided deadlock for", " by rearranging queue order");
+                            None
+                        }
+                    };
+                    if check.is_none() && !std::mem::replace(&mut told, true) && !done() {
+                        self.log_wait(proc, &what, start, "still waiting for", "");
+                    }
                     self.cancel_autovacuum(proc);
+                    continue;
                 }
                 let until = match (check, give_up) {
                     (Some(a), Some(b)) => Some(a.min(b)),
@@ -770,25 +812,59 @@ impl LockManager {
         r
     }
 
-    /// False: a cycle was seen, but it was gone at the second look.
+    /// `log_lock_waits`: how a wait that is longer than `deadlock_timeout` goes. PostgreSQL: `ProcSleep`.
+    fn log_wait(&self, proc: &Proc, what: &WaitsFor, start: Instant, how: &str, why: &str) {
+        let Some(log) = proc.lock_log() else { return };
+        let (holders, waiting): (Vec<ProcId>, Vec<ProcId>) = match what {
+            WaitsFor::Position(_) | WaitsFor::SafeSnapshot => return,
+            WaitsFor::Lock(tag, _) => {
+                let shard = self.shard(tag).lock();
+                let state = shard.get(tag);
+                let holders = state.map_or(&[][..], |s| &s.granted).iter().map(|g| g.holder.proc());
+                let waiting = state.into_iter().flat_map(|s| {
+                    let watching = s.watchers.iter().map(|w| w.proc);
+                    s.waiting.iter().map(|r| r.holder.proc()).chain(watching)
+                });
+                (holders.collect(), waiting.collect())
+            }
+            WaitsFor::Xid(x) => {
+                let mut all: Vec<(u64, ProcId)> = {
+                    let waits = self.waits.lock();
+                    waits.iter().filter(|(_, w)| w.what == WaitsFor::Xid(*x)).map(|(p, w)| (w.number, *p)).collect()
+                };
+                all.sort_unstable();
+                (self.procs.owner_of(*x).into_iter().collect(), all.into_iter().map(|w| w.1).collect())
+            }
+        };
+        let list = |all: &[ProcId]| all.iter().map(|p| p.0.to_string()).collect::<Vec<_>>().join(", ");
+        let (mode, on) = what.describe();
+        let took = start.elapsed();
+        let message =
+            format!("process {} {how} {mode} on {on}{why} after {}.{:03} ms", proc.id().0, took.as_millis(), took.as_micros() % 1000);
+        let noun = if holders.len() == 1 { "Process" } else { "Processes" };
+        let detail = format!("{noun} holding the lock: {}. Wait queue: {}.", list(&holders), list(&waiting));
+        log.waited(&message, (how != "acquired").then_some(&detail));
+    }
+
+    /// Looks for a cycle of waits that the session is part of, and breaks it if that can be done by changing an order.
     ///
     /// Sessions go on while this looks from one to the next, so that what it sees may never have been true at one time. But a session
     /// that sleeps keeps what it holds and its place in the queue: edges between sessions that slept in the same waits all along are true
     /// together.
-    fn find_deadlock(&self, proc: &Proc) -> Result<bool, TxnError> {
+    fn find_deadlock(&self, proc: &Proc) -> Result<Looked, TxnError> {
         let _one = self.checking.lock();
         let waits = self.waits.lock().clone();
         let blockers = |p: ProcId| waits.get(&p).map_or_else(Vec::new, |w| self.blockers_of(p, &w.what));
         let Some(cycle) = deadlock::find_cycle(proc.id(), blockers) else {
-            return Ok(true);
+            return Ok(Looked::Free);
         };
         let held = cycle.iter().zip(cycle.iter().cycle().skip(1)).all(|(p, next)| blockers(*p).contains(next));
         let now = self.waits.lock().clone();
         if !held || cycle.iter().any(|p| now.get(p).map(|w| w.number) != waits.get(p).map(|w| w.number)) {
-            return Ok(false);
+            return Ok(Looked::Moving);
         }
         if self.rearrange(proc.id(), &cycle, &waits) {
-            return Ok(true);
+            return Ok(Looked::Rearranged);
         }
         let mut detail = String::new();
         for (i, p) in cycle.iter().enumerate() {
@@ -992,6 +1068,11 @@ impl LockManager {
         granted.iter().filter(|g| g.mask & mode.conflicts() != 0).map(|g| g.holder.proc()).filter(|p| p.0 != 0).collect()
     }
 
+    /// Whether another session holds `tag` in a mode that excludes `mode`.
+    pub fn is_held(&self, proc: &Proc, tag: &LockTag, mode: LockMode) -> bool {
+        self.shard(tag).lock().get(tag).is_some_and(|s| s.excluded(proc.id(), mode))
+    }
+
     /// Whether a session waits for a lock that only replay gives up: one of a prepared transaction, or of DDL that runs on the primary.
     pub(super) fn waits_for_replay(&self, proc: ProcId) -> bool {
         let mut todo = vec![proc];
@@ -1140,9 +1221,10 @@ impl LockManager {
             if local != 0 {
                 out.push(held(Locked::Virtual(p.id(), local), LockMode::Exclusive, p.id(), u64::from(local)));
             }
-            if let Some(xid) = p.xid() {
-                let transaction = if p.id().0 == 0 { xid.as_u64() } else { u64::from(local) };
-                out.push(held(Locked::Xid(xid), LockMode::Exclusive, p.id(), transaction));
+            let xids = p.xids();
+            if let Some(top) = xids.first() {
+                let transaction = if p.id().0 == 0 { top.as_u64() } else { u64::from(local) };
+                out.extend(xids.iter().map(|xid| held(Locked::Xid(*xid), LockMode::Exclusive, p.id(), transaction)));
             }
         }
         for (p, w) in &waits {
@@ -1162,6 +1244,7 @@ impl LockManager {
             WaitsFor::Lock(LockTag::Relation { .. }, _) => "relation",
             WaitsFor::Lock(LockTag::Object { .. }, _) => "object",
             WaitsFor::Lock(LockTag::Tuple { .. } | LockTag::TupleQueue { .. }, _) => "tuple",
+            WaitsFor::Lock(LockTag::Speculative { .. }, _) => "spectoken",
             WaitsFor::Lock(LockTag::Advisory { .. }, _) => "advisory",
         })
     }

@@ -38,7 +38,7 @@ pub use error::TxnError;
 pub use exported::ExportedSnapshot;
 pub use locks::{LockManager, LockMode, LockTag, Locked, RowLockMode, WaitPolicy};
 pub use positions::{CommitLevel, CommitWait, Positions, SyncPositions};
-pub use proc::{Proc, ProcId};
+pub use proc::{LockLog, Proc, ProcId};
 pub use record::Invalidation;
 pub use serializable::{Mark, MarkLimits, Serializable};
 pub use snapshot::{InTablespace, OnPage, Snapshot};

@@ -16,6 +16,12 @@ use super::snapshot::{InTablespace, OwnXids, SnapshotGone, SnapshotSlot};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcId(pub i32);
 
+/// Takes to the log what a session tells of its waits for locks (`log_lock_waits`).
+pub trait LockLog: Send + Sync + std::fmt::Debug {
+    /// One entry of level LOG.
+    fn waited(&self, message: &str, detail: Option<&str>);
+}
+
 /// One session's entry in the node's list. Leaves the list when dropped.
 #[derive(Debug)]
 pub struct Proc {
@@ -41,6 +47,8 @@ pub struct Proc {
     deadlock_timeout_ms: AtomicU64,
     /// 0: none.
     lock_timeout_ms: AtomicU64,
+    /// Who hears of long waits for locks. Rank 87, leaf.
+    lock_log: Mutex<Option<Arc<dyn LockLog>>>,
     /// Where this session last inserted, per relation. Rank 87, leaf.
     targets: Mutex<SmallVec<[(RelId, BlockNo); 8]>>,
 }
@@ -77,6 +85,16 @@ impl Proc {
     /// Top-level xid of its running transaction.
     pub fn xid(&self) -> Option<Xid> {
         self.own.lock().as_ref().map(|o| o.top())
+    }
+
+    /// All xids of its running transaction, its savepoints' included; the top-level one first.
+    pub fn xids(&self) -> Vec<Xid> {
+        let own = self.own.lock().clone();
+        own.map_or_else(Vec::new, |own| {
+            let mut all = vec![own.top()];
+            all.extend(own.subs());
+            all
+        })
     }
 
     /// The commit it waits for.
@@ -148,6 +166,15 @@ impl Proc {
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX).max(1);
         self.deadlock_timeout_ms.store(ms(deadlock), Ordering::Relaxed);
         self.lock_timeout_ms.store(lock.map_or(0, ms), Ordering::Relaxed);
+    }
+
+    /// Who hears of waits that are longer than `deadlock_timeout`.
+    pub fn set_lock_log(&self, log: Option<Arc<dyn LockLog>>) {
+        *self.lock_log.lock() = log;
+    }
+
+    pub(super) fn lock_log(&self) -> Option<Arc<dyn LockLog>> {
+        self.lock_log.lock().clone()
     }
 
     pub(super) fn deadlock_timeout(&self) -> Duration {
@@ -238,6 +265,7 @@ impl Procs {
             autovacuum: AtomicBool::new(false),
             deadlock_timeout_ms: AtomicU64::new(1000),
             lock_timeout_ms: AtomicU64::new(0),
+            lock_log: Mutex::new(None),
             targets: Mutex::default(),
         });
         self.list.write().push((Arc::downgrade(&proc), slot));

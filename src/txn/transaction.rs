@@ -87,6 +87,8 @@ pub struct Transaction {
     kept: Option<Snapshot>,
     /// A query has run: too late to change the isolation level.
     queried: bool,
+    /// What holds the advisory locks of a query that runs as a parallel worker would, while it runs.
+    worker: Option<Arc<LockHolder>>,
     /// Its number among its session's.
     local: u32,
     /// Its place among the serializable ones, once it has its snapshot. `None` too if that is safe by itself.
@@ -130,6 +132,7 @@ impl Transaction {
             cid_used: false,
             kept: None,
             queried: false,
+            worker: None,
             local,
             serializable: None,
             exported: Vec::new(),
@@ -474,7 +477,27 @@ impl Transaction {
     /// # Errors
     /// Deadlock, timeout, cancel, not available.
     pub fn lock(&self, tag: LockTag, mode: LockMode, policy: WaitPolicy) -> Result<bool, TxnError> {
-        self.locks().acquire(&self.proc, &self.holder, tag, mode, policy)
+        let holder = match &self.worker {
+            Some(worker) if matches!(tag, LockTag::Advisory { .. }) => worker,
+            Some(_) | None => &self.holder,
+        };
+        self.locks().acquire(&self.proc, holder, tag, mode, policy)
+    }
+
+    /// From here to [`Self::end_worker`] advisory locks are those of a parallel worker: they go when it does. False: one runs already.
+    pub fn begin_worker(&mut self) -> bool {
+        let begun = self.worker.is_none();
+        if begun {
+            self.worker = Some(LockHolder::new(self.proc.id()));
+        }
+        begun
+    }
+
+    /// The worker is done.
+    pub fn end_worker(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            self.locks().release_all(&worker);
+        }
     }
 
     /// Whether it holds the lock in that very mode.
@@ -694,6 +717,7 @@ impl Transaction {
     /// # Errors
     /// If the record cannot be inserted; the transaction is then aborted.
     pub fn commit(mut self, level: CommitLevel) -> Result<CommitWait, TxnError> {
+        self.end_worker();
         if let Some(s) = &self.serializable {
             s.prepare(self.own.is_some())?;
         }
@@ -760,6 +784,7 @@ impl Transaction {
     /// If it holds a lock that is its session's as well, the identifier is taken, there are `limit` already, or the record cannot be
     /// inserted; the transaction is then aborted.
     pub fn prepare(mut self, gid: String, owner: Oid, database: Oid, limit: usize, level: CommitLevel) -> Result<CommitWait, TxnError> {
+        self.end_worker();
         self.release_sub(SavepointMark(0));
         if self.temporary {
             return Err(TxnError::CannotPrepare("a transaction that has operated on temporary objects"));
@@ -825,6 +850,7 @@ impl Transaction {
             }
         };
         self.proc.end_local(self.local);
+        self.end_worker();
         self.locks().release_all(&self.holder);
         std::mem::take(&mut self.end.on_abort).into_iter().rev().for_each(|f| f());
         r

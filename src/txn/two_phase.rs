@@ -111,7 +111,10 @@ impl PreparedState {
                 LockTag::Relation { db, rel } => words(out, 1, &[*db, *rel]),
                 LockTag::Object { db, class, object } => words(out, 2, &[*db, *class, *object]),
                 LockTag::Tuple { rel, block, offset } => words(out, 3, &[rel.spc, rel.db, rel.rel, block.get(), u32::from(*offset)]),
-                LockTag::TupleQueue { rel, block, offset } => words(out, 4, &[rel.spc, rel.db, rel.rel, block.get(), u32::from(*offset)]),
+                // The second is never held by then.
+                LockTag::TupleQueue { rel, block, offset } | LockTag::Speculative { rel, block, offset } => {
+                    words(out, 4, &[rel.spc, rel.db, rel.rel, block.get(), u32::from(*offset)]);
+                }
                 LockTag::Advisory { db, key1, key2, two_keys } => words(out, 5, &[*db, *key1, *key2, u32::from(*two_keys)]),
             }
         }

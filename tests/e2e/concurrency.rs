@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_postgres::Client;
 
 use crate::client::{block_on, connect, describe, error, text, try_connect};
-use crate::support::node::{Node, PATIENCE};
+use crate::support::node::{Node, PATIENCE, until};
 
 async fn fresh(node: &Node) -> Client {
     let c = connect(node).await;
@@ -193,6 +193,124 @@ fn unique_inserts_wait_for_each_other() {
         until_waiting(&watch).await;
         text(&a, "commit").await;
         assert_eq!(waiting.await.expect("joined"), "6");
+    });
+}
+
+#[test]
+fn long_waits_for_locks_are_logged() {
+    let node = Node::start_new("lock_log", "log_lock_waits = on\ndeadlock_timeout = '20ms'");
+    block_on(async {
+        let (a, b) = (fresh(&node).await, connect(&node).await);
+        let (a_pid, b_pid) = (text(&a, "select pg_backend_pid()").await, text(&b, "select pg_backend_pid()").await);
+        let logged = |what: String| until(&what, || node.log().contains(&what));
+        for (hold, wait, on) in [
+            ("update t set v = 1 where id = 1", "update t set v = 2 where id = 1".to_owned(), "ShareLock on transaction ".to_owned()),
+            (
+                "lock table t",
+                "select count(*) from t".to_owned(),
+                format!("AccessShareLock on relation {} of database ", text(&a, "select 't'::regclass::oid").await),
+            ),
+        ] {
+            text(&a, &format!("begin; {hold}")).await;
+            let c = try_connect(&node.conninfo("waiter")).await.expect("a connection");
+            let c_pid = text(&c, "select pg_backend_pid()").await;
+            let statement = wait.clone();
+            let waiting = tokio::spawn(async move { text(&c, &statement).await });
+            logged(format!("process {c_pid} still waiting for {on}"));
+            logged(format!("Process holding the lock: {a_pid}. Wait queue: {c_pid}."));
+            logged(format!("STATEMENT:  {wait}"));
+            text(&a, "commit").await;
+            waiting.await.expect("joined");
+            logged(format!("process {c_pid} acquired {on}"));
+        }
+        // A deadlock is told of as well.
+        text(&a, "begin; update t set v = 1 where id = 1").await;
+        text(&b, "begin; update t set v = 2 where id = 2").await;
+        let one = tokio::spawn(async move { a.simple_query("update t set v = 1 where id = 2; commit").await.map(drop) });
+        let two = b.simple_query("update t set v = 2 where id = 1; commit").await.map(drop);
+        assert!(one.await.expect("joined").is_err() != two.is_err());
+        logged("detected deadlock while waiting for ShareLock on transaction ".to_owned());
+        assert!([&a_pid, &b_pid].iter().any(|pid| node.log().contains(&format!("process {pid} detected deadlock"))));
+        // Without the setting nobody is told.
+        let (a, quiet) = (connect(&node).await, connect(&node).await);
+        text(&quiet, "set log_lock_waits = off; set lock_timeout = '100ms'").await;
+        let quiet_pid = text(&quiet, "select pg_backend_pid()").await;
+        text(&a, "begin; lock table t").await;
+        assert_eq!(error(&quiet, "select * from t").await, "55P03 canceling statement due to lock timeout");
+        assert!(!node.log().contains(&format!("process {quiet_pid} ")));
+    });
+}
+
+#[test]
+fn a_view_is_locked_with_what_it_reads() {
+    let node = Node::start_new("lock_view", "");
+    block_on(async {
+        let (a, b) = (connect(&node).await, connect(&node).await);
+        text(
+            &a,
+            "create table t (i int); create table u (i int); create view v as select t.i from t where i in (select i from u);
+             create view w as select * from v; create role bob; grant all on w to bob; create table alone (i int)",
+        )
+        .await;
+        text(&a, "begin; lock table w in access exclusive mode").await;
+        for name in ["t", "u", "v", "w"] {
+            let e = error(&b, &format!("begin; lock table {name} in access share mode nowait")).await;
+            // A view is tried first, then what it reads.
+            assert_eq!(e, format!("55P03 could not obtain lock on relation \"{name}\""));
+            text(&b, "rollback").await;
+        }
+        text(&b, "begin; lock table alone nowait; commit").await;
+        text(&a, "commit; begin; lock table u in share mode").await;
+        assert_eq!(error(&b, "begin; lock table w in exclusive mode nowait").await, "55P03 could not obtain lock on relation \"u\"");
+        text(&b, "rollback").await;
+        text(&a, "commit").await;
+        // The views' owner may; bob himself may not.
+        text(&b, "set role bob; begin; lock table w; commit").await;
+        assert_eq!(error(&b, "begin; lock table t").await, "42501 permission denied for table t");
+        text(&b, "rollback").await;
+        assert_eq!(error(&b, "begin; lock table v").await, "42501 permission denied for view v");
+        text(&b, "rollback; reset role").await;
+    });
+}
+
+#[test]
+fn upserts_of_the_same_keys_lose_nothing() {
+    let node = Node::start_new("upserts", "");
+    block_on(async {
+        let a = connect(&node).await;
+        // A second unique index, that decides as well; and one that does not.
+        text(&a, "create table c (k int unique, l text, n int); create unique index on c ((l || '!')); create index on c (n)").await;
+        let mut all = Vec::new();
+        for who in 0..4 {
+            let c = connect(&node).await;
+            all.push(tokio::spawn(async move {
+                let mut inserted = 0;
+                for i in 0..100_i32 {
+                    let k = i % 5;
+                    let sql = match (who + i) % 4 {
+                        0 => format!("delete from c where k = {k} and n < 0"),
+                        1 => format!("insert into c values ({k}, 'l{k}', 1) on conflict do nothing"),
+                        _ => format!("insert into c values ({k}, 'l{k}', 1) on conflict (k) do update set n = c.n + 1 returning n"),
+                    };
+                    // The other unique index decides nothing then: a session that was faster shows there.
+                    match c.simple_query(&sql).await {
+                        Ok(_) if sql.contains("returning") => inserted += 1,
+                        Ok(_) => {}
+                        Err(e) => assert_eq!(describe(&e), "23505 duplicate key value violates unique constraint \"c_expr_idx\""),
+                    }
+                }
+                inserted
+            }));
+        }
+        let mut updates = 0;
+        for one in all {
+            updates += one.await.expect("joined");
+        }
+        let sum: i32 = text(&a, "select sum(n) from c").await.parse().expect("a number");
+        // Of each key one insert counted 1, whichever statement made it.
+        assert!((updates..=updates + 5).contains(&sum), "{sum} of {updates}");
+        assert_eq!(text(&a, "select count(*), count(distinct k), count(distinct l) from c").await, "5|5|5");
+        assert_eq!(text(&a, "select bt_index_check('c_k_key', true), bt_index_check('c_expr_idx', true)").await, "|");
     });
 }
 

@@ -317,3 +317,68 @@ id|s|st
 ERROR:  42P10: there is no unique or exclusion constraint matching the ON CONFLICT specification
 ERROR:  42P10: there is no unique or exclusion constraint matching the ON CONFLICT specification
 ERROR:  42P10: there is no unique or exclusion constraint matching the ON CONFLICT specification
+
+# System columns in RETURNING; people tell by xmax whether ON CONFLICT inserted.
+create table sys (id int primary key, v int);
+---
+
+insert into sys values (1, 1), (2, 2) returning ctid, tableoid::regclass, xmin = pg_current_xact_id()::xid as mine, xmax, cmin;
+---
+ctid|tableoid|mine|xmax|cmin
+(0,1)|sys|t|0|0
+(0,2)|sys|t|0|0
+(2 rows)
+
+insert into sys values (1, 9), (3, 3) on conflict (id) do update set v = excluded.v returning id, xmax = 0 as inserted;
+---
+id|inserted
+1|f
+3|t
+(2 rows)
+
+insert into sys values (1, 9) on conflict (id) do update set v = sys.v + 1 where sys.xmin <> sys.xmax and sys.ctid is not null returning v;
+---
+v
+10
+(1 row)
+
+update sys set v = 0 where id = 2 returning id, xmin = pg_current_xact_id()::xid as mine, xmax, tableoid::regclass;
+---
+id|mine|xmax|tableoid
+2|t|0|sys
+(1 row)
+
+delete from sys where id = 3 returning id, xmin <> xmax as older, xmax = pg_current_xact_id()::xid as mine;
+---
+id|older|mine
+3|t|t
+(1 row)
+
+update sys set v = 7 from (select id, xmin as x from sys) o where o.id = sys.id and sys.id = 1 returning sys.id, sys.v, o.x <> sys.xmin as older;
+---
+id|v|older
+1|7|t
+(1 row)
+
+# EXPLAIN of what is prepared.
+prepare p as select v from sys where id = 1; set enable_seqscan = off;
+---
+
+explain (costs off) execute p;
+---
+QUERY PLAN
+Index Scan using sys_pkey on sys
+  Index Cond: (id = 1)
+(2 rows)
+
+explain (costs off) execute p (1);
+---
+ERROR:  42601: wrong number of parameters for prepared statement "p"
+DETAIL:  Expected 0 parameters but got 1.
+
+explain (costs off) execute q;
+---
+ERROR:  26000: prepared statement "q" does not exist
+
+reset enable_seqscan; deallocate p;
+---

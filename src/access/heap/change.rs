@@ -276,13 +276,24 @@ fn look(
         Verdict::Ended { next, by, .. } if next == tid => Step::Stop(ChangeResult::Deleted { by }),
         Verdict::Ended { next, by, .. } => Step::Stop(ChangeResult::Updated { next, by }),
         Verdict::Busy { by, .. } => Step::WaitXid(by),
-        Verdict::Free if ctx.locks.tuple_locked(txn.proc(), &tag(rel, tid), mode) => Step::WaitLock,
+        Verdict::Free if ctx.locks.tuple_locked(txn.proc(), &row_tag(rel, tid), mode) => Step::WaitLock,
         Verdict::Free => Step::Go(h),
     })
 }
 
-fn tag(rel: &RelHandle, tid: Tid) -> LockTag {
+/// What row locks on a version are taken on.
+pub fn row_tag(rel: &RelHandle, tid: Tid) -> LockTag {
     LockTag::Tuple { rel: rel.file, block: tid.block, offset: tid.offset }
+}
+
+/// What whoever waits for a version's row holds meanwhile, so that rows are had in order.
+pub fn queue_tag(rel: &RelHandle, tid: Tid) -> LockTag {
+    LockTag::TupleQueue { rel: rel.file, block: tid.block, offset: tid.offset }
+}
+
+/// What INSERT ... ON CONFLICT holds while it may still take a row back that it made.
+pub fn speculative_tag(rel: &RelHandle, tid: Tid) -> LockTag {
+    LockTag::Speculative { rel: rel.file, block: tid.block, offset: tid.offset }
 }
 
 /// What someone who waits for a row holds meanwhile: a place in its queue, so that waiters get it in order; and, once those who share it
@@ -297,8 +308,8 @@ struct Place {
 
 impl Place {
     fn new(rel: &RelHandle, tid: Tid, mode: RowLockMode) -> Self {
-        let queue = LockTag::TupleQueue { rel: rel.file, block: tid.block, offset: tid.offset };
-        Self { row: tag(rel, tid), queue, mode: mode.lock_mode(), queued: false, locked: false }
+        let queue = queue_tag(rel, tid);
+        Self { row: row_tag(rel, tid), queue, mode: mode.lock_mode(), queued: false, locked: false }
     }
 
     /// Takes a place in the queue; false: skip the row. Who shares the row already has to go first, so he does not queue.
@@ -454,7 +465,7 @@ fn update_at(
                     oh.cid = end_cid;
                     oh.mask |= combo;
                     put_end(&mut pages[1].page, tid.offset, &oh);
-                    ctx.locks.carry_tuple_locks(txn.proc(), &tag(rel, tid), tag(rel, tid2));
+                    ctx.locks.carry_tuple_locks(txn.proc(), &row_tag(rel, tid), row_tag(rel, tid2));
                     let flags = if options.key_changed { log::KEYS_CHANGED } else { 0 };
                     let head = [flags, off.to_le_bytes()[0], off.to_le_bytes()[1]];
                     record.block_parts(rel.file, Fork::Main, tid2.block, 0, &[&head, row]);
@@ -518,7 +529,7 @@ fn update_same_page(
         oh.cid = end.0;
         oh.mask |= end.1;
         put_end(page, tid.offset, &oh);
-        ctx.locks.carry_tuple_locks(txn.proc(), &tag(rel, tid), tag(rel, tid2));
+        ctx.locks.carry_tuple_locks(txn.proc(), &row_tag(rel, tid), row_tag(rel, tid2));
         let flags = log::SAME_PAGE
             | if hot { log::UPDATE_HOT } else { 0 }
             | if options.key_changed { log::KEYS_CHANGED } else { 0 }
@@ -721,7 +732,7 @@ fn lock_successors(
     wait: WaitPolicy,
 ) -> Result<Successors, AccessError> {
     loop {
-        if !txn.lock(tag(rel, next), mode.lock_mode(), wait)? {
+        if !txn.lock(row_tag(rel, next), mode.lock_mode(), wait)? {
             return Ok(Successors::Skipped);
         }
         let buffer = ctx.pool.read(rel.file, Fork::Main, next.block)?;

@@ -9,7 +9,7 @@ use super::visibility::Lookup;
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid, btree};
 use crate::storage::page::FLAG_ALL_VISIBLE;
 use crate::storage::{Buffer, LinePointer, Page};
-use crate::txn::{Serializable, Snapshot, Transaction, XidStatus};
+use crate::txn::{LockMode, Serializable, Snapshot, Transaction, WaitPolicy, XidStatus};
 
 /// Whether a unique key's row counts as there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,7 +192,9 @@ pub fn liveness(ctx: &AccessCtx, txn: &Transaction, rel: &RelHandle, tid: Tid) -
     while let Some(off) = at {
         let Some(h) = header(&page, off).filter(|h| expect.is_none_or(|x| x == h.xmin)) else { break };
         let here = Tid::new(tid.block, off);
-        if !txn.owns(h.xmin) {
+        // Taken back by the command that made it: nobody will ever see it, whatever becomes of the transaction.
+        let taken_back = h.xmax == h.xmin && !h.has(mask::COMBO_CID);
+        if !txn.owns(h.xmin) && !taken_back {
             match look.xmin(&h)? {
                 XidStatus::Running => return Ok(Liveness::Inserting(here, h.xmin)),
                 XidStatus::Aborted => break,
@@ -202,7 +204,7 @@ pub fn liveness(ctx: &AccessCtx, txn: &Transaction, rel: &RelHandle, tid: Tid) -
                 XidStatus::Committed(_) => {}
             }
         }
-        if !txn.owns(h.xmax) || !h.xmax.is_valid() {
+        if (!txn.owns(h.xmax) || !h.xmax.is_valid()) && !taken_back {
             match look.xmax(&h)? {
                 None => return Ok(Liveness::Live(here)),
                 Some(XidStatus::Running | XidStatus::Aborted) => return Ok(Liveness::Deleting(here, h.xmax)),
@@ -228,28 +230,51 @@ pub struct Probe<'a> {
     ctx: &'a AccessCtx,
     heap: RelHandle,
     txn: &'a Transaction,
+    /// The version whose writer is to be waited for.
+    busy: Option<Tid>,
 }
 
 impl<'a> Probe<'a> {
     /// A probe into the table that the index is on.
     pub fn new(ctx: &'a AccessCtx, heap: RelHandle, txn: &'a Transaction) -> Self {
-        Self { ctx, heap, txn }
+        Self { ctx, heap, txn, busy: None }
     }
 }
 
 impl btree::UniqueProbe for Probe<'_> {
     fn check(&mut self, tid: Tid) -> Result<btree::Liveness, AccessError> {
+        self.busy = None;
         Ok(match liveness(self.ctx, self.txn, &self.heap, tid)? {
             Liveness::Live(_) => btree::Liveness::Live,
-            Liveness::Inserting(_, xid) | Liveness::Deleting(_, xid) => btree::Liveness::InProgress(xid),
+            Liveness::Inserting(at, xid) | Liveness::Deleting(at, xid) => {
+                self.busy = Some(at);
+                btree::Liveness::InProgress(xid)
+            }
             Liveness::Dead if is_dead_to_all(self.ctx, &self.heap, tid)? => btree::Liveness::Dead,
             Liveness::Dead => btree::Liveness::Gone,
         })
     }
 
     fn wait(&mut self, xid: Xid) -> Result<(), AccessError> {
-        Ok(self.ctx.txns.wait_for_xid(self.txn.proc(), xid, self.txn.options().level)?)
+        match self.busy.take() {
+            Some(tid) => wait_for_writer(self.ctx, self.txn, &self.heap, tid, xid),
+            None => Ok(self.ctx.txns.wait_for_xid(self.txn.proc(), xid, self.txn.options().level)?),
+        }
     }
+}
+
+/// Waits for whoever makes or ends the version `tid`: until he knows whether it stays, if it may be taken back at once, else until he is done.
+///
+/// # Errors
+/// Cancel, deadlock, lock timeout.
+pub fn wait_for_writer(ctx: &AccessCtx, txn: &Transaction, rel: &RelHandle, tid: Tid, xid: Xid) -> Result<(), AccessError> {
+    let (token, mode) = (super::change::speculative_tag(rel, tid), LockMode::Share);
+    if txn.locks().is_held(txn.proc(), &token, mode) {
+        txn.lock(token, mode, WaitPolicy::Block)?;
+        txn.unlock(token, mode);
+        return Ok(());
+    }
+    Ok(ctx.txns.wait_for_xid(txn.proc(), xid, txn.options().level)?)
 }
 
 /// As [`Probe`], for a constraint that is looked at again later: a row whose fate is open counts, and nobody waits for it.
@@ -276,7 +301,7 @@ impl btree::UniqueProbe for HastyProbe<'_> {
 pub fn is_dead_to_all(ctx: &AccessCtx, rel: &RelHandle, tid: Tid) -> Result<bool, AccessError> {
     let Some(buffer) = page(ctx, rel, tid)? else { return Ok(false) };
     let page = buffer.read();
-    let mut look = Lookup::new(&ctx.txns);
+    let mut look = Lookup::of(&ctx.txns, rel);
     let (mut at, mut expect, mut walked) = (chain_start(&page, tid.offset), None::<Xid>, 0u16);
     while let Some(off) = at {
         let Some(h) = header(&page, off).filter(|h| expect.is_none_or(|x| x == h.xmin)) else { break };

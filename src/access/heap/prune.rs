@@ -90,7 +90,7 @@ impl Plan {
 
 /// What can be removed from a page of `rel`.
 pub(super) fn plan(ctx: &AccessCtx, rel: &RelHandle, block: afterimage_wal::BlockNo, page: &Page) -> Result<Plan, AccessError> {
-    let mut look = Lookup::new(&ctx.txns);
+    let mut look = Lookup::of(&ctx.txns, rel);
     let lines = page.max_offset();
     let mut plan = Plan::default();
     // Whether every removed version's end is known by its LSN; else the record carries the whole horizon.

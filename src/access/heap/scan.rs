@@ -182,7 +182,7 @@ pub fn build_scan<E: From<AccessError>>(
             copy.bytes_mut().copy_from_slice(buffer.read().bytes());
         }
         find_roots(&copy, block, &mut roots);
-        let mut look = Lookup::new(&ctx.txns);
+        let mut look = Lookup::of(&ctx.txns, rel);
         for off in 1..=copy.max_offset() {
             let (Some(h), Some(item)) = (header(&copy, off), copy.item(off)) else { continue };
             let fate = look.fate(&h).map_err(AccessError::from)?;

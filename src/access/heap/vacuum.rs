@@ -281,7 +281,7 @@ fn scan_page(
     stats.tuples_removed += prune_latched(ctx, rel, &mut latched)?.unwrap_or(0);
     stats.scanned += 1;
     let before = dead.len();
-    let found = examine(ctx, &latched.page)?;
+    let found = examine(ctx, rel, &latched.page)?;
     stats.live_rows += found.live;
     stats.recently_dead += found.recently_dead;
     for off in found.dead {
@@ -321,8 +321,8 @@ struct Found {
     all_visible: Option<Lsn>,
 }
 
-fn examine(ctx: &AccessCtx, page: &Page) -> Result<Found, AccessError> {
-    let mut look = Lookup::new(&ctx.txns);
+fn examine(ctx: &AccessCtx, rel: &RelHandle, page: &Page) -> Result<Found, AccessError> {
+    let mut look = Lookup::of(&ctx.txns, rel);
     let mut found = Found::default();
     let (mut all, mut newest, mut known) = (true, Lsn::INVALID, true);
     for off in 1..=page.max_offset() {
@@ -392,7 +392,7 @@ fn freeze(ctx: &AccessCtx, rel: &RelHandle, latched: &mut Latched<'_>, below: Xi
         return Ok(0);
     }
     let below = below.min(ctx.txns.settled_floor());
-    let mut look = Lookup::new(&ctx.txns);
+    let mut look = Lookup::of(&ctx.txns, rel);
     let mut offs: Vec<u16> = Vec::new();
     let mut newest = Xid::INVALID;
     for off in 1..=latched.page.max_offset() {
@@ -477,7 +477,7 @@ fn free_dead(
         }
         stats.removed += u64::try_from(offs.len()).unwrap_or(0);
         let free = latched.page.raw_free_space();
-        if let Some(horizon) = examine(ctx, &latched.page)?.all_visible {
+        if let Some(horizon) = examine(ctx, rel, &latched.page)?.all_visible {
             let bits = vm::VISIBLE | if oldest_named(&latched.page).is_none() { vm::FROZEN } else { 0 };
             set_visible(ctx, rel, &mut latched, bits, horizon)?;
             stats.all_visible += 1;

@@ -3,18 +3,25 @@
 use afterimage_wal::ids::{Lsn, Xid};
 
 use super::tuple::{Header, mask};
-use crate::access::{AccessError, Tid};
+use crate::access::{AccessError, Persistence, RelHandle, Tid};
 use crate::txn::{Snapshot, Transaction, Transactions, TxnError, XidStatus};
 
 /// Status lookups with a memory of the last one: neighbouring versions mostly share their xids.
 pub(super) struct Lookup<'a> {
     pub(super) txns: &'a Transactions,
     last: (Xid, XidStatus),
+    /// The versions are a temporary table's: no other session has a snapshot that sees them.
+    local: bool,
 }
 
 impl<'a> Lookup<'a> {
     pub(super) fn new(txns: &'a Transactions) -> Self {
-        Self { txns, last: (Xid::INVALID, XidStatus::Aborted) }
+        Self { txns, last: (Xid::INVALID, XidStatus::Aborted), local: false }
+    }
+
+    /// Of a table's versions.
+    pub(super) fn of(txns: &'a Transactions, rel: &RelHandle) -> Self {
+        Self { local: rel.persistence == Persistence::Temporary, ..Self::new(txns) }
     }
 
     #[inline]
@@ -111,7 +118,9 @@ impl<'a> Lookup<'a> {
             XidStatus::Aborted => Fate::Dead { ended: Lsn::INVALID, known: true },
             XidStatus::Committed(made) => match self.xmax(h)? {
                 None => Fate::Live { made },
-                Some(XidStatus::Committed(lsn)) if self.txns.is_removable(lsn) => Fate::Dead { ended: lsn, known: lsn.is_valid() },
+                Some(XidStatus::Committed(lsn)) if self.local || self.txns.is_removable(lsn) => {
+                    Fate::Dead { ended: lsn, known: lsn.is_valid() }
+                }
                 Some(XidStatus::Committed(_)) => Fate::RecentlyDead,
                 Some(XidStatus::Running | XidStatus::Aborted) => Fate::BeingEnded,
             },
@@ -139,10 +148,14 @@ fn cids(h: &Header, own: &crate::txn::snapshot::OwnXids) -> (u32, u32) {
     if h.has(mask::COMBO_CID) { own.split(h.cid).unwrap_or((0, 0)) } else { (h.cid, h.cid) }
 }
 
-/// The cid and mask for ending a version with command `cid`.
+/// The cid and mask for ending a version with command `cid`. The command that made it may end it too (INSERT ... ON CONFLICT does when it was
+/// too late): one id then stands for both, by which others can tell.
 pub(super) fn end_cid(h: &Header, txn: &Transaction, cid: u32) -> (u32, u16) {
     match txn.own() {
-        Some(own) if own.contains(h.xmin) && !h.has(mask::FROZEN) => (own.combine(cids(h, own).0, cid), mask::COMBO_CID),
+        Some(own) if own.contains(h.xmin) && !h.has(mask::FROZEN) => match cids(h, own).0 {
+            made if made == cid => (cid, 0),
+            made => (own.combine(made, cid), mask::COMBO_CID),
+        },
         Some(_) | None => (cid, 0),
     }
 }

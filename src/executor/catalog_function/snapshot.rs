@@ -27,6 +27,16 @@ pub(super) fn call(
             txn.xid()?;
             Ok(Some(txn.top_xid().map_or(Datum::Null, number)))
         }
+        "xid_age" => {
+            // Special xids are older than all others.
+            const FIRST_NORMAL: u32 = 3;
+            let Datum::Oid(xid) = args[0] else { return Ok(None) };
+            let txn = ctx.transaction()?;
+            let now = txn.top_xid().unwrap_or_else(|| txn.transactions().next_xid()).as_u64();
+            #[expect(clippy::cast_possible_truncation, reason = "such columns have the low half")]
+            let age = (now as u32).wrapping_sub(xid).cast_signed();
+            Ok(Some(Datum::Int4(if xid < FIRST_NORMAL { i32::MAX } else { age })))
+        }
         "pg_current_xact_id_if_assigned" => Ok(Some(ctx.transaction()?.top_xid().map_or(Datum::Null, number))),
         "pg_xact_status" => {
             let value = match &args[0] {

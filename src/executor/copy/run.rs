@@ -75,6 +75,7 @@ fn copy_from(ctx: &mut SessionContext, stmt: &CopyStmt, options: Options, raw: &
     ctx.transaction()?.check_not_in_recovery("execute COPY")?;
     let range = nodes::relation(stmt.relation.as_ref())?;
     let relation = ctx.open_locked(range, &raw.source, LockMode::RowExclusive)?;
+    let relation = ctx.lock_large_values(relation)?;
     if relation.persistence != Persistence::Temporary {
         ctx.check_writable("COPY FROM")?;
     }

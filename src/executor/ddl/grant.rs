@@ -79,7 +79,7 @@ fn targets(ctx: &mut SessionContext, stmt: &GrantStmt) -> Result<Vec<Target>, Sq
                     return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, message));
                 }
                 let row = ctx.catalog_reader()?.row(&pg_class::DEF, by::CLASS_OID, &[Datum::Oid(relation.oid)])?;
-                out.push(relation_target(row.ok_or_else(|| SqlError::internal("relation vanished"))?)?);
+                out.push(relation_target(row.ok_or_else(|| vanished("relation", relation.oid))?)?);
             }
             ObjectType::ObjectSchema => {
                 let name = nodes::string(object).unwrap_or_default();
@@ -223,8 +223,24 @@ fn role_name(ctx: &SessionContext, spec: &RoleSpec) -> Result<(Oid, String), Sql
     Ok((oid, ctx.catalog.role(oid)?.map(|r| r.name.to_string()).unwrap_or_default()))
 }
 
-fn change(ctx: &mut SessionContext, stmt: &GrantStmt, target: Target) -> Result<(), SqlError> {
+fn vanished(noun: &str, oid: Oid) -> SqlError {
+    SqlError::internal(format!("cache lookup failed for {noun} {oid}"))
+}
+
+fn change(ctx: &mut SessionContext, stmt: &GrantStmt, mut target: Target) -> Result<(), SqlError> {
     let letters = letters(stmt, &target)?;
+    // As it is once those who wait for the row as well have been served.
+    let queued = match target.def.oid {
+        pg_class::ID => Some(("relation", by::CLASS_OID)),
+        pg_database::ID => Some(("database", by::DATABASE_OID)),
+        _ => None,
+    };
+    let mut place = None;
+    if let Some((noun, index)) = queued {
+        let found = ctx.queue_for_row(target.def, index, &[Datum::Oid(target.address.object)])?;
+        let (row, tag) = found.ok_or_else(|| vanished(noun, target.address.object))?;
+        (target.row, place) = (row, Some(tag));
+    }
     let owner_name = ctx.catalog.role(target.owner)?.map(|r| r.name.to_string()).unwrap_or_default();
     let mut items: Vec<AclItem> = match load::acl(&target.row, target.acl)? {
         Some(list) => list.iter().filter_map(|item| AclItem::parse(item)).collect(),
@@ -267,6 +283,9 @@ fn change(ctx: &mut SessionContext, stmt: &GrantStmt, target: Target) -> Result<
     items.retain(|item| !item.rights.is_empty());
     let texts: Vec<String> = items.iter().map(AclItem::text).collect();
     ctx.writer()?.set(target.def, &target.row, &[(target.acl, acl_value(&texts))])?;
+    if let Some(tag) = place {
+        ctx.leave_queue(tag)?;
+    }
     record_grantees(ctx, &target, &items)?;
     match target.def.oid {
         pg_class::ID => ctx.relation_changed(target.address.object),

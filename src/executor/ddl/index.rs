@@ -111,6 +111,10 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &IndexStmt, source: &str) -
             if !stored.expr.immutable {
                 return Err(SqlError::new(SqlState::INVALID_OBJECT_DEFINITION, "functions in index predicate must be marked IMMUTABLE"));
             }
+            // PostgreSQL computes what has no columns when it plans the predicate, be there rows or not.
+            if stored.expr.columns.is_empty() {
+                stored.expr.code.eval(&mut Exec { session: ctx, state: &mut ExecState::bare() }, &[])?;
+            }
             Some(NewExpression { text: stored.text, expr: stored.expr })
         }
     };
@@ -362,7 +366,9 @@ pub(crate) fn define(ctx: &mut SessionContext, table: Oid, new: &NewIndex) -> Re
         let entries = fill(ctx, &relation, &index, &expressions, predicate.as_ref())?;
         set_counts(ctx, oid, file, entries)?;
     }
-    table::update_class(ctx, table, &[(pg_class::relhasindex, Datum::Bool(true))])?;
+    // In place: GRANT goes on meanwhile, and nobody relies on it.
+    ctx.set_in_place(&pg_class::DEF, by::CLASS_OID, &[Datum::Oid(table)], &[(pg_class::relhasindex, Datum::Bool(true))])?;
+    ctx.relation_changed(table)?;
     ctx.relation_names_changed()?;
     Ok(oid)
 }

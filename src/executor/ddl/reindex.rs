@@ -41,8 +41,9 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) ->
             ctx.check_owner(&relation)?;
             let found = ctx.catalog.index(relation.oid)?;
             let (table, _) = found.ok_or_else(|| SqlError::internal("index without a table"))?;
+            let owner = lock_owner(ctx, &table, concurrently)?;
+            let table_mode = if owner.is_some() { LockMode::Share } else { table_mode };
             ctx.lock_oid(table.oid, table.shared, table_mode, WaitPolicy::Block)?;
-            let owner = lock_owner(ctx, &table)?;
             // As it is after the waits.
             ctx.refresh_catalog();
             let found = ctx.catalog.index(relation.oid)?;
@@ -58,6 +59,12 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) ->
         }
         ReindexObjectType::ReindexObjectTable => {
             let range = nodes::relation(stmt.relation.as_ref())?;
+            let (schema, name) = nodes::names(range);
+            let owner = match ctx.catalog.open_relation(schema, name) {
+                Ok(relation) => lock_owner(ctx, &relation, concurrently)?,
+                Err(_) => None,
+            };
+            let table_mode = if owner.is_some() { LockMode::Share } else { table_mode };
             let relation = ctx.open_locked(range, source, table_mode)?;
             if !matches!(relation.kind, RelKind::Table | RelKind::MatView | RelKind::Toast) {
                 return Err(step::wrong_kind(&relation, "table or materialized view"));
@@ -69,7 +76,6 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) ->
                 ctx.notice(format!("table \"{}\" has no indexes {what}", relation.name));
                 return Ok(());
             }
-            let owner = lock_owner(ctx, &relation)?;
             rebuild_all(ctx, relation.oid, concurrently)?;
             owner.map_or(Ok(()), |owner| ctx.relation_changed(owner))
         }
@@ -109,16 +115,18 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) ->
     }
 }
 
-/// Locks the table whose large values `toast` holds, if it is of that kind: who reads and writes them has locked that table only, and finds
-/// their files in its descriptor, which has to be told of new ones.
-fn lock_owner(ctx: &mut SessionContext, toast: &Relation) -> Result<Option<Oid>, SqlError> {
+/// Locks the table whose large values `toast` holds, if it is of that kind, before that is locked: who reads them has locked the table only, who
+/// stores some both, and all find their files in its descriptor, which has to be told of new ones. Concurrently, only those who have stored
+/// some are waited for, and nobody stores more until the index is made: large values know of one index only.
+fn lock_owner(ctx: &mut SessionContext, toast: &Relation, concurrently: bool) -> Result<Option<Oid>, SqlError> {
     if toast.kind != RelKind::Toast {
         return Ok(None);
     }
     for row in ctx.catalog_reader()?.rows(&pg_class::DEF, 0, &[])? {
         if row.oid(pg_class::reltoastrelid)? == toast.oid {
             let owner = row.oid(pg_class::oid)?;
-            ctx.lock_oid(owner, false, LockMode::Share, WaitPolicy::Block)?;
+            let mode = if concurrently { LockMode::AccessShare } else { LockMode::Share };
+            ctx.lock_oid(owner, false, mode, WaitPolicy::Block)?;
             return Ok(Some(owner));
         }
     }

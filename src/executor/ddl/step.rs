@@ -6,15 +6,15 @@ use afterimage_wal::{Fork, RelId};
 use pg_query::protobuf::{RangeVar, RoleSpec};
 
 use super::nodes::{self, RoleName};
-use crate::access::AccessCtx;
+use crate::access::{AccessCtx, heap};
 use crate::config::Setting;
 use crate::executor::SessionContext;
 use crate::sql::catalog::cache::class;
-use crate::sql::catalog::load::{CatalogReader, by};
+use crate::sql::catalog::load::{CatalogReader, CatalogRow, by};
 use crate::sql::catalog::relation::{DEFAULT_TABLESPACE, FIRST_NORMAL_OID, PG_CATALOG_NAMESPACE, Persistence, RelKind, Relation};
 use crate::sql::catalog::rows::{self, DependKind, ObjectAddress};
 use crate::sql::catalog::schema::{CatalogDef, pg_authid, pg_depend, pg_namespace, pg_shdepend};
-use crate::sql::catalog::tables::CatalogWriter;
+use crate::sql::catalog::tables::{CatalogWriter, heap_handle};
 use crate::sql::catalog::{Viewer, privilege};
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
@@ -57,6 +57,62 @@ impl SessionContext {
     /// A reader that sees what this transaction wrote so far.
     pub(crate) fn catalog_reader(&mut self) -> Result<crate::sql::catalog::tables::StoredReader, SqlError> {
         self.writer()?.reader()
+    }
+
+    /// The newest version of a catalog's row, with the place in the queue for it taken, so that nobody who waits for the row as well changes it
+    /// first; the place is [`SessionContext::leave_queue`]'s to give up, or the transaction's end. `None`: there is no such row any more.
+    /// PostgreSQL: `SearchSysCacheLocked1`.
+    pub(crate) fn queue_for_row(
+        &mut self,
+        def: &'static CatalogDef,
+        index: Oid,
+        key: &[Datum],
+    ) -> Result<Option<(CatalogRow, LockTag)>, SqlError> {
+        let mut queued: Option<(CatalogRow, LockTag)> = None;
+        loop {
+            let found = self.catalog_reader()?.row(def, index, key)?;
+            if let Some((before, tag)) = queued {
+                if let Some(row) = found.as_ref().filter(|row| row.tid == before.tid) {
+                    return Ok(Some((row.clone(), tag)));
+                }
+                self.leave_queue(tag)?;
+            }
+            let Some(row) = found else { return Ok(None) };
+            let tag = heap::queue_tag(&heap_handle(def, self.database), row.tid);
+            self.transaction()?.lock(tag, LockMode::Exclusive, WaitPolicy::Block)?;
+            queued = Some((row, tag));
+        }
+    }
+
+    /// Gives up a place in the queue for a row.
+    pub(crate) fn leave_queue(&mut self, tag: LockTag) -> Result<(), SqlError> {
+        self.transaction()?.unlock(tag, LockMode::Exclusive);
+        Ok(())
+    }
+
+    /// Changes columns of fixed length of a catalog's row where it is: see [`CatalogWriter::overwrite`]. Without changes, only waits as long.
+    pub(crate) fn set_in_place(
+        &mut self,
+        def: &'static CatalogDef,
+        index: Oid,
+        key: &[Datum],
+        changes: &[(usize, Datum)],
+    ) -> Result<(), SqlError> {
+        loop {
+            let Some((row, tag)) = self.queue_for_row(def, index, key)? else {
+                return Err(SqlError::internal("a catalog's row is gone"));
+            };
+            let same = |(position, value): &(usize, Datum)| match (row.values.get(*position), value) {
+                (Some(Datum::Bool(old)), Datum::Bool(new)) => old == new,
+                _ => false,
+            };
+            let known = !changes.is_empty() && changes.iter().all(same);
+            let done = known || self.writer()?.overwrite(def, &row, changes)?;
+            self.leave_queue(tag)?;
+            if done {
+                return Ok(());
+            }
+        }
     }
 
     /// Error if this transaction may not write. `command` as PostgreSQL names it in the message.
@@ -221,6 +277,13 @@ impl SessionContext {
     pub(crate) fn reopen(&mut self, relation: Oid) -> Result<Arc<Relation>, SqlError> {
         self.refresh_catalog();
         self.catalog.relation(relation)?.ok_or_else(|| SqlError::internal(format!("could not open relation with OID {relation}")))
+    }
+
+    /// Locks where a table's large values are, for whoever stores some; the table as it is then.
+    pub(crate) fn lock_large_values(&mut self, relation: Arc<Relation>) -> Result<Arc<Relation>, SqlError> {
+        let Some(toast) = &relation.toast else { return Ok(relation) };
+        self.lock_oid(toast.table.oid, false, LockMode::RowExclusive, WaitPolicy::Block)?;
+        self.reopen(relation.oid)
     }
 
     /// Refuses changes of system catalogs, and of what belongs to others.

@@ -17,7 +17,7 @@ use crate::sql::types::key::{self, KeyOrder};
 use crate::sql::types::packed::POINTER_BYTES;
 use crate::sql::types::{ColDesc, Compression, Datum, Held, Packed, Repr, ToastTable, TupleDesc, row, stored};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{Snapshot, Transaction, WaitPolicy};
+use crate::txn::{RowLockMode, Snapshot, Transaction, WaitPolicy};
 
 /// Rank 12. Held while a large value of a catalog gets its id: proposed at random, looked for, written. Taken with no page latched.
 static LARGE_VALUE_IDS: Mutex<()> = Mutex::new(());
@@ -295,6 +295,46 @@ impl<'a> CatalogWriter<'a> {
             }
         }
         self.update(def, old, &values)
+    }
+
+    /// Changes columns of fixed length where the row is, once nobody else changes it or has locked it: for everybody at once, and whatever becomes
+    /// of the transaction. False: somebody has changed the row since it was read. PostgreSQL: `systable_inplace_update_begin`.
+    ///
+    /// # Errors
+    /// XX000 `tuple already updated by self`; what waiting ends with; I/O.
+    pub fn overwrite(&mut self, def: &'static CatalogDef, old: &CatalogRow, changes: &[(usize, Datum)]) -> Result<bool, SqlError> {
+        if !old.large.is_empty() && !changes.is_empty() {
+            // Written anew its large values would have other places.
+            return self.set(def, old, changes).map(|_| true);
+        }
+        let mut bytes = Vec::new();
+        if !changes.is_empty() {
+            let mut values = old.values.clone();
+            for (position, value) in changes {
+                if let Some(place) = values.get_mut(*position) {
+                    place.clone_from(value);
+                }
+            }
+            self.encode(def, &values, &mut bytes)?;
+        }
+        let heap = heap_handle(def, self.database);
+        let (tag, mode) = (heap::row_tag(&heap, old.tid), RowLockMode::NoKeyUpdate);
+        let held = self.txn.holds(&tag, mode.lock_mode());
+        let snapshot = self.txn.latest_snapshot()?;
+        let free = match heap::lock_row(&self.ctx, self.txn, &heap, &snapshot, old.tid, mode, WaitPolicy::Block)? {
+            ChangeResult::Done { .. } => true,
+            ChangeResult::Updated { .. } | ChangeResult::Deleted { .. } | ChangeResult::Skipped => false,
+            own @ ChangeResult::SelfModified { .. } => return Err(concurrent(&own)),
+        };
+        if free {
+            if !changes.is_empty() {
+                heap::overwrite_in_place(&self.ctx, &heap, old.tid, &bytes)?;
+            }
+            if !held {
+                self.txn.unlock(tag, mode.lock_mode());
+            }
+        }
+        Ok(free)
     }
 
     /// Deletes a row that was read before.

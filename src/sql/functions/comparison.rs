@@ -31,6 +31,9 @@ static ROLES: LazyLock<FxHashMap<Oid, (i16, Oid, Oid)>> = LazyLock::new(|| {
             roles.entry(ne.func).or_insert((NOT_EQUAL, a.left, a.right));
         }
     }
+    // Of no family: xideqint4 and xidneqint4.
+    roles.entry(1319).or_insert((3, oids::XID, oids::INT4));
+    roles.entry(3309).or_insert((NOT_EQUAL, oids::XID, oids::INT4));
     for p in all_amprocs().iter().filter(|p| p.method == BTREE_AM && p.number == 1) {
         roles.entry(p.func).or_insert((COMPARE, p.left, p.right));
     }

@@ -30,16 +30,36 @@ impl Planner<'_> {
         }
     }
 
-    /// Where a row of the target is in a row made of attributes, tid and table oid.
+    /// Notes that a table is changed, and where its large values are. They have a lock of their own, so that their index can be made anew while
+    /// nobody stores any.
+    fn changes(&mut self, relation: &Relation) {
+        self.uses(relation.oid, RelationUse::Change);
+        if let Some(toast) = &relation.toast {
+            self.uses(toast.table.oid, RelationUse::Change);
+        }
+    }
+
+    /// Where a row of the target is in a row made of attributes and system columns, as [`Modify::system_columns`] has them.
     fn row_layout(relation: &Relation, rt: usize, from: usize) -> Layout {
         let count = relation.columns.len();
-        let mut layout = Layout { width: count + 2, ..Layout::default() };
+        let system = Modify::SYSTEM_COLUMNS;
+        let mut layout = Layout { width: count + system.len(), ..Layout::default() };
         for i in 0..count {
             layout.vars.insert((rt, i16::try_from(i + 1).unwrap_or(i16::MAX)), from + i);
         }
-        layout.vars.insert((rt, -1), from + count);
-        layout.vars.insert((rt, -6), from + count + 1);
+        for (i, att) in system.into_iter().enumerate() {
+            layout.vars.insert((rt, att), from + count + i);
+        }
         layout
+    }
+
+    /// Whether an expression shows xmin or its kin of a row of `rt`.
+    fn shows_xids<'e>(rt: usize, mut exprs: impl Iterator<Item = &'e Expr>) -> bool {
+        exprs.any(|e| {
+            let mut found = false;
+            e.visit_vars(0, &mut |r, att| found |= r == rt && (-5..=-2).contains(&att));
+            found
+        })
     }
 
     /// What is needed to change a table.
@@ -168,7 +188,7 @@ impl Planner<'_> {
     /// As [`super::plan`].
     pub fn insert(&mut self, q: &Query) -> Result<Built, SqlError> {
         let relation = self.target(q)?;
-        self.uses(relation.oid, RelationUse::Change);
+        self.changes(&relation);
         let Some(insert) = &q.insert else { return Err(SqlError::internal("INSERT without rows")) };
         let width = relation.columns.len();
         let mut deps = Deps::new();
@@ -259,6 +279,8 @@ impl Planner<'_> {
             }
         };
         let returning = self.returning(q, &relation, &Layout::default(), &mut deps)?;
+        let conflict = insert.on_conflict.iter().flat_map(|c| c.set.iter().flatten().map(|(_, e)| e).chain(&c.quals));
+        let shows_xids = Self::shows_xids(q.result, q.returning.iter().map(|t| &t.expr).chain(conflict));
         let (rows, costs) = (child.rows, (child.startup_cost, child.total_cost));
         let out = returning.as_ref().map_or(0, |r| r.len());
         let name = relation.name.to_string();
@@ -277,6 +299,7 @@ impl Planner<'_> {
             merge: Vec::new(),
             foreign: crate::executor::referential::concerns(&relation),
             input_width: width,
+            shows_xids,
         }));
         let mut node = self.node(op, out, if out == 0 { 1.0 } else { rows }, costs, &deps);
         if out == 0 {
@@ -301,7 +324,7 @@ impl Planner<'_> {
     /// As [`super::plan`].
     pub fn update_or_delete(&mut self, q: &Query) -> Result<Built, SqlError> {
         let relation = self.target(q)?;
-        self.uses(relation.oid, RelationUse::Change);
+        self.changes(&relation);
         let merge = q.command == query::Command::Merge;
         let update = q.command == query::Command::Update || merge;
         let rt = q.result;
@@ -363,7 +386,7 @@ impl Planner<'_> {
         for e in q.returning.iter().map(|t| &t.expr).chain(q.merge.iter().flat_map(query::MergeAction::exprs)) {
             let mut more: Vec<(usize, i16)> = Vec::new();
             e.visit_vars(0, &mut |r, att| {
-                if r != rt && !more.contains(&(r, att)) {
+                if (r != rt || merge && att < 0) && !more.contains(&(r, att)) {
                     more.push((r, att));
                 }
             });
@@ -372,7 +395,13 @@ impl Planner<'_> {
                     continue;
                 }
                 let c = index_of(att).and_then(|i| q.rtable.get(r).and_then(|rte| rte.columns.get(i)));
-                let (ty, typmod) = c.map_or((oids::TID, -1), |c| (c.ty, c.typmod));
+                let system = match att {
+                    -1 => oids::TID,
+                    -2 | -4 => oids::XID,
+                    -3 | -5 => oids::CID,
+                    _ => oids::OID,
+                };
+                let (ty, typmod) = c.map_or((system, -1), |c| (c.ty, c.typmod));
                 input.vars.insert((r, att), exprs.len());
                 exprs.push(Expr::new(ExprKind::Var(r, att, 0), ty, typmod));
             }
@@ -435,6 +464,7 @@ impl Planner<'_> {
             merge: steps,
             foreign: crate::executor::referential::concerns(&relation),
             input_width: exprs.len(),
+            shows_xids: Self::shows_xids(rt, q.returning.iter().map(|t| &t.expr)),
         }));
         let mut node = self.node(op, out, rows, costs, &deps);
         if out == 0 {

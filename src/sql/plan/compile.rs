@@ -197,6 +197,7 @@ impl Planner<'_> {
     }
 
     fn call_code(&mut self, c: &CallExpr, layout: &Layout, deps: &mut Deps) -> Result<CallCode, SqlError> {
+        self.parallel_safe &= c.func.parallel == b's';
         Ok(CallCode { func: c.func, types: c.types.clone(), args: self.codes(&c.args, layout, deps)? })
     }
 

@@ -46,6 +46,8 @@ pub struct Planner<'a> {
     pub sub_columns: Vec<usize>,
     /// Recursive queries being planned, innermost last.
     pub working: Vec<Working>,
+    /// It calls nothing that is not marked PARALLEL SAFE.
+    pub parallel_safe: bool,
 }
 
 /// One query level while it is planned.
@@ -197,6 +199,7 @@ pub fn plan(session: &mut SessionContext, query: &Query, explain: bool, privileg
     let subplans = p.subplans.into_iter().collect::<Option<Vec<_>>>().ok_or_else(|| SqlError::internal("unfinished subplan"))?;
     let ctes = p.ctes.into_iter().collect::<Option<Vec<_>>>().ok_or_else(|| SqlError::internal("unfinished WITH query"))?;
     let modifies = command != Command::Select || ctes.iter().any(|c| c.modifies);
+    let parallel_safe = p.parallel_safe && p.relations.iter().all(|(_, how)| *how == RelationUse::Read);
     let mut scanned = Vec::new();
     let short = subplans.is_empty() && ctes.is_empty() && is_short(&built.node, &mut scanned) && scanned.len() <= SHORT_TABLES;
     let short = short.then(|| scanned.into_boxed_slice());
@@ -210,6 +213,7 @@ pub fn plan(session: &mut SessionContext, query: &Query, explain: bool, privileg
         columns,
         relations: p.relations,
         modifies,
+        parallel_safe,
         short,
         privileges,
     })
@@ -287,6 +291,7 @@ impl<'a> Planner<'a> {
             nests: Vec::new(),
             sub_columns: Vec::new(),
             working: Vec::new(),
+            parallel_safe: true,
         }
     }
 }
