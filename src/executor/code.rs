@@ -143,6 +143,25 @@ impl CompareOp {
     }
 }
 
+/// The order of two values, which may be integers, or floats, of different widths.
+#[expect(clippy::wildcard_enum_match_arm, reason = "all others have one type")]
+fn compare_wide(l: &Datum, r: &Datum) -> std::cmp::Ordering {
+    let int = |d: &Datum| match d {
+        Datum::Int2(v) => Some(i64::from(*v)),
+        Datum::Int4(v) => Some(i64::from(*v)),
+        Datum::Int8(v) => Some(*v),
+        _ => None,
+    };
+    match (l, r) {
+        (Datum::Float4(a), Datum::Float8(_)) => types::compare(&Datum::Float8(f64::from(*a)), r),
+        (Datum::Float8(_), Datum::Float4(b)) => types::compare(l, &Datum::Float8(f64::from(*b))),
+        _ => match (int(l), int(r)) {
+            (Some(a), Some(b)) => a.cmp(&b),
+            _ => types::compare(l, r),
+        },
+    }
+}
+
 /// IS TRUE and its kin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BoolTest {
@@ -443,7 +462,7 @@ impl Code {
                     if l.is_null() || r.is_null() {
                         return Ok(Datum::Null);
                     }
-                    let order = types::compare(&l, &r);
+                    let order = compare_wide(&l, &r);
                     if order.is_ne() {
                         return Ok(Datum::Bool(c.op.holds(order)));
                     }

@@ -330,12 +330,14 @@ pub struct IndexScan {
     pub orders: Vec<KeyOrder>,
     /// `=` on the leading columns, values of the columns' types; `None` for IS NULL.
     pub equal: Vec<IndexEqual>,
-    /// Bounds on the next column.
+    /// Bounds on the next column, or on the next ones together.
     pub lower: Option<IndexBound>,
     /// Upper bound.
     pub upper: Option<IndexBound>,
     /// Instead of bounds on the next column: IS NOT NULL.
     pub not_null: bool,
+    /// Beside bounds on the next column: what it begins with.
+    pub pattern: Option<(Code, Pattern)>,
     /// From the end.
     pub backward: bool,
     /// Answer from the index where the page is all-visible: for each output, the key column it comes from.
@@ -364,10 +366,21 @@ pub enum IndexEqual {
 /// A bound of an index scan.
 #[derive(Debug)]
 pub struct IndexBound {
-    /// Its value.
-    pub value: Code,
+    /// Its values, compared as a row is.
+    pub values: Box<[Code]>,
     /// `<=` or `>=`.
     pub inclusive: bool,
+}
+
+/// How a text matches a pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// `LIKE`.
+    Like,
+    /// A regular expression.
+    Regex,
+    /// It begins with it.
+    Start,
 }
 
 /// Functions in FROM.

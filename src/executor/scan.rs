@@ -237,6 +237,16 @@ pub(super) struct IndexScanNode {
     packed: bool,
 }
 
+/// One end of a range.
+enum Bound {
+    /// There is none.
+    None,
+    /// No row satisfies it.
+    Nothing,
+    /// The key, and whether what begins with it is inside.
+    At(Vec<u8>, bool),
+}
+
 /// A value as an index column of type `column` holds it.
 enum Fit {
     Value(Datum),
@@ -291,6 +301,30 @@ impl IndexScanNode {
         })
     }
 
+    /// What a bound is, after the columns with equality.
+    fn bound(s: &IndexScan, x: &mut Exec<'_>, b: &IndexBound, is_lower: bool) -> Result<Bound, SqlError> {
+        let mut bytes = Vec::new();
+        for (i, code) in b.values.iter().enumerate() {
+            let at = s.equal.len() + i;
+            let ty = s.types.get(at).copied().unwrap_or(0);
+            // What is equal so far: does it satisfy the rest of the row?
+            let rest = match (fit(code.eval(x, &[])?, ty), is_lower) {
+                (Fit::Value(v), _) => {
+                    key::encode_typed(&v, ty, s.orders.get(at).copied().unwrap_or(KeyOrder::ASC), &mut bytes)?;
+                    continue;
+                }
+                (Fit::Below, true) | (Fit::Above, false) => true,
+                (Fit::Null, _) | (Fit::Above, true) | (Fit::Below, false) => false,
+            };
+            return Ok(match (i, rest) {
+                (0, true) => Bound::None,
+                (0, false) => Bound::Nothing,
+                _ => Bound::At(bytes, rest),
+            });
+        }
+        Ok(Bound::At(bytes, b.inclusive))
+    }
+
     /// The ranges of keys the conditions leave.
     fn ranges(s: &IndexScan, x: &mut Exec<'_>, out: &mut Vec<KeyRange>) -> Result<(), SqlError> {
         out.clear();
@@ -326,32 +360,41 @@ impl IndexScanNode {
                 }
             }
         }
-        let next = s.equal.len();
-        let order = s.orders.get(next).copied().unwrap_or(KeyOrder::ASC);
-        let ty = s.types.get(next).copied().unwrap_or(0);
-        let mut bound = |b: &Option<IndexBound>| -> Result<Option<(Fit, bool)>, SqlError> {
-            match b {
-                Some(b) => Ok(Some((fit(b.value.eval(x, &[])?, ty), b.inclusive))),
-                None => Ok(None),
-            }
+        let order = s.orders.get(s.equal.len()).copied().unwrap_or(KeyOrder::ASC);
+        let mut bound = |b: &Option<IndexBound>, is_lower| match b {
+            Some(b) => Self::bound(s, x, b, is_lower),
+            None => Ok(Bound::None),
         };
-        let (lower, upper) = (bound(&s.lower)?, bound(&s.upper)?);
+        let (lower, upper) = (bound(&s.lower, true)?, bound(&s.upper, false)?);
+        let start = match &s.pattern {
+            Some((code, kind)) => {
+                let value = code.eval(x, &[])?;
+                if value.is_null() {
+                    return Ok(());
+                }
+                let mut bytes = Vec::new();
+                key::encode_start(&kind.beginning(value.as_str()?).0, order, &mut bytes);
+                Some(bytes)
+            }
+            None => None,
+        };
         for p in prefixes {
-            let mut range = KeyRange::prefix(&p);
-            if lower.is_some() || upper.is_some() || s.not_null {
+            let mut range = match &start {
+                Some(start) => KeyRange::prefix(&[p.as_slice(), start].concat()),
+                None => KeyRange::prefix(&p),
+            };
+            if s.lower.is_some() || s.upper.is_some() || s.not_null {
                 // NULLs are at one end and satisfy no bound.
                 let mut null = p.clone();
                 key::encode(&Datum::Null, order, &mut null)?;
                 range = if order.nulls_first { range.above(&null) } else { range.below(&null) };
             }
-            for (value, is_lower) in [(&lower, true), (&upper, false)] {
-                let Some((value, inclusive)) = value else { continue };
-                match (value, is_lower) {
-                    (Fit::Null, _) | (Fit::Above, true) | (Fit::Below, false) => return Ok(()),
-                    (Fit::Below, true) | (Fit::Above, false) => {}
-                    (Fit::Value(v), _) => {
-                        let mut bytes = p.clone();
-                        key::encode_typed(v, ty, order, &mut bytes)?;
+            for (bound, is_lower) in [(&lower, true), (&upper, false)] {
+                match bound {
+                    Bound::None => {}
+                    Bound::Nothing => return Ok(()),
+                    Bound::At(bytes, inclusive) => {
+                        let bytes = [p.as_slice(), bytes].concat();
                         range = match (is_lower != order.desc, inclusive) {
                             (true, true) => range.at_least(&bytes),
                             (true, false) => range.above(&bytes),

@@ -551,8 +551,11 @@ impl Binder<'_> {
                 let low = self.expr(low)?;
                 let high = self.expr(high)?;
                 let mut between = |low: &Expr, high: &Expr| -> Result<Expr, SqlError> {
-                    let a = self.operator(">=", Some(x.clone()), low.clone(), at)?;
-                    let b = self.operator("<=", Some(x.clone()), high.clone(), at)?;
+                    let mut compare = |name: &str, bound: &Expr| match (&x.kind, &bound.kind) {
+                        (ExprKind::Row(..), ExprKind::Row(..)) => self.row_operator(name, x.clone(), bound.clone(), at),
+                        _ => self.operator(name, Some(x.clone()), bound.clone(), at),
+                    };
+                    let (a, b) = (compare(">=", low)?, compare("<=", high)?);
                     Ok(Expr::new(ExprKind::And(vec![a, b]), oids::BOOL, -1).located(at))
                 };
                 let mut result = between(&low, &high)?;

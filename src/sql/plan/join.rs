@@ -854,8 +854,9 @@ impl Planner<'_> {
         let (mut scan, layout) = self.scan(&relation, wanted, i.rt)?;
         let mut deps = Deps::new();
         let filter = Expr::and(i.quals.clone());
-        if let Some(e) = &filter {
-            scan.filter = Some(self.compile(e, &layout, &mut deps)?);
+        // What the index answers but for rows with NULLs is not shown as a filter.
+        if let Some(e) = Expr::and(i.quals.iter().chain(&i.nearly).cloned().collect()) {
+            scan.filter = Some(self.compile(&e, &layout, &mut deps)?);
         }
         let recheck = match Expr::and(i.answered.clone()) {
             Some(e) => Some(self.compile(&e, &layout, &mut deps)?),
@@ -870,14 +871,18 @@ impl Planner<'_> {
                 Equal::Null => IndexEqual::Null,
             });
         }
-        let mut bound = |p: &mut Self, b: &Option<(Expr, bool)>| -> Result<Option<IndexBound>, SqlError> {
+        let mut bound = |p: &mut Self, b: &Option<(Vec<Expr>, bool)>| -> Result<Option<IndexBound>, SqlError> {
             match b {
-                Some((e, inclusive)) => Ok(Some(IndexBound { value: p.compile(e, &none, &mut deps)?, inclusive: *inclusive })),
+                Some((e, inclusive)) => Ok(Some(IndexBound { values: p.codes(e, &none, &mut deps)?, inclusive: *inclusive })),
                 None => Ok(None),
             }
         };
         let lower = bound(self, &i.lower)?;
         let upper = bound(self, &i.upper)?;
+        let pattern = match &i.pattern {
+            Some((e, kind)) => Some((self.compile(e, &none, &mut deps)?, *kind)),
+            None => None,
+        };
         let orders: Vec<KeyOrder> = i.index.keys().iter().map(|k| KeyOrder { desc: k.desc, nulls_first: k.nulls_first }).collect();
         let types = i.index.keys().iter().map(|k| k.type_oid).collect();
         // All that is wanted in the key itself?
@@ -906,6 +911,7 @@ impl Planner<'_> {
             lower,
             upper,
             not_null: i.not_null,
+            pattern,
             backward: i.backward,
             index_only,
             single: i.single,

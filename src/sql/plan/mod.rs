@@ -8,6 +8,7 @@ pub mod change;
 pub mod compile;
 pub mod join;
 pub mod path;
+pub mod pattern;
 pub mod planner;
 pub mod predicate;
 pub mod selectivity;

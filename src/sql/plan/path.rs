@@ -7,10 +7,12 @@ use std::sync::{Arc, LazyLock};
 use afterimage_wal::ids::Fork;
 use rustc_hash::FxHashMap;
 
+use super::pattern;
 use super::planner::{Built, Planner, RelSet};
 use super::selectivity::{relation_distinct, selectivity, strip};
 use crate::config::Setting;
-use crate::executor::plan::JoinKind;
+use crate::executor::code::CompareOp;
+use crate::executor::plan::{JoinKind, Pattern};
 use crate::sql::bind::expr::{Expr, ExprKind};
 use crate::sql::bind::query::{Query, RteSource};
 use crate::sql::catalog::{Index, Relation, Source};
@@ -100,12 +102,18 @@ pub struct IndexPath {
     pub index: Arc<Index>,
     /// Equality on the leading columns.
     pub equal: Vec<Equal>,
-    /// Bounds on the next: value, inclusive.
-    pub lower: Option<(Expr, bool)>,
+    /// Bounds on the next, or on the next ones as a row: values, inclusive.
+    pub lower: Option<(Vec<Expr>, bool)>,
     /// Upper bound.
-    pub upper: Option<(Expr, bool)>,
+    pub upper: Option<(Vec<Expr>, bool)>,
     /// Instead of bounds on the next: IS NOT NULL.
     pub not_null: bool,
+    /// Beside bounds on the next: a pattern it matches.
+    pub pattern: Option<(Expr, Pattern)>,
+    /// Of the answered conditions those that rows with NULLs may fail all the same.
+    pub nearly: Vec<Expr>,
+    /// Of the conditions left those of which the index takes the most.
+    pub narrowed: Vec<Expr>,
     /// From the end.
     pub backward: bool,
     /// Conditions the index answers.
@@ -116,6 +124,33 @@ pub struct IndexPath {
     pub single: bool,
     /// Gather the tids first and visit the table in its own order.
     pub bitmap: bool,
+}
+
+impl IndexPath {
+    /// All entries of an index.
+    fn all(index: &Arc<Index>, rt: usize) -> Self {
+        Self {
+            rt,
+            index: index.clone(),
+            equal: Vec::new(),
+            lower: None,
+            upper: None,
+            not_null: false,
+            pattern: None,
+            nearly: Vec::new(),
+            narrowed: Vec::new(),
+            backward: false,
+            answered: Vec::new(),
+            quals: Vec::new(),
+            single: false,
+            bitmap: false,
+        }
+    }
+
+    /// Whether something bounds the column behind those with equality.
+    fn is_bounded(&self) -> bool {
+        self.lower.is_some() || self.upper.is_some() || self.pattern.is_some()
+    }
 }
 
 /// Equality on an index column.
@@ -325,19 +360,7 @@ impl Planner<'_> {
                 let Some(mut path) = match_index(index, rt, &keys, clauses, quals) else {
                     // Without conditions an index may still give an order.
                     if own && !want.is_empty() {
-                        let path = IndexPath {
-                            rt,
-                            index: index.clone(),
-                            equal: Vec::new(),
-                            lower: None,
-                            upper: None,
-                            not_null: false,
-                            backward: false,
-                            answered: Vec::new(),
-                            quals: quals.to_vec(),
-                            single: false,
-                            bitmap: false,
-                        };
+                        let path = IndexPath { quals: quals.to_vec(), ..IndexPath::all(index, rt) };
                         self.push_index(q, path, relation, &keys, (pages, tuples), want, &mut paths, true);
                     }
                     continue;
@@ -394,8 +417,19 @@ impl Planner<'_> {
             }
             (None, None) => {}
         }
+        if let Some((e, kind)) = &path.pattern {
+            // The longer the beginning, the fewer begin so.
+            kept *= match &strip(e).kind {
+                ExprKind::Const(crate::sql::types::Datum::Text(t)) => match kind.beginning(t).0.chars().count() {
+                    1 => 0.05,
+                    _ => 0.005,
+                },
+                _ => 0.005,
+            };
+        }
         let matched = if path.single { 1.0 } else { (tuples * kept).max(1.0) };
-        let rest: f64 = path.quals.iter().map(|e| selectivity(q, e, &rows_of)).product();
+        let rest = path.quals.iter().filter(|e| !path.narrowed.iter().any(|n| n.same(e)));
+        let rest: f64 = rest.map(|e| selectivity(q, e, &rows_of)).product();
         let rows = (matched * rest).max(1.0);
         let fraction = (matched / tuples.max(1.0)).min(1.0);
         let index_pages = if path.index.rel_pages > 0 { f64::from(path.index.rel_pages) } else { (tuples / 200.0).ceil().max(1.0) };
@@ -440,7 +474,7 @@ impl Planner<'_> {
         }
         let rels = RelSet::one(path.rt);
         // Many rows: in the table's order each page is visited once, and the nearer to each other the cheaper.
-        if !path.single && matched > 1.0 && (!path.equal.is_empty() || path.lower.is_some() || path.upper.is_some()) {
+        if !path.single && matched > 1.0 && (!path.equal.is_empty() || path.is_bounded()) {
             let visited = (2.0 * pages * matched / (2.0 * pages + matched)).min(pages).max(1.0);
             let per_page = if visited >= 2.0 {
                 cost::RANDOM_PAGE - (cost::RANDOM_PAGE - cost::SEQ_PAGE) * (visited / pages.max(1.0)).sqrt()
@@ -515,20 +549,8 @@ pub fn satisfies(order: &[OrderKey], want: &[OrderKey], fixed: &[Expr]) -> bool 
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]
 fn match_index(index: &Arc<Index>, rt: usize, keys: &[Expr], clauses: &[&Expr], quals: &[Expr]) -> Option<IndexPath> {
-    let mut path = IndexPath {
-        rt,
-        index: index.clone(),
-        equal: Vec::new(),
-        lower: None,
-        upper: None,
-        not_null: false,
-        backward: false,
-        answered: Vec::new(),
-        quals: Vec::new(),
-        single: false,
-        bitmap: false,
-    };
-    for key in keys {
+    let mut path = IndexPath::all(index, rt);
+    for (at, key) in keys.iter().enumerate() {
         let is_key = |x: &Expr| strip(x).same(strip(key));
         let key_ty = strip(key).ty;
         let mut found = None;
@@ -577,18 +599,23 @@ fn match_index(index: &Arc<Index>, rt: usize, keys: &[Expr], clauses: &[&Expr], 
             }
             match c.strategy {
                 4 | 5 if path.lower.is_none() => {
-                    path.lower = Some((c.value.clone(), c.strategy == 4));
+                    path.lower = Some((vec![c.value.clone()], c.strategy == 4));
                     path.answered.push((*e).clone());
                 }
                 1 | 2 if path.upper.is_none() => {
-                    path.upper = Some((c.value.clone(), c.strategy == 2));
+                    path.upper = Some((vec![c.value.clone()], c.strategy == 2));
                     path.answered.push((*e).clone());
                 }
                 _ => {}
             }
         }
+        for e in clauses {
+            match_row(&mut path, rt, keys, at, e);
+            match_pattern(&mut path, rt, key, at, e);
+        }
         if path.lower.is_none()
             && path.upper.is_none()
+            && path.pattern.is_none()
             && let Some(e) = clauses.iter().find(|e| matches!(&e.kind, ExprKind::IsNull(x, true) if is_key(x)))
         {
             path.not_null = true;
@@ -596,15 +623,97 @@ fn match_index(index: &Arc<Index>, rt: usize, keys: &[Expr], clauses: &[&Expr], 
         }
         break;
     }
-    if path.equal.is_empty() && path.lower.is_none() && path.upper.is_none() && !path.not_null {
+    if path.equal.is_empty() && !path.is_bounded() && !path.not_null {
         return None;
     }
     // A deferrable constraint may be broken until it is looked at.
     path.single =
         index.unique && index.immediate && path.equal.len() == keys.len() && path.equal.iter().all(|e| matches!(e, Equal::Value(_)));
-    path.quals = quals.iter().filter(|e| !path.answered.iter().any(|a| a.same(e))).cloned().collect();
+    path.quals = quals.iter().filter(|e| !path.answered.iter().chain(&path.nearly).any(|a| a.same(e))).cloned().collect();
     // Join conditions used must all be among those answered; the others are applied by the join.
     Some(path)
+}
+
+/// `(a, b) > (x, y)`, where `a` is key column `at`: a bound on it and on those of the next that continue the row.
+/// PostgreSQL: `expand_indexqual_rowcompare` in optimizer/path/indxpath.c.
+fn match_row(path: &mut IndexPath, rt: usize, keys: &[Expr], at: usize, e: &Expr) {
+    let ExprKind::RowCompare(op, pairs) = &e.kind else { return };
+    let columns = path.index.keys();
+    let matching = |turned: bool| {
+        let sides = pairs.iter().map(|(l, r)| if turned { (r, l) } else { (l, r) });
+        let fits = sides.zip(keys.iter().zip(columns).skip(at)).take_while(|((column, value), (key, _))| {
+            strip(column).same(strip(key))
+                && searchable(strip(key).ty, strip(value).ty)
+                && !rels_of(value).contains(rt)
+                && !value.is_volatile()
+                && !value.has_sublink()
+        });
+        fits.map(|((column, value), _)| (column.clone(), value.clone())).collect::<Vec<_>>()
+    };
+    let (plain, turned) = (matching(false), matching(true));
+    // As it reads with the columns on the left.
+    let (found, op) = match (op, plain.is_empty(), turned.is_empty()) {
+        (op, false, _) => (plain, *op),
+        (CompareOp::Gt, true, false) => (turned, CompareOp::Lt),
+        (CompareOp::Ge, true, false) => (turned, CompareOp::Le),
+        (CompareOp::Lt, true, false) => (turned, CompareOp::Gt),
+        (CompareOp::Le, true, false) => (turned, CompareOp::Ge),
+        _ => return,
+    };
+    let (lower, inclusive) = match op {
+        CompareOp::Gt => (true, false),
+        CompareOp::Ge => (true, true),
+        CompareOp::Lt => (false, false),
+        CompareOp::Le => (false, true),
+        CompareOp::Eq | CompareOp::Ne => return,
+    };
+    if if lower { path.lower.is_some() } else { path.upper.is_some() } {
+        return;
+    }
+    // Columns that go the other way cannot be part of one bound.
+    let desc = columns.get(at).is_some_and(|c| c.desc);
+    let values: Vec<Expr> =
+        found.iter().zip(columns.iter().skip(at)).take_while(|(_, c)| c.desc == desc).map(|((_, value), _)| value.clone()).collect();
+    let exact = values.len() == pairs.len();
+    if found.len() == pairs.len() {
+        path.answered.push(Expr::new(ExprKind::RowCompare(op, found), e.ty, -1));
+        path.nearly.push(e.clone());
+    } else {
+        // What the index can tell of it.
+        let op = if lower { CompareOp::Ge } else { CompareOp::Le };
+        path.answered.push(Expr::new(ExprKind::RowCompare(op, found), e.ty, -1));
+        path.narrowed.push(e.clone());
+    }
+    let bound = Some((values, !exact || inclusive));
+    if lower {
+        path.lower = bound;
+    } else {
+        path.upper = bound;
+    }
+}
+
+/// A text that matches a pattern whose beginning is fixed.
+fn match_pattern(path: &mut IndexPath, rt: usize, key: &Expr, at: usize, e: &Expr) {
+    let ExprKind::Call(c) = &e.kind else { return };
+    let [column, value] = c.args.as_slice() else { return };
+    let Some(kind) = c.oper.and_then(|o| pattern::kind_of(o.name)) else { return };
+    let text = |t: Oid| matches!(t, oids::TEXT | oids::VARCHAR);
+    let key = strip(key);
+    if path.pattern.is_some() || !strip(column).same(key) || !text(key.ty) || !text(strip(value).ty) {
+        return;
+    }
+    let known = match &strip(value).kind {
+        ExprKind::Const(crate::sql::types::Datum::Text(t)) => !kind.beginning(t).0.is_empty(),
+        ExprKind::Param(_) => true,
+        _ => false,
+    };
+    if !known || rels_of(value).contains(rt) {
+        return;
+    }
+    let opclass = path.index.keys().get(at).map_or(0, |k| k.opclass);
+    path.answered.extend(pattern::bounds(key, value, kind, opclass));
+    path.narrowed.push(e.clone());
+    path.pattern = Some((value.clone(), kind));
 }
 
 /// Is the entry something other than a table?

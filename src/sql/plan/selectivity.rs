@@ -90,6 +90,8 @@ pub fn selectivity(q: &Query, e: &Expr, rows: &dyn Fn(usize) -> f64) -> f64 {
             if *negated { 1.0 - null } else { null }
         }
         ExprKind::BoolTest(..) => 0.5,
+        // As its first columns compare.
+        ExprKind::RowCompare(..) => DEFAULT_INEQ,
         ExprKind::Call(c) => {
             let Some(oper) = c.oper else { return 1.0 / 3.0 };
             let [l, r] = c.args.as_slice() else { return 0.5 };

@@ -178,7 +178,10 @@ impl Planner<'_> {
                 };
                 let l: Vec<String> = pairs.iter().map(|p| self.text_bare(&p.0)).collect();
                 let r: Vec<String> = pairs.iter().map(|p| self.text_bare(&p.1)).collect();
-                format!("(ROW({}) {op} ROW({}))", l.join(", "), r.join(", "))
+                match (l.as_slice(), r.as_slice()) {
+                    ([l], [r]) => format!("({l} {op} {r})"),
+                    _ => format!("(ROW({}) {op} ROW({}))", l.join(", "), r.join(", ")),
+                }
             }
             ExprKind::Field(x, i) => format!("({}).f{}", self.text_bare(x), i + 1),
             ExprKind::Subscript(x, subscripts, _) => {

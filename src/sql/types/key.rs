@@ -74,6 +74,12 @@ pub fn encode_typed(value: &Datum, type_oid: Oid, order: KeyOrder, out: &mut Vec
     encode(value, order, out)
 }
 
+/// Appends what the key columns of all texts begin with that begin with `text`.
+pub fn encode_start(text: &str, order: KeyOrder, out: &mut Vec<u8>) {
+    out.push(VALUE);
+    out.extend(text.bytes().map(|b| if order.desc { !b } else { b }));
+}
+
 fn put_string(b: &[u8], out: &mut Vec<u8>) {
     let mut rest = b;
     while let Some(i) = rest.iter().position(|&c| c == 0) {
