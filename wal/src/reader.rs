@@ -437,7 +437,8 @@ fn expect_zeros(source: &mut dyn Source, from: Lsn, end: Lsn) -> Advance<()> {
     while at < end {
         let bytes = source.bytes(at)?;
         let n = usize::try_from(end.as_u64() - at.as_u64()).unwrap_or(usize::MAX).min(bytes.len());
-        if bytes[..n].iter().any(|&b| b != 0) {
+        let (words, rest) = bytes[..n].as_chunks::<64>();
+        if words.iter().any(|w| *w != [0; 64]) || rest.iter().any(|&b| b != 0) {
             return Err(StopReason::Padding.into());
         }
         at = at.advance(n as u64);

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 
 use super::build::{SortedEntries, SortedEntry};
+use super::node::common_prefix;
 use crate::access::{AccessError, Tid};
 use crate::storage::StorageError;
 
@@ -18,7 +19,7 @@ static NEXT_FILE: AtomicU64 = AtomicU64::new(0);
 
 /// Where an entry's key lies, and enough of it to decide most comparisons.
 struct Slot {
-    /// First eight bytes, big-endian, padded with zeros.
+    /// Once sorting begins: eight bytes behind those that all keys begin with, big-endian, padded with zeros.
     head: u64,
     start: usize,
     len: u32,
@@ -32,6 +33,8 @@ pub struct Sorter {
     budget_bytes: usize,
     keys: Vec<u8>,
     slots: Vec<Slot>,
+    /// How many bytes all keys in memory begin with alike.
+    shared: usize,
     runs: Vec<File>,
     spilled_bytes: u64,
     path: PathBuf,
@@ -62,6 +65,7 @@ impl Sorter {
             budget_bytes: budget_bytes.max(64 * 1024),
             keys: Vec::new(),
             slots: Vec::new(),
+            shared: 0,
             runs: Vec::new(),
             spilled_bytes: 0,
             path: dir.to_owned(),
@@ -78,9 +82,14 @@ impl Sorter {
             self.spill()?;
         }
         let start = self.keys.len();
+        self.shared = match self.slots.first() {
+            None => key.len(),
+            // The first key is long enough: what is shared is a part of it.
+            Some(_) => common_prefix(self.keys.get(..self.shared).unwrap_or_default(), key),
+        };
         self.keys.extend_from_slice(key);
         let len = u32::try_from(key.len()).map_err(|_| AccessError::KeyTooBig { size: key.len(), max: super::MAX_KEY_BYTES })?;
-        self.slots.push(Slot { head: head(key), start, len, live, tid: tid.as_u64() });
+        self.slots.push(Slot { head: 0, start, len, live, tid: tid.as_u64() });
         Ok(())
     }
 
@@ -90,9 +99,19 @@ impl Sorter {
     }
 
     fn sort(&mut self) {
-        let keys = &self.keys;
-        let key = |s: &Slot| &keys[s.start..s.start + usize::try_from(s.len).unwrap_or(0)];
-        self.slots.sort_unstable_by(|a, b| a.head.cmp(&b.head).then_with(|| key(a).cmp(key(b))).then(a.tid.cmp(&b.tid)));
+        let (keys, shared) = (&self.keys, self.shared);
+        let rest = |s: &Slot| &keys[s.start + shared..s.start + usize::try_from(s.len).unwrap_or(0)];
+        for slot in &mut self.slots {
+            slot.head = head(rest(slot));
+        }
+        // Of two keys with one head, the same length, and nothing behind it there is nothing to compare.
+        let ends = |a: &Slot, b: &Slot| a.len == b.len && usize::try_from(a.len).is_ok_and(|len| len <= shared + size_of::<u64>());
+        let order = |a: &Slot, b: &Slot| match a.head.cmp(&b.head) {
+            Ordering::Equal if ends(a, b) => a.tid.cmp(&b.tid),
+            Ordering::Equal => rest(a).cmp(rest(b)).then(a.tid.cmp(&b.tid)),
+            different => different,
+        };
+        self.slots.sort_unstable_by(order);
     }
 
     fn spill(&mut self) -> Result<(), AccessError> {

@@ -6,17 +6,20 @@ use super::tuple::{Header, mask};
 use crate::access::{AccessError, Persistence, RelHandle, Tid};
 use crate::txn::{Snapshot, Transaction, Transactions, TxnError, XidStatus};
 
-/// Status lookups with a memory of the last one: neighbouring versions mostly share their xids.
+/// Status lookups with a memory of the last few: neighbouring versions mostly share their xids, those that made and those that ended them.
 pub(super) struct Lookup<'a> {
     pub(super) txns: &'a Transactions,
-    last: (Xid, XidStatus),
+    last: [(Xid, XidStatus); KNOWN],
     /// The versions are a temporary table's: no other session has a snapshot that sees them.
     local: bool,
 }
 
+/// Xids remembered, each in the place that its number gives it.
+const KNOWN: usize = 4;
+
 impl<'a> Lookup<'a> {
     pub(super) fn new(txns: &'a Transactions) -> Self {
-        Self { txns, last: (Xid::INVALID, XidStatus::Aborted), local: false }
+        Self { txns, last: [(Xid::INVALID, XidStatus::Aborted); KNOWN], local: false }
     }
 
     /// Of a table's versions.
@@ -26,12 +29,13 @@ impl<'a> Lookup<'a> {
 
     #[inline]
     pub(super) fn status(&mut self, xid: Xid) -> Result<XidStatus, TxnError> {
-        if self.last.0 == xid {
-            return Ok(self.last.1);
+        let known = &mut self.last[usize::try_from(xid.as_u64()).unwrap_or(0) % KNOWN];
+        if known.0 == xid {
+            return Ok(known.1);
         }
         let s = self.txns.xid_status(xid)?;
         // A running one may be decided by the next look; within one page it makes no difference to a snapshot.
-        self.last = (xid, s);
+        *known = (xid, s);
         Ok(s)
     }
 
