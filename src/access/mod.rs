@@ -37,12 +37,14 @@ pub struct RelHandle {
     pub file: RelId,
     /// Whether changes are logged.
     pub persistence: Persistence,
+    /// Bytes of each heap page that are left to new versions of the rows on it: what `fillfactor` asks for.
+    pub reserve: u16,
 }
 
 impl RelHandle {
     /// A handle on an ordinary, logged relation.
     pub fn permanent(oid: Oid, file: RelId) -> Self {
-        Self { oid, file, persistence: Persistence::Permanent }
+        Self { oid, file, persistence: Persistence::Permanent, reserve: 0 }
     }
 
     /// Whether serializable transactions mark what they read of it: not in catalogs, nor in what no other session sees.

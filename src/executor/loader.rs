@@ -37,6 +37,8 @@ pub(crate) struct Loader {
     /// Their values, where indexes or foreign keys want them.
     values: Vec<Vec<Datum>>,
     written: u64,
+    /// Rows are visible to everyone at once: COPY FREEZE.
+    frozen: bool,
     tids: Vec<Tid>,
     key: Vec<u8>,
     /// What the rows ask of foreign keys, and triggers after them.
@@ -93,11 +95,25 @@ impl Loader {
             ends: Vec::new(),
             values: Vec::new(),
             written: 0,
+            frozen: false,
             tids: Vec::new(),
             key: Vec::new(),
             events: Vec::new(),
             triggers: None,
         })
+    }
+
+    /// Rows are written as ones that everybody sees.
+    ///
+    /// # Errors
+    /// 55000: the table's file is not new in the transaction, or the savepoint, at hand.
+    pub(crate) fn freeze(&mut self, ctx: &mut SessionContext) -> Result<(), SqlError> {
+        if !ctx.transaction()?.has_just_created(self.handle.file) {
+            let message = "cannot perform COPY FREEZE because the table was not created or truncated in the current subtransaction";
+            return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
+        }
+        self.frozen = true;
+        Ok(())
     }
 
     /// Rows come as by INSERT: the table's triggers fire, those before the statement now.
@@ -190,7 +206,7 @@ impl Loader {
         let mut start = 0;
         let rows: Vec<&[u8]> =
             self.ends.iter().map(|&end| self.rows.get(std::mem::replace(&mut start, end)..end).unwrap_or_default()).collect();
-        heap::multi_insert(&access, ctx.transaction()?, &self.handle, &rows, &mut self.tids)?;
+        heap::multi_insert(&access, ctx.transaction()?, &self.handle, &rows, self.frozen, &mut self.tids)?;
         self.written += u64::try_from(rows.len()).unwrap_or(0);
         self.rows.clear();
         self.ends.clear();

@@ -214,7 +214,7 @@ fn read_packed(c: &mut Cursor<'_>) -> Result<Packed, SqlError> {
                     [1] => Persistence::Unlogged,
                     _ => Persistence::Temporary,
                 };
-                Ok(RelHandle { oid, file, persistence })
+                Ok(RelHandle { oid, file, persistence, reserve: 0 })
             };
             Held::OutOfLine(pointer, ToastTable { table: handle()?, index: handle()? })
         }

@@ -10,7 +10,6 @@ pub(super) fn command(node: &NodeEnum) -> &'static str {
         NodeEnum::ListenStmt(_) => "LISTEN",
         NodeEnum::NotifyStmt(_) => "NOTIFY",
         NodeEnum::UnlistenStmt(_) => "UNLISTEN",
-        NodeEnum::ClusterStmt(_) => "CLUSTER",
         NodeEnum::LoadStmt(_) => "LOAD",
         NodeEnum::RuleStmt(_) => "CREATE RULE",
         NodeEnum::CreateEventTrigStmt(_) => "CREATE EVENT TRIGGER",
@@ -84,7 +83,6 @@ mod tests {
             ("create text search configuration c (copy = english)", "CREATE TEXT SEARCH"),
             ("create foreign table f (a int) server s", "CREATE FOREIGN TABLE"),
             ("listen rows", "LISTEN"),
-            ("cluster t", "CLUSTER"),
             ("drop owned by postgres", "DROP OWNED"),
         ] {
             let parsed = pg_query::parse(text).unwrap();

@@ -174,6 +174,11 @@ pub(crate) fn run_node(ctx: &mut SessionContext, node: &NodeEnum, raw: &super::R
             ddl::reindex::run(ctx, s, source)?;
             "REINDEX"
         }
+        NodeEnum::ClusterStmt(s) => {
+            ctx.transaction()?.check_not_in_recovery("execute CLUSTER")?;
+            ddl::cluster::run(ctx, s, source)?;
+            "CLUSTER"
+        }
         NodeEnum::CreateRoleStmt(s) => {
             ctx.check_writable("CREATE ROLE")?;
             ddl::role::create(ctx, s)?;

@@ -268,12 +268,13 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<O
         aggressive: old,
         freeze_below,
         // Who writes to catalogs does not lock them: a page that is cut off may just have got a row.
-        truncate: !relation.is_system() && request.truncate.unwrap_or_else(|| relation.option("vacuum_truncate") != Some("false")),
+        truncate: !relation.is_system() && request.truncate.unwrap_or_else(|| relation.bool_option("vacuum_truncate") != Some(false)),
         max_dead: usize::try_from(memory / 8).unwrap_or(1 << 20).max(1 << 16),
-        index_cleanup: match (request.index_cleanup, relation.option("vacuum_index_cleanup")) {
-            (Some(true), _) | (None, Some("on" | "true")) => IndexCleanup::On,
-            (Some(false), _) | (None, Some("off" | "false")) => IndexCleanup::Off,
-            (None, _) => IndexCleanup::Auto,
+        // AUTO is no boolean.
+        index_cleanup: match request.index_cleanup.or_else(|| relation.bool_option("vacuum_index_cleanup")) {
+            Some(true) => IndexCleanup::On,
+            Some(false) => IndexCleanup::Off,
+            None => IndexCleanup::Auto,
         },
     };
     let access = ctx.access();

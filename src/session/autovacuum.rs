@@ -194,7 +194,7 @@ fn due(ctx: &SessionContext, relation: &Relation, settings: &Settings, frozen: X
     let limit = option("freeze_max_age").and_then(|v| v.parse().ok()).map_or(limit, |own: i64| own.min(limit));
     let age = ctx.engine.txns().next_xid().as_u64().saturating_sub(frozen.as_u64());
     let old = frozen.is_valid() && age > u64::try_from(limit).unwrap_or(u64::MAX);
-    if matches!(option("enabled"), Some("false" | "off" | "0" | "no")) {
+    if relation.bool_option("autovacuum_enabled") == Some(false) {
         return old.then_some((true, false));
     }
     let number = |name: &str, setting: Setting| {

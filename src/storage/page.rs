@@ -306,6 +306,12 @@ impl Page {
     /// With `at`, that line pointer is used: it must be unused, or the next new one (redo relies on this). Without, an unused
     /// one is taken if the page says there are some, else a new one.
     pub fn add_item(&mut self, item: &[u8], at: Option<u16>) -> Option<u16> {
+        self.add_parts(item, &[], at)
+    }
+
+    /// As [`Self::add_item`], the item being one part behind the other.
+    pub fn add_parts(&mut self, head: &[u8], tail: &[u8], at: Option<u16>) -> Option<u16> {
+        let len = head.len() + tail.len();
         let next = self.max_offset() + 1;
         let off = match at {
             Some(off) if off == next || (off >= 1 && off < next && self.line(off) == LinePointer::Unused) => off,
@@ -320,14 +326,15 @@ impl Page {
             None => next,
         };
         let lower = if off == next { self.lower() + LINE_POINTER_SIZE } else { self.lower() };
-        let upper = self.upper().checked_sub(item.len())?;
+        let upper = self.upper().checked_sub(len)?;
         if upper < lower || self.upper() > self.special_start() {
             return None;
         }
-        self.0[upper..upper + item.len()].copy_from_slice(item);
+        self.0[upper..upper + head.len()].copy_from_slice(head);
+        self.0[upper + head.len()..upper + len].copy_from_slice(tail);
         self.put_u16(AT_LOWER, small(lower));
         self.put_u16(AT_UPPER, small(upper));
-        self.set_line(off, LinePointer::Normal { offset: small(upper), len: small(item.len()) });
+        self.set_line(off, LinePointer::Normal { offset: small(upper), len: small(len) });
         Some(off)
     }
 
@@ -378,6 +385,12 @@ impl Page {
         self.put_u16(AT_LOWER, small(HEADER_SIZE + usize::from(count) * LINE_POINTER_SIZE));
     }
 
+    /// Notes whether a line pointer may be taken again.
+    pub fn note_free_lines(&mut self) {
+        let any = (1..=self.max_offset()).any(|off| self.line(off) == LinePointer::Unused);
+        self.set_flag(FLAG_HAS_FREE_LINES, any);
+    }
+
     /// Moves all items to the end, closing the gaps; line pointers keep their numbers. Unsound line pointers are left alone and
     /// the page is then not compacted.
     pub fn compact(&mut self) {
@@ -395,11 +408,11 @@ impl Page {
                 LinePointer::Redirect(_) | LinePointer::Dead => {}
             }
         }
-        live.sort_unstable_by_key(|(_, start, _)| std::cmp::Reverse(*start));
         let total: usize = live.iter().map(|(_, s, e)| e - s).sum();
         if total > self.special_start() - self.lower() {
             return;
         }
+        live.sort_unstable_by_key(|(_, start, _)| std::cmp::Reverse(*start));
         // Highest item first: it moves up into space nothing else still needs. Not so if two items overlap: then they come from a copy.
         let overlap = live.windows(2).any(|pair| pair[1].2 > pair[0].1);
         #[expect(clippy::unnecessary_lazy_evaluations, reason = "a copy of 8 KB")]

@@ -582,6 +582,12 @@ impl Transaction {
         }
     }
 
+    /// Whether it made this file since its last savepoint, if it has one.
+    pub fn has_just_created(&self, rel: RelId) -> bool {
+        let since = self.stack.last().map_or(0, |s| s.creates);
+        self.end.creates.get(since..).is_some_and(|made| made.contains(&rel))
+    }
+
     /// A cached object that is stale if it commits.
     pub fn invalidate(&mut self, invalidation: Invalidation) {
         self.end.invalidations.push(invalidation);

@@ -1,7 +1,10 @@
 //! Values that do not fit a page: stored out of line, read in part, kept, replaced, deleted, through a crash and on a standby.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt as _;
+
 use crate::client::{block_on, connect, error, text};
-use crate::support::node::{Node, until};
+use crate::support::node::{Node, file, until};
 
 /// 8 bytes per number: a value of which any place is known.
 const NUMBERS: &str = "(select string_agg(lpad(g::text, 8, '0'), '') from generate_series(0, 19999) g)";
@@ -233,6 +236,29 @@ fn the_index_of_large_values_can_be_made_anew() {
         text(&b, "commit").await;
         let a = waiting.await.expect("joined");
         assert_eq!(text(&a, "select right(v, 2) from t where id = 100").await, "yy");
+    });
+}
+
+#[test]
+fn a_part_of_a_large_value_is_read_without_the_rest() {
+    let node = Node::start_new("part", "autovacuum = off");
+    node.sql("create table t (b bytea); alter table t alter b set storage external");
+    node.sql(&format!("insert into t select convert_to(v, 'UTF8') from {NUMBERS} x(v)"));
+    let path = node.sql("select pg_relation_filepath(reltoastrelid) from pg_class where oid = 't'::regclass");
+    node.stop("fast");
+    // The second of some twenty pages that the value lies on.
+    let pages = OpenOptions::new().write(true).open(file(&node, &path)).expect("the large values' file");
+    pages.write_all_at(&[0xff; 16], 8192 + 5000).expect("writable");
+    drop(pages);
+    node.start();
+    block_on(async {
+        let c = connect(&node).await;
+        assert_eq!(text(&c, "select encode(substr(b, 80001, 8), 'escape'), length(b) from t").await, "00010000|160000");
+        assert_eq!(text(&c, "select encode(substring(b from 159993), 'escape'), length(substr(b, 170000)) from t").await, "00019999|0");
+        assert_eq!(text(&c, "select encode(substr(b, -3, 12), 'escape'), encode(substr(b, 1, 0), 'escape') from t").await, "00000000|");
+        assert_eq!(error(&c, "select substr(b, 5, -1) from t").await, "22011 negative substring length not allowed");
+        let e = error(&c, "select md5(b) from t").await;
+        assert!(e.starts_with("XX001 "), "{e}");
     });
 }
 

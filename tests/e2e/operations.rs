@@ -343,3 +343,35 @@ fn the_log_says_why_a_checkpoint_began() {
     until("the last checkpoint", || node.log().contains("checkpoint starting: shutdown immediate\n"));
     assert!(node.log().contains("checkpoint complete: wrote "));
 }
+
+#[test]
+fn a_checkpoint_that_nobody_waits_for_takes_its_share_of_the_interval() {
+    let node = Node::start_new("spread", "checkpoint_timeout = '30s'\ncheckpoint_completion_target = 0.1\nautovacuum = off");
+    node.sql("create table t as select g as id, repeat('x', 500) as v from generate_series(1, 20000) g");
+    node.sql("select pg_stat_reset_shared('bgwriter')");
+    block_on(async {
+        let c = connect(&node).await;
+        // A backup that is in no hurry waits for one that is spread.
+        text(&c, "select pg_backup_start('spread', false)").await;
+        text(&c, "select lsn from pg_backup_stop(false)").await;
+    });
+    assert_eq!(
+        node.sql("select checkpoint_write_time >= 2900, buffers_checkpoint >= 1000, checkpoints_req > 0 from pg_stat_bgwriter"),
+        "t|t|t"
+    );
+    let log = node.log();
+    let written = log.rsplit("write=").next().and_then(|rest| rest.split(" s,").next()).and_then(|s| s.parse::<f64>().ok());
+    assert!(written.is_some_and(|s| s >= 2.9), "{log}");
+    // One that somebody waits for goes at once, and takes the rest of a slow one with it.
+    node.sql("update t set v = repeat('y', 500)");
+    node.conf("checkpoint_completion_target = 1.0");
+    node.reload();
+    block_on(async {
+        let slow = connect(&node).await;
+        let slow = tokio::spawn(async move { text(&slow, "select pg_backup_start('slow', false)").await });
+        until("the slow checkpoint", || node.log().matches("checkpoint starting: force wait\n").count() >= 2);
+        node.sql("checkpoint");
+        slow.await.expect("the backup begins");
+    });
+    assert_eq!(node.sql("select checkpoint_write_time < 20000 from pg_stat_bgwriter"), "t");
+}

@@ -250,3 +250,102 @@ fn indexes_are_left_alone_where_next_to_nothing_is_dead() {
     assert!(said_of(&node, "vacuum (verbose) t", "index scan ").starts_with("index scan needed: "));
     assert_eq!(node.sql("select bt_index_check('t_pkey', true); select count(*) from t where id > 0"), "\n19331");
 }
+
+/// Empties every page of `t`, and keeps them.
+fn make_room(node: &Node) {
+    node.sql("delete from t");
+    node.sql("vacuum (truncate off) t");
+}
+
+/// Rows go into the room there is: the file does not grow.
+fn fills_the_room(node: &Node, from: u32) {
+    let size = || node.sql("select pg_relation_size('t')");
+    let before = size();
+    node.sql(&format!("insert into t select g, repeat('x', 200) from generate_series({from}, {}) g", from + 7_999));
+    assert_eq!(size(), before);
+}
+
+#[test]
+fn room_that_vacuum_made_is_found_after_crash_restart_and_promotion() {
+    let a = Node::start_new("room", "autovacuum = off");
+    a.sql("create table t (id int primary key, v text)");
+    let b = a.standby("room-b");
+    a.sql("insert into t select g, repeat('x', 200) from generate_series(1, 10000) g");
+    make_room(&a);
+    a.kill();
+    a.start();
+    fills_the_room(&a, 20_000);
+    make_room(&a);
+    a.restart();
+    fills_the_room(&a, 40_000);
+    // Its map is its own: what it knows it has from replay.
+    make_room(&a);
+    a.wait_for_catchup(&b);
+    a.stop("fast");
+    b.promote();
+    fills_the_room(&b, 60_000);
+    assert_eq!(b.sql("select count(*) from t"), "8000");
+}
+
+#[test]
+fn empty_pages_at_the_end_are_given_back_here_and_on_the_standby() {
+    let a = Node::start_new("tail", "autovacuum = off");
+    a.sql("create table t (id int primary key, v text)");
+    let b = a.standby("tail-b");
+    let fill = "insert into t select g, repeat('x', 200) from generate_series(1, 10000) g on conflict do nothing";
+    a.sql(fill);
+    let whole = a.sql("select pg_relation_size('t')");
+    // Not while somebody reads the table.
+    block_on(async {
+        let reader = connect(&a).await;
+        text(&reader, "begin; select count(*) from t").await;
+        a.sql("delete from t where id > 100");
+        text(&reader, "commit; begin; lock table t in access share mode").await;
+        a.sql("vacuum t");
+        assert_eq!(a.sql("select pg_relation_size('t')"), whole);
+        text(&reader, "commit").await;
+    });
+    a.sql("alter table t set (vacuum_truncate = off)");
+    a.sql("vacuum t");
+    assert_eq!(a.sql("select pg_relation_size('t')"), whole);
+    a.sql("alter table t reset (vacuum_truncate)");
+    a.sql("vacuum t");
+    let cut = a.sql("select pg_relation_size('t')");
+    assert!(cut.parse::<u32>().is_ok_and(|n| n <= 5 * 8192), "{cut}");
+    a.wait_for_catchup(&b);
+    assert_eq!(b.sql("select pg_relation_size('t'), count(*) from t"), format!("{cut}|100"));
+    a.kill();
+    a.start();
+    assert_eq!(a.sql("select pg_relation_size('t'), count(*) from t"), format!("{cut}|100"));
+    a.sql(fill);
+    a.wait_for_catchup(&b);
+    assert_eq!(a.table_hashes(), b.table_hashes());
+    assert_eq!(b.sql("select count(*) from t"), "10000");
+}
+
+#[test]
+fn rows_copied_as_frozen_need_no_vacuum() {
+    let a = Node::start_new("frozen", "autovacuum = off");
+    let b = a.standby("frozen-b");
+    let file = a.home.path().join("rows");
+    a.sql(&format!("copy (select g, 'row ' || g from generate_series(1, 20000) g) to '{}'", file.display()));
+    a.sql(&format!("begin; create table t (id int, v text); copy t from '{}' with (freeze); commit", file.display()));
+    let verbose = a.psql("vacuum (verbose) t").output().expect("psql");
+    let said = String::from_utf8_lossy(&verbose.stderr).into_owned();
+    assert!(said.contains("pages: 0 removed, ") && said.contains(" 0 scanned (0.00% of total)"), "{said}");
+    // Of two who copy one fails, and leaves nothing.
+    assert!(
+        a.sql_error(&format!("begin; truncate t; copy t from '{}' with (freeze); select 1 / 0", file.display()))
+            .contains("division by zero")
+    );
+    a.kill();
+    a.start();
+    let sums = "select count(*), sum(id), max(v) from t";
+    assert_eq!(a.sql(sums), "20000|200010000|row 9999");
+    a.sql("delete from t where id % 2 = 0; update t set v = 'new' where id = 1");
+    a.wait_for_catchup(&b);
+    assert_eq!(b.sql(sums), "10000|100000000|row 9999");
+    assert_eq!(a.table_hashes(), b.table_hashes());
+    a.sql("vacuum (freeze, disable_page_skipping) t");
+    assert_eq!(a.sql("select count(*) from verify_heapam('t')"), "0");
+}

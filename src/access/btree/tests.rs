@@ -35,7 +35,8 @@ struct TestNode {
     start: Lsn,
 }
 
-const REL: RelHandle = RelHandle { oid: 20_000, file: RelId::new(1663, 5, 20_000), persistence: crate::access::Persistence::Permanent };
+const REL: RelHandle =
+    RelHandle { oid: 20_000, file: RelId::new(1663, 5, 20_000), persistence: crate::access::Persistence::Permanent, reserve: 0 };
 
 fn node_of(buffers: usize) -> TestNode {
     let dir = tempfile::tempdir().unwrap();

@@ -1,16 +1,16 @@
 //! Insert, update, delete, lock.
 
-use afterimage_wal::ids::{BlockNo, Fork, Xid};
+use afterimage_wal::ids::{BlockNo, Fork, Lsn, Xid};
 use afterimage_wal::{RecordBuilder, rmgr};
-use smallvec::SmallVec;
 
 use super::log::{self, Latched, change_pages};
 use super::prune;
 use super::tuple::{HEADER, Header, MAX_TUPLE, header, mask, put_end, put_header};
+use super::vacuum::set_visible;
 use super::visibility::{Lookup, Verdict, end_cid, judge};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
-use crate::storage::page::{FLAG_HAS_FREE_LINES, LINE_POINTER_SIZE};
-use crate::storage::{Buffer, LinePointer, Page, fsm};
+use crate::storage::page::{FLAG_ALL_VISIBLE, FLAG_HAS_FREE_LINES, LINE_POINTER_SIZE};
+use crate::storage::{Buffer, LinePointer, Page, fsm, vm, vm::MapPin};
 use crate::txn::{LockMode, LockTag, RowLockMode, Snapshot, Transaction, TxnError, WaitPolicy, XidStatus};
 
 /// How a change treats rows others hold.
@@ -76,13 +76,12 @@ fn has_room(page: &Page, size: usize) -> bool {
     page.free_space() >= size && (page.max_offset() < MAX_LINES || page.has_flag(FLAG_HAS_FREE_LINES))
 }
 
-type Item = SmallVec<[u8; 512]>;
-
-fn item(h: &Header, row: &[u8]) -> Item {
-    let mut v = Item::with_capacity(HEADER + row.len());
-    v.extend_from_slice(&h.encode());
-    v.extend_from_slice(row);
-    v
+/// Room a page is asked for that a row of `size` bytes comes to: with what `fillfactor` leaves free, but no more than a page that holds next to nothing
+/// has.
+fn wanted(rel: &RelHandle, size: usize) -> usize {
+    /// What a page may hold and still count as empty.
+    const NEARLY_EMPTY: usize = MAX_TUPLE / 50;
+    (size + usize::from(rel.reserve)).min(MAX_TUPLE - NEARLY_EMPTY).max(size)
 }
 
 fn extend(ctx: &AccessCtx, rel: &RelHandle, n: u32) -> Result<Buffer, AccessError> {
@@ -115,18 +114,28 @@ fn page_for_insert(
         },
         Some((b, free)) => fsm::record_and_search(&ctx.pool, rel.file, b, free, need, spread(txn))?.filter(|n| *n != b),
     };
-    let buffer = match found {
-        Some(b) if b < ctx.pool.n_blocks(rel.file, Fork::Main)? => ctx.pool.read(rel.file, Fork::Main, b)?,
-        Some(_) | None => {
-            let first = extend(ctx, rel, extend_by)?;
-            for i in 1..extend_by {
-                let free = MAX_TUPLE + LINE_POINTER_SIZE;
-                fsm::record(&ctx.pool, rel.file, BlockNo::new(first.block().get() + i), free)?;
-            }
-            first
-        }
-    };
-    Ok(buffer)
+    match found {
+        Some(b) => page_or_new(ctx, rel, b, extend_by),
+        None => new_pages(ctx, rel, extend_by),
+    }
+}
+
+/// The block, or new ones if the file ends before it.
+fn page_or_new(ctx: &AccessCtx, rel: &RelHandle, block: BlockNo, extend_by: u32) -> Result<Buffer, AccessError> {
+    if block < ctx.pool.n_blocks(rel.file, Fork::Main)? {
+        return Ok(ctx.pool.read(rel.file, Fork::Main, block)?);
+    }
+    new_pages(ctx, rel, extend_by)
+}
+
+/// The first of some new pages; the map knows of the others.
+fn new_pages(ctx: &AccessCtx, rel: &RelHandle, n: u32) -> Result<Buffer, AccessError> {
+    let first = extend(ctx, rel, n)?;
+    for i in 1..n {
+        let free = MAX_TUPLE + LINE_POINTER_SIZE;
+        fsm::record(&ctx.pool, rel.file, BlockNo::new(first.block().get() + i), free)?;
+    }
+    Ok(first)
 }
 
 /// Inserts a row and returns its place.
@@ -135,15 +144,16 @@ fn page_for_insert(
 /// `RowTooBig`; I/O.
 pub fn insert(ctx: &AccessCtx, txn: &mut Transaction, rel: &RelHandle, row: &[u8]) -> Result<Tid, AccessError> {
     let size = check_size(row)?;
+    let wanted = wanted(rel, size);
     let (xid, cid) = (txn.xid()?, txn.write_cid());
     let mut tried = None;
     loop {
-        let buffer = page_for_insert(ctx, txn, rel, size, tried, 1)?;
+        let buffer = page_for_insert(ctx, txn, rel, wanted, tried, 1)?;
         let mut latched = Latched::new(ctx, rel, &buffer)?;
-        if !has_room(&latched.page, size) {
+        if !has_room(&latched.page, wanted) {
             if tried.is_none() && prune::prune_sometimes(ctx, rel, &mut latched)? {
                 tried = Some((buffer.block(), 0));
-                if !has_room(&latched.page, size) {
+                if !has_room(&latched.page, wanted) {
                     continue;
                 }
             } else {
@@ -157,7 +167,7 @@ pub fn insert(ctx: &AccessCtx, txn: &mut Transaction, rel: &RelHandle, row: &[u8
         let mut added = false;
         change_pages(ctx, rel, "insert a row", &mut record, &mut [&mut latched], |pages, record| {
             let page = &mut pages[0].page;
-            if let Some(off) = page.add_item(&item(&header, row), None) {
+            if let Some(off) = page.add_parts(&header.encode(), row, None) {
                 tid.offset = off;
                 header.next = tid;
                 put_header(page, off, &header);
@@ -180,6 +190,9 @@ pub fn insert(ctx: &AccessCtx, txn: &mut Transaction, rel: &RelHandle, row: &[u8
 
 /// Inserts many rows, a page per record where possible; places come back in order.
 ///
+/// `frozen`: they are visible to everyone from now on, as is their page if it has no others. Only for a file that this transaction, or the savepoint
+/// it is in, has made: nobody else knows it before a commit, and with an abort it goes. PostgreSQL: `HEAP_INSERT_FROZEN`.
+///
 /// # Errors
 /// As [`insert`].
 pub fn multi_insert<R: AsRef<[u8]>>(
@@ -187,6 +200,7 @@ pub fn multi_insert<R: AsRef<[u8]>>(
     txn: &mut Transaction,
     rel: &RelHandle,
     rows: &[R],
+    frozen: bool,
     tids: &mut Vec<Tid>,
 ) -> Result<(), AccessError> {
     let mut total = 0;
@@ -198,19 +212,31 @@ pub fn multi_insert<R: AsRef<[u8]>>(
     }
     let (xid, cid) = (txn.xid()?, txn.write_cid());
     let mut rest = rows;
-    let mut tried = None;
+    let mut tried: Option<(BlockNo, usize)> = None;
     let mut data = Vec::new();
+    let mut maps = MapPin::default();
+    // Nobody else inserts there: rows lie as they come.
+    let alone = txn.has_just_created(rel.file);
+    let bits = if frozen { mask::FROZEN } else { 0 };
     while let Some(first) = rest.first() {
-        let size = HEADER + first.as_ref().len();
+        let wanted = wanted(rel, HEADER + first.as_ref().len());
         // Enough pages for what is left, but not so many that others who search the map find none.
         let pages = u32::try_from(total / MAX_TUPLE + 1).unwrap_or(1).min(32);
-        let buffer = page_for_insert(ctx, txn, rel, size, tried, pages)?;
-        let mut latched = Latched::new(ctx, rel, &buffer)?;
-        if !has_room(&latched.page, size) {
+        let buffer = match tried {
+            Some((full, _)) if alone => page_or_new(ctx, rel, BlockNo::new(full.get() + 1), pages)?,
+            _ => page_for_insert(ctx, txn, rel, wanted, tried, pages)?,
+        };
+        let mut latched = if frozen {
+            Latched::with_map(&buffer, maps.pin(&ctx.pool, rel.file, buffer.block(), rel.logged())?)
+        } else {
+            Latched::new(ctx, rel, &buffer)?
+        };
+        if !has_room(&latched.page, wanted) {
             tried = Some((buffer.block(), latched.page.raw_free_space()));
             continue;
         }
         let block = buffer.block();
+        let visible = frozen && (latched.page.max_offset() == 0 || latched.page.has_flag(FLAG_ALL_VISIBLE));
         let mut record = RecordBuilder::new(rmgr::HEAP, log::MULTI_INSERT, xid);
         let before = tids.len();
         change_pages(ctx, rel, "insert rows", &mut record, &mut [&mut latched], |pages, record| {
@@ -221,7 +247,8 @@ pub fn multi_insert<R: AsRef<[u8]>>(
             for (off, r) in (first_off..).zip(rest) {
                 let row = r.as_ref();
                 let tid = Tid::new(block, off);
-                if off > MAX_LINES || page.add_item(&item(&Header::new(xid, tid, 0, cid), row), Some(off)).is_none() {
+                let full = off > first_off && rel.reserve > 0 && !has_room(page, self::wanted(rel, HEADER + row.len()));
+                if full || off > MAX_LINES || page.add_parts(&Header::new(xid, tid, bits, cid).encode(), row, Some(off)).is_none() {
                     break;
                 }
                 data.extend_from_slice(&u16::try_from(row.len()).unwrap_or(u16::MAX).to_le_bytes());
@@ -229,8 +256,15 @@ pub fn multi_insert<R: AsRef<[u8]>>(
                 tids.push(tid);
             }
             record.block(rel.file, Fork::Main, block, 0, &data);
+            if frozen {
+                record.main(&[log::FROZEN]);
+            }
         });
         let done = tids.len() - before;
+        if visible && done > 0 {
+            // No snapshot is older than what nobody could see.
+            set_visible(ctx, rel, &mut latched, vm::VISIBLE | vm::FROZEN, Lsn::INVALID)?;
+        }
         tried = Some((block, latched.page.raw_free_space()));
         drop(latched);
         if done == 0 {
@@ -448,14 +482,14 @@ fn update_at(
             return update_same_page(ctx, txn, rel, &mut old, tid, &h, row, xid, cid, (end_cid, combo), options);
         }
         match new.as_mut() {
-            Some(n) if has_room(&n.page, size) => {
+            Some(n) if has_room(&n.page, wanted(rel, size)) => {
                 let mut tid2 = Tid::new(n.buffer.block(), 0);
                 let mut nh = Header::new(xid, tid2, mask::UPDATED, cid);
                 let mut record = RecordBuilder::new(rmgr::HEAP, log::UPDATE, xid);
                 let mut pages = [&mut *n, &mut old];
                 let mut added = false;
                 change_pages(ctx, rel, "update a row", &mut record, &mut pages, |pages, record| {
-                    let Some(off) = pages[0].page.add_item(&item(&nh, row), None) else { return };
+                    let Some(off) = pages[0].page.add_parts(&nh.encode(), row, None) else { return };
                     added = true;
                     tid2.offset = off;
                     nh.next = tid2;
@@ -486,9 +520,10 @@ fn update_at(
         drop(old);
         // The session's own target first; if that is the full page itself, the map.
         let first_try = tried.is_none() && txn.proc().insert_target(rel.file) != Some(tid.block);
-        let mut candidate = page_for_insert(ctx, txn, rel, size, if first_try { None } else { tried.or(Some(full)) }, 1)?;
+        let wanted = wanted(rel, size);
+        let mut candidate = page_for_insert(ctx, txn, rel, wanted, if first_try { None } else { tried.or(Some(full)) }, 1)?;
         if candidate.block() == tid.block {
-            candidate = page_for_insert(ctx, txn, rel, size, Some(full), 1)?;
+            candidate = page_for_insert(ctx, txn, rel, wanted, Some(full), 1)?;
         }
         if candidate.block() == tid.block {
             candidate = extend(ctx, rel, 1)?;
@@ -519,7 +554,7 @@ fn update_same_page(
     change_pages(ctx, rel, "update a row", &mut record, &mut [latched], |pages, record| {
         let page = &mut pages[0].page;
         let (prefix, suffix) = page.item(tid.offset).map_or((0, 0), |old| common(&old[HEADER.min(old.len())..], row));
-        let Some(off) = page.add_item(&item(&nh, row), None) else { return };
+        let Some(off) = page.add_parts(&nh.encode(), row, None) else { return };
         added = true;
         tid2.offset = off;
         nh.next = tid2;

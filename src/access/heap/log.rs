@@ -6,7 +6,7 @@
 //! | kind | block 0 data | block 1 data | main |
 //! |---|---|---|---|
 //! | INSERT | off, row | | |
-//! | MULTI_INSERT | first off, then per row: length u16, row; line pointers ascend by one | | |
+//! | MULTI_INSERT | first off, then per row: length u16, row; line pointers ascend by one | | flags u8, or nothing for none: [`FROZEN`] |
 //! | UPDATE | flags u8, new off, then same page: old off, [prefix u16], [suffix u16], middle; else row | old off | |
 //! | DELETE | off | | flags u8 |
 //! | PRUNE | counts of redirected (bit 15: some version that stays has been ended), dead, unused as u16; pairs of off; offs; offs | | horizon u64 |
@@ -43,6 +43,9 @@ pub const VISIBLE: u8 = 0x70;
 pub const FREEZE: u8 = 0x80;
 /// A row was overwritten where it is, outside any transaction.
 pub const INPLACE: u8 = 0x90;
+
+/// Multi-insert flag: the rows are visible to everyone for ever.
+pub const FROZEN: u8 = 1;
 
 /// Update flag: heap-only.
 pub const UPDATE_HOT: u8 = 1;

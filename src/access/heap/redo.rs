@@ -9,7 +9,7 @@ use super::tuple::{HEADER, Header, header, mask, put_end};
 use super::vacuum::{apply_freeze, apply_unused};
 use crate::access::{AccessCtx, AccessError, Tid};
 use crate::storage::page::FLAG_ALL_VISIBLE;
-use crate::storage::{Page, vm};
+use crate::storage::{Page, fsm, vm};
 use crate::txn::LockTag;
 
 /// Applies a record of resource manager `HEAP`.
@@ -29,12 +29,14 @@ pub fn redo(ctx: &AccessCtx, record: &Record<'_>) -> Result<(), AccessError> {
             })?;
         }
         log::MULTI_INSERT => {
+            let frozen = record.main().first().is_some_and(|f| f & log::FROZEN != 0);
+            let bits = if frozen { mask::FROZEN } else { 0 };
             ctx.pool.redo_block(record, 0, |page, data| {
                 let (mut off, mut rest) = split_off(data).ok_or(bad("multi-insert"))?;
                 while !rest.is_empty() {
                     let (len, tail) = split_off(rest).ok_or(bad("multi-insert"))?;
                     let (row, tail) = tail.split_at_checked(usize::from(len)).ok_or(bad("multi-insert"))?;
-                    add(page, block, off, xid, 0, row).ok_or(bad("multi-insert does not fit"))?;
+                    add(page, block, off, xid, bits, row).ok_or(bad("multi-insert does not fit"))?;
                     off = off.checked_add(1).ok_or(bad("multi-insert"))?;
                     rest = tail;
                 }
@@ -88,7 +90,7 @@ pub fn redo(ctx: &AccessCtx, record: &Record<'_>) -> Result<(), AccessError> {
                 vm::set(page, block, data.first().copied().unwrap_or(vm::VISIBLE));
                 Ok::<(), AccessError>(())
             })?;
-            return Ok(());
+            return remember_room(ctx, record, block);
         }
         _ => return Err(bad("unknown heap record")),
     }
@@ -106,6 +108,15 @@ pub fn redo(ctx: &AccessCtx, record: &Record<'_>) -> Result<(), AccessError> {
             Ok::<(), AccessError>(())
         })?;
     }
+    Ok(())
+}
+
+/// Tells the free space map what room a page has that vacuum now leaves alone: the map is not logged, and no later vacuum would look at the page.
+fn remember_room(ctx: &AccessCtx, record: &Record<'_>, block: BlockNo) -> Result<(), AccessError> {
+    // Not there: it is missing, and explained by what comes later.
+    let Some(buffer) = record.block(0).and_then(|b| ctx.pool.read_if_cached(b.rel, Fork::Main, block)) else { return Ok(()) };
+    let free = buffer.read().raw_free_space();
+    fsm::record(&ctx.pool, buffer.tag().rel, block, free)?;
     Ok(())
 }
 
@@ -162,10 +173,7 @@ fn carry(ctx: &AccessCtx, rel: RelId, from: Tid, to: Tid) {
 
 fn add(page: &mut Page, block: BlockNo, off: u16, xid: Xid, bits: u16, row: &[u8]) -> Option<()> {
     page.set_flag(FLAG_ALL_VISIBLE, false);
-    let mut item = Vec::with_capacity(HEADER + row.len());
-    item.extend_from_slice(&Header::new(xid, Tid::new(block, off), bits, 0).encode());
-    item.extend_from_slice(row);
-    page.add_item(&item, Some(off)).map(|_| ())
+    page.add_parts(&Header::new(xid, Tid::new(block, off), bits, 0).encode(), row, Some(off)).map(|_| ())
 }
 
 fn end(page: &mut Page, off: u16, xid: Xid, next: Tid, keys: bool, hot: bool) -> Option<()> {

@@ -29,8 +29,8 @@ struct TestNode {
     next_proc: AtomicI32,
 }
 
-const REL: RelHandle = RelHandle { oid: 20_000, file: RelId::new(1663, 5, 20_000), persistence: Persistence::Permanent };
-const SEQ: RelHandle = RelHandle { oid: 20_001, file: RelId::new(1663, 5, 20_001), persistence: Persistence::Permanent };
+const REL: RelHandle = RelHandle { oid: 20_000, file: RelId::new(1663, 5, 20_000), persistence: Persistence::Permanent, reserve: 0 };
+const SEQ: RelHandle = RelHandle { oid: 20_001, file: RelId::new(1663, 5, 20_001), persistence: Persistence::Permanent, reserve: 0 };
 
 fn empty_node() -> TestNode {
     node_of(1024)
@@ -615,7 +615,7 @@ fn vacuum_frees_places_after_the_indexes_and_marks_pages_visible() {
     let mut t = n.begin(&p);
     let mut tids = Vec::new();
     let rows: Vec<String> = (0..1000).map(|i| format!("{i:0100}")).collect();
-    multi_insert(&n.ctx, &mut t, &REL, &rows, &mut tids).unwrap();
+    multi_insert(&n.ctx, &mut t, &REL, &rows, false, &mut tids).unwrap();
     assert_eq!(tids.len(), 1000);
     commit(t);
     let mut t = n.begin(&p);
@@ -664,7 +664,7 @@ fn random_work(n: &TestNode, seed: u64, steps: usize) {
                 0..3 => now.push(n.put(&mut t, &row)),
                 3 => {
                     let rows = vec![row; rng.random_range(1..100)];
-                    multi_insert(&n.ctx, &mut t, &REL, &rows, &mut now).unwrap();
+                    multi_insert(&n.ctx, &mut t, &REL, &rows, false, &mut now).unwrap();
                     t.command_counter_increment().unwrap();
                 }
                 4..8 if !now.is_empty() => {
@@ -882,7 +882,7 @@ fn rates() {
     time("multi_insert, a row", 100_000, &mut || {
         let mut t = n.begin(&p);
         for chunk in rows.chunks(1000) {
-            multi_insert(&n.ctx, &mut t, &REL, chunk, &mut tids).unwrap();
+            multi_insert(&n.ctx, &mut t, &REL, chunk, false, &mut tids).unwrap();
         }
         commit(t);
     });

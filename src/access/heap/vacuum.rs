@@ -10,11 +10,11 @@ use afterimage_wal::{RecordBuilder, rmgr};
 
 use super::log::{self, Latched, change_pages};
 use super::prune::prune_latched;
-use super::tuple::{header, later, mask, put_header};
+use super::tuple::{Header, header, later, mask, put_header};
 use super::visibility::{Fate, Lookup};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
 use crate::storage::page::FLAG_ALL_VISIBLE;
-use crate::storage::{CriticalSection, LinePointer, Page, fsm, vm, vm::MapPin};
+use crate::storage::{Buffer, CriticalSection, LinePointer, Page, fsm, vm, vm::MapPin};
 use crate::txn::{LockMode, LockTag, Transaction, VacuumProgress, WaitPolicy};
 
 /// Places whose index entries are to be removed; sorted.
@@ -209,12 +209,9 @@ pub fn vacuum_watched<E: From<AccessError>>(
             progress.scanned += 1;
             continue;
         }
-        match ctx.pool.read_if_cached(rel.file, Fork::Main, block) {
-            Some(_) => progress.hits += 1,
-            None => progress.misses += 1,
-        }
         let before = (stats.tuples_removed, stats.frozen);
-        scan_page(ctx, rel, block, &options, &mut maps, &mut dead, &mut stats)?;
+        let buffer = read(ctx, rel, block, &mut progress)?;
+        scan_page(ctx, rel, &buffer, &options, &mut maps, &mut dead, &mut stats)?;
         progress.dirtied += u64::from(before != (stats.tuples_removed, stats.frozen));
         progress.scanned += 1;
         progress.dead = u64::try_from(dead.len()).unwrap_or(u64::MAX);
@@ -266,18 +263,28 @@ fn clean<E: From<AccessError>>(
     Ok(())
 }
 
+/// Pins a page, and counts whether it was here.
+fn read(ctx: &AccessCtx, rel: &RelHandle, block: BlockNo, progress: &mut VacuumProgress) -> Result<Buffer, AccessError> {
+    if let Some(buffer) = ctx.pool.read_if_cached(rel.file, Fork::Main, block) {
+        progress.hits += 1;
+        return Ok(buffer);
+    }
+    progress.misses += 1;
+    Ok(ctx.pool.read(rel.file, Fork::Main, block)?)
+}
+
 fn scan_page(
     ctx: &AccessCtx,
     rel: &RelHandle,
-    block: BlockNo,
+    buffer: &Buffer,
     options: &VacuumOptions,
     maps: &mut MapPin,
     dead: &mut DeadTids,
     stats: &mut VacuumStats,
 ) -> Result<(), AccessError> {
+    let block = buffer.block();
     let map = maps.pin(&ctx.pool, rel.file, block, rel.logged())?;
-    let buffer = ctx.pool.read(rel.file, Fork::Main, block)?;
-    let mut latched = Latched::with_map(&buffer, map);
+    let mut latched = Latched::with_map(buffer, map);
     stats.tuples_removed += prune_latched(ctx, rel, &mut latched)?.unwrap_or(0);
     stats.scanned += 1;
     let before = dead.len();
@@ -287,8 +294,9 @@ fn scan_page(
     for off in found.dead {
         dead.push(Tid::new(block, off));
     }
-    stats.frozen += freeze(ctx, rel, &mut latched, options.freeze_below)?;
-    let oldest = oldest_named(&latched.page);
+    let frozen = freeze(ctx, rel, &mut latched, options.freeze_below)?;
+    stats.frozen += frozen;
+    let oldest = if frozen == 0 { found.oldest_named } else { oldest_named(&latched.page) };
     stats.oldest_xid = stats.oldest_xid.map(|known| known.min(oldest.unwrap_or(known)));
     if let Some(horizon) = found.all_visible {
         let bits = vm::VISIBLE | if oldest.is_none() { vm::FROZEN } else { 0 };
@@ -308,8 +316,14 @@ fn scan_page(
 
 /// The least xid whose status a version on this page needs; `None`: none does.
 fn oldest_named(page: &Page) -> Option<Xid> {
-    let headers = (1..=page.max_offset()).filter_map(|off| header(page, off));
-    headers.flat_map(|h| [Some(h.xmin).filter(|_| !h.has(mask::FROZEN)), Some(h.xmax).filter(|x| x.is_valid())]).flatten().min()
+    (1..=page.max_offset()).filter_map(|off| header(page, off)).filter_map(|h| named(&h)).min()
+}
+
+/// The lesser of the xids whose status a version needs.
+fn named(h: &Header) -> Option<Xid> {
+    let made = Some(h.xmin).filter(|_| !h.has(mask::FROZEN));
+    let ended = Some(h.xmax).filter(|x| x.is_valid());
+    made.into_iter().chain(ended).min()
 }
 
 #[derive(Default)]
@@ -319,6 +333,8 @@ struct Found {
     dead: Vec<u16>,
     /// If all rows are visible to everyone: the newest commit among them.
     all_visible: Option<Lsn>,
+    /// As [`oldest_named`].
+    oldest_named: Option<Xid>,
 }
 
 fn examine(ctx: &AccessCtx, rel: &RelHandle, page: &Page) -> Result<Found, AccessError> {
@@ -336,6 +352,7 @@ fn examine(ctx: &AccessCtx, rel: &RelHandle, page: &Page) -> Result<Found, Acces
             LinePointer::Normal { .. } => {}
         }
         let Some(h) = header(page, off) else { continue };
+        found.oldest_named = found.oldest_named.into_iter().chain(named(&h)).min();
         match look.fate(&h)? {
             Fate::Live { made } => {
                 found.live += 1;
@@ -362,7 +379,7 @@ fn examine(ctx: &AccessCtx, rel: &RelHandle, page: &Page) -> Result<Found, Acces
 }
 
 /// Marks a latched page all-visible, in the map too, and frozen there if `bits` says so. Logged; the horizon is the newest commit on it.
-fn set_visible(ctx: &AccessCtx, rel: &RelHandle, latched: &mut Latched<'_>, bits: u8, horizon: Lsn) -> Result<(), AccessError> {
+pub(super) fn set_visible(ctx: &AccessCtx, rel: &RelHandle, latched: &mut Latched<'_>, bits: u8, horizon: Lsn) -> Result<(), AccessError> {
     let (page, block) = (&mut latched.page, latched.buffer.block());
     let Some(map) = &latched.map else { return Ok(()) };
     if page.has_flag(FLAG_ALL_VISIBLE) && vm::bits(&map.read(), block) & bits == bits {
@@ -463,7 +480,7 @@ fn free_dead(
         let Some(first) = places.first() else { continue };
         let block = Tid::from_u64(*first).block;
         let map = maps.pin(&ctx.pool, rel.file, block, rel.logged())?;
-        let buffer = ctx.pool.read(rel.file, Fork::Main, block)?;
+        let buffer = read(ctx, rel, block, progress)?;
         let mut latched = Latched::with_map(&buffer, map);
         let offs: Vec<u16> =
             places.iter().map(|p| Tid::from_u64(*p).offset).filter(|o| latched.page.line(*o) == LinePointer::Dead).collect();
@@ -477,15 +494,15 @@ fn free_dead(
         }
         stats.removed += u64::try_from(offs.len()).unwrap_or(0);
         let free = latched.page.raw_free_space();
-        if let Some(horizon) = examine(ctx, rel, &latched.page)?.all_visible {
-            let bits = vm::VISIBLE | if oldest_named(&latched.page).is_none() { vm::FROZEN } else { 0 };
+        let found = examine(ctx, rel, &latched.page)?;
+        if let Some(horizon) = found.all_visible {
+            let bits = vm::VISIBLE | if found.oldest_named.is_none() { vm::FROZEN } else { 0 };
             set_visible(ctx, rel, &mut latched, bits, horizon)?;
             stats.all_visible += 1;
         }
         drop(latched);
         fsm::record(&ctx.pool, rel.file, block, free)?;
         progress.vacuumed += 1;
-        progress.hits += 1;
         progress.dirtied += 1;
         watch(progress)?;
     }
@@ -499,7 +516,8 @@ pub(super) fn apply_unused(page: &mut Page, offs: &[u16]) {
         page.set_line(*off, LinePointer::Unused);
     }
     page.trim_unused_lines();
-    page.compact();
+    // Dead line pointers had no storage: there is no gap to close.
+    page.note_free_lines();
 }
 
 /// Gives empty blocks at the end back if that is worth it and nobody holds the table.

@@ -28,6 +28,8 @@ pub struct CopyInState {
     defaults: Vec<(usize, TableExpr)>,
     condition: Option<TableExpr>,
     header_pending: bool,
+    /// Why it is not to be.
+    refused: Option<SqlError>,
     fields: Fields,
     quoted: Vec<bool>,
     /// The row at hand: one vector for all.
@@ -61,10 +63,13 @@ impl CopyInState {
             }
         }
         let mut loader = Loader::new(ctx, relation.clone())?;
+        // Said once the client sends its rows, as PostgreSQL does: psql takes the lines behind a COPY it is refused for statements.
+        let refused = if options.freeze { loader.freeze(ctx).err() } else { None };
         loader.fire_triggers(ctx)?;
         Ok(Self {
             reader: RowReader::new(&options),
             header_pending: options.header != Header::Off,
+            refused,
             relation,
             options,
             loader,
@@ -111,6 +116,9 @@ impl CopyInState {
     }
 
     fn take_rows(&mut self, ctx: &mut SessionContext, last: bool) -> Result<(), SqlError> {
+        if let Some(refused) = self.refused.take() {
+            return Err(refused);
+        }
         loop {
             let (mut fields, mut quoted) = (std::mem::take(&mut self.fields), std::mem::take(&mut self.quoted));
             let found = self.reader.next(last, &mut fields, &mut quoted).map_err(|e| self.with_context(e, None));

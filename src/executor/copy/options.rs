@@ -34,6 +34,8 @@ pub(super) struct Options {
     pub(super) format: Format,
     pub(super) delimiter: u8,
     pub(super) null: Vec<u8>,
+    /// Rows are written as ones that everybody sees.
+    pub(super) freeze: bool,
     pub(super) header: Header,
     pub(super) quote: u8,
     pub(super) escape: u8,
@@ -59,6 +61,7 @@ impl Options {
     pub(super) fn parse(stmt: &CopyStmt) -> Result<Self, SqlError> {
         let mut format = None;
         let (mut delimiter, mut null, mut quote, mut escape, mut header) = (None, None, None, None, None);
+        let mut freeze = false;
         let (mut force_quote, mut force_not_null, mut force_null) = (Vec::new(), Vec::new(), Vec::new());
         let mut seen: Vec<&str> = Vec::new();
         for option in nodes::options(&stmt.options) {
@@ -100,8 +103,7 @@ impl Options {
                 "force_quote" => force_quote = column_list(option),
                 "force_not_null" => force_not_null = column_list(option),
                 "force_null" => force_null = column_list(option),
-                // Rows here need no freezing.
-                "freeze" => {}
+                "freeze" => freeze = nodes::option_bool(option)?,
                 "encoding" => {
                     let encoding = text().to_ascii_uppercase().replace(['-', '_'], "");
                     if !matches!(encoding.as_str(), "UTF8" | "UNICODE" | "SQLASCII") {
@@ -124,6 +126,7 @@ impl Options {
             format,
             delimiter: delimiter.unwrap_or(if format == Format::Csv { b',' } else { b'\t' }),
             null: null.unwrap_or_else(|| if format == Format::Csv { Vec::new() } else { b"\\N".to_vec() }),
+            freeze,
             header: header.unwrap_or(Header::Off),
             quote: quote.unwrap_or(b'"'),
             escape: escape.or(quote).unwrap_or(b'"'),

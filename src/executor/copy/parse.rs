@@ -422,6 +422,7 @@ mod tests {
             format,
             delimiter: if csv { b',' } else { b'\t' },
             null: if csv { Vec::new() } else { b"\\N".to_vec() },
+            freeze: false,
             header: Header::Off,
             quote: b'"',
             escape: b'"',

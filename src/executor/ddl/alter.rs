@@ -7,22 +7,24 @@ use pg_query::protobuf::{AlterTableCmd, AlterTableStmt, AlterTableType, ColumnDe
 
 use super::constraint::{self, NewConstraint};
 use super::sequence::SequenceSpec;
-use super::{drop, expression, index, nodes, sequence, step, table, tablespace, toast, trigger};
-use crate::access::heap;
+use super::{drop, expression, index, nodes, options, sequence, step, table, tablespace, toast, trigger};
+use crate::access::btree::{self, Direction, KeyRange, ScanOptions};
+use crate::access::heap::{self, HeapScan};
+use crate::access::{AccessCtx, RelHandle};
 use crate::executor::SessionContext;
 use crate::executor::eval::{Exec, ExecState};
 use crate::executor::front_end::TableExpr;
 use crate::executor::large::RowWriter;
 use crate::sql::catalog::load::{CatalogReader, by};
 use crate::sql::catalog::names::truncate;
-use crate::sql::catalog::relation::{Column, Constraint, ConstraintKind, Identity, Persistence, RelKind, Relation};
+use crate::sql::catalog::relation::{Column, Constraint, ConstraintKind, Identity, Index, Persistence, RelKind, Relation};
 use crate::sql::catalog::rows::{self, DependKind, ObjectAddress};
 use crate::sql::catalog::schema::{
     pg_attrdef, pg_attribute, pg_authid, pg_class, pg_constraint, pg_depend, pg_rewrite, pg_shdepend, pg_statistic,
 };
 use crate::sql::types::{Datum, IoSettings, Oid, TupleDesc, row, text_out};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{LockMode, WaitPolicy};
+use crate::txn::{LockMode, Snapshot, WaitPolicy};
 
 /// ALTER TABLE, and the forms of ALTER INDEX, VIEW and SEQUENCE that share its commands.
 #[expect(clippy::wildcard_enum_match_arm, reason = "only these kinds of objects come here")]
@@ -195,7 +197,8 @@ fn run_command(ctx: &mut SessionContext, oid: Oid, command: &AlterTableCmd, sour
             trigger::set_enabled(ctx, &relation, &command.name, b'D')
         }
         AlterTableType::AtSetTableSpace => tablespace::move_relation(ctx, &relation, &command.name),
-        AlterTableType::AtClusterOn | AlterTableType::AtDropCluster => Err(SqlError::unsupported("this form of ALTER TABLE")),
+        AlterTableType::AtClusterOn => super::cluster::choose(ctx, &relation, Some(&command.name)),
+        AlterTableType::AtDropCluster => super::cluster::choose(ctx, &relation, None),
         other => Err(SqlError::unsupported(format_args!("ALTER TABLE command {}", other.as_str_name()))),
     }
 }
@@ -338,7 +341,41 @@ pub(crate) fn rewrite_table(
     source: &TupleDesc,
     change: impl FnMut(&mut SessionContext, &mut Vec<Datum>) -> Result<(), SqlError>,
 ) -> Result<(), SqlError> {
-    rewrite_table_as(ctx, relation, relation.persistence, source, change)
+    rewrite_table_as(ctx, relation, relation.persistence, source, None, change)
+}
+
+/// As [`rewrite_table`], the rows as they are, in the order of an index.
+pub(crate) fn rewrite_in_order(ctx: &mut SessionContext, relation: &Relation, order: &Index) -> Result<(), SqlError> {
+    rewrite_table_as(ctx, relation, relation.persistence, &relation.desc, Some(order), |_, _| Ok(()))
+}
+
+/// Where the rows of a rewrite come from.
+enum OldRows {
+    Heap(HeapScan),
+    Index(btree::Scan),
+}
+
+impl OldRows {
+    /// The next row that `snapshot` sees.
+    fn next(
+        &mut self,
+        access: &AccessCtx,
+        table: &RelHandle,
+        snapshot: &Snapshot,
+        mut decode: impl FnMut(&[u8]) -> Result<Vec<Datum>, SqlError>,
+    ) -> Result<Option<Vec<Datum>>, SqlError> {
+        match self {
+            Self::Heap(scan) => scan.next(access)?.map(|(_, bytes)| decode(bytes)).transpose(),
+            Self::Index(scan) => {
+                while let Some((_, tid)) = scan.next(access)? {
+                    if let Some(values) = heap::fetch(access, table, tid, snapshot, |_, bytes| decode(bytes))? {
+                        return values.map(Some);
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
 }
 
 /// As [`rewrite_table`], into files of this persistence.
@@ -347,30 +384,33 @@ fn rewrite_table_as(
     relation: &Relation,
     persistence: Persistence,
     source: &TupleDesc,
+    order: Option<&Index>,
     mut change: impl FnMut(&mut SessionContext, &mut Vec<Datum>) -> Result<(), SqlError>,
 ) -> Result<(), SqlError> {
     const BATCH: usize = 512;
     let old = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
     let file = ctx.new_file(old.file.spc, persistence)?;
-    let new = crate::access::RelHandle { file, persistence: persistence.access(), ..old };
+    let new = RelHandle { file, persistence: persistence.access(), ..old };
     // Values out of line move too, so that none is left behind that no row points to.
     let toast = toast::new_files(ctx, relation, persistence)?;
     let engine = ctx.engine.clone();
     let access = ctx.access();
     let snapshot = ctx.transaction()?.latest_snapshot()?;
-    let mut scan = heap::HeapScan::new(&access, &old, &snapshot)?;
+    let mut rows = match order {
+        Some(index) => {
+            OldRows::Index(btree::Scan::new(&relation.index_handle(index), KeyRange::all(), Direction::Forward, ScanOptions::default()))
+        }
+        None => OldRows::Heap(HeapScan::new(&access, &old, &snapshot)?),
+    };
     let mut batch: Vec<Vec<u8>> = Vec::with_capacity(BATCH);
     let mut tids = Vec::new();
     let n = relation.columns.len();
     loop {
-        let next = match scan.next(&access)? {
-            Some((_, bytes)) => {
-                let mut values = vec![Datum::Null; n.max(source.len())];
-                row::decode(source, bytes, source.len(), &mut values)?;
-                Some(values)
-            }
-            None => None,
-        };
+        let next = rows.next(&access, &old, &snapshot, |bytes| {
+            let mut values = vec![Datum::Null; n.max(source.len())];
+            row::decode(source, bytes, source.len(), &mut values)?;
+            Ok(values)
+        })?;
         let done = next.is_none();
         if let Some(mut values) = next {
             change(ctx, &mut values)?;
@@ -389,7 +429,7 @@ fn rewrite_table_as(
         if batch.len() >= BATCH || done {
             ctx.check_cancel()?;
             if !batch.is_empty() {
-                heap::multi_insert(&access, ctx.transaction()?, &new, &batch, &mut tids)?;
+                heap::multi_insert(&access, ctx.transaction()?, &new, &batch, false, &mut tids)?;
                 tids.clear();
                 batch.clear();
             }
@@ -441,7 +481,7 @@ fn set_persistence(ctx: &mut SessionContext, relation: &Relation, to: Persistenc
             return Err(SqlError::new(SqlState::INVALID_TABLE_DEFINITION, message));
         }
     }
-    rewrite_table_as(ctx, relation, to, &relation.desc, |_, _| Ok(()))?;
+    rewrite_table_as(ctx, relation, to, &relation.desc, None, |_, _| Ok(()))?;
     for sequence in sequence::owned_by(ctx, relation.oid)? {
         if let Some(sequence) = ctx.catalog.relation(sequence)? {
             ctx.lock_oid(sequence.oid, false, LockMode::AccessExclusive, WaitPolicy::Block)?;
@@ -780,15 +820,10 @@ fn rel_options(ctx: &mut SessionContext, relation: &Relation, command: &AlterTab
 }
 
 fn set_options(ctx: &mut SessionContext, relation: &Relation, command: &AlterTableCmd, list: &[Node], toast: bool) -> Result<(), SqlError> {
-    let mut options: Vec<String> = relation.options.iter().map(|o| o.to_string()).collect();
+    let old: Vec<String> = relation.options.iter().map(|o| o.to_string()).collect();
     let reset = command.subtype() == AlterTableType::AtResetRelOptions;
-    for element in nodes::options(list).filter(|o| (o.defnamespace == "toast") == toast) {
-        let prefix = format!("{}=", element.defname);
-        options.retain(|o| !o.starts_with(&prefix));
-        if !reset {
-            options.push(format!("{prefix}{}", nodes::option_text(element).unwrap_or_else(|| "true".into())));
-        }
-    }
+    let of = options::Of::kind(relation.kind).ok_or_else(|| SqlError::internal("options of what has none"))?;
+    let options = options::changed(&old, list, reset, of, toast)?;
     let value = crate::sql::catalog::compiled::text_array(&options);
     table::update_class(ctx, relation.oid, &[(pg_class::reloptions, value)])
 }

@@ -99,7 +99,7 @@ pub(crate) fn parse(c: &protobuf::Constraint, column: Option<&str>, source: &str
             including: owned(&c.including),
             nulls_not_distinct: c.nulls_not_distinct,
             using_index: (!c.indexname.is_empty()).then(|| c.indexname.clone()),
-            options: nodes::rel_options(&c.options),
+            options: super::options::checked(&c.options, super::options::Of::Index)?,
         }),
         ConstrType::ConstrForeign => NewKind::Foreign(NewForeign {
             columns: if column.is_some() { this_column() } else { owned(&c.fk_attrs) },

@@ -146,7 +146,7 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &IndexStmt, source: &str) -
         columns,
         including,
         predicate,
-        options: checked_options(nodes::rel_options(&stmt.options))?,
+        options: super::options::checked(&stmt.options, super::options::Of::Index)?,
         tablespace: super::tablespace::choose(ctx, &stmt.table_space, relation.persistence)?,
         concurrent: stmt.concurrent,
     };
@@ -155,29 +155,6 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &IndexStmt, source: &str) -
     }
     define(ctx, relation.oid, &new)?;
     Ok(())
-}
-
-/// Options of an index as given, each one that a B-tree has, and within its bounds.
-fn checked_options(options: Vec<String>) -> Result<Vec<String>, SqlError> {
-    let invalid = |message: String| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message);
-    for (name, value) in options.iter().filter_map(|option| option.split_once('=')) {
-        match name {
-            "fillfactor" => {
-                let number: i32 =
-                    value.parse().map_err(|_| invalid(format!("invalid value for integer option \"fillfactor\": {value}")))?;
-                if !(10..=100).contains(&number) {
-                    return Err(invalid(format!("value {value} out of bounds for option \"fillfactor\""))
-                        .detail("Valid values are between \"10\" and \"100\"."));
-                }
-            }
-            "deduplicate_items" => {
-                crate::sql::types::scalar::parse_bool_opt(value)
-                    .ok_or_else(|| invalid(format!("invalid value for boolean option \"{name}\": {value}")))?;
-            }
-            _ => return Err(invalid(format!("unrecognized parameter \"{name}\""))),
-        }
-    }
-    Ok(options)
 }
 
 fn check_method(method: &str) -> Result<(), SqlError> {
@@ -435,7 +412,8 @@ fn beside_writers(
     result
 }
 
-fn set_flags(ctx: &mut SessionContext, table: Oid, index: Oid, flags: &[(usize, bool)]) -> Result<(), SqlError> {
+/// Changes flags of an index.
+pub(super) fn set_flags(ctx: &mut SessionContext, table: Oid, index: Oid, flags: &[(usize, bool)]) -> Result<(), SqlError> {
     let row = ctx.catalog_reader()?.row(&pg_index::DEF, by::INDEX_OID, &[Datum::Oid(index)])?;
     let row = row.ok_or_else(|| SqlError::internal("index has no pg_index row"))?;
     let changes: Vec<_> = flags.iter().map(|&(column, on)| (column, Datum::Bool(on))).collect();
@@ -607,7 +585,7 @@ pub(crate) fn fill(
     predicate: Option<&TableExpr>,
 ) -> Result<u64, SqlError> {
     let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
-    let index_handle = RelHandle { oid: index.oid, file: index.file, persistence: handle.persistence };
+    let index_handle = RelHandle { oid: index.oid, file: index.file, persistence: handle.persistence, reserve: 0 };
     let access = ctx.access();
     let mut sorted = sort_keys(ctx, relation, index, expressions, predicate, false)?.finish()?;
     // A key with a NULL conflicts with none.
@@ -694,6 +672,8 @@ pub(crate) struct KeyMaker<'a> {
     index: &'a Index,
     expressions: &'a [TableExpr],
     predicate: Option<&'a TableExpr>,
+    /// Columns that are needed, up to the last of them.
+    wanted: Vec<bool>,
     values: Vec<Datum>,
     key_values: Vec<Datum>,
 }
@@ -701,17 +681,25 @@ pub(crate) struct KeyMaker<'a> {
 impl<'a> KeyMaker<'a> {
     /// Keys of `index`, with its expressions and predicate bound.
     pub(crate) fn new(relation: &'a Relation, index: &'a Index, expressions: &'a [TableExpr], predicate: Option<&'a TableExpr>) -> Self {
-        Self { relation, index, expressions, predicate, values: Vec::new(), key_values: Vec::new() }
+        // Of expressions it is not known here which columns they take.
+        let all = !expressions.is_empty() || predicate.is_some();
+        let mut wanted = vec![all; relation.columns.len()];
+        for i in index.keys().iter().filter_map(|c| usize::try_from(c.attnum).ok()?.checked_sub(1)) {
+            if let Some(w) = wanted.get_mut(i) {
+                *w = true;
+            }
+        }
+        wanted.truncate(wanted.iter().rposition(|w| *w).map_or(0, |last| last + 1));
+        Self { relation, index, expressions, predicate, wanted, values: Vec::new(), key_values: Vec::new() }
     }
 
     /// Appends the key of a row; `None` if the predicate leaves the row out.
     pub(crate) fn make(&mut self, ctx: &mut SessionContext, bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<bool>, SqlError> {
-        let n = self.relation.columns.len();
-        self.values.clear();
-        self.values.resize(n, Datum::Null);
-        row::decode(&self.relation.desc, bytes, n, &mut self.values)?;
-        let mut state = ExecState::bare();
+        // What is not wanted stays NULL.
+        self.values.resize(self.wanted.len(), Datum::Null);
+        row::decode_some(&self.relation.desc, bytes, &self.wanted, &mut self.values)?;
         if let Some(predicate) = self.predicate {
+            let mut state = ExecState::bare();
             let value = predicate.code.eval(&mut Exec { session: ctx, state: &mut state }, &self.values)?;
             if !value.is_true() {
                 return Ok(None);
@@ -723,7 +711,10 @@ impl<'a> KeyMaker<'a> {
             let value = match usize::try_from(column.attnum).ok().and_then(|n| n.checked_sub(1)) {
                 Some(i) => self.values.get(i).cloned().unwrap_or_default(),
                 None => match expressions.next() {
-                    Some(e) => e.code.eval(&mut Exec { session: ctx, state: &mut state }, &self.values)?,
+                    Some(e) => {
+                        let mut state = ExecState::bare();
+                        e.code.eval(&mut Exec { session: ctx, state: &mut state }, &self.values)?
+                    }
                     None => Datum::Null,
                 },
             };

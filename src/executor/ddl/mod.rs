@@ -5,6 +5,7 @@
 //! [`super::SqlFrontEnd`], since binding lives above.
 
 pub(crate) mod alter;
+pub(crate) mod cluster;
 pub(crate) mod comment;
 pub(crate) mod constraint;
 pub(crate) mod database;
@@ -16,6 +17,7 @@ pub(crate) mod grant;
 pub(crate) mod index;
 pub(crate) mod lock;
 pub(crate) mod nodes;
+pub(crate) mod options;
 pub(crate) mod reindex;
 pub(crate) mod rename;
 pub(crate) mod role;

@@ -116,12 +116,6 @@ pub(crate) fn option_int(element: &protobuf::DefElem) -> Result<i64, SqlError> {
 /// Before the options that are for the table of large values.
 pub(crate) const TOAST_OPTION: &str = "toast.";
 
-/// `reloptions` as stored; those for the table of large values begin with [`TOAST_OPTION`].
-pub(crate) fn rel_options(nodes: &[Node]) -> Vec<String> {
-    let space = |o: &protobuf::DefElem| if o.defnamespace == "toast" { TOAST_OPTION } else { "" };
-    options(nodes).map(|o| format!("{}{}={}", space(o), o.defname, option_text(o).unwrap_or_else(|| "true".to_owned()))).collect()
-}
-
 /// Splits options into the table's own and those for its table of large values.
 pub(crate) fn split_options(options: &[String]) -> (Vec<String>, Vec<String>) {
     let mut own = options.to_vec();

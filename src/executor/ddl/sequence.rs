@@ -182,7 +182,7 @@ pub(crate) fn create_sequence(
     writer.insert_all(&pg_attribute::DEF, &attributes)?;
     writer.insert(&pg_sequence::DEF, &sequence_row(oid, &def))?;
     let access = ctx.access();
-    let handle = RelHandle { oid, file, persistence: persistence.access() };
+    let handle = RelHandle { oid, file, persistence: persistence.access(), reserve: 0 };
     let state = SequenceState { last_value: def.start, log_count: 0, is_called: false };
     sequence::create(&access, ctx.transaction()?, &handle, state)?;
     let address = ObjectAddress::relation(oid);

@@ -157,7 +157,7 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateStmt, source: &str) 
     );
     finish_columns(&mut columns)?;
     constraint::mark_primary_columns(&name, &mut columns, &constraints, source)?;
-    let options = nodes::rel_options(&stmt.options);
+    let options = super::options::checked(&stmt.options, super::options::Of::Table)?;
     let tablespace = super::tablespace::choose(ctx, &stmt.tablespacename, persistence)?;
     let oid = create_with(ctx, &name, namespace, persistence, columns, constraints, &options, tablespace, source)?;
     super::temp::register(ctx, oid, stmt.oncommit());

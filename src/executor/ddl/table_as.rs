@@ -72,7 +72,7 @@ fn run(
         table::check_column_name(&column.name)?;
     }
     let stored = if materialized { Some(store_query(ctx, query, raw)?) } else { None };
-    let options = nodes::rel_options(&into.options);
+    let options = super::options::checked(&into.options, super::options::Of::Table)?;
     let kind = if materialized { RelKind::MatView } else { RelKind::Table };
     let tablespace = super::tablespace::choose(ctx, &into.table_space_name, persistence)?;
     let new = NewRelation { name: &name, namespace, kind, persistence, columns: &columns, options: &options, tablespace };

@@ -98,7 +98,7 @@ pub(crate) fn ensure(
         rel_tuples: 0.0,
         options: Vec::new(),
     };
-    btree::create(&ctx.access(), &RelHandle { oid: index, file: index_file, persistence: persistence.access() })?;
+    btree::create(&ctx.access(), &RelHandle { oid: index, file: index_file, persistence: persistence.access(), reserve: 0 })?;
     let attributes: Vec<_> = columns.iter().map(|c| rows::attribute(oid, c)).collect();
     let index_attributes: Vec<_> = columns.iter().take(2).map(|c| rows::attribute(index, c)).collect();
     let mut writer = ctx.writer()?;
@@ -127,7 +127,7 @@ pub(crate) fn new_files(ctx: &mut SessionContext, relation: &Relation, persisten
     ctx.lock_oid(old.table.oid, false, LockMode::AccessExclusive, WaitPolicy::Block)?;
     let mut new = |old: RelHandle| -> Result<RelHandle, SqlError> {
         let file = ctx.new_file(old.file.spc, persistence)?;
-        Ok(RelHandle { oid: old.oid, file, persistence: persistence.access() })
+        Ok(RelHandle { file, persistence: persistence.access(), ..old })
     };
     let new = ToastTable { table: new(old.table)?, index: new(old.index)? };
     btree::create(&ctx.access(), &new.index)?;

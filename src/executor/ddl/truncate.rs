@@ -117,7 +117,7 @@ pub(crate) fn empty(ctx: &mut SessionContext, relation: &Relation) -> Result<(),
     let access = ctx.access();
     for index in &relation.indexes {
         let file = ctx.new_file(index.file.spc, relation.persistence)?;
-        let handle = RelHandle { oid: index.oid, file, persistence: relation.persistence.access() };
+        let handle = RelHandle { oid: index.oid, file, persistence: relation.persistence.access(), reserve: 0 };
         btree::create(&access, &handle)?;
         ctx.transaction()?.drop_on_commit(index.file);
         table::update_class(

@@ -37,7 +37,7 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &ViewStmt, raw: &RawStmt) -
         return Err(SqlError::new(SqlState::SYNTAX_ERROR, "views cannot be unlogged because they do not have storage"));
     }
     let name = truncate(&range.relname);
-    let options = nodes::rel_options(&stmt.options);
+    let options = super::options::checked(&stmt.options, super::options::Of::View)?;
     if let Some(oid) = ctx.catalog.relation_oid(namespace, name)? {
         if !stmt.replace {
             return Err(SqlError::new(SqlState::DUPLICATE_TABLE, format!("relation \"{name}\" already exists")));

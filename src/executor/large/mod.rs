@@ -64,7 +64,7 @@ pub(crate) fn unpack_row(ctx: &AccessCtx, row: &mut [Datum]) -> Result<(), SqlEr
 /// Functions that do not need all of their first argument.
 pub(crate) fn takes_packed(func: &ProcEntry) -> bool {
     matches!(func.name, "pg_column_size" | "pg_column_compression")
-        || matches!(func.source, "text_substr" | "bytea_substr" | "text_left" | "textoctetlen" | "byteaoctetlen")
+        || matches!(func.source, "text_substr" | "bytea_substr" | "bytea_substr_no_len" | "text_left" | "textoctetlen" | "byteaoctetlen")
 }
 
 /// A call of one of those with a packed first argument. PostgreSQL: `detoast_attr_slice`.
@@ -79,6 +79,18 @@ pub(crate) fn call(x: &mut Exec<'_>, code: &CallCode, packed: &Packed, args: &[D
     }
     if matches!(code.func.source, "textoctetlen" | "byteaoctetlen") && matches!(packed.repr, Repr::Text | Repr::Bytea) {
         return Ok(Datum::Int4(i32::try_from(packed.raw_len()).unwrap_or(i32::MAX)));
+    }
+    if let Held::OutOfLine(pointer, toast) = &packed.held
+        && matches!(code.func.source, "bytea_substr" | "bytea_substr_no_len")
+        && packed.method().is_none()
+        && let Some(from) = int(1)
+        && int(2).is_none_or(|n| n >= 0)
+    {
+        // Only the chunks with these bytes.
+        let place = |n: i64| usize::try_from(n.max(1) - 1).unwrap_or(usize::MAX);
+        let (start, end) = (place(from), int(2).map_or(usize::MAX, |n| place(from.saturating_add(n))));
+        let part = chunks::fetch(&access, pointer, toast, start, end.saturating_sub(start))?;
+        return stored::from_bytes(packed.repr, &part);
     }
     let mut args: smallvec::SmallVec<[Datum; 4]> = args.iter().cloned().collect();
     // How far into the value the function looks.

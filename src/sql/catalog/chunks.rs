@@ -169,7 +169,7 @@ pub(crate) fn put(
         txn.check_cancel()?;
         let rows: Vec<Vec<u8>> = (number..).zip(batch).map(|(n, data)| chunk_row(chunk_id, n, data)).collect();
         tids.clear();
-        heap::multi_insert(ctx, txn, &toast.table, &rows, &mut tids)?;
+        heap::multi_insert(ctx, txn, &toast.table, &rows, false, &mut tids)?;
         for tid in &tids {
             btree::insert(ctx, xid, &toast.index, &chunk_key(chunk_id, Some(number))?, *tid, None)?;
             number += 1;

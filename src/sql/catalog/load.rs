@@ -419,7 +419,7 @@ fn toast_table(reader: &dyn CatalogReader, database: Oid, oid: Oid, persistence:
     let missing = || SqlError::new(SqlState::DATA_CORRUPTED, format!("large-value table {oid} or its index has no pg_class row"));
     let handle = |oid: Oid| -> Result<RelHandle, SqlError> {
         let class = reader.row(&pg_class::DEF, by::CLASS_OID, &[Datum::Oid(oid)])?.ok_or_else(missing)?;
-        Ok(RelHandle { oid, file: file_of(&class, database)?, persistence: persistence.access() })
+        Ok(RelHandle { oid, file: file_of(&class, database)?, persistence: persistence.access(), reserve: 0 })
     };
     let index = reader.row(&pg_index::DEF, by::INDEX_TABLE, &[Datum::Oid(oid)])?.ok_or_else(missing)?;
     Ok(Some(ToastTable { table: handle(oid)?, index: handle(index.oid(pg_index::indexrelid)?)? }))

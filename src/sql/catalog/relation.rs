@@ -223,12 +223,12 @@ impl Relation {
 
     /// The relation as access methods see it; `None` if it has no file.
     pub fn rel_handle(&self) -> Option<RelHandle> {
-        self.file().map(|file| RelHandle { oid: self.oid, file, persistence: self.persistence.access() })
+        self.file().map(|file| RelHandle { oid: self.oid, file, persistence: self.persistence.access(), reserve: self.reserve() })
     }
 
     /// One of its indexes as access methods see it.
     pub fn index_handle(&self, index: &Index) -> RelHandle {
-        RelHandle { oid: index.oid, file: index.file, persistence: self.persistence.access() }
+        RelHandle { oid: index.oid, file: index.file, persistence: self.persistence.access(), reserve: 0 }
     }
 
     /// What to lock for uses of the relation.
@@ -259,6 +259,17 @@ impl Relation {
     /// A catalog or system view.
     pub fn is_system(&self) -> bool {
         self.oid < FIRST_NORMAL_OID
+    }
+
+    /// Bytes of each page that inserts leave free: what `fillfactor` asks for.
+    fn reserve(&self) -> u16 {
+        let fill = self.option("fillfactor").and_then(|v| v.parse::<usize>().ok()).unwrap_or(100).clamp(10, 100);
+        u16::try_from(crate::storage::PAGE_SIZE * (100 - fill) / 100).unwrap_or(0)
+    }
+
+    /// A boolean of `reloptions`.
+    pub fn bool_option(&self, name: &str) -> Option<bool> {
+        self.option(name).and_then(crate::sql::types::scalar::parse_bool_opt)
     }
 
     /// A value of `reloptions`.

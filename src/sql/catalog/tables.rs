@@ -243,7 +243,7 @@ impl<'a> CatalogWriter<'a> {
             encoded.push(bytes);
         }
         let mut tids = Vec::with_capacity(rows.len());
-        heap::multi_insert(&self.ctx, self.txn, &heap_handle(def, self.database), &encoded, &mut tids)?;
+        heap::multi_insert(&self.ctx, self.txn, &heap_handle(def, self.database), &encoded, false, &mut tids)?;
         for (values, &tid) in rows.iter().zip(&tids) {
             self.insert_keys(def, values, None, tid)?;
         }
