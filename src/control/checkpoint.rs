@@ -219,6 +219,8 @@ impl fmt::Debug for Checkpointer {
 
 /// File with the relations that are dropped and not unlinked yet.
 pub const PENDING_DROPS_FILE: &str = "global/pg_pending_drops";
+/// Longest a spread checkpoint waits for each page it has written, as PostgreSQL's `CheckpointWriteDelay`.
+const LONGEST_NAP: Duration = Duration::from_millis(100);
 const DROPS_MAGIC: [u8; 8] = *b"AIDROPS1";
 
 impl Checkpointer {
@@ -519,6 +521,7 @@ impl Shared {
         let limits = [xids.redo_limit, env.ctx.pool.redo_limit()];
         let redo = limits.into_iter().flatten().fold(inserted, Lsn::min);
         let tli = wal.tli();
+        env.ctx.txns.log_locks_held()?;
         env.ctx.txns.checkpoint_status(xids.oldest_xid)?;
         env.ctx.txns.checkpoint_prepared()?;
         let mut outcome = self.write_pages(request, causes, began, redo)?;
@@ -615,9 +618,11 @@ impl Shared {
     fn write_pages(&self, request: CheckpointRequest, causes: Causes, began: Instant, redo: Lsn) -> Result<Outcome, ControlError> {
         let pool = &self.env.ctx.pool;
         let hurry = request.immediate || request.end_of_recovery || causes.shutdown;
+        let mut paced = 0;
         let written = pool.write_dirty(|done, total| {
             if !hurry {
-                self.pace(done, total, began, redo);
+                self.pace(done, total, LONGEST_NAP * u32::try_from(done - paced).unwrap_or(u32::MAX), began, redo);
+                paced = done;
             }
         })?;
         let write = began.elapsed();
@@ -632,8 +637,10 @@ impl Shared {
         Ok(Outcome { written, synced_files, write, sync, longest, ..Outcome::default() })
     }
 
-    /// Waits while the writes are ahead of the schedule, unless somebody is in a hurry.
-    fn pace(&self, done: usize, total: usize, began: Instant, redo: Lsn) {
+    /// Waits while the writes are ahead of the schedule, but no longer than `most`, unless somebody is in a hurry. Few pages are not worth the whole
+    /// interval: whoever begins a backup waits for it.
+    fn pace(&self, done: usize, total: usize, most: Duration, began: Instant, redo: Lsn) {
+        let until = Instant::now() + most;
         let mut state = self.state.lock();
         loop {
             if state.stop || state.wanted.is_some_and(|w| w.immediate) {
@@ -653,11 +660,12 @@ impl Shared {
             let by_wal = self.env.ctx.wal.published().as_u64().saturating_sub(redo.as_u64()) as f64
                 / self.trigger_bytes.load(Ordering::Relaxed).max(1) as f64;
             let by_time = began.elapsed().as_secs_f64() / timeout.as_secs_f64().max(0.001);
-            if progress < by_wal || progress < by_time {
+            if progress < by_wal || progress < by_time || Instant::now() >= until {
                 return;
             }
             // Not a poll for an event: the schedule itself moves with time. Requests wake it.
-            let ahead = Duration::from_secs_f64(((progress - by_time) * timeout.as_secs_f64()).clamp(0.001, 0.1));
+            let ahead = Duration::from_secs_f64((progress - by_time) * timeout.as_secs_f64());
+            let ahead = ahead.clamp(Duration::from_millis(1), LONGEST_NAP);
             self.wake.wait_for(&mut state, ahead);
         }
     }

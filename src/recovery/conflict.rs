@@ -4,7 +4,8 @@
 //! it cleans up; those who locked by LOCK TABLE what the primary's transaction locks; temporary files in a tablespace it drops; sessions
 //! connected to a database it drops. Replay waits for them up to `max_standby_streaming_delay`, counted from when it last had nothing to
 //! do, then cancels them (40001). Sessions of a dropped database are ended at once (57P04); one that waits for a lock which only
-//! replay can give up is cancelled after `deadlock_timeout`. PostgreSQL: storage/ipc/standby.c, "Recovery Conflict".
+//! replay can give up is cancelled after `deadlock_timeout` (40001, or 40P01 if replay itself waits for a lock).
+//! PostgreSQL: storage/ipc/standby.c, "Recovery Conflict".
 
 use std::time::{Duration, Instant};
 
@@ -41,7 +42,7 @@ pub fn needs(ctx: &AccessCtx, record: &Record<'_>) -> SmallVec<[Need; 2]> {
                 needs.push(Need::Pages(pages));
             }
         }
-        rmgr::STANDBY => needs.extend(txn::standby::locks_of(record).map(|tags| Need::Locks(record.xid(), tags))),
+        rmgr::STANDBY => needs.extend(txn::standby::need_of(&ctx.txns, record)),
         rmgr::DATABASE => needs.extend(database::dropped_tablespace(record).map(Need::Tablespace)),
         rmgr::XACT => needs.extend(txn::redo::dropped_database(record).map(Need::Database)),
         _ => {}
@@ -72,6 +73,7 @@ fn horizon_of(ctx: &AccessCtx, record: &Record<'_>) -> Option<Lsn> {
 pub fn resolve(ctx: &AccessCtx, need: &Need, patience: &Patience) -> Option<ClosedDatabase> {
     let txns = &ctx.txns;
     let closed = txns.prepare_for(need);
+    let _waits = txns.replay_waits_for(need);
     let kind = need.conflict();
     let began = Instant::now();
     let (mut deadline, mut ends) = match kind {
@@ -110,7 +112,12 @@ pub fn resolve(ctx: &AccessCtx, need: &Need, patience: &Patience) -> Option<Clos
                 }
             }
             for proc in in_the_way.iter().filter(|p| txns.waits_for_replay(p)) {
-                cancel(proc, Conflict::Deadlock, false);
+                if kind == Conflict::Lock {
+                    // Locks all around: a deadlock like any other, which the session finds and tells of.
+                    proc.cancel().look_for_deadlock();
+                } else {
+                    cancel(proc, Conflict::Deadlock, false);
+                }
             }
         }
         if deadline.is_some_and(|at| now >= at) {

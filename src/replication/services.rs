@@ -23,6 +23,7 @@ use crate::control::node_state::State;
 use crate::engine::Engine;
 use crate::recovery::Ending;
 use crate::sqlstate::{Reach, SqlError, SqlState};
+use crate::txn::ProcId;
 
 /// Numbers of what has no process from here on: no process has one as high, and sessions begin far below.
 const WORKER_PIDS: i32 = 0x7000_0000;
@@ -231,7 +232,7 @@ impl Replication {
         let recovering = self.engine.is_in_recovery();
         let mut workers = vec![(1, "checkpointer"), (2, "background writer"), (3, "walwriter")];
         if recovering {
-            workers.push((4, "startup"));
+            workers.push((ProcId::STARTUP.0 - WORKER_PIDS, "startup"));
         }
         if archive::is_on(self) {
             workers.push((5, "archiver"));

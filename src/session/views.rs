@@ -435,7 +435,12 @@ fn locks(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(),
             continue;
         }
         let mut row: Vec<Datum> = match lock.what {
-            Locked::Tag(tag) => lock_tag(&tag).into(),
+            Locked::Tag(tag) => match tag.as_replayed_relation() {
+                None => lock_tag(&tag).into(),
+                // Who locks a table on a standby holds its relation as well.
+                Some(_) if lock.granted && lock.proc != ProcId::NOBODY => continue,
+                Some((db, rel)) => lock_tag(&LockTag::Relation { db, rel }).into(),
+            },
             Locked::Xid(transaction) => {
                 let mut row = vec![Datum::Null; 10];
                 (row[0], row[6]) = (text("transactionid"), xid(transaction.as_u64()));
@@ -449,7 +454,7 @@ fn locks(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(),
         };
         row.extend([
             virtual_transaction(lock.proc, lock.transaction),
-            pid(lock.proc),
+            pid(if lock.proc == ProcId::NOBODY && lock.transaction == 0 { ProcId::STARTUP } else { lock.proc }),
             text(lock.mode.name()),
             Datum::Bool(lock.granted),
             Datum::Bool(false),

@@ -134,6 +134,8 @@ pub struct CancelFlag {
     reason: AtomicU8,
     /// The lock wait the session is in, if any. Rank 90: nothing else is taken while held except the waiter's own lock.
     waiting: Mutex<Option<Arc<Waiter>>>,
+    /// Somebody else waits now: if the session sleeps for a lock, it is to look for a deadlock again.
+    look_again: AtomicBool,
     /// Wakes the session from anything else it waits for: its client, say.
     raised: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -159,6 +161,19 @@ impl CancelFlag {
         if let Some(raised) = self.raised.get() {
             raised();
         }
+    }
+
+    /// Has the session look for a deadlock if it sleeps for a lock. PostgreSQL: `CheckDeadLockAlert`.
+    pub fn look_for_deadlock(&self) {
+        self.look_again.store(true, Ordering::SeqCst);
+        if let Some(w) = self.waiting.lock().as_ref() {
+            w.notify();
+        }
+    }
+
+    /// Whether it is to look; it is told once.
+    pub(super) fn is_to_look(&self) -> bool {
+        self.look_again.load(Ordering::Relaxed) && self.look_again.swap(false, Ordering::SeqCst)
     }
 
     /// Calls `wake` whenever the flag is raised. The first caller counts.

@@ -83,11 +83,25 @@ pub enum LockTag {
 }
 
 impl LockTag {
+    const PG_CLASS: Oid = 1259;
+
     /// What LOCK TABLE on a standby and replay of DDL exclude each other by. Readers there do not take it: replay does not wait for them, nor
     /// they for it.
     pub fn replayed_relation(db: Oid, rel: Oid) -> Self {
-        const PG_CLASS: Oid = 1259;
-        Self::Object { db, class: PG_CLASS, object: rel }
+        Self::Object { db, class: Self::PG_CLASS, object: rel }
+    }
+
+    /// The relation, if it is a [`Self::replayed_relation`].
+    pub fn as_replayed_relation(&self) -> Option<(Oid, Oid)> {
+        match *self {
+            Self::Object { db, class: Self::PG_CLASS, object } => Some((db, object)),
+            Self::Object { .. }
+            | Self::Relation { .. }
+            | Self::Tuple { .. }
+            | Self::TupleQueue { .. }
+            | Self::Speculative { .. }
+            | Self::Advisory { .. } => None,
+        }
     }
 
     /// What a login and DROP DATABASE exclude each other by.
@@ -101,7 +115,9 @@ impl std::fmt::Display for LockTag {
     /// As PostgreSQL's DescribeLockTag.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Relation { db, rel } => write!(f, "relation {rel} of database {db}"),
+            Self::Relation { db, rel } | Self::Object { db, class: Self::PG_CLASS, object: rel } => {
+                write!(f, "relation {rel} of database {db}")
+            }
             Self::Object { db, class, object } => write!(f, "object {object} of class {class} of database {db}"),
             Self::Tuple { rel, block, offset } | Self::TupleQueue { rel, block, offset } => {
                 write!(f, "tuple ({},{}) of relation {} of database {}", block.get(), offset, rel.rel, rel.db)
@@ -422,6 +438,11 @@ impl LockHolder {
         held.carried.clear();
     }
 
+    /// Its transaction is over, though its locks wait for its level.
+    pub(super) fn is_detached(&self) -> bool {
+        self.detached.load(Ordering::Relaxed)
+    }
+
     /// Its locks are released by a position's advance from now on, not by its session.
     pub(super) fn detach(&self) {
         self.detached.store(true, Ordering::Relaxed);
@@ -583,6 +604,16 @@ pub struct LockInfo {
     pub granted: bool,
     /// Since when it is waited for, in microseconds since 2000.
     pub waiting_since: Option<i64>,
+}
+
+/// Replay waits for a lock; see [`LockManager::replay_waits`].
+#[derive(Debug)]
+pub(crate) struct ReplayWaits<'a>(&'a LockManager);
+
+impl Drop for ReplayWaits<'_> {
+    fn drop(&mut self) {
+        self.0.waits.lock().remove(&ProcId::NOBODY);
+    }
 }
 
 /// What the search for a deadlock came to, if it found none.
@@ -780,18 +811,20 @@ impl LockManager {
                 if give_up.is_some_and(|t| t <= now) {
                     return Err(TxnError::LockTimeout);
                 }
-                if check.is_some_and(|t| t <= now) {
+                let asked = proc.cancel().is_to_look();
+                if asked || check.is_some_and(|t| t <= now) {
                     let found = self.find_deadlock(proc);
                     if found.is_err() {
                         self.log_wait(proc, &what, start, "detected deadlock while waiting for", "");
                     }
+                    let later = check.filter(|t| *t > now);
                     check = match found? {
                         // A cycle that would not hold still is looked for once more later.
                         Looked::Moving => now.checked_add(proc.deadlock_timeout()),
-                        Looked::Free => None,
+                        Looked::Free => later,
                         Looked::Rearranged => {
                             self.log_wait(proc, &what, start, "avoided deadlock for", " by rearranging queue order");
-                            None
+                            later
                         }
                     };
                     if check.is_none() && !std::mem::replace(&mut told, true) && !done() {
@@ -873,7 +906,8 @@ impl LockManager {
             if i > 0 {
                 detail.push('\n');
             }
-            detail.push_str(&format!("Process {} waits for {mode} on {what}; blocked by process {}.", p.0, next.0));
+            let shown = |p: ProcId| if p == ProcId::NOBODY { ProcId::STARTUP.0 } else { p.0 };
+            detail.push_str(&format!("Process {} waits for {mode} on {what}; blocked by process {}.", shown(*p), shown(next)));
         }
         // Leave the list at once: the next checker must see the cycle broken.
         self.waits.lock().remove(&proc.id());
@@ -953,7 +987,8 @@ impl LockManager {
                     .filter(|g| g.mask & mode.conflicts() != 0 && g.holder.proc() != p)
                     .filter(|g| !g.holder.detached.load(Ordering::Relaxed))
                     .map(|g| g.holder.proc());
-                let in_order = !matches!(tag, LockTag::Tuple { .. });
+                // Replay stands in no queue: it has the lock already, and waits for those who have it too.
+                let in_order = !matches!(tag, LockTag::Tuple { .. }) && p != ProcId::NOBODY;
                 let earlier = state.waiting.iter().take_while(|r| in_order && r.holder.proc() != p);
                 let ahead = earlier.filter(|r| r.mode.conflicts_with(*mode)).map(|r| r.holder.proc());
                 held.chain(ahead).collect()
@@ -1066,6 +1101,29 @@ impl LockManager {
         let shard = self.shard(tag).lock();
         let granted = shard.get(tag).map_or(&[][..], |state| &state.granted);
         granted.iter().filter(|g| g.mask & mode.conflicts() != 0).map(|g| g.holder.proc()).filter(|p| p.0 != 0).collect()
+    }
+
+    /// Replay waits, until the result is dropped, for those who hold `tag` beside it. What is nobody's is given up by replay only, so this is what
+    /// whoever waits for it waits for.
+    pub(super) fn replay_waits(&self, tag: LockTag) -> ReplayWaits<'_> {
+        let what = WaitsFor::Lock(tag, LockMode::AccessExclusive);
+        let wait = Wait { what, number: self.next_wait.fetch_add(1, Ordering::Relaxed), since: Transactions::now() };
+        self.waits.lock().insert(ProcId::NOBODY, wait);
+        ReplayWaits(self)
+    }
+
+    /// Relations that are locked in ACCESS EXCLUSIVE mode, and by whom. Prepared transactions' are not: their state tells of them.
+    pub(super) fn exclusive_relations(&self) -> Vec<(Arc<LockHolder>, LockTag)> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            for (tag, state) in &*shard.lock() {
+                if matches!(tag, LockTag::Relation { .. }) {
+                    let exclusive = state.granted.iter().filter(|g| g.mask & LockMode::AccessExclusive.bit() != 0);
+                    all.extend(exclusive.filter(|g| g.holder.proc() != ProcId::NOBODY).map(|g| (Arc::clone(&g.holder), *tag)));
+                }
+            }
+        }
+        all
     }
 
     /// Whether another session holds `tag` in a mode that excludes `mode`.
@@ -1208,8 +1266,11 @@ impl LockManager {
                 for g in &s.granted {
                     let proc = g.holder.proc();
                     let transaction = if proc.0 == 0 { g.holder.prepared.load(Ordering::Relaxed) } else { number(proc) };
+                    let awaited = waits.get(&proc).is_some_and(|w| {
+                        proc == ProcId::NOBODY && transaction == 0 && w.what == WaitsFor::Lock(*tag, LockMode::AccessExclusive)
+                    });
                     for mode in LockMode::ALL.into_iter().filter(|m| g.mask & m.bit() != 0) {
-                        out.push(held(what, mode, proc, transaction));
+                        out.push(if awaited { wanted(what, mode, proc) } else { held(what, mode, proc, transaction) });
                     }
                 }
                 out.extend(s.waiting.iter().map(|r| wanted(what, r.mode, r.holder.proc())));
@@ -1241,7 +1302,7 @@ impl LockManager {
             WaitsFor::Xid(_) => "transactionid",
             WaitsFor::Position(_) => "SyncRep",
             WaitsFor::SafeSnapshot => "SafeSnapshot",
-            WaitsFor::Lock(LockTag::Relation { .. }, _) => "relation",
+            WaitsFor::Lock(LockTag::Relation { .. } | LockTag::Object { class: LockTag::PG_CLASS, .. }, _) => "relation",
             WaitsFor::Lock(LockTag::Object { .. }, _) => "object",
             WaitsFor::Lock(LockTag::Tuple { .. } | LockTag::TupleQueue { .. }, _) => "tuple",
             WaitsFor::Lock(LockTag::Speculative { .. }, _) => "spectoken",

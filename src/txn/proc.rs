@@ -16,6 +16,13 @@ use super::snapshot::{InTablespace, OwnXids, SnapshotGone, SnapshotSlot};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcId(pub i32);
 
+impl ProcId {
+    /// Nobody's session: what only replay, or the end of a prepared transaction, gives up.
+    pub const NOBODY: Self = Self(0);
+    /// How replay is called in views and messages. No process has so high a number.
+    pub const STARTUP: Self = Self(0x7000_0004);
+}
+
 /// Takes to the log what a session tells of its waits for locks (`log_lock_waits`).
 pub trait LockLog: Send + Sync + std::fmt::Debug {
     /// One entry of level LOG.

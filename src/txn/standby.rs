@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 
 use super::cancel::Conflict;
 use super::error::TxnError;
-use super::locks::{LockHolder, LockManager, LockMode, LockTag};
+use super::locks::{LockHolder, LockManager, LockMode, LockTag, ReplayWaits};
 use super::proc::{Proc, ProcId};
 use super::snapshot::SnapshotSlot;
-use super::transactions::Transactions;
+use super::transactions::{Transactions, XidStatus};
 
 /// A transaction locked relations in ACCESS EXCLUSIVE mode: database, relation, 4 bytes each, repeated.
 pub const LOCK: u8 = 0x00;
@@ -130,6 +130,46 @@ impl Transactions {
         Ok(())
     }
 
+    /// Logs once more what running transactions hold in ACCESS EXCLUSIVE mode: replay may begin behind the records that told of it first. For
+    /// checkpoints, between the choice of the redo point and the checkpoint's record.
+    ///
+    /// What is taken meanwhile logs itself. Of who ends meanwhile the record may stand behind its end: redo leaves that alone.
+    /// PostgreSQL: `LogStandbySnapshot`.
+    ///
+    /// # Errors
+    /// WAL.
+    pub fn log_locks_held(&self) -> Result<(), TxnError> {
+        let mut of: BTreeMap<Xid, Vec<u8>> = BTreeMap::new();
+        for (holder, tag) in self.locks().exclusive_relations() {
+            // One without an xid has not logged it yet. The xid first: a session that goes on to its next transaction has let go by then.
+            let xid = self.procs_list().find(holder.proc()).and_then(|proc| proc.xid());
+            if let (Some(xid), LockTag::Relation { db, rel }) = (xid, tag)
+                && !holder.is_detached()
+                && holder.holds(&tag, LockMode::AccessExclusive)
+            {
+                let main = of.entry(xid).or_default();
+                main.extend_from_slice(&db.to_le_bytes());
+                main.extend_from_slice(&rel.to_le_bytes());
+            }
+        }
+        for (xid, main) in of {
+            // One record each takes what any record does; thousands of relations need several.
+            for part in main.chunks(8 * 1024) {
+                let mut record = RecordBuilder::new(rmgr::STANDBY, LOCK, xid);
+                record.main(part);
+                self.wal().insert(&record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Replay waits, until the result is dropped: the deadlock detector knows for whom.
+    pub(crate) fn replay_waits_for(&self, need: &Need) -> Option<ReplayWaits<'_>> {
+        let Need::Locks(_, tags) = need else { return None };
+        let held = tags.iter().find(|tag| !self.locks().holders(tag, LockMode::AccessExclusive).is_empty());
+        held.map(|tag| self.locks().replay_waits(*tag))
+    }
+
     /// Takes for replay what the need asks for, so that nobody new comes in its way.
     pub fn prepare_for(&self, need: &Need) -> Option<ClosedDatabase> {
         match need {
@@ -188,8 +228,16 @@ impl Transactions {
     }
 }
 
+/// What replay of a record needs out of its way: nothing if the transaction that it is of has ended.
+///
+/// An error of its status is met again by [`redo`].
+pub fn need_of(txns: &Transactions, record: &Record<'_>) -> Option<Need> {
+    let tags = locks_of(record)?;
+    matches!(txns.xid_status(record.xid()), Ok(XidStatus::Running)).then(|| Need::Locks(record.xid(), tags))
+}
+
 /// What a record of resource manager `STANDBY` locks.
-pub fn locks_of(record: &Record<'_>) -> Option<Vec<LockTag>> {
+fn locks_of(record: &Record<'_>) -> Option<Vec<LockTag>> {
     let (pairs, rest) = record.main().as_chunks::<8>();
     let tag = |pair: &[u8; 8]| {
         let (db, rel) = pair.split_first_chunk::<4>()?;
@@ -204,7 +252,9 @@ pub fn locks_of(record: &Record<'_>) -> Option<Vec<LockTag>> {
 /// [`TxnError::BadRecord`] if it does not decode.
 pub fn redo(txns: &Transactions, record: &Record<'_>) -> Result<(), TxnError> {
     let tags = locks_of(record).ok_or(TxnError::BadRecord(record.end()))?;
-    txns.standby_locks().lock(txns.locks(), record.xid(), &tags);
+    if txns.xid_status(record.xid())? == XidStatus::Running {
+        txns.standby_locks().lock(txns.locks(), record.xid(), &tags);
+    }
     Ok(())
 }
 

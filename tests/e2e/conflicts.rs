@@ -80,6 +80,73 @@ fn ddl_waits_for_lock_table_on_a_standby_and_for_no_reader() {
 }
 
 #[test]
+fn a_standby_that_starts_in_the_middle_holds_what_the_primary_has_locked() {
+    let a = Node::start_new("a", "autovacuum = off");
+    a.sql("create table t (id int); create table u (id int); insert into t values (1)");
+    block_on(async {
+        let (ddl, other) = (connect(&a).await, connect(&a).await);
+        // Locked before the backup's checkpoint, from which the standby starts: by one that goes on, and by one that ends meanwhile.
+        text(&ddl, "begin; lock table t").await;
+        text(&other, "begin; lock table u").await;
+        let b = a.standby("b");
+        let relations = "select string_agg(relation::regclass || ' ' || backend_type, ',' order by relation) \
+                         from pg_locks join pg_stat_activity using (pid) where mode = 'AccessExclusiveLock' and granted";
+        b.wait_for(relations, "t startup,u startup");
+        text(&other, "commit").await;
+        a.wait_for_catchup(&b);
+        b.wait_for(relations, "t startup");
+        let refused = b.sql_error("begin; set lock_timeout = '10ms'; lock table t in access share mode");
+        assert!(refused.contains("55P03"), "{refused}");
+        b.sql("begin; lock table u in access share mode; commit");
+        // Over a restartpoint, and a start from it.
+        a.sql("checkpoint");
+        a.wait_for_catchup(&b);
+        b.sql("checkpoint");
+        b.kill();
+        b.start();
+        a.wait_for_catchup(&b);
+        assert_eq!(b.sql(relations), "t startup");
+        text(&ddl, "alter table t add column more int; commit").await;
+        a.wait_for_catchup(&b);
+        assert_eq!(b.sql(relations), "");
+        b.sql("begin; lock table t in access share mode; select more from t; commit");
+    });
+}
+
+#[test]
+fn a_session_that_replay_waits_for_and_that_waits_for_replay_finds_the_deadlock() {
+    let (a, b) = pair("");
+    a.sql("create table t (id int); create table u (id int)");
+    b.conf("max_standby_streaming_delay = -1");
+    b.start();
+    a.wait_for_catchup(&b);
+    block_on(async {
+        let (ddl, one, two) = (connect(&a).await, connect(&b).await, connect(&b).await);
+        // The first waits for the second, which waits for the primary's lock of u; replay waits for the first.
+        text(&one, "begin; lock table t in access share mode").await;
+        text(&two, "begin; select pg_advisory_xact_lock(1)").await;
+        text(&ddl, "begin; lock table u").await;
+        b.wait_for("select count(*) from pg_locks where relation = 'u'::regclass", "1");
+        let second = tokio::spawn(async move { text(&two, "lock table u in access share mode; commit").await });
+        b.wait_for("select count(*) from pg_locks where not granted", "1");
+        let first = tokio::spawn(async move { (error(&one, "select pg_advisory_xact_lock(1)").await, one) });
+        b.wait_for("select count(*) from pg_locks where not granted", "2");
+        text(&ddl, "lock table t").await;
+        let (said, one) = tokio::time::timeout(Duration::from_secs(60), first).await.expect("in time").expect("the task");
+        assert_eq!(said, "40P01 deadlock detected");
+        let startup = b.sql("select pid from pg_stat_activity where backend_type = 'startup'");
+        let detail = format!("Process {startup} waits for AccessExclusiveLock on relation ");
+        until("the detail", || b.log().contains(&detail));
+        // Its lock went with the statement that failed.
+        text(&ddl, "commit").await;
+        a.wait_for_catchup(&b);
+        second.await.expect("the task");
+        text(&one, "rollback").await;
+    });
+    assert_eq!((count(&b, "deadlock"), count(&b, "lock")), ("0".to_owned(), "0".to_owned()));
+}
+
+#[test]
 fn a_database_dropped_on_the_primary_goes_with_its_sessions_and_its_directory() {
     let (a, b) = pair("");
     a.sql("create database d");
