@@ -793,8 +793,7 @@ impl Engine {
             start::remove(self.disk.as_ref(), &self.data_dir, start::STANDBY_SIGNAL)?;
             failpoint::pass("promotion: after the point of no return");
             tracing::info!("archive recovery complete");
-            let restart = restore::restart_file(self.redo_lsn(), promotion.from, wal.segment_bytes());
-            restore::run_command(&self.data_dir, "recovery_end_command", &recovery.commands.end, &restart);
+            restore::run_command(&self.data_dir, "recovery_end_command", &recovery.commands.end, &self.restart_file());
             failpoint::pass("promotion: end command");
             for leftover in [restore::RESTORED_SEGMENT, restore::RESTORED_HISTORY] {
                 start::remove(self.disk.as_ref(), &self.data_dir, leftover)?;
@@ -914,6 +913,9 @@ impl Engine {
     /// If the WAL here does not end at `switch_lsn`; I/O.
     pub fn follow_timeline(&self, history: History, switch_lsn: Lsn) -> Result<(), EngineError> {
         let _one_at_a_time = self.transition.lock();
+        if self.replay().is_none() {
+            return Err(EngineError::WrongState { state: self.node.get(), what: "recovery is not in progress" });
+        }
         self.wal().start_timeline(history.tli(), switch_lsn)?;
         // Part of the upstream's history, which has gone on from here.
         self.wal().confirm(switch_lsn)?;
@@ -1058,6 +1060,12 @@ impl Engine {
     /// Redo point of the last checkpoint or restartpoint: where a crash would begin.
     pub fn redo_lsn(&self) -> Lsn {
         self.control.get().checkpoint_copy.redo
+    }
+
+    /// Name of the segment that recovery would begin with now, on the timeline it was written on: `%r`.
+    pub fn restart_file(&self) -> String {
+        let checkpoint = self.control.get().checkpoint_copy;
+        restore::restart_file(checkpoint.redo, checkpoint.tli, self.wal().segment_bytes())
     }
 
     /// `pg_is_in_recovery()`.

@@ -425,8 +425,7 @@ async fn restore(node: &Arc<Replication>, goal: &History, segno: SegNo) -> Resul
     let engine = &node.engine;
     let segment_bytes = engine.wal().segment_bytes();
     let commands = engine.recovery_options().commands;
-    let redo = engine.redo_lsn();
-    let restart = restore::restart_file(redo, goal.tli_at(redo), segment_bytes);
+    let restart = engine.restart_file();
     let target = engine.data_dir().join(restore::RESTORED_SEGMENT);
     let at = |source| ArchiveCommandError::Io { path: target.clone(), source };
     for name in segment_names(goal, segno, segment_bytes) {
@@ -532,10 +531,7 @@ async fn follow_goal(node: &Arc<Replication>, goal: &History, tli: TimelineId, a
     let failed = |what: String| ArchiveCommandError::Follow { tli, what };
     let next = goal.next_after(tli).and_then(|next| goal.up_to(next)).ok_or_else(|| failed("it has no successor".to_owned()))?;
     let engine = Arc::clone(&node.engine);
-    tokio::task::spawn_blocking(move || engine.follow_timeline(next, at))
-        .await
-        .map_err(|e| failed(e.to_string()))?
-        .map_err(|e| failed(e.to_string()))
+    node.change_wal(move || engine.follow_timeline(next, at)).await.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))
 }
 
 /// Looks in the archive for timelines that are newer than the one recovery follows. PostgreSQL: `rescanLatestTimeLine`.

@@ -170,8 +170,11 @@ pub struct ReceiverStatus {
     streamed: AtomicBool,
     /// The last failure, as logged.
     failed: watch::Sender<String>,
-    /// Held while WAL is taken from the archive: who ends recovery must not cut WAL back that is being added to. Outermost; held across I/O.
-    pub(super) feeding: tokio::sync::Mutex<()>,
+    /// Held while WAL is taken from the archive or the upstream: who ends recovery must not cut WAL back that is being added to. Outermost;
+    /// held across I/O.
+    pub(super) taking: tokio::sync::Mutex<()>,
+    /// Shared by each change of which WAL there is, on its own thread: it goes on to its end though the receiver is told to stop meanwhile.
+    pub(super) changing: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl ReceiverStatus {
@@ -258,7 +261,7 @@ impl Receiver {
                     Ok::<(), archive::ArchiveCommandError>(())
                 };
                 let fed = {
-                    let _taking = node.receiver.feeding.lock().await;
+                    let _taking = node.receiver.taking.lock().await;
                     tokio::select! {
                         biased;
                         _ = asked.wait_for(|stop| *stop) => return,
@@ -278,11 +281,16 @@ impl Receiver {
             let conninfo = settings.str(Setting::PrimaryConninfo).to_owned();
             let mut wait = settings.duration(Setting::WalRetrieveRetryInterval).unwrap_or(Duration::from_secs(5));
             if !conninfo.is_empty() {
-                let outcome = tokio::select! {
-                    outcome = self.stream(&conninfo) => outcome,
-                    _ = asked.wait_for(|stop| *stop) => Ok(StreamEnd::Asked),
+                let outcome = {
+                    let _taking = node.receiver.taking.lock().await;
+                    let outcome = tokio::select! {
+                        biased;
+                        _ = asked.wait_for(|stop| *stop) => Ok(StreamEnd::Asked),
+                        outcome = self.stream(&conninfo) => outcome,
+                    };
+                    *node.receiver.info.lock() = None;
+                    outcome
                 };
-                *self.node.receiver.info.lock() = None;
                 match outcome {
                     Ok(StreamEnd::Asked) => {
                         self.retry = FIRST_RETRY;
@@ -416,7 +424,7 @@ impl Receiver {
             let ahead = claims && settings.bool(Setting::WalReceiverAhead);
             if ahead {
                 let engine = Arc::clone(&node.engine);
-                let held = tokio::task::spawn_blocking(move || engine.receive_ahead());
+                let held = node.change_wal(move || engine.receive_ahead());
                 held.await.map_err(|e| StreamError::Protocol(e.to_string()))?.map_err(|e| StreamError::Protocol(e.to_string()))?;
                 options.push("ahead 'on'".to_owned());
             }
@@ -526,7 +534,8 @@ impl Receiver {
             Some(history) => history,
             None => self.node.history_of(next).map_err(|e| StreamError::Protocol(e.to_string()))?,
         };
-        tokio::task::spawn_blocking(move || engine.follow_timeline(history, at))
+        self.node
+            .change_wal(move || engine.follow_timeline(history, at))
             .await
             .map_err(|e| StreamError::Protocol(e.to_string()))?
             .map_err(|e| StreamError::Protocol(e.to_string()))
@@ -554,7 +563,9 @@ impl Receiver {
     async fn discard_after(&self, common: Lsn, ours_end: Lsn) -> Result<(), StreamError> {
         let node = Arc::clone(&self.node);
         let protocol = |e: String| StreamError::Protocol(e);
-        let done = tokio::task::spawn_blocking(move || node.discard_wal_after(common))
+        let done = self
+            .node
+            .change_wal(move || node.discard_wal_after(common))
             .await
             .map_err(|e| protocol(e.to_string()))?
             .map_err(|e| protocol(e.to_string()))?;

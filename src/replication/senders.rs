@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use afterimage_wal::ids::Lsn;
@@ -122,6 +122,16 @@ pub struct Senders {
     next: AtomicU64,
     /// Moves with every report and every arrival or departure.
     changed: watch::Sender<u64>,
+    news: OnceLock<News>,
+}
+
+/// Called with every report and every arrival or departure, by who brings it.
+struct News(Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for News {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("News")
+    }
 }
 
 /// A sender's own entry; leaving removes it.
@@ -133,7 +143,7 @@ pub struct SenderEntry {
 
 impl Default for Senders {
     fn default() -> Self {
-        Self { entries: Mutex::default(), next: AtomicU64::new(1), changed: watch::Sender::new(0) }
+        Self { entries: Mutex::default(), next: AtomicU64::new(1), changed: watch::Sender::new(0), news: OnceLock::new() }
     }
 }
 
@@ -195,7 +205,16 @@ impl Senders {
         self.changed.subscribe()
     }
 
+    /// Calls `news` with every report, arrival and departure, at once. The first caller counts.
+    pub(super) fn on_news(&self, news: impl Fn() + Send + Sync + 'static) {
+        // Only the node's start does this, once.
+        let _once = self.news.set(News(Box::new(news)));
+    }
+
     fn touch(&self) {
+        if let Some(News(tell)) = self.news.get() {
+            tell();
+        }
         self.changed.send_modify(|n| *n = n.wrapping_add(1));
     }
 }

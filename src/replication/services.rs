@@ -16,8 +16,7 @@ use super::base_backup::parallel::ParallelBackups;
 use super::receiver::ReceiverStatus;
 use super::senders::Senders;
 use super::slot::{SlotError, SlotInfo, Slots};
-use super::sync_wait;
-use super::{archive, receiver};
+use super::{archive, receiver, sync_wait};
 use crate::config::{Config, Setting};
 use crate::control::node_state::State;
 use crate::engine::Engine;
@@ -144,11 +143,11 @@ impl Replication {
         node.engine.add_wal_retention(Box::new(move || retention.upgrade().and_then(|node| node.oldest_needed())));
 
         let state = Arc::clone(node.engine.node());
-        sync_wait::start(Arc::clone(&node.senders), Arc::clone(&node.config), Arc::clone(&node.engine.ctx().txns), state.subscribe());
+        sync_wait::start(&node.senders, Arc::clone(&node.config), Arc::clone(&node.engine.ctx().txns), state.subscribe());
         if node.engine.is_in_recovery() {
             let upstream = super::repair::Upstream { node: Arc::downgrade(&node), runtime: tokio::runtime::Handle::current() };
             node.engine.pool().set_page_source(Arc::new(upstream));
-            tokio::spawn(receiver::run(Arc::clone(&node)));
+            node.start_receiver();
             tokio::spawn(Arc::clone(&node).watch_replay());
         }
         *node.archiver_task.lock() = Some(tokio::spawn(archive::run(Arc::clone(&node))));
@@ -180,13 +179,32 @@ impl Replication {
         self.receiver_stop.subscribe()
     }
 
+    fn start_receiver(self: &Arc<Self>) {
+        self.receiver_stop.send_replace(false);
+        tokio::spawn(receiver::run(Arc::clone(self)));
+    }
+
     /// Ends the receiver, for a promotion or a stop; returns when it takes nothing more.
     pub async fn stop_receiver(&self) {
         self.receiver_stop.send_replace(true);
-        drop(self.receiver.feeding.lock().await);
-        while self.receiver.get().is_some() {
-            tokio::task::yield_now().await;
-        }
+        drop(self.receiver.taking.lock().await);
+        drop(self.receiver.changing.write().await);
+    }
+
+    /// Changes which WAL there is, for the receiver. Begun, it is carried out, though the receiver be stopped; who stops it waits for that.
+    ///
+    /// # Errors
+    /// The change panicked.
+    pub(super) async fn change_wal<T: Send + 'static>(
+        &self,
+        change: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, tokio::task::JoinError> {
+        let under_way = Arc::clone(&self.receiver.changing).read_owned().await;
+        let changed = tokio::task::spawn_blocking(move || {
+            let _under_way = under_way;
+            change()
+        });
+        changed.await
     }
 
     /// After the shutdown checkpoint: lets every standby have all of it, then closes the streams. Bounded by `wal_sender_timeout`,
@@ -388,7 +406,7 @@ impl Replication {
             return Ok(false);
         }
         let node = Arc::clone(self);
-        let discarding = tokio::task::spawn_blocking(move || node.discard_wal_after(fork));
+        let discarding = self.change_wal(move || node.discard_wal_after(fork));
         let done = discarding.await.map_err(|e| SqlError::internal(e.to_string()))??;
         if done {
             tracing::info!("discarded WAL from {fork} to {upto}, which the primary never confirmed");
@@ -508,7 +526,12 @@ impl Replication {
             tracing::warn!("{error}");
         }
         let engine = Arc::clone(&self.engine);
-        tokio::task::spawn_blocking(move || engine.promote()).await.map_err(|e| SqlError::internal(e.to_string()))??;
+        let promoted = tokio::task::spawn_blocking(move || engine.promote()).await.map_err(|e| SqlError::internal(e.to_string()))?;
+        if promoted.is_err() && self.engine.is_in_recovery() {
+            // Still a standby: it goes on as one.
+            self.start_receiver();
+        }
+        promoted?;
         let history = self.history();
         if let Some(fork) = history.ancestors().last() {
             archive::set_partial_aside(self, fork.tli, fork.switch_lsn);

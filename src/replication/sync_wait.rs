@@ -1,13 +1,14 @@
 //! Turns standbys' reports into the position synchronous commits wait for.
 //!
-//! One task: whenever a report comes in, a standby comes or goes, or the setting changes, it computes what the required
-//! standbys have confirmed and hands it to the transactions, whose advance wakes the commits and releases their locks. A
+//! Whenever a report comes in, a standby comes or goes, or the setting changes, what the required standbys have confirmed is
+//! computed, by whoever brought the news, and handed to the transactions, whose advance wakes the commits and releases their locks. A
 //! session does not wait here; it waits for its position (architecture 5).
 //!
 //! PostgreSQL: replication/syncrep.c.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::senders::Senders;
@@ -28,34 +29,46 @@ fn names(config: &Config) -> Option<SyncNames> {
     })
 }
 
-/// Keeps the transactions' replicated position up to date until the node stops. When this returns the setting is in force already, on a standby
-/// for the time after its promotion: no commit slips through before the task has run.
-pub fn start(senders: Arc<Senders>, config: Arc<Config>, txns: Arc<Transactions>, roles: watch::Receiver<State>) {
-    let reloads = config.subscribe();
-    let names = names(&config);
-    txns.set_replicated(required(&senders, names.as_ref()));
-    tokio::spawn(run(senders, config, txns, roles, reloads, names));
+/// What commits wait for, as of the last news.
+struct SyncWait {
+    senders: Weak<Senders>,
+    txns: Arc<Transactions>,
+    /// What is wanted. Rank 39, outside the commit queue; held while positions are computed and handed over, so that older ones never come last.
+    names: Mutex<Option<SyncNames>>,
 }
 
-async fn run(
-    senders: Arc<Senders>,
-    config: Arc<Config>,
-    txns: Arc<Transactions>,
-    mut roles: watch::Receiver<State>,
-    mut reloads: watch::Receiver<u64>,
-    mut wanted: Option<SyncNames>,
-) {
-    let mut reports = senders.subscribe();
+impl SyncWait {
+    fn look(&self, names: Option<Option<SyncNames>>) {
+        let Some(senders) = self.senders.upgrade() else { return };
+        let mut wanted = self.names.lock();
+        if let Some(names) = names {
+            *wanted = names;
+        }
+        self.txns.set_replicated(required(&senders, wanted.as_ref()));
+    }
+}
+
+/// Keeps the transactions' replicated position up to date until the node stops. When this returns the setting is in force already, on a standby
+/// for the time after its promotion: no commit slips through before anybody has looked.
+pub fn start(senders: &Arc<Senders>, config: Arc<Config>, txns: Arc<Transactions>, roles: watch::Receiver<State>) {
+    let reloads = config.subscribe();
+    let wait = Arc::new(SyncWait { senders: Arc::downgrade(senders), txns, names: Mutex::new(names(&config)) });
+    wait.look(None);
+    let told = Arc::clone(&wait);
+    senders.on_news(move || told.look(None));
+    tokio::spawn(run(wait, config, roles, reloads));
+}
+
+async fn run(wait: Arc<SyncWait>, config: Arc<Config>, mut roles: watch::Receiver<State>, mut reloads: watch::Receiver<u64>) {
     loop {
-        txns.set_replicated(required(&senders, wanted.as_ref()));
-        tokio::select! {
-            changed = reports.changed() => if changed.is_err() { return },
+        let changed = tokio::select! {
             // A new primary looks at once at the standbys it has.
-            changed = roles.changed() => if changed.is_err() { return },
-            changed = reloads.changed() => {
-                if changed.is_err() { return }
-                wanted = names(&config);
-            }
+            changed = roles.changed() => changed.map(|()| None),
+            changed = reloads.changed() => changed.map(|()| Some(names(&config))),
+        };
+        match changed {
+            Ok(names) => wait.look(names),
+            Err(_) => return,
         }
     }
 }

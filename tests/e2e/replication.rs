@@ -450,6 +450,44 @@ fn wal_that_the_primary_shipped_and_lost_is_discarded() {
 }
 
 #[test]
+fn wal_that_may_be_lost_goes_to_those_who_hold_it_back_and_no_further() {
+    let a = Node::start_new("a", "autovacuum = off\nwal_writer_delay = '10s'");
+    a.sql("create table t (n int primary key); insert into t values (1)");
+    // One that takes it, one below that, and one that did not ask for it.
+    let b = a.standby("b");
+    let (c, d) = (a.clone_to("c"), a.clone_to("d"));
+    c.follow(&b);
+    d.conf("wal_receiver_ahead = off");
+    for node in [&c, &d] {
+        node.start();
+    }
+    for node in [&b, &c, &d] {
+        a.wait_for_catchup(node);
+    }
+    let stuck = StuckDisk::under(&a);
+    let durable = a.sql("select pg_current_wal_flush_lsn()");
+    let mut writer = a.psql("insert into t values (2)").spawn().expect("psql");
+    b.wait_for(&format!("select pg_last_wal_receive_lsn() > '{durable}'::pg_lsn + 100"), "t");
+    // Nor to one that asks anew.
+    d.restart();
+    d.wait_for("select status from pg_stat_wal_receiver", "streaming");
+    a.wait_for("select state from pg_stat_replication where application_name = 'd'", "streaming");
+    for node in [&b, &c, &d] {
+        let far = if node.name == "b" { "t" } else { "f" };
+        let shown = format!("select pg_last_wal_receive_lsn() > '{durable}', pg_last_wal_replay_lsn() > '{durable}', count(*) from t");
+        assert_eq!(node.sql(&shown), format!("{far}|f|1"), "{}", node.name);
+    }
+    assert_eq!(a.sql(&format!("select application_name from pg_stat_replication where sent_lsn > '{durable}'")), "b");
+    // Now it is durable there.
+    drop(stuck);
+    assert!(writer.wait().expect("psql").success());
+    for node in [&b, &c, &d] {
+        a.wait_for_catchup(node);
+        assert_eq!(node.sql("select count(*) from t"), "2", "{}", node.name);
+    }
+}
+
+#[test]
 fn a_promotion_keeps_what_only_the_standby_has() {
     let (a, b) = with_a_row_in_flight(false);
     b.promote();

@@ -76,8 +76,10 @@ fn recovery_ends_at_each_kind_of_target_as_postgresql_does() {
         let history = history.expect("two timelines are in the archive, so the next is the third");
         assert!(history.lines().last().is_some_and(|line| line.contains(&why)), "{target}: {history}");
     }
+    // The restart point is the backup's checkpoint, on the timeline that was written on then, whatever timelines were followed since.
     let restart = fs::read_to_string(&cleaned).expect("recovery_end_command ran");
-    assert!(restart.trim().len() == 24 && restart.trim().ends_with("0000000000000001"), "{restart}");
+    let label = fs::read_to_string(base.data().join("backup_label")).expect("backup_label");
+    assert!(restart.starts_with("00000001") && label.contains(&format!("(file {})", restart.trim())), "{restart}{label}");
 
     // Pause: readable, resuming promotes. Shutdown: stopped at the target, and goes on from there.
     let c = recovered("recovery_target_name = 'here'");
