@@ -19,12 +19,12 @@ fn viewer(database: u32) -> Viewer {
     Viewer { database, user: BOOTSTRAP_ROLE, user_name: "".into(), search_path: "".into(), temp_namespace: None }
 }
 
-/// All databases.
+/// All databases but those that can only be dropped.
 pub(super) fn databases(services: &Services, proc: &Arc<Proc>) -> Result<Vec<Arc<Database>>, SqlError> {
     let catalog = services.catalog.handle_outside(viewer(TEMPLATE1), proc);
     let mut found = Vec::new();
     for row in catalog.reader()?.rows(&pg_database::DEF, 0, &[])? {
-        found.extend(catalog.database_by_oid(row.oid(pg_database::oid)?)?);
+        found.extend(catalog.database_by_oid(row.oid(pg_database::oid)?)?.filter(|database| !database.is_invalid()));
     }
     Ok(found)
 }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use rand::Rng as _;
 use tokio::sync::{Notify, watch};
 
+use crate::sql::types::Oid;
 use crate::txn::{CancelFlag, CancelReason};
 
 /// What `pg_stat_activity.state` says.
@@ -169,6 +170,15 @@ impl Registry {
         drop(sessions);
         self.count.send_replace(n);
         Registered { registry: Arc::clone(self), entry, secret }
+    }
+
+    /// How many clients' sessions a role has, those that log in included.
+    pub(super) fn count_of(&self, role: Oid) -> usize {
+        let of_role = |entry: &&Arc<SessionEntry>| {
+            let activity = entry.activity.lock();
+            !activity.autovacuum && activity.user.as_ref().is_some_and(|(oid, _)| *oid == role)
+        };
+        self.sessions.lock().values().filter(of_role).count()
     }
 
     /// Where the range of session numbers begins.

@@ -122,6 +122,11 @@ async fn log_in(server: &Arc<Server>, conn: &mut Connection, who: &mut Who) -> R
         let error = SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, "must be superuser or replication role to start walsender");
         return Err(AuthError::Refused(error.fatal(), None));
     }
+    let over = |limit: i32, count: usize| !wish.walsender && !role.superuser && usize::try_from(limit).is_ok_and(|limit| count > limit);
+    registered.entry.activity.lock().user = Some((role.oid, Arc::clone(&role.name)));
+    if over(role.connection_limit, server.registry.count_of(role.oid)) {
+        return Err(fatal(SqlState::TOO_MANY_CONNECTIONS, format!("too many connections for role \"{}\"", role.name)));
+    }
     let database = if wish.physical_replication { None } else { Some(find_database(&catalog, &wish.database)?) };
     if let Some(database) = &database {
         proc.set_database(database.oid);
@@ -132,6 +137,11 @@ async fn log_in(server: &Arc<Server>, conn: &mut Connection, who: &mut Who) -> R
         if catalog.database_by_oid(database.oid).map_err(refuse)?.is_none() {
             let error = SqlError::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{}\" does not exist", wish.database));
             return Err(refuse(error.detail("It seems to have just been dropped or renamed.")));
+        }
+        // With this one. Two that come at once may both find themselves one too many, as in PostgreSQL.
+        let connected = txns.procs().iter().filter(|p| p.id() != ProcId::NOBODY && p.database() == database.oid).count();
+        if over(database.connection_limit, connected) {
+            return Err(fatal(SqlState::TOO_MANY_CONNECTIONS, format!("too many connections for database \"{}\"", database.name)));
         }
     }
     if wish.walsender {
@@ -168,7 +178,6 @@ async fn log_in(server: &Arc<Server>, conn: &mut Connection, who: &mut Who) -> R
     }
     {
         let mut activity = registered.entry.activity.lock();
-        activity.user = Some((role.oid, Arc::clone(&role.name)));
         activity.database = database.as_ref().map(|d| (d.oid, Arc::clone(&d.name)));
         activity.application = session.str(Setting::ApplicationName).into();
         activity.replication = wish.walsender;
@@ -204,6 +213,10 @@ fn find_database(catalog: &CatalogHandle, name: &str) -> Result<Arc<Database>, A
     let Some(database) = catalog.find_database(name).map_err(refuse)? else {
         return Err(fatal(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist")));
     };
+    if database.is_invalid() {
+        let error = SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("cannot connect to invalid database \"{name}\""));
+        return Err(refuse(error.hint("Use DROP DATABASE to drop invalid databases.")));
+    }
     if !database.allow_connections {
         return Err(fatal(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -248,3 +248,33 @@ fn connections_are_limited_and_idle_ones_end() {
         }
     });
 }
+
+#[test]
+fn roles_and_databases_limit_their_connections_and_invalid_databases_take_none() {
+    let node = Node::start_new("limits", "");
+    block_on(async {
+        let admin = connect(&node).await;
+        text(&admin, "create role one login connection limit 1; create role two login; create role three login").await;
+        for sql in ["create database d connection limit 1", "create database e"] {
+            text(&admin, sql).await;
+        }
+        let conninfo = |user: &str, database: &str| format!("host=127.0.0.1 port={} user={user} dbname={database}", node.port);
+        let refused = async |user: &str, database: &str| match try_connect(&conninfo(user, database)).await {
+            Ok(_) => panic!("{user} gets into {database}"),
+            Err(e) => describe(&e),
+        };
+        let _one = try_connect(&conninfo("one", "postgres")).await.expect("the first");
+        assert_eq!(refused("one", "postgres").await, "53300 too many connections for role \"one\"");
+        let _two = try_connect(&conninfo("two", "d")).await.expect("the first");
+        assert_eq!(refused("three", "d").await, "53300 too many connections for database \"d\"");
+        let _superuser = try_connect(&conninfo("postgres", "d")).await.expect("a superuser");
+
+        text(&admin, "update pg_database set datconnlimit = -2 where datname = 'e'").await;
+        assert_eq!(refused("postgres", "e").await, "55000 cannot connect to invalid database \"e\"");
+        let said = error(&admin, "create database f template e").await;
+        assert_eq!(said, "55000 cannot use invalid database \"e\" as template");
+        let altering = connect(&node).await;
+        assert_eq!(error(&altering, "alter database e connection limit 10").await, "55000 cannot alter invalid database \"e\"");
+        text(&admin, "drop database e").await;
+    });
+}

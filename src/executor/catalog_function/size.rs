@@ -98,7 +98,12 @@ fn relation(ctx: &SessionContext, oid: Oid) -> Result<Option<std::sync::Arc<Rela
 }
 
 fn file_of_relation(ctx: &SessionContext, oid: Oid) -> Result<Option<RelId>, SqlError> {
-    Ok(relation(ctx, oid)?.and_then(|r| r.file()))
+    if let Some(file) = relation(ctx, oid)?.and_then(|r| r.file()) {
+        return Ok(Some(file));
+    }
+    // Catalogs whose contents are built in have a file for what is not.
+    let beside = CATALOGS.iter().any(|def| def.oid == oid && def.keep == Keep::Mixed);
+    Ok(beside.then_some(RelId { spc: DEFAULT_TABLESPACE, db: ctx.database, rel: oid }))
 }
 
 fn fork_bytes(ctx: &SessionContext, file: RelId, fork: Fork) -> Result<u64, SqlError> {

@@ -25,6 +25,10 @@ fn missing(name: &str) -> SqlError {
     SqlError::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
 }
 
+fn not_valid(message: String) -> SqlError {
+    SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message).hint("Use DROP DATABASE to drop invalid databases.")
+}
+
 /// CREATE DATABASE.
 pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreatedbStmt) -> Result<(), SqlError> {
     ctx.prevent_in_block("CREATE DATABASE")?;
@@ -92,6 +96,9 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreatedbStmt) -> Result<()
         .ok_or_else(|| SqlError::new(SqlState::INVALID_CATALOG_NAME, format!("template database \"{template}\" does not exist")))?;
     if !source.is_template && !ctx.catalog.has_privileges_of(ctx.user, source.owner)? {
         return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied to copy database \"{template}\"")));
+    }
+    if source.is_invalid() {
+        return Err(not_valid(format!("cannot use invalid database \"{template}\" as template")));
     }
     // Vacuum, which moves what the new database inherits of it, waits; so do others who copy it.
     ctx.lock_object(true, pg_database::ID, source.oid, LockMode::ShareRowExclusive)?;
@@ -217,6 +224,9 @@ pub(crate) fn drop(ctx: &mut SessionContext, stmt: &DropdbStmt) -> Result<(), Sq
 
 /// ALTER DATABASE with options.
 pub(crate) fn alter(ctx: &mut SessionContext, stmt: &AlterDatabaseStmt) -> Result<(), SqlError> {
+    if ctx.catalog.find_database(&stmt.dbname)?.is_some_and(|database| database.is_invalid()) {
+        return Err(not_valid(format!("cannot alter invalid database \"{}\"", stmt.dbname)).fatal());
+    }
     let row = owned_row(ctx, &stmt.dbname)?;
     let mut changes = Vec::new();
     for option in nodes::options(&stmt.options) {

@@ -64,7 +64,7 @@ pub struct Database {
     pub is_template: bool,
     /// Accepts connections.
     pub allow_connections: bool,
-    /// CONNECTION LIMIT, -1 for none.
+    /// CONNECTION LIMIT, -1 for none; -2: invalid.
     pub connection_limit: i32,
     /// Default tablespace.
     pub tablespace: Oid,
@@ -72,6 +72,13 @@ pub struct Database {
     pub collate: Arc<str>,
     /// LC_CTYPE.
     pub ctype: Arc<str>,
+}
+
+impl Database {
+    /// It can only be dropped: its `DROP DATABASE` was cut off, in PostgreSQL, or somebody marked it so. PostgreSQL: `database_is_invalid`.
+    pub fn is_invalid(&self) -> bool {
+        self.connection_limit == -2
+    }
 }
 
 /// What a session tells the catalog about itself.
