@@ -444,6 +444,24 @@ pub(super) fn check(setting: Setting, value: &Value) -> Result<Option<Value>, Sq
             Ok(lsn) => canonical(&lsn.to_string()),
             Err(_) => Err(bad()),
         },
+        Setting::RecoveryTarget if !matches!(&**text, "" | "immediate") => Err(bad().detail("The only allowed value is \"immediate\".")),
+        Setting::RecoveryTargetName if text.len() >= 64 => Err(bad().detail("recovery_target_name is too long (maximum 63 characters).")),
+        Setting::RecoveryTargetLsn if !text.is_empty() && text.parse::<afterimage_wal::Lsn>().is_err() => Err(bad()),
+        Setting::RecoveryTargetXid if !text.is_empty() && text.parse::<u64>().is_err() => Err(bad()),
+        // They mean another moment at each start.
+        Setting::RecoveryTargetTime
+            if ["now", "today", "tomorrow", "yesterday", "epoch", "infinity", "-infinity"]
+                .contains(&text.trim().to_ascii_lowercase().as_str()) =>
+        {
+            Err(bad())
+        }
+        Setting::RecoveryTargetTimeline if !matches!(&**text, "" | "latest" | "current") && text.parse::<u32>().is_err() => {
+            Err(bad().detail("recovery_target_timeline is not a valid number."))
+        }
+        Setting::PrimarySlotName if !text.is_empty() => match slot_name_fault(text) {
+            Some(fault) => Err(bad().detail(fault)),
+            None => Ok(None),
+        },
         Setting::SynchronousStandbyNames => super::SyncNames::parse(text).map(|_| None),
         Setting::DateStyle => date_style(text).ok_or_else(bad).and_then(|s| canonical(&s)),
         Setting::SearchPath | Setting::TempTablespaces => {
@@ -466,6 +484,15 @@ pub(super) fn check(setting: Setting, value: &Value) -> Result<Option<Value>, Sq
         }
         _ => Ok(None),
     }
+}
+
+/// What is wrong with the name of a replication slot.
+fn slot_name_fault(name: &str) -> Option<String> {
+    if name.len() > 63 {
+        return Some(format!("replication slot name \"{name}\" is too long"));
+    }
+    let allowed = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    (!allowed).then(|| format!("replication slot name \"{name}\" contains invalid character"))
 }
 
 /// The canonical name of a time zone: an IANA name, a number of hours, or `INTERVAL`-less offsets as `<+03>-03`.
@@ -539,6 +566,24 @@ mod tests {
         assert_eq!(s.show("work_mem").unwrap(), "16MB");
         s.end_level(true);
         assert_eq!(s.show("work_mem").unwrap(), "8MB");
+    }
+
+    #[test]
+    fn what_recovery_could_not_use_is_refused_when_it_is_set() {
+        let refused = |setting: Setting, text: &str| check(setting, &Value::Str(text.into())).err().map(|e| e.to_string());
+        for (setting, bad, good) in [
+            (Setting::RecoveryTarget, "soon", "immediate"),
+            (Setting::RecoveryTargetTime, "now", "2026-01-01 00:00:00+00"),
+            (Setting::RecoveryTargetXid, "x", "731"),
+            (Setting::RecoveryTargetLsn, "0/0/0", "0/3000060"),
+            (Setting::RecoveryTargetName, &*"n".repeat(64), "before the mistake"),
+            (Setting::RecoveryTargetTimeline, "newest", "latest"),
+            (Setting::PrimarySlotName, "Upper", "node_2"),
+        ] {
+            assert_eq!(refused(setting, bad), Some(format!("invalid value for parameter \"{}\": \"{bad}\"", setting.name())));
+            assert_eq!(refused(setting, good), None);
+            assert_eq!(refused(setting, ""), None);
+        }
     }
 
     #[test]

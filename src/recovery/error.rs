@@ -101,6 +101,9 @@ pub enum RecoveryError {
     /// Archive recovery without an archive.
     #[error("must specify restore_command when standby mode is not enabled")]
     NoRestoreCommand,
+    /// How PostgreSQL was told until version 11.
+    #[error("using recovery command file \"recovery.conf\" is not supported")]
+    RecoveryConf,
     /// The primary ran without the WAL that recovery needs.
     #[error("WAL was generated with wal_level=minimal, cannot continue recovering")]
     WalLevelMinimal,

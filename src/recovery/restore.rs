@@ -69,9 +69,25 @@ pub fn status_text(status: ExitStatus) -> String {
         (Some(126), _) => "command not executable".to_owned(),
         (Some(127), _) => "command not found".to_owned(),
         (Some(code), _) => format!("child process exited with exit code {code}"),
-        (None, Some(signal)) => format!("child process was terminated by signal {signal}"),
+        (None, Some(signal)) => format!("child process was terminated by signal {}", signal_text(signal)),
         (None, None) => "child process exited with unrecognized status".to_owned(),
     }
+}
+
+/// A signal's number and what it is called.
+pub fn signal_text(signal: i32) -> String {
+    let name = match signal {
+        1 => "Hangup",
+        2 => "Interrupt",
+        3 => "Quit",
+        6 => "Aborted",
+        9 => "Killed",
+        11 => "Segmentation fault",
+        13 => "Broken pipe",
+        15 => "Terminated",
+        _ => "unrecognized signal",
+    };
+    format!("{signal}: {name}")
 }
 
 /// Whether a status of a restore command means that the archive cannot be asked, rather than that it does not have the file.
@@ -108,7 +124,7 @@ pub fn fetch(data_dir: &Path, command: &str, name: &str, into: &str, restart: &s
         Ok(()) | Err(_) => {}
     }
     let status = shell(data_dir, &fill(command, into, name, restart)).map_err(fail)?;
-    if status.success() && target.exists() {
+    if has_brought(status, &target, into) {
         tracing::info!("restored log file \"{name}\" from archive");
         return Ok(true);
     }
@@ -116,6 +132,24 @@ pub fn fetch(data_dir: &Path, command: &str, name: &str, into: &str, restart: &s
         return Err(RecoveryError::Restore { name: name.to_owned(), status: status_text(status) });
     }
     Ok(false)
+}
+
+/// Whether a restore command that ended like this has left the file at `target`, which messages call `shown`.
+pub fn has_brought(status: ExitStatus, target: &Path, shown: &str) -> bool {
+    if !status.success() {
+        return false;
+    }
+    match fs::metadata(target) {
+        Ok(_) => true,
+        Err(error) => {
+            let text = error.to_string();
+            let why = text.split(" (os error").next().unwrap_or(&text);
+            tracing::info!(
+                "could not stat file \"{shown}\": {why}\nDETAIL:  restore_command returned a zero exit status, but stat() failed."
+            );
+            false
+        }
+    }
 }
 
 /// Asks the archive for a segment and gives it its name. False if it is not there, or has the wrong size.
@@ -215,7 +249,8 @@ mod tests {
         assert!(!get("cp missing %p").unwrap());
         assert!(!get("false").unwrap());
         assert!(matches!(get("no-such-command-at-all"), Err(RecoveryError::Restore { .. })));
-        assert!(matches!(get("kill -9 $$"), Err(RecoveryError::Restore { .. })));
+        let killed = get("kill -9 $$").unwrap_err().to_string();
+        assert!(killed.ends_with("from archive: child process was terminated by signal 9: Killed"), "{killed}");
         assert!(get("cp there %p").unwrap());
         assert_eq!(fs::read(dir.path().join("pg_wal/000000010000000000000003")).unwrap(), [7; 100]);
         assert!(dir.path().join("pg_wal/archive_status/000000010000000000000003.done").exists());

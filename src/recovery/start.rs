@@ -201,6 +201,9 @@ pub fn prepare(
         let fail = |source| RecoveryError::File { path: "pg_wal/archive_status".to_owned(), source };
         disk.create_dir(&status_dir).map_err(fail)?;
     }
+    if exists("recovery.conf")? {
+        return Err(RecoveryError::RecoveryConf);
+    }
     let standby = exists(STANDBY_SIGNAL)?;
     let archive = exists(RECOVERY_SIGNAL)?;
     let mut promotion = Promotion::read(disk.as_ref(), dir)?;

@@ -31,10 +31,10 @@ const RETRY: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveCommandError {
     /// The command said no.
-    #[error("archive command failed with exit code {code}\nDETAIL:  The failed archive command was: {command}")]
+    #[error("archive command {how}\nDETAIL:  The failed archive command was: {command}")]
     Failed {
-        /// Exit status.
-        code: i32,
+        /// Exit status, in words.
+        how: String,
         /// With `%p` and `%f` filled in.
         command: String,
     },
@@ -63,6 +63,16 @@ pub enum ArchiveCommandError {
         name: String,
         /// How the command ended.
         status: String,
+    },
+    /// Cut off, or something else under a segment's name.
+    #[error("archive file \"{name}\" has wrong size: {bytes} instead of {segment_bytes}")]
+    WrongSize {
+        /// File.
+        name: String,
+        /// Its size.
+        bytes: u64,
+        /// A segment's.
+        segment_bytes: u32,
     },
     /// The next timeline cannot be followed.
     #[error("could not follow timeline {tli} to the next: {what}")]
@@ -108,7 +118,7 @@ pub struct ArchiverStats {
     changed: tokio::sync::watch::Sender<()>,
     /// Told when there is a file for the archiver that is no segment.
     offered: tokio::sync::Notify,
-    /// One at a time marks segments, or one could be marked again that was archived meanwhile. Rank 63, a leaf, held across I/O.
+    /// One at a time changes status files, or a segment could be marked again that was archived meanwhile. Rank 63, held across I/O.
     marking: parking_lot::Mutex<()>,
 }
 
@@ -284,6 +294,66 @@ fn mark_ready(node: &Replication, current: SegNo) -> Result<(), ArchiveCommandEr
     Ok(())
 }
 
+/// Segments before `current` that were streamed here are archived by whoever made them: a promotion does not archive them again. With `archive_mode = always` they are
+/// this node's to archive, as all others.
+///
+/// PostgreSQL: `XLogArchiveForceDone` in replication/walreceiver.c.
+pub(super) fn mark_streamed(node: &Replication, current: SegNo) -> Result<(), ArchiveCommandError> {
+    let _one_at_a_time = node.archiver.marking.lock();
+    let segment_bytes = node.engine.wal().segment_bytes();
+    let Some(first) = node.receiver.streamed_from().filter(|first| *first < current) else { return Ok(()) };
+    let always = node.config.current().str(Setting::ArchiveMode) == "always";
+    let dir = node.engine.data_dir().join("pg_wal");
+    let at = |source| ArchiveCommandError::Io { path: dir.clone(), source };
+    for entry in fs::read_dir(&dir).map_err(at)? {
+        let Ok(name) = entry.map_err(at)?.file_name().into_string() else { continue };
+        if segment::parse_file_name(&name, segment_bytes).is_some_and(|(_, segno)| (first..current).contains(&segno)) {
+            restore::note_received(node.engine.data_dir(), &name, always).map_err(at)?;
+        }
+    }
+    node.receiver.streamed_upto(current);
+    Ok(())
+}
+
+/// Removes the status of segments that are gone, and what was set aside at promotions, once it is archived and below the segment `kept`. A failure
+/// leaves them to the next checkpoint.
+///
+/// PostgreSQL: `XLogArchiveCleanup`, and `RemoveOldXlogFiles` for `.partial`.
+pub(super) fn tidy(node: &Replication, kept: SegNo) {
+    let _one_at_a_time = node.archiver.marking.lock();
+    if let Err(error) = remove_leftovers(node, kept) {
+        tracing::warn!("{error}");
+    }
+}
+
+fn remove_leftovers(node: &Replication, kept: SegNo) -> Result<(), ArchiveCommandError> {
+    let (wal_dir, status_dir) = (node.engine.data_dir().join("pg_wal"), status_dir(node));
+    let segment_bytes = node.engine.wal().segment_bytes();
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ArchiveCommandError::Io { path, source }
+    };
+    let partial = |name: &str| name.strip_suffix(".partial").and_then(|name| segment::parse_file_name(name, segment_bytes));
+    for entry in fs::read_dir(&wal_dir).map_err(at(&wal_dir))? {
+        let Ok(name) = entry.map_err(at(&wal_dir))?.file_name().into_string() else { continue };
+        let old = partial(&name).is_some_and(|(_, segno)| segno < kept);
+        if old && (!is_on(node) || status_dir.join(format!("{name}.done")).exists()) {
+            let path = wal_dir.join(&name);
+            fs::remove_file(&path).map_err(at(&path))?;
+        }
+    }
+    for entry in fs::read_dir(&status_dir).map_err(at(&status_dir))? {
+        let Ok(status) = entry.map_err(at(&status_dir))?.file_name().into_string() else { continue };
+        let Some(name) = status.strip_suffix(".done") else { continue };
+        let is_segment = segment::is_file_name(name) || partial(name).is_some();
+        if is_segment && !wal_dir.join(name).exists() {
+            let path = status_dir.join(&status);
+            fs::remove_file(&path).map_err(at(&path))?;
+        }
+    }
+    Ok(())
+}
+
 /// The archiver: marks and archives as segments finish, until the node stops.
 pub async fn run(node: Arc<Replication>) {
     let mut moved = node.segment_moved();
@@ -311,6 +381,9 @@ pub async fn run(node: Arc<Replication>) {
         } else {
             // Nothing to do for this segment; a reload or a new role looks again.
             marked = *moved.borrow_and_update();
+            if let Err(error) = mark_streamed(&node, SegNo::new(marked)) {
+                tracing::warn!("{error}");
+            }
         }
         if last {
             tracing::debug!("archiver process shutting down");
@@ -383,7 +456,7 @@ async fn archive_ready(node: &Arc<Replication>) -> Result<(), ArchiveCommandErro
         let status = shell(node.engine.data_dir(), &filled).await?;
         if !status.success() {
             node.archiver.failed(&name);
-            return Err(ArchiveCommandError::Failed { code: status_code(status), command: filled });
+            return Err(ArchiveCommandError::Failed { how: ending(status), command: filled });
         }
         let (from, to) = (status_dir(node).join(format!("{name}.ready")), status_dir(node).join(format!("{name}.done")));
         afterimage_wal::disk::durable_rename(&afterimage_wal::disk::RealDisk, &from, &to)
@@ -392,9 +465,13 @@ async fn archive_ready(node: &Arc<Replication>) -> Result<(), ArchiveCommandErro
     }
 }
 
-/// The exit code, 128 + n for signal n.
-fn status_code(status: ExitStatus) -> i32 {
-    status.code().unwrap_or_else(|| 128 + std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or(0))
+/// How a command ended that did not do its work.
+fn ending(status: ExitStatus) -> String {
+    match (status.code(), std::os::unix::process::ExitStatusExt::signal(&status)) {
+        (Some(code), _) => format!("failed with exit code {code}"),
+        (None, Some(signal)) => format!("was terminated by signal {}", restore::signal_text(signal)),
+        (None, None) => "ended in an unknown way".to_owned(),
+    }
 }
 
 /// Runs a command with the data directory as working directory. It ends with whoever waits for it.
@@ -438,14 +515,19 @@ async fn restore(node: &Arc<Replication>, goal: &History, segno: SegNo) -> Resul
         if restore::is_fatal(status) {
             return Err(ArchiveCommandError::Restore { name, status: restore::status_text(status) });
         }
-        if !status.success() || !target.exists() {
+        if !restore::has_brought(status, &target, restore::RESTORED_SEGMENT) {
             continue;
         }
         let bytes = tokio::fs::read(&target).await.map_err(at)?;
         fs::remove_file(&target).map_err(at)?;
-        if bytes.len() as u64 != u64::from(segment_bytes) {
-            tracing::warn!("archive file \"{name}\" has wrong size: {} instead of {segment_bytes}", bytes.len());
-            continue;
+        let size = bytes.len() as u64;
+        if size != u64::from(segment_bytes) {
+            // To a standby one that is short may be on its way into the archive. Whoever recovers would take it for the end, and lose what follows.
+            if size < u64::from(segment_bytes) && !engine.is_archive_recovery() {
+                tracing::debug!("archive file \"{name}\" has wrong size: {size} instead of {segment_bytes}");
+                continue;
+            }
+            return Err(ArchiveCommandError::WrongSize { name, bytes: size, segment_bytes });
         }
         tracing::info!("restored log file \"{name}\" from archive");
         return Ok(Some((name, bytes)));

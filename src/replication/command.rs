@@ -124,22 +124,37 @@ pub fn is_replication_command(text: &str) -> bool {
 /// Parses one command; a trailing semicolon is allowed.
 ///
 /// # Errors
-/// `42601` with PostgreSQL's `syntax error`.
+/// `42601` with PostgreSQL's `syntax error`; `0A000` for SQL.
 pub fn parse(text: &str) -> Result<ReplicationCommand, SqlError> {
+    if !is_replication_command(text) {
+        return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "cannot execute SQL commands in WAL sender for physical replication"));
+    }
     let mut parser = Parser { tokens: tokenize(text)?, at: 0 };
     let command = parser.command()?;
     parser.eat_punct(';');
     match parser.peek() {
         None => Ok(command),
-        Some(_) => Err(parser.unexpected()),
+        Some(_) => Err(syntax_error()),
     }
 }
 
-fn syntax_error(near: &str) -> SqlError {
-    SqlError::new(
-        SqlState::SYNTAX_ERROR,
-        if near.is_empty() { "syntax error".to_owned() } else { format!("syntax error at or near \"{near}\"") },
-    )
+fn syntax_error() -> SqlError {
+    SqlError::new(SqlState::SYNTAX_ERROR, "syntax error")
+}
+
+/// An option list says nothing twice, and nothing that is not known. PostgreSQL: `parseCreateReplSlotOptions`.
+fn check_slot_options(options: &[CommandOption], logical: bool) -> Result<(), SqlError> {
+    for (i, option) in options.iter().enumerate() {
+        let for_logical = match option.name.as_str() {
+            "reserve_wal" => false,
+            "snapshot" | "two_phase" => true,
+            other => return Err(SqlError::new(SqlState::INTERNAL_ERROR, format!("unrecognized option: {other}"))),
+        };
+        if for_logical != logical || options[..i].iter().any(|earlier| earlier.name == option.name) {
+            return Err(SqlError::new(SqlState::SYNTAX_ERROR, "conflicting or redundant options"));
+        }
+    }
+    Ok(())
 }
 
 fn tokenize(text: &str) -> Result<Vec<Token>, SqlError> {
@@ -169,14 +184,14 @@ fn tokenize(text: &str) -> Result<Vec<Token>, SqlError> {
                 }
                 tokens.push(if c == '\'' { Token::Literal(value) } else { Token::Ident(value) });
             }
-            '(' | ')' | ',' | ';' | '=' => {
+            '(' | ')' | ',' | ';' | '=' | '.' => {
                 chars.next();
                 tokens.push(Token::Punct(c));
             }
-            c if c.is_ascii_alphanumeric() || c == '_' || c == '-' => {
+            c if c.is_ascii_alphanumeric() || c == '_' => {
                 let mut end = start;
                 while let Some(&(at, c)) = chars.peek() {
-                    if c.is_ascii_alphanumeric() || matches!(c, '_' | '/' | '-') {
+                    if c.is_ascii_alphanumeric() || matches!(c, '_' | '/') {
                         end = at + c.len_utf8();
                         chars.next();
                     } else {
@@ -185,14 +200,14 @@ fn tokenize(text: &str) -> Result<Vec<Token>, SqlError> {
                 }
                 let word = &text[start..end];
                 tokens.push(if word.contains('/') {
-                    Token::Lsn(word.parse().map_err(|_| syntax_error(word))?)
+                    Token::Lsn(word.parse().map_err(|_| syntax_error())?)
                 } else if word.bytes().all(|b| b.is_ascii_digit()) {
                     Token::Number(word.to_owned())
                 } else {
                     Token::Word(word.to_owned())
                 });
             }
-            other => return Err(syntax_error(&other.to_string())),
+            _ => return Err(syntax_error()),
         }
     }
     Ok(tokens)
@@ -212,15 +227,6 @@ impl Parser {
         let token = self.tokens.get(self.at).cloned();
         self.at += 1;
         token
-    }
-
-    fn unexpected(&self) -> SqlError {
-        match self.tokens.get(self.at) {
-            None => syntax_error(""),
-            Some(Token::Word(s) | Token::Ident(s) | Token::Literal(s) | Token::Number(s)) => syntax_error(s),
-            Some(Token::Lsn(lsn)) => syntax_error(&lsn.to_string()),
-            Some(Token::Punct(c)) => syntax_error(&c.to_string()),
-        }
     }
 
     fn eat_word(&mut self, word: &str) -> bool {
@@ -252,13 +258,13 @@ impl Parser {
                 self.at += 1;
                 Ok(name)
             }
-            _ => Err(self.unexpected()),
+            _ => Err(syntax_error()),
         }
     }
 
     fn timeline(&mut self) -> Result<TimelineId, SqlError> {
-        let Some(Token::Number(n)) = self.peek() else { return Err(self.unexpected()) };
-        let tli: u32 = n.parse().map_err(|_| syntax_error(n))?;
+        let Some(Token::Number(n)) = self.peek() else { return Err(syntax_error()) };
+        let tli: u32 = n.parse().map_err(|_| syntax_error())?;
         if tli == 0 {
             return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("invalid timeline {tli}")));
         }
@@ -267,13 +273,16 @@ impl Parser {
     }
 
     fn command(&mut self) -> Result<ReplicationCommand, SqlError> {
-        let Some(Token::Word(word)) = self.peek().cloned() else { return Err(self.unexpected()) };
+        let Some(Token::Word(word)) = self.peek().cloned() else { return Err(syntax_error()) };
         let command = word.to_ascii_uppercase();
         self.at += 1;
         match command.as_str() {
             "IDENTIFY_SYSTEM" => Ok(ReplicationCommand::IdentifySystem),
             "SHOW" => {
                 let mut name = self.identifier()?;
+                while self.eat_punct('.') {
+                    name = format!("{name}.{}", self.identifier()?);
+                }
                 while let Some(Token::Word(w)) = self.peek() {
                     name = format!("{name} {}", w.to_ascii_lowercase());
                     self.at += 1;
@@ -285,8 +294,8 @@ impl Parser {
             "READ_PAGE" => {
                 let mut numbers = [0; 5];
                 for number in &mut numbers {
-                    let Some(Token::Number(n)) = self.peek() else { return Err(self.unexpected()) };
-                    *number = n.parse().map_err(|_| syntax_error(n))?;
+                    let Some(Token::Number(n)) = self.peek() else { return Err(syntax_error()) };
+                    *number = n.parse().map_err(|_| syntax_error())?;
                     self.at += 1;
                 }
                 Ok(ReplicationCommand::ReadPage(numbers))
@@ -301,7 +310,7 @@ impl Parser {
                 Some(Token::Literal(name)) => Ok(ReplicationCommand::BackupPart(name)),
                 _ => {
                     self.at -= 1;
-                    Err(self.unexpected())
+                    Err(syntax_error())
                 }
             },
             "BASE_BACKUP" => Ok(ReplicationCommand::BaseBackup(if self.peek() == Some(&Token::Punct('(')) {
@@ -311,7 +320,7 @@ impl Parser {
             })),
             _ => {
                 self.at -= 1;
-                Err(self.unexpected())
+                Err(syntax_error())
             }
         }
     }
@@ -325,25 +334,23 @@ impl Parser {
         } else if self.eat_word("PHYSICAL") {
             false
         } else {
-            return Err(self.unexpected());
+            return Err(syntax_error());
         };
         let mut reserve_wal = false;
         if self.peek() == Some(&Token::Punct('(')) {
-            for option in self.option_list()? {
-                match option.name.as_str() {
-                    "reserve_wal" if !logical => reserve_wal = option.boolean()?,
-                    "snapshot" | "two_phase" if logical => {}
-                    other => {
-                        return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("unrecognized option: {other}")));
-                    }
-                }
+            let options = self.option_list()?;
+            check_slot_options(&options, logical)?;
+            if let [option] = &options[..]
+                && !logical
+            {
+                reserve_wal = option.boolean()?;
             }
         } else {
             while let Some(Token::Word(w)) = self.peek() {
                 match w.to_ascii_uppercase().as_str() {
                     "RESERVE_WAL" => reserve_wal = true,
                     "EXPORT_SNAPSHOT" | "NOEXPORT_SNAPSHOT" | "USE_SNAPSHOT" | "TWO_PHASE" if logical => {}
-                    _ => return Err(self.unexpected()),
+                    _ => return Err(syntax_error()),
                 }
                 self.at += 1;
             }
@@ -361,7 +368,7 @@ impl Parser {
             Some(Token::Lsn(lsn)) => lsn,
             _ => {
                 self.at -= 1;
-                return Err(self.unexpected());
+                return Err(syntax_error());
             }
         };
         let tli = if self.eat_word("TIMELINE") { Some(self.timeline()?) } else { None };
@@ -372,10 +379,7 @@ impl Parser {
     fn option_list(&mut self) -> Result<Vec<CommandOption>, SqlError> {
         let mut options = Vec::new();
         if !self.eat_punct('(') {
-            return Err(self.unexpected());
-        }
-        if self.eat_punct(')') {
-            return Ok(options);
+            return Err(syntax_error());
         }
         loop {
             let name = self.identifier()?;
@@ -399,7 +403,7 @@ impl Parser {
             if self.eat_punct(')') {
                 return Ok(options);
             }
-            return Err(self.unexpected());
+            return Err(syntax_error());
         }
     }
 
@@ -417,7 +421,7 @@ impl Parser {
                 "NOWAIT" => ("wait", Some("false")),
                 "TABLESPACE_MAP" => ("tablespace_map", Some("true")),
                 "NOVERIFY_CHECKSUMS" => ("verify_checksums", Some("false")),
-                _ => return Err(self.unexpected()),
+                _ => return Err(syntax_error()),
             };
             self.at += 1;
             let value = match value {
@@ -428,7 +432,7 @@ impl Parser {
                         self.at += 1;
                         v
                     }
-                    _ => return Err(self.unexpected()),
+                    _ => return Err(syntax_error()),
                 },
             };
             options.push(CommandOption { name: name.to_owned(), value: Some(value) });
@@ -472,10 +476,22 @@ mod tests {
 
     #[test]
     fn bad_text_is_a_syntax_error() {
-        for text in
-            ["", "START_REPLICATION", "START_REPLICATION 0/", "BASE_BACKUP (LABEL", "TIMELINE_HISTORY 0", "IDENTIFY_SYSTEM x", "SHOW '"]
-        {
+        for text in [
+            "START_REPLICATION",
+            "BASE_BACKUP ()",
+            "START_REPLICATION 0/",
+            "BASE_BACKUP (LABEL",
+            "TIMELINE_HISTORY 0",
+            "IDENTIFY_SYSTEM x",
+            "SHOW '",
+        ] {
             assert_eq!(parse(text).unwrap_err().state(), SqlState::SYNTAX_ERROR, "{text}");
         }
+        for text in ["", "select 1", "IDENTIFY"] {
+            assert_eq!(parse(text).unwrap_err().state(), SqlState::FEATURE_NOT_SUPPORTED, "{text}");
+        }
+        let twice = parse("CREATE_REPLICATION_SLOT a PHYSICAL (RESERVE_WAL, RESERVE_WAL)").unwrap_err();
+        assert_eq!(twice.to_string(), "conflicting or redundant options");
+        assert_eq!(parse("SHOW a.b").unwrap(), ReplicationCommand::Show("a.b".into()));
     }
 }

@@ -15,6 +15,7 @@ use afterimage_wal::segment;
 
 use super::client::{Bounds, Client, ClientError, Event};
 use super::conninfo::ConnInfo;
+use super::location;
 use super::message::{MessageError, ServerMessage};
 use crate::config::{Config, Setting};
 use crate::recovery::backup_label::{self, BackupLabel};
@@ -100,7 +101,7 @@ pub async fn fetch(config: Arc<Config>) {
             return;
         }
         let commands = Commands {
-            restore: settings.str(Setting::RestoreCommand).to_owned(),
+            restore: location::restore_command(&settings),
             archive_always: settings.str(Setting::ArchiveMode) == "always",
             ..Commands::default()
         };

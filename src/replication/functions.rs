@@ -51,6 +51,16 @@ impl Functions {
             .hint("Recovery control functions can only be executed during recovery."))
     }
 
+    /// Replay that is to end is neither paused nor resumed. PostgreSQL: `PromoteIsTriggered`.
+    fn not_promoting(&self, function: &str) -> Result<(), SqlError> {
+        self.recovery_only()?;
+        if !self.node.receiver_ends() {
+            return Ok(());
+        }
+        Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "standby promotion is ongoing")
+            .hint(format!("{function} cannot be executed after promotion is triggered.")))
+    }
+
     /// PostgreSQL: `CheckSlotPermissions` in replication/slot.c.
     fn may_use_slots(session: &SessionContext) -> Result<(), SqlError> {
         match session.catalog.role(session.user)? {
@@ -170,7 +180,8 @@ impl Functions {
         };
         let temporary = if args.len() > 2 { boolean(args, 2) } else { source.temporary };
         self.node.slots.create(to, temporary.then_some(session.backend_pid), Some(restart)).map_err(slot_error)?;
-        func.record(vec![Datum::text(to), Datum::Lsn(restart.as_u64())])
+        // The position is one of logical slots.
+        func.record(vec![Datum::text(to), Datum::Null])
     }
 
     fn advance_slot(&self, session: &SessionContext, func: &'static ProcEntry, args: &[Datum]) -> Result<Datum, SqlError> {
@@ -178,7 +189,7 @@ impl Functions {
         let name = text(args, 0)?;
         let wanted = lsn_arg(args, 1)?;
         if wanted == Lsn::INVALID {
-            return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "invalid target WAL LSN"));
+            return Err(SqlError::new(SqlState::INTERNAL_ERROR, "invalid target WAL LSN"));
         }
         let slot = self.node.slots.get(name).ok_or_else(|| slot_error(super::slot::SlotError::Missing(name.to_owned())))?;
         let Some(restart) = slot.restart_lsn.filter(|_| !slot.invalidated) else {
@@ -429,14 +440,14 @@ impl ExternalFunctions for Functions {
                 Datum::Void
             }
             "pg_wal_replay_pause" => {
-                self.recovery_only()?;
+                self.not_promoting("pg_wal_replay_pause()")?;
                 if let Some(replay) = engine.replay() {
                     replay.pause();
                 }
                 Datum::Void
             }
             "pg_wal_replay_resume" => {
-                self.recovery_only()?;
+                self.not_promoting("pg_wal_replay_resume()")?;
                 if let Some(replay) = engine.replay() {
                     replay.resume();
                 }

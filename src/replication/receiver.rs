@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use afterimage_wal::history::History;
-use afterimage_wal::ids::{Lsn, StartId, TimelineId};
+use afterimage_wal::ids::{Lsn, SegNo, StartId, TimelineId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -28,6 +28,7 @@ use super::services::{Replication, Verdict};
 use super::{thread_cpu_time, timestamp_now};
 use crate::config::Setting;
 use crate::control::supervisor::sleep_until;
+use crate::recovery::restore;
 use crate::recovery::target::TimelineGoal;
 use crate::sqlstate::SqlState;
 
@@ -168,6 +169,8 @@ pub struct ReceiverStatus {
     /// Rank 62, a leaf.
     info: Mutex<Option<ReceiverInfo>>,
     streamed: AtomicBool,
+    /// The first segment that was streamed here and is not marked as archived elsewhere. Rank 64, a leaf.
+    streamed_from: Mutex<Option<SegNo>>,
     /// The last failure, as logged.
     failed: watch::Sender<String>,
     /// Held while WAL is taken from the archive or the upstream: who ends recovery must not cut WAL back that is being added to. Outermost;
@@ -192,6 +195,23 @@ impl ReceiverStatus {
     /// True once anything was streamed since the start.
     pub fn was_streaming(&self) -> bool {
         self.streamed.load(Ordering::Relaxed)
+    }
+
+    /// The first segment that was streamed here and that [`archive::mark_streamed`] has not seen whole.
+    pub(super) fn streamed_from(&self) -> Option<SegNo> {
+        *self.streamed_from.lock()
+    }
+
+    /// Segments before `next` are marked.
+    pub(super) fn streamed_upto(&self, next: SegNo) {
+        if let Some(first) = self.streamed_from.lock().as_mut() {
+            *first = next.max(*first);
+        }
+    }
+
+    fn streams_from(&self, segno: SegNo) {
+        let mut first = self.streamed_from.lock();
+        *first = Some(first.map_or(segno, |known| known.min(segno)));
     }
 
     /// The row of `pg_stat_wal_receiver`, if a receiver is connected.
@@ -243,6 +263,15 @@ impl Receiver {
         let node = Arc::clone(&self.node);
         let mut reloads = node.config.subscribe();
         let mut asked = node.receiver_stop();
+        let settings = node.config.current();
+        if !node.engine.is_archive_recovery()
+            && settings.str(Setting::PrimaryConninfo).is_empty()
+            && location::restore_command(&settings).is_empty()
+        {
+            tracing::warn!(
+                "specified neither primary_conninfo nor restore_command\nHINT:  Nothing will come until one of them is set and the settings are read again."
+            );
+        }
         loop {
             if *asked.borrow() {
                 return;
@@ -450,6 +479,7 @@ impl Receiver {
                     self.last_failure = None;
                     self.retry = FIRST_RETRY;
                     node.receiver.streamed.store(true, Ordering::Relaxed);
+                    node.receiver.streams_from(SegNo::of(start, node.engine.wal().segment_bytes()));
                     node.receiver.update(|i| i.status = "streaming");
                     if let Some(replay) = node.engine.replay() {
                         replay.set_from_archive(false);
@@ -508,6 +538,8 @@ impl Receiver {
                 answer.first().and_then(|set| set.text(0, 1)).ok_or_else(|| StreamError::Protocol("timeline history".to_owned()))?;
             afterimage_wal::disk::durable_replace(&afterimage_wal::disk::RealDisk, &path, content.as_bytes())
                 .map_err(StreamError::History)?;
+            let always = self.node.config.current().str(Setting::ArchiveMode) == "always";
+            restore::note_received(self.node.engine.data_dir(), &History::file_name(tli), always).map_err(StreamError::History)?;
         }
         Ok(())
     }

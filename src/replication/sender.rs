@@ -90,7 +90,7 @@ pub async fn serve(node: &Arc<Replication>, conn: &mut Connection<'_>, command: 
             let row = match node.slots.get(&name) {
                 None => vec![None, None, None],
                 Some(slot) => {
-                    let restart = slot.restart_lsn;
+                    let restart = slot.restart_lsn.filter(|_| !slot.invalidated);
                     let tli = restart.map(|lsn| node.history().tli_at(lsn));
                     vec![Some("physical".to_owned()), restart.map(|l| l.to_string()), tli.map(|t| t.to_string())]
                 }
@@ -407,7 +407,7 @@ async fn stream(node: &Arc<Replication>, conn: &mut Connection<'_>, start: Start
             );
             return Err(match history.end_of(tli) {
                 Some(fork) => error.detail(format!("This server's history forked from timeline {tli} at {fork}.")),
-                None => error,
+                None => SqlError::new(SqlState::INTERNAL_ERROR, format!("requested timeline {tli} is not in this server's history")),
             });
         }
         end

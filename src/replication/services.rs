@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
 use afterimage_wal::WalEnd;
 use afterimage_wal::format::SEGMENT_HEADER_BYTES;
 use afterimage_wal::history::History;
-use afterimage_wal::ids::{Lsn, TimelineId};
+use afterimage_wal::ids::{Lsn, SegNo, TimelineId};
 use afterimage_wal::lineage::{Claim, Shared};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -184,6 +184,11 @@ impl Replication {
         tokio::spawn(receiver::run(Arc::clone(self)));
     }
 
+    /// Whether the receiver was told to end: a promotion or a stop has begun.
+    pub(super) fn receiver_ends(&self) -> bool {
+        *self.receiver_stop.borrow()
+    }
+
     /// Ends the receiver, for a promotion or a stop; returns when it takes nothing more.
     pub async fn stop_receiver(&self) {
         self.receiver_stop.send_replace(true);
@@ -331,6 +336,7 @@ impl Replication {
         if let Err(error) = self.slots.save() {
             tracing::error!("{error}");
         }
+        archive::tidy(self, SegNo::new(kept));
         [Some(start(self.kept_segment(end))), archive::oldest_unarchived(self)].into_iter().flatten().min()
     }
 
@@ -523,6 +529,10 @@ impl Replication {
             && !self.engine.recovery_options().commands.restore.is_empty()
             && let Err(error) = archive::feed(self).await
         {
+            tracing::warn!("{error}");
+        }
+        // From the promotion on what has no status is this node's to archive.
+        if let Err(error) = archive::mark_streamed(self, SegNo::of(self.engine.wal().published(), self.engine.wal().segment_bytes())) {
             tracing::warn!("{error}");
         }
         let engine = Arc::clone(&self.engine);

@@ -112,6 +112,128 @@ fn a_segment_is_finished_after_archive_timeout_if_something_is_in_it() {
     until("the segment in the archive", || names(&dir).contains(&name));
 }
 
+#[test]
+fn a_promoted_standby_archives_what_it_wrote_itself_and_keeps_no_status_of_what_is_gone() {
+    let a = Node::init("a");
+    let dir = a.home.path().join("archive");
+    fs::create_dir(&dir).expect("a directory");
+    // One archive for both, in which nothing is replaced: as PostgreSQL's manual has it.
+    let settings = format!(
+        "archive_mode = on\narchive_command = 'test ! -f \"{0}/%f\" && cp \"%p\" \"{0}/%f\"'\nmax_wal_size = '32MB'\nmin_wal_size = '32MB'",
+        dir.display()
+    );
+    a.conf(&settings);
+    a.start();
+    a.sql("create table t (id int)");
+    let b = a.clone_to("b");
+    b.conf(&settings);
+    b.start();
+    for n in 1..=3 {
+        a.sql(&format!("insert into t values ({n})"));
+        a.sql("select pg_switch_wal()");
+    }
+    a.wait_for_catchup(&b);
+    a.stop("fast");
+    let before = names(&dir);
+    b.promote();
+    b.sql("insert into t values (4)");
+    b.sql("select pg_switch_wal()");
+    until("a segment of the new timeline", || names(&dir).iter().any(|name| name.starts_with("00000002") && name.len() == 24));
+    let again = b.sql("select failed_count, last_failed_wal from pg_stat_archiver");
+    assert_eq!(again, "0|", "in the archive before: {before:?}");
+    let new: Vec<String> = names(&dir).into_iter().filter(|name| !before.contains(name) && name.starts_with("00000001")).collect();
+    assert!(new.iter().all(|name| name.ends_with(".partial")), "{new:?}");
+
+    // What is recycled leaves no status behind, and what was set aside goes in time.
+    let (wal, status) = (b.data().join("pg_wal"), b.data().join("pg_wal/archive_status"));
+    until("the leftovers to go", || {
+        b.sql("insert into t values (5)");
+        b.sql("select pg_switch_wal()");
+        b.sql("checkpoint");
+        let here = names(&wal);
+        let done: Vec<String> = names(&status).iter().filter_map(|name| name.strip_suffix(".done").map(str::to_owned)).collect();
+        let gone = done.iter().filter(|name| !name.ends_with(".history") && !here.contains(name)).count();
+        !here.iter().any(|name| name.ends_with(".partial"))
+            && !done.iter().any(|name| name.starts_with("00000001") && name.len() == 24)
+            && gone <= 3
+    });
+}
+
+#[test]
+fn a_segment_of_another_size_is_not_the_end_of_the_archive() {
+    let a = Node::init("a");
+    let (dir, quoted) = archive_of(&a);
+    a.conf(&format!("archive_mode = on\narchive_location = '{quoted}'"));
+    a.start();
+    a.sql("create table t (id int); insert into t values (1)");
+    let base = a.clone_to("base");
+    let b = base.copy("b");
+    b.follow_at("");
+    b.conf(&format!("restore_location = '{quoted}'"));
+    let name = a.sql("select pg_switch_wal()::text, pg_walfile_name(pg_current_wal_insert_lsn())");
+    let name = name.rsplit('|').next().expect("a name").to_owned();
+    a.sql("insert into t values (2)");
+    a.sql("select pg_switch_wal()");
+    a.sql("insert into t values (3)");
+    a.stop("fast");
+    let path = dir.join(&name);
+    let whole = fs::read(&path).expect("an archived segment");
+
+    // A standby waits for the rest; its sessions read what there is.
+    fs::write(&path, &whole[..1 << 20]).expect("a short file");
+    b.start();
+    b.wait_for("select count(*) from t", "1");
+    fs::write(&path, &whole).expect("the segment");
+    b.wait_for("select count(*) from t", "3");
+    b.stop("fast");
+
+    // Recovery that is to end where the archive does would end there, and lose what follows.
+    let recovered = || {
+        let node = base.copy("c");
+        fs::remove_file(node.data().join("standby.signal")).expect("standby.signal");
+        fs::write(node.data().join("recovery.signal"), "").expect("recovery.signal");
+        node.conf(&format!("restore_location = '{quoted}'"));
+        node
+    };
+    for bytes in [whole[..1 << 20].to_vec(), [&whole[..], &[0]].concat()] {
+        fs::write(&path, &bytes).expect("another size");
+        let c = recovered();
+        c.try_start();
+        let said = format!("FATAL:  archive file \"{name}\" has wrong size: {} instead of {}", bytes.len(), whole.len());
+        until(&said, || c.log().contains(&said));
+    }
+    fs::write(&path, &whole).expect("the segment");
+    let c = recovered();
+    c.start();
+    c.wait_for("select pg_is_in_recovery(), count(*) from t", "f|3");
+}
+
+#[test]
+fn a_backup_without_wal_begins_with_what_the_archive_has() {
+    let a = Node::init("a");
+    let (dir, quoted) = archive_of(&a);
+    a.conf(&format!("archive_mode = on\narchive_location = '{quoted}'\nmax_wal_size = '32MB'\nmin_wal_size = '32MB'"));
+    a.start();
+    a.sql("create table t (id int); insert into t values (1)");
+    let data = a.home.path().join("copy");
+    run(a.tool("basebackup").arg("-D").arg(&data).args(["-R", "-c", "fast", "-N", "-X", "none", "-d", &a.conninfo("b")]));
+    let label = fs::read_to_string(data.join("backup_label")).expect("backup_label");
+    let first = label.split("(file ").nth(1).and_then(|rest| rest.get(..24)).expect("the first segment").to_owned();
+    let wal = a.data().join("pg_wal");
+    until("the primary to have no more of it", || {
+        a.sql("insert into t values (2)");
+        a.sql("select pg_switch_wal()");
+        a.sql("checkpoint");
+        !names(&wal).contains(&first)
+    });
+    assert!(names(&dir).contains(&first));
+    let b = Node::in_directory(&data, "b");
+    b.conf(&format!("restore_location = '{quoted}'"));
+    b.start();
+    a.wait_for_catchup(&b);
+    assert_eq!(b.sql("select count(*) from t"), a.sql("select count(*) from t"));
+}
+
 /// A local S3 server: moto, which scripts/install-deps installs.
 struct Moto {
     port: u16,

@@ -11,6 +11,22 @@ fn pg_basebackup(node: &Node, args: &[&str]) -> Output {
     command.args(["-N", "-c", "fast", "-d", &node.conninfo("backup")]).args(args).output().expect("pg_basebackup")
 }
 
+#[test]
+fn a_checkpoint_that_may_be_spread_takes_no_longer_than_its_pages_are_worth() {
+    // Spread over the whole interval it would take most of an hour.
+    let a = Node::start_new("a", "checkpoint_timeout = '1h'\nautovacuum = off");
+    a.sql("create table t (id int)");
+    a.sql("checkpoint");
+    a.sql("insert into t values (1)");
+    let dir = a.home.path().join("backup");
+    let mut backup = Command::new(format!("{PG_BIN}/pg_basebackup"));
+    let output = backup.args(["-N", "-d", &a.conninfo("backup"), "-D"]).arg(&dir).output().expect("pg_basebackup");
+    assert!(output.status.success(), "{}", said(&output));
+    verify(&dir);
+    a.sql("insert into t values (2)");
+    assert_eq!(a.sql("select pg_backup_start('copy') is not null"), "t");
+}
+
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

@@ -57,7 +57,7 @@ fn slots_are_made_in_both_spellings_copied_advanced_dropped_and_survive_a_crash(
     assert_eq!(node.sql(safe), "t");
 
     node.sql("insert into t select generate_series(1, 1000)");
-    assert_eq!(node.sql("select slot_name from pg_copy_physical_replication_slot('new', 'copy')"), "copy");
+    assert_eq!(node.sql("select pg_copy_physical_replication_slot('new', 'copy')"), "(copy,)");
     assert_eq!(node.sql("select count(distinct restart_lsn) from pg_replication_slots where slot_name in ('new', 'copy')"), "1");
     let error = node.sql_error("select pg_copy_physical_replication_slot('lazy', 'other')");
     assert!(error.contains("55000") && error.contains("cannot copy a replication slot that doesn't reserve WAL"), "{error}");
@@ -75,6 +75,15 @@ fn slots_are_made_in_both_spellings_copied_advanced_dropped_and_survive_a_crash(
         ("Upper", "42602", "replication slot name \"Upper\" contains invalid character"),
     ] {
         let error = node.sql_error(&format!("select pg_create_physical_replication_slot('{name}')"));
+        assert!(error.contains(state) && error.contains(message), "{error}");
+    }
+    for (command, state, message) in [
+        ("select 1", "0A000", "cannot execute SQL commands in WAL sender for physical replication"),
+        ("CREATE_REPLICATION_SLOT x PHYSICAL (RESERVE_WAL, RESERVE_WAL)", "42601", "conflicting or redundant options"),
+        ("START_REPLICATION 0/1000000 TIMELINE 7", "XX000", "requested timeline 7 is not in this server's history"),
+        ("BASE_BACKUP (TARGET 'x')", "0A000", "unrecognized target: \"x\""),
+    ] {
+        let error = refusal(&node, command);
         assert!(error.contains(state) && error.contains(message), "{error}");
     }
     let error = refusal(&node, "DROP_REPLICATION_SLOT nothing");
@@ -130,6 +139,7 @@ fn a_slot_in_use_is_one_standbys_and_a_slot_that_asks_too_much_is_lost() {
     assert_eq!(a.sql("select wal_status, safe_wal_size < 0 from pg_replication_slots"), "unreserved|t");
     a.sql("checkpoint");
     assert_eq!(a.sql("select wal_status, restart_lsn is null, safe_wal_size is null from pg_replication_slots"), "lost|t|t");
+    assert_eq!(answer(&a, &["READ_REPLICATION_SLOT s"]), "physical||");
     let said = format!("invalidating slot \"s\" because its restart_lsn {restart} exceeds max_slot_wal_keep_size");
     assert!(a.log().contains(&said), "{said}: {}", a.log());
     a.restart();

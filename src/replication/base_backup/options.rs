@@ -13,7 +13,7 @@ pub enum Compression {
     Gzip(u32),
     /// LZ4 frames.
     Lz4,
-    /// zstd at a level of 1 to 22.
+    /// zstd at a level of up to 22; below 1 it is faster still.
     Zstd(i32),
 }
 
@@ -149,7 +149,7 @@ impl BackupOptions {
                 "wal" => options.wal = option.boolean()?,
                 "max_rate" => {
                     let text = option.text()?;
-                    let kilobytes: u64 = text.parse().map_err(|_| bad("max_rate requires an integer value"))?;
+                    let kilobytes: u64 = text.parse().map_err(|_| bad("max_rate requires a numeric value"))?;
                     if !(32..=1_048_576).contains(&kilobytes) {
                         return Err(SqlError::new(
                             SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
@@ -204,7 +204,9 @@ impl BackupOptions {
                 Target::Blackhole
             }
             Some("server") => Target::Server(target_detail.ok_or_else(|| bad("target \"server\" requires a target detail"))?.to_owned()),
-            Some(other) => return Err(bad(format!("unrecognized target: \"{other}\""))),
+            Some(other) => {
+                return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("unrecognized target: \"{other}\"")));
+            }
         };
         if detail.is_some() && method.is_none() {
             return Err(bad("compression detail cannot be specified unless compression is enabled"));
@@ -219,18 +221,19 @@ impl BackupOptions {
 /// What a compression specification may say of a method: its levels and the default, whether it takes workers.
 struct Method {
     name: &'static str,
-    most: u32,
-    default: u32,
+    least: i32,
+    most: i32,
+    default: i32,
 }
 
 const METHODS: &[Method] = &[
-    Method { name: "gzip", most: 9, default: 6 },
-    Method { name: "lz4", most: 12, default: 0 },
-    Method { name: "zstd", most: 22, default: 3 },
+    Method { name: "gzip", least: 1, most: 9, default: -1 },
+    Method { name: "lz4", least: 1, most: 12, default: 0 },
+    Method { name: "zstd", least: -131_072, most: 22, default: 3 },
 ];
 
 fn compression(method: &str, detail: Option<&str>) -> Result<Compression, SqlError> {
-    let wrong = |text: String| invalid(format!("invalid compression specification: {text}"));
+    let wrong = |text: String| bad(format!("invalid compression specification: {text}"));
     let limits = METHODS.iter().find(|m| m.name == method);
     if limits.is_none() && method != "none" {
         return Err(bad(format!("unrecognized compression algorithm: \"{method}\"")));
@@ -263,10 +266,10 @@ fn compression(method: &str, detail: Option<&str>) -> Result<Compression, SqlErr
     };
     let level = match level {
         None => limits.default,
-        Some(level) => u32::try_from(level).ok().filter(|l| (1..=limits.most).contains(l)).ok_or_else(|| {
+        Some(level) => i32::try_from(level).ok().filter(|l| (limits.least..=limits.most).contains(l)).ok_or_else(|| {
             wrong(format!(
-                "compression algorithm \"{method}\" expects a compression level between 1 and {} (default at {})",
-                limits.most, limits.default
+                "compression algorithm \"{method}\" expects a compression level between {} and {} (default at {})",
+                limits.least, limits.most, limits.default
             ))
         })?,
     };
@@ -277,10 +280,10 @@ fn compression(method: &str, detail: Option<&str>) -> Result<Compression, SqlErr
         return Err(invalid(format!("could not set compression worker count to {count}: Unsupported parameter")));
     }
     Ok(match method {
-        "gzip" => Compression::Gzip(level),
+        "gzip" => Compression::Gzip(u32::try_from(level).unwrap_or(6)),
         // There is one level; the others are accepted, as any level is a wish.
         "lz4" => Compression::Lz4,
-        _ => Compression::Zstd(i32::try_from(level).unwrap_or(3)),
+        _ => Compression::Zstd(level),
     })
 }
 
@@ -321,7 +324,7 @@ mod tests {
             ("thunk", "unrecognized compression option: \"thunk\""),
             ("level", "compression option \"level\" requires a value"),
             ("level=high", "value for compression option \"level\" must be an integer"),
-            ("level=236", "compression algorithm \"gzip\" expects a compression level between 1 and 9 (default at 6)"),
+            ("level=236", "compression algorithm \"gzip\" expects a compression level between 1 and 9 (default at -1)"),
             ("level=9,", "found empty string where a compression option was expected"),
             ("workers=3", "compression algorithm \"gzip\" does not accept a worker count"),
         ] {
