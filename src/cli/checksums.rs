@@ -14,8 +14,9 @@ use afterimage_wal::control_file::{ClusterState, ControlFile};
 use afterimage_wal::disk::RealDisk;
 use afterimage_wal::ids::BlockNo;
 
-use super::getopt::{OptionSpec, Takes, parse};
+use super::getopt::{OptionSpec, Takes};
 use super::pg_ctl::reason;
+use super::tool::{Tool, as_postgresql};
 use crate::control::pid_file::{PID_FILE, PidFile};
 use crate::replication::base_backup::archive::relation_file;
 use crate::replication::rewind::files::{Entry, SEGMENT_BLOCKS, list_local};
@@ -60,47 +61,32 @@ const CHUNK_PAGES: usize = 128;
 
 /// Runs it; returns the exit code.
 pub(super) fn run(name: &str, args: &[String]) -> u8 {
-    let advice = |message: &str| {
-        eprintln!("{name}: {message}");
-        eprintln!("{name}: hint: Try \"{name} --help\" for more information.");
-        1
-    };
-    let parsed = match parse(args, OPTIONS) {
+    let tool = Tool { name, options: OPTIONS, help: HELP, version: as_postgresql("pg_checksums"), failure: 1 };
+    let parsed = match tool.parse(args) {
         Ok(parsed) => parsed,
-        Err(e) => return advice(&e),
+        Err(code) => return code,
     };
-    if parsed.has("help") {
-        print!("{HELP}");
-        return 0;
-    }
-    if parsed.has("version") {
-        println!("pg_checksums (PostgreSQL) {}", crate::session::POSTGRES_VERSION);
-        return 0;
-    }
     let mut rest = parsed.positional.iter();
     let dir = parsed.value("D").or_else(|| rest.next().map(String::as_str)).map(PathBuf::from);
     let dir = dir.or_else(|| std::env::var_os("PGDATA").filter(|d| !d.is_empty()).map(PathBuf::from));
-    let Some(dir) = dir else { return advice("error: no data directory specified") };
+    let Some(dir) = dir else { return tool.advise("error: no data directory specified") };
     if let Some(extra) = rest.next() {
-        return advice(&format!("error: too many command-line arguments (first is \"{extra}\")"));
+        return tool.advise(&format!("error: too many command-line arguments (first is \"{extra}\")"));
     }
     let filenode = match parsed.value("f").map(str::parse::<u32>).transpose() {
         Ok(filenode) => filenode,
         Err(_) => {
-            eprintln!("{name}: error: invalid value \"{}\" for option -f/--filenode", parsed.value("f").unwrap_or_default());
-            return 1;
+            let given = parsed.value("f").unwrap_or_default();
+            return tool.fail(format_args!("invalid value \"{given}\" for option -f/--filenode"));
         }
     };
     if filenode.is_some() && (parsed.has("d") || parsed.has("e")) {
-        return advice("error: option -f/--filenode can only be used with --check");
+        return tool.advise("error: option -f/--filenode can only be used with --check");
     }
     match check(name, &dir, filenode, &parsed) {
         Ok(true) => 0,
         Ok(false) => 1,
-        Err(message) => {
-            eprintln!("{name}: error: {message}");
-            1
-        }
+        Err(message) => tool.fail(message),
     }
 }
 

@@ -1,7 +1,8 @@
 //! `afterimage compare`: whether a standby has the same pages as its primary.
 
-use super::getopt::{OptionSpec, Takes, parse};
+use super::getopt::{OptionSpec, Takes};
 use super::pages::Pages;
+use super::tool::{Tool, as_ours};
 use crate::replication::client::{Client, ClientError};
 use crate::replication::compare::{self, CompareError, Outcome, Watch};
 use crate::replication::conninfo::ConnInfo;
@@ -63,31 +64,21 @@ async fn compare(primary: &str, standby: &str, pages: &mut Pages) -> Result<Outc
 
 /// Runs the command. Returns the exit code.
 pub(super) fn run(args: &[String]) -> u8 {
-    let complain = |message: &str| {
-        eprintln!("afterimage compare: error: {message}");
-        2
-    };
-    let parsed = match parse(args, OPTIONS) {
+    let name = "afterimage compare";
+    let tool = Tool { name, options: OPTIONS, help: HELP, version: as_ours(name), failure: 2 };
+    let parsed = match tool.parse(args) {
         Ok(parsed) => parsed,
-        Err(message) => return complain(&message),
+        Err(code) => return code,
     };
-    if parsed.has("help") {
-        print!("{HELP}");
-        return 0;
-    }
-    if parsed.has("version") {
-        println!("afterimage compare {}", env!("CARGO_PKG_VERSION"));
-        return 0;
-    }
     let (Some(primary), Some(standby)) = (parsed.value("primary"), parsed.value("standby")) else {
-        return complain("both --primary and --standby must be given");
+        return tool.advise("error: both --primary and --standby must be given");
     };
     if let Some(extra) = parsed.positional.first() {
-        return complain(&format!("too many command-line arguments (first is \"{extra}\")"));
+        return tool.advise(&format!("error: too many command-line arguments (first is \"{extra}\")"));
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(e) => return complain(&format!("could not start: {e}")),
+        Err(e) => return tool.fail(format_args!("could not start: {e}")),
     };
     let mut pages = Pages::new(&parsed);
     let result = runtime.block_on(compare(primary, standby, &mut pages));
@@ -106,6 +97,6 @@ pub(super) fn run(args: &[String]) -> u8 {
             }
             u8::from(outcome.different > 0)
         }
-        Err(error) => complain(&error.to_string()),
+        Err(error) => tool.fail(error),
     }
 }

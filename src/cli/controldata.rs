@@ -7,33 +7,19 @@ use afterimage_wal::disk::RealDisk;
 use afterimage_wal::segment;
 use afterimage_wal::{SegNo, WalError};
 
-use super::getopt::{OptionSpec, Takes, parse};
+use super::getopt::{OptionSpec, Takes};
 use super::pg_ctl::reason;
+use super::tool::{Tool, as_postgresql};
 
 const OPTIONS: &[OptionSpec] =
     &[('?', "help", Takes::Nothing, "help"), ('V', "version", Takes::Nothing, "version"), ('D', "pgdata", Takes::Value, "D")];
 
 /// Runs the command; `name` is what messages call the program. Returns the exit code.
 pub(super) fn run(name: &str, args: &[String]) -> u8 {
-    match args.first().map(String::as_str) {
-        Some("--help" | "-?") => {
-            print!("{}", help(name));
-            return 0;
-        }
-        Some("--version" | "-V") => {
-            println!("pg_controldata (PostgreSQL) {}", crate::session::POSTGRES_VERSION);
-            return 0;
-        }
-        _ => {}
-    }
-    let complain = |message: &str| {
-        eprintln!("{name}: {message}");
-        eprintln!("{name}: hint: Try \"{name} --help\" for more information.");
-        1
-    };
-    let parsed = match parse(args, OPTIONS) {
+    let tool = Tool { name, options: OPTIONS, help: &help(name), version: as_postgresql("pg_controldata"), failure: 1 };
+    let parsed = match tool.parse(args) {
         Ok(parsed) => parsed,
-        Err(message) => return complain(&message),
+        Err(code) => return code,
     };
     let mut rest = parsed.positional.iter();
     let dir = match parsed.value("D") {
@@ -41,20 +27,17 @@ pub(super) fn run(name: &str, args: &[String]) -> u8 {
         None => rest.next().cloned().or_else(|| std::env::var("PGDATA").ok()),
     };
     if let Some(extra) = rest.next() {
-        return complain(&format!("error: too many command-line arguments (first is \"{extra}\")"));
+        return tool.advise(&format!("error: too many command-line arguments (first is \"{extra}\")"));
     }
     let Some(dir) = dir.map(PathBuf::from) else {
-        return complain("error: no data directory specified");
+        return tool.advise("error: no data directory specified");
     };
     match show(&dir) {
         Ok(text) => {
             print!("{text}");
             0
         }
-        Err(message) => {
-            eprintln!("{name}: error: {message}");
-            1
-        }
+        Err(message) => tool.fail(message),
     }
 }
 

@@ -15,6 +15,7 @@ mod postgres;
 mod quickstart;
 mod resetwal;
 mod rewind;
+mod tool;
 mod verify;
 mod verifybackup;
 mod wait;

@@ -15,8 +15,9 @@ use afterimage_wal::disk::RealDisk;
 use afterimage_wal::ids::{Lsn, SegNo, StartId, SystemId, TimelineId, Xid};
 use afterimage_wal::{RecordBuilder, Wal, WalEnd, WalOptions, rmgr, segment};
 
-use super::getopt::{OptionSpec, Parsed, Takes, parse};
+use super::getopt::{OptionSpec, Parsed, Takes};
 use super::pg_ctl::reason;
+use super::tool::{Tool, as_postgresql};
 use crate::control::pid_file::{PID_FILE, PidFile};
 use crate::engine::CATALOG_VERSION;
 use crate::storage::{Files, double_write};
@@ -78,29 +79,11 @@ impl From<String> for Failure {
 
 /// Runs it; returns the exit code.
 pub(super) fn run(name: &str, args: &[String]) -> u8 {
-    match args.first().map(String::as_str) {
-        Some("--help" | "-?") => {
-            print!("{HELP}");
-            return 0;
-        }
-        Some("--version" | "-V") => {
-            println!("pg_resetwal (PostgreSQL) {}", crate::session::POSTGRES_VERSION);
-            return 0;
-        }
-        _ => {}
-    }
-    let done = parse(args, OPTIONS).map_err(Failure::Usage).and_then(|parsed| reset(name, &parsed));
-    match done {
-        Ok(code) => code,
-        Err(Failure::Usage(text)) => {
-            eprintln!("{name}: {text}");
-            eprintln!("{name}: hint: Try \"{name} --help\" for more information.");
-            1
-        }
-        Err(Failure::Fatal(text)) => {
-            eprintln!("{name}: error: {text}");
-            1
-        }
+    let tool = Tool { name, options: OPTIONS, help: HELP, version: as_postgresql("pg_resetwal"), failure: 1 };
+    match tool.parse(args).map(|parsed| reset(name, &parsed)) {
+        Ok(Ok(code)) | Err(code) => code,
+        Ok(Err(Failure::Usage(text))) => tool.advise(&text),
+        Ok(Err(Failure::Fatal(text))) => tool.fail(text),
     }
 }
 

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
 
-use super::getopt::{OptionSpec, Takes, parse};
+use super::getopt::{OptionSpec, Takes};
+use super::tool::{Tool, as_postgresql};
 use crate::config::Config;
 use crate::replication::conninfo::ConnInfo;
 use crate::replication::location;
@@ -58,27 +59,12 @@ Options:
 
 /// Runs it; returns the exit code.
 pub(super) fn run(name: &str, args: &[String]) -> u8 {
-    let advice = |message: &str| {
-        eprintln!("{name}: error: {message}");
-        eprintln!("{name}: hint: Try \"{name} --help\" for more information.");
-        1
-    };
-    let parsed = match parse(args, OPTIONS) {
+    let tool = Tool { name, options: OPTIONS, help: HELP, version: as_postgresql("pg_rewind"), failure: 1 };
+    let parsed = match tool.parse(args) {
         Ok(parsed) => parsed,
-        Err(e) => {
-            eprintln!("{name}: {e}");
-            eprintln!("{name}: hint: Try \"{name} --help\" for more information.");
-            return 1;
-        }
+        Err(code) => return code,
     };
-    if parsed.has("help") {
-        print!("{HELP}");
-        return 0;
-    }
-    if parsed.has("version") {
-        println!("pg_rewind (PostgreSQL) {}", crate::session::POSTGRES_VERSION);
-        return 0;
-    }
+    let advice = |message: &str| tool.advise(&format!("error: {message}"));
     let (directory, server) = (parsed.value("source-pgdata"), parsed.value("source-server"));
     let Some(target) = parsed.value("D").map(PathBuf::from) else {
         return advice(match (directory, server) {

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::getopt::{OptionSpec, Takes, parse};
+use super::getopt::{OptionSpec, Takes};
 use super::pages::Pages;
+use super::tool::{Tool, as_ours};
 use crate::control::pid_file::PidFile;
 use crate::session::verify::{self, Watch};
 
@@ -49,32 +50,22 @@ impl Watch for Pages {
 
 /// Runs the command. Returns the exit code.
 pub(super) fn run(args: &[String]) -> u8 {
-    let complain = |message: &str| {
-        eprintln!("afterimage verify: error: {message}");
-        1
-    };
-    let parsed = match parse(args, OPTIONS) {
+    let name = "afterimage verify";
+    let tool = Tool { name, options: OPTIONS, help: HELP, version: as_ours(name), failure: 1 };
+    let parsed = match tool.parse(args) {
         Ok(parsed) => parsed,
-        Err(message) => return complain(&message),
+        Err(code) => return code,
     };
-    if parsed.has("help") {
-        print!("{HELP}");
-        return 0;
-    }
-    if parsed.has("version") {
-        println!("afterimage verify {}", env!("CARGO_PKG_VERSION"));
-        return 0;
-    }
     let dir = parsed.value("D").map(str::to_owned).or_else(|| parsed.positional.first().cloned()).or_else(|| std::env::var("PGDATA").ok());
-    let Some(dir) = dir.map(PathBuf::from) else { return complain("no data directory specified") };
+    let Some(dir) = dir.map(PathBuf::from) else { return tool.advise("error: no data directory specified") };
     if let Some(pid) = running(&dir) {
-        return complain(&format!(
+        return tool.fail(format_args!(
             "a server is running on \"{}\" (PID {pid}); stop it, or use the functions verify_heapam and bt_index_check",
             dir.display()
         ));
     }
     if !dir.join("global/pg_control").exists() {
-        return complain(&format!("\"{}\" is not a data directory: there is no global/pg_control", dir.display()));
+        return tool.fail(format_args!("\"{}\" is not a data directory: there is no global/pg_control", dir.display()));
     }
     let mut pages = Pages::new(&parsed);
     let result = verify::run(&dir, &mut pages);
@@ -93,7 +84,7 @@ pub(super) fn run(args: &[String]) -> u8 {
             }
             if checked.damaged == 0 { 0 } else { 2 }
         }
-        Err(message) => complain(&message),
+        Err(message) => tool.fail(message),
     }
 }
 

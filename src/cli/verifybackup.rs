@@ -11,8 +11,9 @@ use afterimage_wal::ids::Lsn;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::getopt::{OptionSpec, Parsed, Takes, parse};
+use super::getopt::{OptionSpec, Parsed, Takes};
 use super::pg_ctl::reason;
+use super::tool::{Tool, as_postgresql};
 use super::waldump;
 use crate::replication::manifest::{ChecksumKind, FileChecksum};
 
@@ -72,30 +73,15 @@ struct Manifest {
 
 /// Runs it; returns the exit code.
 pub(super) fn run(name: &str, args: &[String]) -> u8 {
-    let advice = |message: &str| {
-        eprintln!("{name}: {message}");
-        eprintln!("{name}: hint: Try \"{name} --help\" for more information.");
-        1
-    };
-    match args.first().map(String::as_str) {
-        Some("--help" | "-?") => {
-            print!("{HELP}");
-            return 0;
-        }
-        Some("--version" | "-V") => {
-            println!("pg_verifybackup (PostgreSQL) {}", crate::session::POSTGRES_VERSION);
-            return 0;
-        }
-        _ => {}
-    }
-    let parsed = match parse(args, OPTIONS) {
+    let tool = Tool { name, options: OPTIONS, help: HELP, version: as_postgresql("pg_verifybackup"), failure: 1 };
+    let parsed = match tool.parse(args) {
         Ok(parsed) => parsed,
-        Err(e) => return advice(&e),
+        Err(code) => return code,
     };
     let dir = match parsed.positional.as_slice() {
-        [] => return advice("error: no backup directory specified"),
+        [] => return tool.advise("error: no backup directory specified"),
         [dir] => PathBuf::from(dir.trim_end_matches('/')),
-        [_, extra, ..] => return advice(&format!("error: too many command-line arguments (first is \"{extra}\")")),
+        [_, extra, ..] => return tool.advise(&format!("error: too many command-line arguments (first is \"{extra}\")")),
     };
     match check(name, &parsed, &dir) {
         Ok(true) => {
@@ -105,10 +91,7 @@ pub(super) fn run(name: &str, args: &[String]) -> u8 {
             0
         }
         Ok(false) => 1,
-        Err(message) => {
-            eprintln!("{name}: error: {message}");
-            1
-        }
+        Err(message) => tool.fail(message),
     }
 }
 

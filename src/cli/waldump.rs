@@ -13,8 +13,9 @@ use afterimage_wal::segment;
 use afterimage_wal::{BlockNo, Fork, Lsn, ReadStop, Record, RelId, SegNo, StopReason, SystemId, TimelineId, WalReader, Xid};
 use rustix::fs::inotify;
 
-use super::getopt::{OptionSpec, Parsed, Takes, parse};
+use super::getopt::{OptionSpec, Parsed, Takes};
 use super::pg_ctl::reason;
+use super::tool::{Tool, as_postgresql};
 use crate::access::btree::DescribeBtree;
 use crate::access::heap::redo::DescribeHeap;
 use crate::access::sequence::DescribeSequence;
@@ -44,35 +45,19 @@ const OPTIONS: &[OptionSpec] = &[
 
 /// Runs the command; `name` is what messages call the program. Returns the exit code.
 pub(super) fn run(name: &str, args: &[String]) -> u8 {
-    match args.first().map(String::as_str) {
-        Some("--help" | "-?") => {
-            print!("{}", help(name));
-            return 0;
-        }
-        Some("--version" | "-V") => {
-            println!("pg_waldump (PostgreSQL) {}", crate::session::POSTGRES_VERSION);
-            return 0;
-        }
-        _ => {}
-    }
-    match dump(args) {
+    let tool = Tool { name, options: OPTIONS, help: &help(name), version: as_postgresql("pg_waldump"), failure: 1 };
+    let parsed = match tool.parse(args) {
+        Ok(parsed) => parsed,
+        Err(code) => return code,
+    };
+    match dump(&parsed) {
         Ok(()) => 0,
-        Err(Failure::Usage(message)) => {
-            // Behind the error a detail may follow.
-            message.lines().for_each(|line| eprintln!("{name}: {line}"));
-            eprintln!("{name}: hint: Try \"{name} --help\" for more information.");
-            1
-        }
-        Err(Failure::Fatal(message)) => {
-            eprintln!("{name}: error: {message}");
-            1
-        }
+        // Behind the error a detail may follow.
+        Err(Failure::Usage(message)) => tool.advise(&message.replace('\n', &format!("\n{name}: "))),
+        Err(Failure::Fatal(message)) => tool.fail(message),
         // Whoever read the output has seen enough.
         Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => 0,
-        Err(Failure::Output(e)) => {
-            eprintln!("{name}: error: could not write: {}", reason(&e));
-            1
-        }
+        Err(Failure::Output(e)) => tool.fail(format_args!("could not write: {}", reason(&e))),
     }
 }
 
@@ -400,11 +385,10 @@ fn registry() -> Registry {
     registry
 }
 
-fn dump(args: &[String]) -> Result<(), Failure> {
-    if args.is_empty() {
+fn dump(p: &Parsed) -> Result<(), Failure> {
+    if p.options.is_empty() && p.positional.is_empty() {
         return Err(usage("no arguments specified"));
     }
-    let p = parse(args, OPTIONS).map_err(Failure::Usage)?;
     if p.values("r").any(|r| r.eq_ignore_ascii_case("list")) {
         for name in rmgr::NAMES {
             println!("{name}");
@@ -421,8 +405,8 @@ fn dump(args: &[String]) -> Result<(), Failure> {
         let n: i64 = text.trim().parse().map_err(|_| usage(format!("invalid value \"{text}\" for option -n/--limit")))?;
         left = u64::try_from(n).ok().filter(|&n| n > 0);
     }
-    let filter = Filter::from_options(&p)?;
-    let range = Range::from_options(&p)?;
+    let filter = Filter::from_options(p)?;
+    let range = Range::from_options(p)?;
     let watch = if p.has("f") { Some(Watch::new(&range.dir)?) } else { None };
     let show = Show { quiet: p.has("q"), stats: p.has("z"), details: p.has("b"), per_record };
     read(&range, &filter, &show, left, watch.as_ref())
@@ -526,6 +510,7 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use super::super::getopt::parse;
     use super::*;
 
     fn options(args: &[&str]) -> Parsed {
