@@ -477,7 +477,6 @@ impl Receiver {
                         if restarted { "restarted WAL streaming" } else { "started streaming WAL from primary" }
                     );
                     self.last_failure = None;
-                    self.retry = FIRST_RETRY;
                     node.receiver.streamed.store(true, Ordering::Relaxed);
                     node.receiver.streams_from(SegNo::of(start, node.engine.wal().segment_bytes()));
                     node.receiver.update(|i| i.status = "streaming");
@@ -656,6 +655,8 @@ impl Receiver {
                     pinged = false;
                     match event {
                         Ok(Event::Data(bytes)) => {
+                            // It has what we ask for: an upstream without the WAL begins a stream too, and ends it at once.
+                            self.retry = FIRST_RETRY;
                             let mut reply = false;
                             match ServerMessage::decode(&bytes)? {
                                 ServerMessage::XLogData { start, wal_end, sent_at, data } => {
