@@ -130,6 +130,8 @@ pub struct EngineOptions {
     pub node: Arc<NodeState>,
     /// What recovery is to do.
     pub recovery: RecoveryOptions,
+    /// No WAL is recycled before somebody has said what else needs it: [`Engine::add_wal_retention`].
+    pub hold_wal: bool,
     /// Settings that standbys depend on; `None`: as the control file has them.
     pub parameters: Option<Parameters>,
     /// The disk.
@@ -146,6 +148,7 @@ impl Default for EngineOptions {
             startup_progress: Some(Duration::from_secs(10)),
             node: Arc::new(NodeState::default()),
             recovery: RecoveryOptions::default(),
+            hold_wal: false,
             parameters: None,
             disk: RealDisk::shared(),
         }
@@ -230,6 +233,8 @@ pub struct Engine {
     archive_only: AtomicBool,
     /// Backups in progress. Leaf.
     backups: Arc<Mutex<Vec<Weak<Lsn>>>>,
+    /// Nobody has said yet what WAL is needed besides recovery's. Release when somebody has, Acquire in checkpoints.
+    wal_held: Arc<AtomicBool>,
 }
 
 fn draw_system_id() -> SystemId {
@@ -342,7 +347,7 @@ impl Engine {
         if let Some(state) = state {
             control.update(|c| c.state = state)?;
         }
-        let asks_for_pages = options.recovery.asks_for_pages;
+        let (asks_for_pages, hold_wal) = (options.recovery.asks_for_pages, options.hold_wal);
         let engine = Self::assemble(Parts {
             data_dir: dir.to_owned(),
             disk: Arc::clone(&options.disk),
@@ -362,6 +367,8 @@ impl Engine {
             next_oid: start.checkpoint.next_oid,
             position: start.checkpoint.redo,
         })?;
+        // Before the checkpointer starts: after a crash it makes a checkpoint at once.
+        engine.wal_held.store(hold_wal, Ordering::Release);
         let kept = mode == Mode::Clean || start.stopped_in_recovery;
         engine.ctx.txns.table_stats().load(options.disk.as_ref(), dir, engine.wal().system_id(), kept);
         engine.ctx.txns.conflicts().load(options.disk.as_ref(), dir, engine.wal().system_id(), kept);
@@ -454,6 +461,9 @@ impl Engine {
             held.retain(|b| b.strong_count() > 0);
             held.iter().filter_map(Weak::upgrade).map(|lsn| *lsn).min()
         }));
+        let wal_held = Arc::new(AtomicBool::new(false));
+        let held_at_first = Arc::clone(&wal_held);
+        checkpointer.add_retention(Box::new(move || held_at_first.load(Ordering::Acquire).then_some(Lsn::INVALID)));
         let background_writer = BackgroundWriter::start(&pool)?;
         let dispatcher = Dispatcher { ctx: ctx.clone(), oids: Arc::clone(&oids), restart, progress: Arc::clone(&progress) };
         Ok(Arc::new(Self {
@@ -475,6 +485,7 @@ impl Engine {
             parameters: parts.parameters,
             archive_only: AtomicBool::new(false),
             backups,
+            wal_held,
         }))
     }
 
@@ -947,6 +958,7 @@ impl Engine {
     /// Adds a promise of WAL: nothing at or past the LSN it returns is recycled (slots, archiver, backups).
     pub fn add_wal_retention(&self, oldest_needed: Retention) {
         self.checkpointer.add_retention(oldest_needed);
+        self.wal_held.store(false, Ordering::Release);
     }
 
     /// Begins a base backup: a checkpoint, and WAL from its redo point on is kept while the result lives. On a standby the last

@@ -215,7 +215,8 @@ fn primary_cuts(seed: u64, lives: u32) -> u32 {
     create(&disk_a, dir);
     let mut model = Model::new();
     let open = |disk: &SimDisk, what: &str| {
-        let primary = Engine::open(dir, options(disk)).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let options = EngineOptions { hold_wal: true, ..options(disk) };
+        let primary = Engine::open(dir, options).unwrap_or_else(|e| panic!("{what}: {e}"));
         primary.add_wal_retention(Box::new(|| Some(Lsn::from_u64(1))));
         primary
     };

@@ -44,7 +44,7 @@ fn lay(dir: &Path) {
 }
 
 async fn open(dir: &Path, settings: &[(&str, &str)]) -> TestNode {
-    let options = EngineOptions { pool: PoolOptions { buffers: 64 }, ..EngineOptions::default() };
+    let options = EngineOptions { pool: PoolOptions { buffers: 64 }, hold_wal: true, ..EngineOptions::default() };
     let engine = Engine::open(dir, options).unwrap();
     let config = Config::in_memory(dir, settings).unwrap();
     config.set_internal(Setting::WalSegmentSize, "1MB").unwrap();

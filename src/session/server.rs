@@ -176,6 +176,8 @@ fn engine_options(settings: &Settings, node: Arc<NodeState>) -> Result<EngineOpt
         pool: PoolOptions { buffers },
         checkpoint: checkpoint_settings(settings),
         node,
+        // Slots are read once the engine is there.
+        hold_wal: true,
         recovery: RecoveryOptions {
             asks_for_pages: !settings.str(Setting::PrimaryConninfo).is_empty(),
             ignore_wal_damage: settings.bool(Setting::IgnoreWalDamage),
