@@ -2,13 +2,16 @@
 
 use std::sync::{Arc, Weak};
 
+use afterimage_wal::RelId;
+
 use super::registry::SessionState;
 use super::server::Server;
 use crate::config::{Kind, Settings, Source, TABLE, Value, flag};
-use crate::sql::catalog::load::CatalogReader as _;
+use crate::sql::catalog::load::{CatalogReader as _, by};
+use crate::sql::catalog::relation::{DEFAULT_TABLESPACE, FIRST_NORMAL_OID};
 use crate::sql::catalog::schema::{pg_class, pg_database};
 use crate::sql::catalog::{Relation, VirtualCx, VirtualTable};
-use crate::sql::types::{ArrayValue, Datum, Inet, oids};
+use crate::sql::types::{ArrayValue, Datum, Inet, Oid, oids};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::cancel::Conflict;
 use crate::txn::{LockTag, Locked, Mark, ProcId};
@@ -398,6 +401,17 @@ fn virtual_transaction(proc: ProcId, number: u64) -> Datum {
     text(&if proc.0 > 0 { format!("{}/{number}", proc.0) } else { format!("-1/{number}") })
 }
 
+/// The relation whose file this is; rows are locked by file. Files of other databases are not known here.
+fn relation_of(cx: &VirtualCx<'_>, file: RelId) -> Result<Oid, SqlError> {
+    if file.db != cx.catalog.database() || file.rel < FIRST_NORMAL_OID {
+        return Ok(file.rel);
+    }
+    let stored = if file.spc == DEFAULT_TABLESPACE { 0 } else { file.spc };
+    let key = [Datum::Oid(stored), Datum::Oid(file.rel)];
+    let found = cx.catalog.reader()?.rows(&pg_class::DEF, by::CLASS_TABLESPACE_FILE, &key)?;
+    found.first().map_or(Ok(file.rel), |row| row.oid(pg_class::oid))
+}
+
 /// The columns of `pg_locks` that say what is locked: from `locktype` to `objsubid`.
 fn lock_tag(tag: &LockTag) -> [Datum; 10] {
     let mut row: [Datum; 10] = std::array::from_fn(|_| Datum::Null);
@@ -425,7 +439,7 @@ fn lock_tag(tag: &LockTag) -> [Datum; 10] {
     row
 }
 
-fn locks(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+fn locks(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
     let Some(services) = server.services_even_if_stopping() else { return Ok(()) };
     let locks = services.engine.ctx().txns.locks().list();
     let numbers: std::collections::HashMap<ProcId, u64> = locks.iter().map(|l| (l.proc, l.transaction)).collect();
@@ -436,7 +450,13 @@ fn locks(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(),
         }
         let mut row: Vec<Datum> = match lock.what {
             Locked::Tag(tag) => match tag.as_replayed_relation() {
-                None => lock_tag(&tag).into(),
+                None => {
+                    let mut row = lock_tag(&tag);
+                    if let LockTag::Tuple { rel, .. } | LockTag::TupleQueue { rel, .. } = tag {
+                        row[2] = Datum::Oid(relation_of(cx, rel)?);
+                    }
+                    row.into()
+                }
                 // Who locks a table on a standby holds its relation as well.
                 Some(_) if lock.granted && lock.proc != ProcId::NOBODY => continue,
                 Some((db, rel)) => lock_tag(&LockTag::Relation { db, rel }).into(),
@@ -471,6 +491,8 @@ fn locks(server: &Server, _cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(),
             }
         };
         let mut row: Vec<Datum> = lock_tag(&tag).into();
+        let (Mark::Relation(file) | Mark::Page(file, _) | Mark::Row(file, ..)) = marked.mark;
+        row[2] = Datum::Oid(relation_of(cx, file)?);
         if matches!(marked.mark, Mark::Page(..)) {
             (row[0], row[4]) = (text("page"), Datum::Null);
         }

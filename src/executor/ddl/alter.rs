@@ -838,6 +838,10 @@ fn add_identity(ctx: &mut SessionContext, relation: &Arc<Relation>, command: &Al
         let message = format!("column \"{name}\" of relation \"{}\" {why}", relation.name);
         Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message))
     };
+    if sequence::type_bounds(column.type_oid).is_none() {
+        let message = "identity column type must be smallint, integer, or bigint";
+        return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message));
+    }
     if !column.not_null {
         return refuse("must be declared NOT NULL before identity can be added");
     }

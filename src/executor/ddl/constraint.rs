@@ -396,8 +396,8 @@ fn add_key(ctx: &mut SessionContext, relation: &Arc<Relation>, new: &NewConstrai
         Some(name) => name.clone(),
         None if key.primary => choose_name(ctx, relation.namespace, &relation.name, None, "pkey", &[])?,
         None => {
-            let joined = key.columns.join("_");
-            choose_name(ctx, relation.namespace, &relation.name, Some(&joined), "key", &[])?
+            let all: Vec<&str> = key.columns.iter().chain(&key.including).map(String::as_str).collect();
+            choose_name(ctx, relation.namespace, &relation.name, Some(&all.join("_")), "key", &[])?
         }
     };
     if !table::check_name_free(ctx, relation.namespace, &name, false)? {

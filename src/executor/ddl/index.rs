@@ -102,6 +102,16 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &IndexStmt, source: &str) -
         if element.expr.is_some() {
             return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "expressions are not supported in included columns"));
         }
+        let refused = [
+            (!element.collation.is_empty(), "a collation"),
+            (!element.opclass.is_empty(), "an operator class"),
+            (!matches!(element.ordering(), SortByDir::SortbyDefault | SortByDir::Undefined), "ASC/DESC options"),
+            (!matches!(element.nulls_ordering(), SortByNulls::SortbyNullsDefault | SortByNulls::Undefined), "NULLS FIRST/LAST options"),
+        ];
+        if let Some((_, what)) = refused.iter().find(|(given, _)| *given) {
+            let message = format!("including column does not support {what}");
+            return Err(SqlError::new(SqlState::INVALID_OBJECT_DEFINITION, message));
+        }
         including.push(attnum_of(&relation, &element.name)?);
     }
     let predicate = match &stmt.where_clause {

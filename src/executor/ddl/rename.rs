@@ -304,6 +304,18 @@ pub(crate) fn set_schema(ctx: &mut SessionContext, stmt: &AlterObjectSchemaStmt,
     if namespace == relation.namespace {
         return Ok(());
     }
+    for oid in [namespace, relation.namespace] {
+        let name = ctx.catalog.namespace_name(oid)?.unwrap_or_default();
+        let what = if super::temp::is_schema_name(&name) {
+            "temporary schemas"
+        } else if &*name == "pg_toast" {
+            "TOAST schema"
+        } else {
+            continue;
+        };
+        let message = format!("cannot move objects into or out of {what}");
+        return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message));
+    }
     if relation.namespace == PG_CATALOG_NAMESPACE || relation.kind == RelKind::Index {
         return Err(step::wrong_kind(&relation, "table, view, or sequence"));
     }

@@ -3,9 +3,10 @@
 use pg_query::NodeEnum;
 use pg_query::protobuf::CreateSchemaStmt;
 
+use crate::config::{SetScope, Setting, Value};
 use crate::executor::SessionContext;
 use crate::sql::catalog::load::{CatalogReader, by};
-use crate::sql::catalog::names::truncate;
+use crate::sql::catalog::names::{quote_identifier, truncate};
 use crate::sql::catalog::privilege;
 use crate::sql::catalog::rows::{ObjectAddress, blank};
 use crate::sql::catalog::schema::pg_namespace;
@@ -53,10 +54,34 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateSchemaStmt, raw: &cr
         return Err(SqlError::new(SqlState::DUPLICATE_SCHEMA, message));
     }
     insert(ctx, &name, owner)?;
-    for element in &stmt.schema_elts {
-        run_inside(ctx, &name, element, raw)?;
+    if stmt.schema_elts.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    // Names in them are looked up in the new schema first; they may be in any order. PostgreSQL: `transformCreateSchemaStmt`.
+    let mut elements: Vec<_> = stmt.schema_elts.iter().collect();
+    elements.sort_by_key(|element| rank(element));
+    let path = format!("{}, {}", quote_identifier(&name), ctx.settings.str(Setting::SearchPath));
+    ctx.settings.begin_level();
+    ctx.settings.set_internal(Setting::SearchPath, Value::Str(path.into()), SetScope::Level);
+    let done = elements.into_iter().try_for_each(|element| {
+        ctx.refresh_catalog();
+        run_inside(ctx, &name, element, raw)
+    });
+    ctx.settings.end_level(false);
+    ctx.refresh_catalog();
+    done
+}
+
+/// What is made first.
+fn rank(element: &pg_query::protobuf::Node) -> u8 {
+    match &element.node {
+        Some(NodeEnum::CreateSeqStmt(_)) => 0,
+        Some(NodeEnum::CreateStmt(_)) => 1,
+        Some(NodeEnum::ViewStmt(_)) => 2,
+        Some(NodeEnum::IndexStmt(_)) => 3,
+        Some(NodeEnum::CreateTrigStmt(_)) => 4,
+        _ => 5,
+    }
 }
 
 /// Runs a statement of CREATE SCHEMA with the new schema as its target.

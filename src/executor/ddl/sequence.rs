@@ -15,7 +15,7 @@ use crate::sql::catalog::rows::{self, ClassRow, DependKind, ObjectAddress, blank
 use crate::sql::catalog::schema::{pg_attribute, pg_class, pg_depend, pg_namespace, pg_sequence};
 use crate::sql::types::{Datum, Oid, format_type, oids};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::LockMode;
+use crate::txn::{LockMode, WaitPolicy};
 
 /// What a statement asks of a sequence.
 #[derive(Clone, Debug, Default)]
@@ -89,28 +89,23 @@ impl SequenceSpec {
     fn definition(&self, old: Option<&SequenceDef>) -> Result<SequenceDef, SqlError> {
         let bad = |message: String| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message);
         let type_oid = self.type_oid.or(old.map(|o| o.type_oid)).unwrap_or(oids::INT8);
-        let (type_min, type_max) = match type_oid {
-            oids::INT2 => (i64::from(i16::MIN), i64::from(i16::MAX)),
-            oids::INT4 => (i64::from(i32::MIN), i64::from(i32::MAX)),
-            oids::INT8 => (i64::MIN, i64::MAX),
-            _ => return Err(bad("sequence type must be smallint, integer, or bigint".into())),
-        };
+        let (type_min, type_max) = type_bounds(type_oid).ok_or_else(|| bad("sequence type must be smallint, integer, or bigint".into()))?;
         // A bound that was the old type's own follows the type.
-        let retyped = old.is_some_and(|o| o.type_oid != type_oid);
+        let retyped = old.filter(|o| o.type_oid != type_oid);
         let increment = self.increment.or(old.map(|o| o.increment)).unwrap_or(1);
         if increment == 0 {
             return Err(bad("INCREMENT must not be zero".into()));
         }
         let default_max = if increment > 0 { type_max } else { -1 };
         let default_min = if increment > 0 { 1 } else { type_min };
-        let kept = |value: Option<i64>| value.filter(|_| !retyped);
+        let follows = |value: i64| retyped.is_some_and(|o| type_bounds(o.type_oid).is_some_and(|(min, max)| value == min || value == max));
         let max = match self.max {
             Some(max) => max.unwrap_or(default_max),
-            None => kept(old.map(|o| o.max)).unwrap_or(default_max),
+            None => old.map(|o| o.max).filter(|max| !follows(*max)).unwrap_or(default_max),
         };
         let min = match self.min {
             Some(min) => min.unwrap_or(default_min),
-            None => kept(old.map(|o| o.min)).unwrap_or(default_min),
+            None => old.map(|o| o.min).filter(|min| !follows(*min)).unwrap_or(default_min),
         };
         let shown = format_type(type_oid, -1);
         if max < type_min || max > type_max {
@@ -136,6 +131,16 @@ impl SequenceSpec {
         let cycle = self.cycle.or(old.map(|o| o.cycle)).unwrap_or(false);
         Ok(SequenceDef { type_oid, start, increment, max, min, cache, cycle })
     }
+}
+
+/// Least and greatest value of a type that a sequence can have.
+pub(crate) fn type_bounds(type_oid: Oid) -> Option<(i64, i64)> {
+    Some(match type_oid {
+        oids::INT2 => (i64::from(i16::MIN), i64::from(i16::MAX)),
+        oids::INT4 => (i64::from(i32::MIN), i64::from(i32::MAX)),
+        oids::INT8 => (i64::MIN, i64::MAX),
+        _ => return None,
+    })
 }
 
 fn optional_int(option: &DefElem) -> Result<Option<i64>, SqlError> {
@@ -287,9 +292,15 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateSeqStmt, source: &st
 /// Applies OWNED BY.
 fn own(ctx: &mut SessionContext, sequence: Oid, spec: &SequenceSpec) -> Result<(), SqlError> {
     let Some(owner) = &spec.owned_by else { return Ok(()) };
+    let known = ctx.reopen(sequence)?;
     // An older owner is forgotten.
     let key = [Datum::Oid(pg_class::ID), Datum::Oid(sequence), Datum::Int4(0)];
     for row in ctx.catalog_reader()?.rows(&pg_depend::DEF, by::DEPEND_DEPENDER, &key)? {
+        if row.char(pg_depend::deptype)? == b'i' && row.oid(pg_depend::refclassid)? == pg_class::ID {
+            let table = ctx.catalog.relation(row.oid(pg_depend::refobjid)?)?.map(|t| t.name.to_string()).unwrap_or_default();
+            return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "cannot change ownership of identity sequence")
+                .detail(format!("Sequence \"{}\" is linked to table \"{table}\".", known.name)));
+        }
         if row.char(pg_depend::deptype)? == b'a' && row.oid(pg_depend::refclassid)? == pg_class::ID {
             ctx.writer()?.delete(&pg_depend::DEF, &row)?;
         }
@@ -302,6 +313,22 @@ fn own(ctx: &mut SessionContext, sequence: Oid, spec: &SequenceSpec) -> Result<(
         _ => return Err(bad("invalid OWNED BY option".into()).hint("Specify OWNED BY table.column or OWNED BY NONE.")),
     };
     let relation = ctx.catalog.open_relation(schema, table)?;
+    if !matches!(relation.kind, RelKind::Table | RelKind::View) {
+        return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("sequence cannot be owned by relation \"{}\"", relation.name))
+            .detail(if relation.kind == RelKind::Index {
+                "This operation is not supported for indexes.".to_owned()
+            } else {
+                format!("This operation is not supported for {}s.", relation.kind.noun())
+            }));
+    }
+    let differs =
+        |what| Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("sequence must {what} table it is linked to")));
+    if relation.owner != known.owner {
+        return differs("have same owner as");
+    }
+    if relation.namespace != known.namespace {
+        return differs("be in same schema as");
+    }
     let attnum = relation.column(column).map(|c| c.attnum).ok_or_else(|| {
         SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{column}\" of relation \"{}\" does not exist", relation.name))
     })?;
@@ -332,6 +359,7 @@ pub(crate) fn change(ctx: &mut SessionContext, relation: &Relation, spec: &Seque
     let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("sequence without file"))?;
     let def = spec.definition(Some(old))?;
     let access = ctx.access();
+    ctx.lock_oid(relation.oid, false, LockMode::ShareRowExclusive, WaitPolicy::Block)?;
     let state = sequence::read(&access, &handle)?;
     let bad = |message: String| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message);
     let new_state = match spec.restart {
@@ -352,7 +380,8 @@ pub(crate) fn change(ctx: &mut SessionContext, relation: &Relation, spec: &Seque
         }
         ctx.relation_changed(relation.oid)?;
     }
-    if spec.restart.is_some() {
+    // Values taken under a definition that is rolled back come again.
+    if spec.restart.is_some() || def != *old {
         put_in_new_file(ctx, relation, relation.persistence, new_state)?;
     }
     Ok(())

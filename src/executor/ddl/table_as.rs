@@ -72,6 +72,11 @@ fn run(
         table::check_column_name(&column.name)?;
     }
     let stored = if materialized { Some(store_query(ctx, query, raw)?) } else { None };
+    if let Some(stored) = &stored
+        && stored.uses_temporary(ctx)?
+    {
+        return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "materialized views must not use temporary tables or views"));
+    }
     let options = super::options::checked(&into.options, super::options::Of::Table)?;
     let kind = if materialized { RelKind::MatView } else { RelKind::Table };
     let tablespace = super::tablespace::choose(ctx, &into.table_space_name, persistence)?;

@@ -23,6 +23,13 @@ pub struct OnCommit {
     relation: Oid,
     /// DROP, else DELETE ROWS.
     drop: bool,
+    /// It was not there at the last commit, which may have failed after it looked.
+    gone: bool,
+}
+
+/// Whether a schema of this name holds a session's temporary relations.
+pub(crate) fn is_schema_name(name: &str) -> bool {
+    name.starts_with(PREFIX)
 }
 
 /// Refuses ON COMMIT on a table that is not temporary.
@@ -37,8 +44,8 @@ pub(crate) fn check(action: OnCommitAction, persistence: Persistence) -> Result<
 /// Notes what the next commits do to a new table.
 pub(crate) fn register(ctx: &mut SessionContext, relation: Oid, action: OnCommitAction) {
     match action {
-        OnCommitAction::OncommitDeleteRows => ctx.on_commit.push(OnCommit { relation, drop: false }),
-        OnCommitAction::OncommitDrop => ctx.on_commit.push(OnCommit { relation, drop: true }),
+        OnCommitAction::OncommitDeleteRows => ctx.on_commit.push(OnCommit { relation, drop: false, gone: false }),
+        OnCommitAction::OncommitDrop => ctx.on_commit.push(OnCommit { relation, drop: true, gone: false }),
         OnCommitAction::OncommitNoop | OnCommitAction::OncommitPreserveRows | OnCommitAction::Undefined => {}
     }
 }
@@ -47,10 +54,18 @@ pub(crate) fn register(ctx: &mut SessionContext, relation: Oid, action: OnCommit
 pub(crate) fn before_commit(ctx: &mut SessionContext) -> Result<(), SqlError> {
     ctx.refresh_catalog();
     let database = ctx.database;
-    let mut kept = Vec::new();
-    for entry in std::mem::take(&mut ctx.on_commit) {
-        // Dropped meanwhile, or its creation was rolled back.
-        let Some(relation) = ctx.catalog.relation(entry.relation)? else { continue };
+    // Not forgotten before the commit after this: if this one fails, all is as it was.
+    ctx.on_commit.retain_mut(|entry| !entry.gone);
+    for i in 0..ctx.on_commit.len() {
+        let Some(&entry) = ctx.on_commit.get(i) else { break };
+        let found = ctx.catalog.relation(entry.relation)?;
+        let Some(relation) = found else {
+            // Dropped meanwhile, or its creation was rolled back.
+            if let Some(entry) = ctx.on_commit.get_mut(i) {
+                entry.gone = true;
+            }
+            continue;
+        };
         if entry.drop {
             let told = ctx.notices.len();
             drop::delete(ctx, &[ObjectAddress::relation(entry.relation)], true)?;
@@ -58,7 +73,14 @@ pub(crate) fn before_commit(ctx: &mut SessionContext) -> Result<(), SqlError> {
             ctx.told = ctx.told.min(told);
             continue;
         }
-        kept.push(entry);
+        for (table, _) in &relation.referenced_by {
+            if !ctx.on_commit.iter().any(|e| e.relation == *table && !e.drop) {
+                let name = ctx.catalog.relation(*table)?.map(|r| r.name.to_string()).unwrap_or_default();
+                return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "unsupported ON COMMIT and foreign key combination").detail(
+                    format!("Table \"{name}\" references \"{}\", but they do not have the same ON COMMIT setting.", relation.name),
+                ));
+            }
+        }
         // Only what this transaction may have filled needs to be emptied.
         let tag = LockTag::Relation { db: database, rel: entry.relation };
         let transaction = ctx.transaction()?;
@@ -68,7 +90,6 @@ pub(crate) fn before_commit(ctx: &mut SessionContext) -> Result<(), SqlError> {
             truncate::empty(ctx, &relation)?;
         }
     }
-    ctx.on_commit = kept;
     ctx.transaction()?.command_counter_increment()?;
     Ok(())
 }

@@ -32,7 +32,12 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &ViewStmt, raw: &RawStmt) -
         return Err(SqlError::new(SqlState::SYNTAX_ERROR, "CREATE VIEW specifies more column names than columns"));
     }
     let columns = view_columns(&stored.columns, &aliases)?;
-    let (namespace, persistence) = target_namespace(ctx, range)?;
+    let mut range = range.clone();
+    if matches!(range.relpersistence.as_str(), "" | "p") && range.schemaname != "pg_temp" && stored.uses_temporary(ctx)? {
+        "t".clone_into(&mut range.relpersistence);
+        ctx.notice(format!("view \"{}\" will be a temporary view", range.relname));
+    }
+    let (namespace, persistence) = target_namespace(ctx, &range)?;
     if persistence == Persistence::Unlogged {
         return Err(SqlError::new(SqlState::SYNTAX_ERROR, "views cannot be unlogged because they do not have storage"));
     }
@@ -75,6 +80,18 @@ pub(crate) struct StoredQuery {
     pub(crate) columns: Vec<ColumnDesc>,
     /// Relations it names, with the attributes it may use.
     relations: Vec<(Oid, Vec<i16>)>,
+}
+
+impl StoredQuery {
+    /// Whether it reads a temporary relation.
+    pub(crate) fn uses_temporary(&self, ctx: &SessionContext) -> Result<bool, SqlError> {
+        for (oid, _) in &self.relations {
+            if ctx.catalog.relation(*oid)?.is_some_and(|r| r.persistence == Persistence::Temporary) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 /// Makes the stored form of a query.

@@ -304,6 +304,10 @@ impl Binder<'_> {
         let locations: Vec<i32> = inner.targets.iter().filter(|t| !t.junk).map(|t| t.expr.at).collect();
         for (i, (o, c)) in output.iter().zip(&*columns).enumerate() {
             let e = Expr::new(ExprKind::Slot(i), o.ty, o.typmod).located(locations.get(i).copied().unwrap_or(-1));
+            if c.identity.is_some() && overriding == OverridingKind::OverridingUserValue {
+                coercions.push(self.default_of(c)?.unwrap_or_else(|| Expr::null(c.type_oid)));
+                continue;
+            }
             if c.identity == Some(Identity::Always) && overriding != OverridingKind::OverridingSystemValue {
                 return Err(always_identity(c));
             }
@@ -336,11 +340,11 @@ impl Binder<'_> {
             };
             return Ok(d.unwrap_or_else(|| Expr::null(c.type_oid)));
         }
-        if c.identity == Some(Identity::Always) && overriding != OverridingKind::OverridingSystemValue {
-            return Err(always_identity(c));
-        }
         if c.identity.is_some() && overriding == OverridingKind::OverridingUserValue {
             return Ok(self.default_of(c)?.unwrap_or_else(|| Expr::null(c.type_oid)));
+        }
+        if c.identity == Some(Identity::Always) && overriding != OverridingKind::OverridingSystemValue {
+            return Err(always_identity(c));
         }
         if c.generated {
             return Err(generated_insert(c));
