@@ -287,8 +287,10 @@ impl XactStatus {
         let _g = self.load.lock();
         let keep = oldest.as_u64() / SEGMENT_XIDS;
         let fail = |path: PathBuf| |source| TxnError::StatusFile { path, source };
-        let gone: Vec<u64> =
-            numbers(self.disk.as_ref(), &self.dir).map_err(fail(self.dir.clone()))?.into_iter().filter(|n| *n < keep).collect();
+        let mut gone = numbers(self.disk.as_ref(), &self.dir).map_err(fail(self.dir.clone()))?;
+        gone.retain(|n| *n < keep);
+        // Oldest first: cut off in the middle, what is left has no gap, which would be taken for a loss.
+        gone.sort_unstable();
         let s = self.segments.load_full();
         if gone.is_empty() && s.first >= keep {
             return Ok(());
