@@ -174,10 +174,13 @@ fn ship(from: &Engine, to: &Engine, upto: Lsn, flush: bool) {
 fn reconnect(primary: &Engine, standby: &Engine, what: &str) -> bool {
     let wal_dir = primary.data_dir().join("pg_wal");
     let (theirs, ours) = (primary.history(), standby.history());
+    // A checkpoint may be under way, and a simulated file shows nothing of its map that was not synced.
+    primary.wal().flush(primary.wal().inserted()).unwrap();
+    let upto = primary.wal().flushed();
     let mut end = standby.wal().end();
     loop {
         let claim = Claim { end: end.end, start_id: end.start_id, last_crc: end.last_crc };
-        let common = match primary.lineage(&theirs, &wal_dir).compare(&claim, primary.wal().published()).unwrap() {
+        let common = match primary.lineage(&theirs, &wal_dir).compare(&claim, upto).unwrap() {
             Shared::All if end.end == standby.wal().published() => return false,
             Shared::All => end.end,
             Shared::UpTo(common) => common,
