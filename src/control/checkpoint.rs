@@ -757,11 +757,13 @@ pub fn read_pending_drops(files: &crate::storage::Files) -> Vec<PendingDrop> {
 }
 
 fn is_fatal(error: &ControlError) -> bool {
-    use crate::storage::StorageError as S;
+    use crate::{storage::StorageError as S, txn::TxnError};
     match error {
         // Old segments stay; the next checkpoint tries again.
         ControlError::Wal(WalError::Io { action: "list" | "remove", .. }) => false,
-        ControlError::Wal(_) | ControlError::Storage(S::Sync { .. } | S::Wal(_)) => true,
+        ControlError::Wal(_) | ControlError::Storage(S::Sync { .. } | S::Wal(_)) | ControlError::Txn(TxnError::Storage(S::Sync { .. })) => {
+            true
+        }
         ControlError::Storage(_)
         | ControlError::Txn(_)
         | ControlError::File { .. }

@@ -20,12 +20,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use afterimage_wal::disk::{Disk, durable_replace, read_all};
+use afterimage_wal::disk::{Disk, Open, durable_rename, read_all};
 use afterimage_wal::ids::{SystemId, Xid};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::error::TxnError;
+use crate::storage::StorageError;
 
 /// Xids per file.
 pub const SEGMENT_XIDS: u64 = 1 << 18;
@@ -275,8 +276,11 @@ impl XactStatus {
         b[24..28].copy_from_slice(&crc.to_le_bytes());
         flush_wal()?;
         let path = self.path(segno);
-        let err = |source| TxnError::StatusFile { path: path.clone(), source };
-        durable_replace(self.disk.as_ref(), &path, &b).map_err(err)
+        let temp = path.with_extension("tmp");
+        let write = || self.disk.open(&temp, Open::Truncate)?.write_at(&b, 0);
+        write().map_err(|source| TxnError::StatusFile { path: temp.clone(), source })?;
+        // A failed sync stops the node, as that of a data file does.
+        durable_rename(self.disk.as_ref(), &temp, &path).map_err(|source| StorageError::Sync { path, source }.into())
     }
 
     /// Removes files that hold only xids below `oldest`, which no row version names any more.
