@@ -444,7 +444,8 @@ impl Session {
     /// The statement that an EXECUTE names, and the values of its parameters.
     fn executed(&mut self, e: &protobuf::ExecuteStmt) -> Result<(Arc<Prepared>, Vec<Datum>), SqlError> {
         let prepared = self.current_statement(&e.name)?.ok_or_else(|| unknown_statement(&e.name))?;
-        if e.params.len() != prepared.param_types.len() {
+        // Where none is needed those given are not looked at: PostgreSQL's `ExecuteQuery`.
+        if !prepared.param_types.is_empty() && e.params.len() != prepared.param_types.len() {
             return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("wrong number of parameters for prepared statement \"{}\"", e.name))
                 .detail(format!("Expected {} parameters but got {}.", prepared.param_types.len(), e.params.len())));
         }

@@ -373,8 +373,10 @@ Index Scan using sys_pkey on sys
 
 explain (costs off) execute p (1);
 ---
-ERROR:  42601: wrong number of parameters for prepared statement "p"
-DETAIL:  Expected 0 parameters but got 1.
+QUERY PLAN
+Index Scan using sys_pkey on sys
+  Index Cond: (id = 1)
+(2 rows)
 
 explain (costs off) execute q;
 ---

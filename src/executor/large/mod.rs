@@ -95,7 +95,7 @@ pub(crate) fn call(x: &mut Exec<'_>, code: &CallCode, packed: &Packed, args: &[D
     let mut args: smallvec::SmallVec<[Datum; 4]> = args.iter().cloned().collect();
     // How far into the value the function looks.
     let upto = match code.func.source {
-        "text_substr" | "bytea_substr" => int(1).zip(int(2)).filter(|(_, n)| *n >= 0).map(|(from, n)| from.saturating_add(n).max(1) - 1),
+        "text_substr" | "bytea_substr" => int(1).zip(int(2)).map(|(from, n)| if n < 0 { 0 } else { from.saturating_add(n).max(1) - 1 }),
         "text_left" => int(1).filter(|n| *n >= 0),
         _ => None,
     };
