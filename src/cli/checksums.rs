@@ -92,9 +92,12 @@ pub(super) fn run(name: &str, args: &[String]) -> u8 {
 
 /// Whether all pages verify.
 fn check(name: &str, dir: &Path, filenode: Option<u32>, parsed: &super::getopt::Parsed) -> Result<bool, String> {
-    let control = ControlFile::read(&RealDisk, dir).map_err(|e| match &e {
-        WalError::Io { path, source, .. } => format!("could not open file \"{}\" for reading: {}", path.display(), reason(source)),
-        _ => e.to_string(),
+    let control = ControlFile::read(&RealDisk, dir).map_err(|e| {
+        if let WalError::Io { path, source, .. } = &e {
+            format!("could not open file \"{}\" for reading: {}", path.display(), reason(source))
+        } else {
+            e.to_string()
+        }
     })?;
     let running = PidFile::read(&dir.join(PID_FILE)).ok().flatten().is_some_and(|f| f.is_alive());
     if running || !matches!(control.state, ClusterState::Shutdowned | ClusterState::ShutdownedInRecovery) {

@@ -39,6 +39,9 @@ const MAX_TEXTS: usize = 128;
 /// Plans one text keeps for different values of the literals that stay.
 const MAX_VARIANTS: usize = 8;
 
+/// A plan, and the values of its parameters.
+type Bound = (Arc<Prepared>, Vec<Datum>);
+
 /// Plans of all sessions. Locks are leaves: nothing is waited for, and no other lock taken, while one is held.
 pub struct PlanCache {
     shards: [Mutex<FxHashMap<Key, Arc<Text>>>; SHARDS],
@@ -192,7 +195,7 @@ impl PlanCache {
         context: &Arc<str>,
         text: &str,
         statement: &RawStmt,
-    ) -> Result<Option<(Arc<Prepared>, Vec<Datum>)>, SqlError> {
+    ) -> Result<Option<Bound>, SqlError> {
         let Some(lifted) = lift(text) else { return Ok(None) };
         let key = Key { context: context.clone(), text: lifted.text.as_str().into() };
         let Some(entry) = self.shard(&key).lock().get(&key).cloned() else { return Ok(None) };

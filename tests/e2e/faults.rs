@@ -192,7 +192,7 @@ fn work_mem_spills_and_temporary_files_of_a_crash_are_gone_after_the_start() {
         "set maintenance_work_mem = '1MB'; create index on t (v, stuck(g))",
     ] {
         let mut psql = node.psql(busy).stderr(std::process::Stdio::null()).spawn().expect("psql");
-        crate::support::node::until("temporary files", || !left().is_empty());
+        node.wait_for("select count(*) from pg_stat_activity where state = 'active' and query ~ '^set .*work_mem'", "1");
         node.kill();
         drop(psql.wait());
         node.start();

@@ -46,11 +46,9 @@ impl Held {
         })?;
         Ok(rows
             .iter()
-            .find_map(|message| match message {
-                tokio_postgres::SimpleQueryMessage::Row(row) => {
-                    Some((0..row.len()).map(|i| row.get(i).unwrap_or_default().to_owned()).collect())
-                }
-                _ => None,
+            .find_map(|message| {
+                let tokio_postgres::SimpleQueryMessage::Row(row) = message else { return None };
+                Some((0..row.len()).map(|i| row.get(i).unwrap_or_default().to_owned()).collect())
             })
             .unwrap_or_default())
     }

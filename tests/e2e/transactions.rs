@@ -241,9 +241,7 @@ fn pg_locks_tells_of_transactions() {
         assert_eq!(
             text(
                 &watch,
-                &format!(
-                    "select locktype, mode, pid, waitstart between now() - interval '1 minute' and now() from pg_locks where not granted"
-                )
+                "select locktype, mode, pid, waitstart between now() - interval '1 minute' and now() from pg_locks where not granted"
             )
             .await,
             format!("transactionid|ShareLock|{b_pid}|t")

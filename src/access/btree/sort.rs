@@ -109,7 +109,7 @@ impl Sorter {
         let order = |a: &Slot, b: &Slot| match a.head.cmp(&b.head) {
             Ordering::Equal if ends(a, b) => a.tid.cmp(&b.tid),
             Ordering::Equal => rest(a).cmp(rest(b)).then(a.tid.cmp(&b.tid)),
-            different => different,
+            different @ (Ordering::Less | Ordering::Greater) => different,
         };
         self.slots.sort_unstable_by(order);
     }

@@ -352,7 +352,7 @@ pub(crate) fn rewrite_in_order(ctx: &mut SessionContext, relation: &Relation, or
 /// Where the rows of a rewrite come from.
 enum OldRows {
     Heap(HeapScan),
-    Index(btree::Scan),
+    Index(Box<btree::Scan>),
 }
 
 impl OldRows {
@@ -398,7 +398,8 @@ fn rewrite_table_as(
     let snapshot = ctx.transaction()?.latest_snapshot()?;
     let mut rows = match order {
         Some(index) => {
-            OldRows::Index(btree::Scan::new(&relation.index_handle(index), KeyRange::all(), Direction::Forward, ScanOptions::default()))
+            let options = ScanOptions::default();
+            OldRows::Index(Box::new(btree::Scan::new(&relation.index_handle(index), KeyRange::all(), Direction::Forward, options)))
         }
         None => OldRows::Heap(HeapScan::new(&access, &old, &snapshot)?),
     };

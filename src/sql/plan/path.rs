@@ -702,10 +702,10 @@ fn match_pattern(path: &mut IndexPath, rt: usize, key: &Expr, at: usize, e: &Exp
     if path.pattern.is_some() || !strip(column).same(key) || !text(key.ty) || !text(strip(value).ty) {
         return;
     }
-    let known = match &strip(value).kind {
-        ExprKind::Const(crate::sql::types::Datum::Text(t)) => !kind.beginning(t).0.is_empty(),
-        ExprKind::Param(_) => true,
-        _ => false,
+    let known = if let ExprKind::Const(crate::sql::types::Datum::Text(t)) = &strip(value).kind {
+        !kind.beginning(t).0.is_empty()
+    } else {
+        matches!(strip(value).kind, ExprKind::Param(_))
     };
     if !known || rels_of(value).contains(rt) {
         return;

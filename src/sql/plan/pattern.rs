@@ -25,7 +25,6 @@ const PATTERN_OPCLASSES: [Oid; 2] = [4217, 4218];
 
 /// What the index answers of a condition with this pattern, as conditions: between two texts, or equal to one. Nothing if the pattern is not known
 /// yet.
-#[expect(clippy::wildcard_enum_match_arm, reason = "only constants are known")]
 pub fn bounds(key: &Expr, pattern: &Expr, kind: Pattern, opclass: Oid) -> Vec<Expr> {
     let ExprKind::Const(Datum::Text(text)) = &strip(pattern).kind else { return Vec::new() };
     let (start, whole) = kind.beginning(text);
