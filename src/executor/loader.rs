@@ -14,6 +14,7 @@ use super::{referential, trigger};
 use crate::access::btree::{self, Inserted, UniqueProbe};
 use crate::access::{RelHandle, Tid, heap};
 use crate::executor::SessionContext;
+use crate::sql::catalog::index_key::EntryBytes;
 use crate::sql::catalog::relation::{Index, Relation, Trigger};
 use crate::sql::types::{Datum, oids, text_out};
 use crate::sqlstate::{SqlError, SqlState};
@@ -40,7 +41,7 @@ pub(crate) struct Loader {
     /// Rows are visible to everyone at once: COPY FREEZE.
     frozen: bool,
     tids: Vec<Tid>,
-    key: Vec<u8>,
+    entry: EntryBytes,
     /// What the rows ask of foreign keys, and triggers after them.
     events: Vec<referential::Event>,
     /// The table's triggers, if it has any and they are to fire.
@@ -97,7 +98,7 @@ impl Loader {
             written: 0,
             frozen: false,
             tids: Vec::new(),
-            key: Vec::new(),
+            entry: EntryBytes::default(),
             events: Vec::new(),
             triggers: None,
         })
@@ -212,7 +213,7 @@ impl Loader {
         self.ends.clear();
         let values = std::mem::take(&mut self.values);
         for (values, &tid) in values.iter().zip(&self.tids) {
-            insert_entries(ctx, &self.relation, &self.handle, &self.indexes, values, tid, &mut self.key, &mut self.events)?;
+            insert_entries(ctx, &self.relation, &self.handle, &self.indexes, values, tid, &mut self.entry, &mut self.events)?;
             referential::stored(&self.relation, &mut self.events, tid, None, values);
             if let Some(writer) = &self.triggers {
                 trigger::after_row(ctx, writer, Trigger::INSERT, (None, Some((tid, values))), None, &mut self.events)?;
@@ -240,7 +241,7 @@ fn insert_entries(
     indexes: &[LoadIndex],
     values: &[Datum],
     tid: Tid,
-    key: &mut Vec<u8>,
+    entry: &mut EntryBytes,
     events: &mut Vec<referential::Event>,
 ) -> Result<(), SqlError> {
     let access = ctx.access();
@@ -252,9 +253,9 @@ fn insert_entries(
                 continue;
             }
         }
-        let mut key_values = Vec::with_capacity(load.index.n_key);
+        let mut key_values = Vec::with_capacity(load.index.columns.len());
         let mut expressions = load.expressions.iter();
-        for column in load.index.keys() {
+        for column in &load.index.columns {
             key_values.push(match usize::try_from(column.attnum).ok().and_then(|n| n.checked_sub(1)) {
                 Some(i) => values.get(i).cloned().unwrap_or_default(),
                 None => match expressions.next() {
@@ -263,22 +264,22 @@ fn insert_entries(
                 },
             });
         }
-        key.clear();
-        let unique = load.index.encode_key(&key_values, key)?;
+        super::large::unpack_entry(&access, &load.index, &mut key_values)?;
+        let unique = load.index.encode_entry(&key_values, entry)?;
         let xid: Xid = ctx.transaction()?.xid()?;
         let inserted = if unique && !load.index.immediate {
             let t = ctx.transaction()?;
             let index = (&*load.index, &load.handle);
-            referential::enter_deferrable(&access, t, (relation, heap), index, tid, (key, &key_values), events)
+            referential::enter_deferrable(&access, t, (relation, heap), index, tid, (entry.item(), &key_values), events)
                 .map_err(|e| index_error(e, &load.index))?;
             Inserted::Yes
         } else {
             let mut probe = heap::Probe::new(&access, *heap, ctx.transaction()?);
-            let probe = unique.then_some((&mut probe as &mut dyn UniqueProbe, key.len()));
-            btree::insert(&access, xid, &load.handle, key, tid, probe).map_err(|e| index_error(e, &load.index))?
+            let probe = unique.then_some((&mut probe as &mut dyn UniqueProbe, entry.key.len()));
+            btree::insert(&access, xid, &load.handle, entry.item(), tid, probe).map_err(|e| index_error(e, &load.index))?
         };
         if let Some(s) = ctx.transaction()?.serializable().filter(|_| load.handle.is_marked()) {
-            s.wrote_key(load.handle.file, key)?;
+            s.wrote_key(load.handle.file, &entry.key)?;
         }
         if let Inserted::Duplicate(_) = inserted {
             let name = &load.index.name;

@@ -16,6 +16,7 @@ use crate::access::btree::{self, Inserted, UniqueProbe};
 use crate::access::heap::{self, ChangeOptions, ChangeResult, UpdateOptions};
 use crate::access::{AccessError, RelHandle, Tid};
 use crate::engine::Engine;
+use crate::sql::catalog::index_key::EntryBytes;
 use crate::sql::catalog::relation::{Persistence, Trigger};
 use crate::sql::catalog::{Index, Relation};
 use crate::sql::types::{self, Datum, IoSettings, row};
@@ -92,21 +93,21 @@ fn failing_row(x: &Exec<'_>, relation: &Relation, values: &[Datum]) -> Result<St
     Ok(format!("Failing row contains ({}).", texts.join(", ")))
 }
 
-/// The key values of a row in an index; `None` if the index does not cover the row.
+/// The values of a row in an index, of keys and INCLUDE columns; `None` if the index does not cover the row.
 fn key_values(x: &mut Exec<'_>, w: &IndexWriter, values: &[Datum]) -> Result<Option<Row>, SqlError> {
     if let Some(p) = &w.predicate
         && !p.holds(x, values)?
     {
         return Ok(None);
     }
-    let mut key = Row::with_capacity(w.index.n_key);
-    for source in w.columns.iter().take(w.index.n_key) {
+    let mut key = Row::with_capacity(w.columns.len());
+    for source in &w.columns {
         key.push(match source {
             IndexSource::Attribute(i) => values.get(*i).cloned().unwrap_or_default(),
             IndexSource::Expression(code) => code.eval(x, values)?,
         });
     }
-    large::unpack_row(x.session.engine.ctx(), &mut key)?;
+    large::unpack_entry(x.session.engine.ctx(), &w.index, &mut key)?;
     Ok(Some(key))
 }
 
@@ -150,8 +151,8 @@ fn insert_entry(
     tid: Tid,
 ) -> Result<Option<Row>, SqlError> {
     let Some(key) = key_values(x, w, values)? else { return Ok(None) };
-    let mut bytes = Vec::with_capacity(32);
-    let unique = w.index.encode_key(&key, &mut bytes)?;
+    let mut entry = EntryBytes { key: Vec::with_capacity(32), carried: Vec::new() };
+    let unique = w.index.encode_entry(&key, &mut entry)?;
     let index = table.relation.index_handle(&w.index);
     let engine: Arc<Engine> = x.state.engine()?.clone();
     let ctx = engine.ctx();
@@ -159,17 +160,17 @@ fn insert_entry(
     let xid = t.xid()?;
     let inserted = if unique && !w.index.immediate {
         let events = &mut x.state.foreign;
-        referential::enter_deferrable(ctx, t, (&table.relation, rel), (&w.index, &index), tid, (&bytes, &key), events)
+        referential::enter_deferrable(ctx, t, (&table.relation, rel), (&w.index, &index), tid, (entry.item(), &key), events)
             .map(|()| Inserted::Yes)
     } else {
         let mut probe = heap::Probe::new(ctx, *rel, t);
-        let probe: Option<(&mut dyn UniqueProbe, usize)> = if unique { Some((&mut probe, bytes.len())) } else { None };
-        btree::insert(ctx, xid, &index, &bytes, tid, probe)
+        let probe: Option<(&mut dyn UniqueProbe, usize)> = if unique { Some((&mut probe, entry.key.len())) } else { None };
+        btree::insert(ctx, xid, &index, entry.item(), tid, probe)
     };
     let inserted = inserted.map_err(|e| index_error(e, &w.index))?;
     if let Some(s) = t.serializable().filter(|_| index.is_marked()) {
         // Before a duplicate is reported: what hides behind it may be a serialization failure, which is worth a retry.
-        s.wrote_key(index.file, &bytes)?;
+        s.wrote_key(index.file, &entry.key)?;
     }
     match inserted {
         Inserted::Yes => Ok(None),
@@ -187,24 +188,24 @@ fn insert_perhaps(
     tid: Tid,
 ) -> Result<bool, SqlError> {
     let Some(key) = key_values(x, w, values)? else { return Ok(false) };
-    let mut bytes = Vec::with_capacity(32);
-    let unique = w.index.encode_key(&key, &mut bytes)?;
+    let mut entry = EntryBytes { key: Vec::with_capacity(32), carried: Vec::new() };
+    let unique = w.index.encode_entry(&key, &mut entry)?;
     let index = table.relation.index_handle(&w.index);
     let engine: Arc<Engine> = x.state.engine()?.clone();
     let ctx = engine.ctx();
     let t = x.session.transaction()?;
     let xid = t.xid()?;
     let mut probe = heap::HastyProbe(heap::Probe::new(ctx, *rel, t));
-    let probe: Option<(&mut dyn UniqueProbe, usize)> = if unique { Some((&mut probe, bytes.len())) } else { None };
-    let mut inserted = btree::insert(ctx, xid, &index, &bytes, tid, probe);
+    let probe: Option<(&mut dyn UniqueProbe, usize)> = if unique { Some((&mut probe, entry.key.len())) } else { None };
+    let mut inserted = btree::insert(ctx, xid, &index, entry.item(), tid, probe);
     let conflict = matches!(inserted, Ok(Inserted::Duplicate(_)));
     if conflict {
         // The row goes away again, but its entry is there as that of any dead row is.
-        inserted = btree::insert(ctx, xid, &index, &bytes, tid, None);
+        inserted = btree::insert(ctx, xid, &index, entry.item(), tid, None);
     }
     inserted.map_err(|e| index_error(e, &w.index))?;
     if let Some(s) = t.serializable().filter(|_| index.is_marked()) {
-        s.wrote_key(index.file, &bytes)?;
+        s.wrote_key(index.file, &entry.key)?;
     }
     Ok(conflict)
 }

@@ -18,7 +18,7 @@ use super::plan::Command;
 use super::portal::{Portal, PortalStatus};
 use super::routine::{RoutinePlan, Variables};
 use super::sink::{Collect, RowSink};
-use crate::access::btree::{self, Inserted};
+use crate::access::btree::{self, Inserted, Item};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid, heap};
 use crate::sql::catalog::names::{quote_identifier, quote_qualified};
 use crate::sql::catalog::relation::{Constraint, ConstraintKind, FkAction, FkMatch, ForeignKey, Index, Relation};
@@ -195,18 +195,18 @@ pub(super) fn enter_deferrable(
     table: (&Relation, &RelHandle),
     index: (&Index, &RelHandle),
     tid: Tid,
-    key: (&[u8], &[Datum]),
+    entry: (Item<'_>, &[Datum]),
     events: &mut Vec<Event>,
 ) -> Result<(), AccessError> {
     let xid = t.xid()?;
-    let (bytes, values) = key;
+    let (item, values) = entry;
     // The twin of an index that is made anew has no constraint: the index itself does the checking.
     let constraint = table.0.constraints.iter().find(|c| c.oid == index.0.constraint);
-    let Some(constraint) = constraint else { return btree::insert(access, xid, index.1, bytes, tid, None).map(drop) };
+    let Some(constraint) = constraint else { return btree::insert(access, xid, index.1, item, tid, None).map(drop) };
     let mut probe = heap::HastyProbe(heap::Probe::new(access, *table.1, t));
-    if let Inserted::Duplicate(_) = btree::insert(access, xid, index.1, bytes, tid, Some((&mut probe, bytes.len())))? {
-        btree::insert(access, xid, index.1, bytes, tid, None)?;
-        let kind = EventKind::Entered(tid, bytes.to_vec(), values.to_vec());
+    if let Inserted::Duplicate(_) = btree::insert(access, xid, index.1, item, tid, Some((&mut probe, item.key.len())))? {
+        btree::insert(access, xid, index.1, item, tid, None)?;
+        let kind = EventKind::Entered(tid, item.key.to_vec(), values.to_vec());
         events.push(Event::Key(KeyEvent { table: table.0.oid, constraint: constraint.clone(), kind }));
     }
     Ok(())

@@ -415,16 +415,26 @@ impl IndexScanNode {
     }
 }
 
-/// The output row from an index entry's key: `map` names the key column of each value.
-fn from_key(s: &IndexScan, map: &[usize], mut entry: &[u8], values: &mut Vec<Datum>, out: &mut Row) -> Result<(), SqlError> {
+/// The output row from an index entry: `map` names the index's column of each value. False if the entry does not carry them: it was made
+/// before INCLUDE columns were stored.
+fn from_entry(s: &IndexScan, map: &[usize], entry: &btree::Item<'_>, values: &mut Vec<Datum>, out: &mut Row) -> Result<bool, SqlError> {
     values.clear();
-    let last = map.iter().copied().max().unwrap_or(0);
-    for (ty, order) in s.types.iter().zip(&s.orders).take(last + 1) {
-        values.push(key::decode(*ty, *order, &mut entry)?);
+    let n_key = s.index.n_key;
+    let last_key = map.iter().copied().filter(|column| *column < n_key).max();
+    let mut key = entry.key;
+    for (ty, order) in s.types.iter().zip(&s.orders).take(last_key.map_or(0, |last| last + 1)) {
+        values.push(key::decode(*ty, *order, &mut key)?);
+    }
+    if map.iter().any(|column| *column >= n_key) {
+        if entry.carried.is_empty() {
+            return Ok(false);
+        }
+        values.resize(n_key, Datum::Null);
+        s.index.decode_carried(entry.carried, values)?;
     }
     out.clear();
     out.extend(map.iter().map(|column| values.get(*column).cloned().unwrap_or_default()));
-    Ok(())
+    Ok(true)
 }
 
 impl IndexScanNode {
@@ -521,22 +531,22 @@ impl Node for IndexScanNode {
             if self.count & 1023 == 0 {
                 x.session.check_cancel()?;
             }
-            let Some((entry, tid)) = scan.next(ctx)? else {
+            let Some((_, tid)) = scan.next(ctx)? else {
                 self.done = true;
                 continue;
             };
             // The leaf is pinned, so that the entry's row cannot have been replaced since the entry was read.
             if let (true, Some(map)) = (self.keys_only, &s.index_only)
                 && vm::all_visible(&ctx.pool, self.rel.file, tid.block).map_err(AccessError::from)?
+                && from_entry(s, map, &scan.last(), &mut self.scratch, out)?
             {
-                from_key(s, map, entry, &mut self.scratch, out)?;
                 if s.single {
                     scan.end(ctx)?;
                     self.done = true;
                 }
                 match &s.scan.filter {
                     Some(f) if !f.holds(x, out)? => removed(x, plan.id),
-                    _ => return Ok(true),
+                    _ => return pass(x, self.packed, out),
                 }
                 continue;
             }

@@ -9,10 +9,11 @@ use afterimage_wal::{BlockNo, Fork};
 
 use super::SessionContext;
 use super::ddl::index::{KeyMaker, bind_expressions};
-use crate::access::btree::{self, SortedEntries, Sorter};
+use crate::access::btree::{self, Item, SortedEntries, Sorter};
 use crate::access::heap::{self, BuildRow, Finding};
-use crate::access::{AccessError, RelHandle, Tid};
+use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
 use crate::config::Setting;
+use crate::sql::catalog::index_key::EntryBytes;
 use crate::sql::catalog::relation::{Index, RelKind, Relation};
 use crate::sql::functions::{CallTypes, ProcEntry, SetRows};
 use crate::sql::types::datum::RecordValue;
@@ -202,13 +203,14 @@ pub fn check_index(ctx: &mut SessionContext, table: &Relation, index: &Index, ch
     let handle = table.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
     let index_handle = table.index_handle(index);
     // Rows are looked for first: an entry made meanwhile is one too many, which is no harm, and none is missing.
-    let mut expected = if check.heap_all_indexed { Some(Expected::new(expected_entries(ctx, table, index, &handle)?)?) } else { None };
+    let mut expected =
+        if check.heap_all_indexed { Some(Expected::new(&access, index, expected_entries(ctx, table, index, &handle)?)?) } else { None };
     let cancel = Arc::clone(&ctx.cancel);
     let mut page_of = PageOf { ctx: access.clone(), handle, at: None, page: Box::default() };
     let mut wrong = None;
     let walked = blocking(|| {
         let mut count = 0_u64;
-        btree::verify(&access, &index_handle, &mut |key, tid| {
+        btree::verify(&access, &index_handle, &mut |item, tid| {
             count += 1;
             if count.is_multiple_of(1024) {
                 cancel.check()?;
@@ -220,7 +222,7 @@ pub fn check_index(ctx: &mut SessionContext, table: &Relation, index: &Index, ch
                 ));
             }
             if let Some(expected) = &mut expected {
-                expected.meet(key, tid)?;
+                expected.meet(item, tid)?;
             }
             Ok(())
         })
@@ -255,7 +257,7 @@ fn expected_entries(ctx: &mut SessionContext, table: &Relation, index: &Index, h
     let snapshot = ctx.transaction()?.latest_snapshot()?;
     let txn = ctx.transaction.take().ok_or_else(|| SqlError::internal("no transaction"))?;
     let mut keys = KeyMaker::new(table, index, &expressions, predicate.as_ref());
-    let mut key = Vec::new();
+    let mut entry = EntryBytes::default();
     let mut count = 0_u32;
     let scanned = blocking(|| {
         heap::build_scan(&access, &txn, handle, |found: BuildRow<'_>| -> Result<(), SqlError> {
@@ -265,9 +267,8 @@ fn expected_entries(ctx: &mut SessionContext, table: &Relation, index: &Index, h
             }
             // A row whose insertion is still under way may not have its entry yet; one nobody sees any more may have lost it.
             let seen = found.live && heap::fetch_exact(&access, handle, found.tid, &snapshot, |_, _| ())?.is_some();
-            key.clear();
-            if seen && keys.make(ctx, found.row, &mut key)?.is_some() {
-                sorter.push(&key, found.root, true)?;
+            if seen && keys.make(ctx, found.row, &mut entry)?.is_some() {
+                sorter.push(entry.item(), found.root, true)?;
             }
             Ok(())
         })
@@ -278,32 +279,41 @@ fn expected_entries(ctx: &mut SessionContext, table: &Relation, index: &Index, h
 }
 
 /// The sorted entries an index must have, met one by one as its leaves are walked.
-struct Expected {
+struct Expected<'a> {
+    access: &'a AccessCtx,
+    index: &'a Index,
     sorted: btree::Sorted,
-    next: Option<(Vec<u8>, Tid)>,
+    next: Option<(EntryBytes, Tid)>,
     missing: Option<Tid>,
 }
 
-impl Expected {
-    fn new(sorted: btree::Sorted) -> Result<Self, AccessError> {
-        let mut this = Self { sorted, next: None, missing: None };
+impl<'a> Expected<'a> {
+    fn new(access: &'a AccessCtx, index: &'a Index, sorted: btree::Sorted) -> Result<Self, AccessError> {
+        let mut this = Self { access, index, sorted, next: None, missing: None };
         this.advance()?;
         Ok(this)
     }
 
     fn advance(&mut self) -> Result<(), AccessError> {
-        self.next = self.sorted.next()?.map(|e| (e.key.to_vec(), e.tid));
+        self.next = self.sorted.next()?.map(|e| (EntryBytes::from(e.item), e.tid));
         Ok(())
     }
 
     /// The index has this entry: all that should come before it are missing.
-    fn meet(&mut self, key: &[u8], tid: Tid) -> Result<(), AccessError> {
-        while let Some((k, t)) = &self.next {
-            match (k.as_slice(), t.as_u64()).cmp(&(key, tid.as_u64())) {
+    fn meet(&mut self, item: &Item<'_>, tid: Tid) -> Result<(), AccessError> {
+        while let Some((entry, t)) = &self.next {
+            match (entry.key.as_slice(), t.as_u64()).cmp(&(item.key, tid.as_u64())) {
                 std::cmp::Ordering::Less => {
                     self.missing.get_or_insert(*t);
                 }
-                std::cmp::Ordering::Equal => {}
+                std::cmp::Ordering::Equal => {
+                    // An entry that is older than INCLUDE columns in indexes carries none.
+                    let unpack = |values: &mut [Datum]| super::large::unpack_row(self.access, values);
+                    // What cannot be read is not the same.
+                    if !item.carried.is_empty() && !self.index.carries_same(&entry.carried, item.carried, unpack).unwrap_or(false) {
+                        self.missing.get_or_insert(*t);
+                    }
+                }
                 std::cmp::Ordering::Greater => break,
             }
             self.advance()?;
@@ -322,7 +332,7 @@ impl Expected {
 
 /// The heap page looked at last: entries of equal keys often lead to the same one.
 struct PageOf {
-    ctx: crate::access::AccessCtx,
+    ctx: AccessCtx,
     handle: RelHandle,
     at: Option<BlockNo>,
     page: Box<Page>,

@@ -9,8 +9,8 @@ use afterimage_wal::{BlockNo, Fork, RecordBuilder, Xid, record::WILL_INIT, rmgr}
 
 use super::alloc::extend;
 use super::descend::{ROOT, damaged, latch_write, sound};
-use super::insert::{INTERNAL_FILL, LEAF_FILL, check_key, log_pages};
-use super::node::{self, Fence, KeyBuf, NO_BLOCK, NodeBuilder, Shape, common_prefix, separator};
+use super::insert::{INTERNAL_FILL, LEAF_FILL, check_size, log_pages};
+use super::node::{self, Entry, Fence, Item, KeyBuf, NO_BLOCK, NodeBuilder, Shape, common_prefix, separator};
 use super::record::PAGES;
 use crate::access::{AccessCtx, AccessError, Persistence, RelHandle, Tid};
 use crate::storage::{CriticalSection, OwnedWrite, PAGE_SIZE, Page, page::LINE_POINTER_SIZE};
@@ -27,8 +27,8 @@ pub trait SortedEntries {
 /// One entry of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SortedEntry<'a> {
-    /// Key.
-    pub key: &'a [u8],
+    /// Key, and what it carries.
+    pub item: Item<'a>,
     /// Row.
     pub tid: Tid,
     /// Whether the row counts for uniqueness; one that is deleted but still visible to some snapshot does not.
@@ -108,8 +108,9 @@ pub fn build(
     let mut build = Build { out: Output::new(ctx, rel)?, levels: Vec::new(), fill: options.fill.unwrap_or(LEAF_FILL).clamp(10, 100) };
     let mut count = 0_u64;
     let mut last_live: Option<(KeyBuf, usize, Tid)> = None;
-    while let Some(SortedEntry { key, tid, live }) = entries.next()? {
-        check_key(key)?;
+    while let Some(SortedEntry { item, tid, live }) = entries.next()? {
+        check_size(&item)?;
+        let key = item.key;
         if let Some(unique) = options.unique
             && live
             && let Some(len) = unique(key)
@@ -121,7 +122,7 @@ pub fn build(
             }
             last_live = Some((KeyBuf::from_slice(key), len, tid));
         }
-        build.add(0, key, tid.as_u64(), NO_BLOCK)?;
+        build.add_to_leaf(&item, tid.as_u64())?;
         count += 1;
         if count.is_multiple_of(1024) {
             check()?;
@@ -132,14 +133,23 @@ pub fn build(
     Ok(Built::Entries(count))
 }
 
+/// An entry of a node being filled, and where its bytes end.
+#[derive(Clone, Copy)]
+struct OpenEntry {
+    tid: u64,
+    child: BlockNo,
+    key_end: usize,
+    end: usize,
+}
+
 /// A node being filled: entries are kept until its fences are known.
 struct Open {
     /// Block it will be written to.
     block: BlockNo,
     low: Fence,
-    /// Keys one after the other; `entries` has tid, child and end.
+    /// Keys one after the other, each followed by what its entry carries.
     keys: Vec<u8>,
-    entries: Vec<(u64, BlockNo, usize)>,
+    entries: Vec<OpenEntry>,
     /// What the low fence and whole entries take.
     bytes: usize,
     /// How many bytes of the low fence all entries begin with.
@@ -162,26 +172,38 @@ impl Open {
         Self { block, low, keys: Vec::with_capacity(PAGE_SIZE), entries: Vec::with_capacity(512), bytes, shared }
     }
 
-    /// Appends an entry; `overhead` is what it takes besides its key.
-    fn push(&mut self, key: &[u8], tid: u64, child: BlockNo, overhead: usize) {
-        self.keys.extend_from_slice(key);
-        self.entries.push((tid, child, self.keys.len()));
-        self.bytes += overhead + key.len();
+    /// Appends an entry; `overhead` is what it takes besides its bytes.
+    fn push(&mut self, item: &Item<'_>, tid: u64, child: BlockNo, overhead: usize) {
+        self.keys.extend_from_slice(item.key);
+        let key_end = self.keys.len();
+        self.keys.extend_from_slice(item.carried);
+        self.entries.push(OpenEntry { tid, child, key_end, end: self.keys.len() });
+        self.bytes += overhead + item.bytes();
     }
 
     /// Takes the last entry off.
     fn pop(&mut self, overhead: usize) -> (Vec<u8>, u64, BlockNo) {
-        let (tid, child, end) = self.entries.pop().unwrap_or((0, NO_BLOCK, 0));
-        let start = self.entries.last().map_or(0, |e| e.2);
-        let key = self.keys[start..end].to_vec();
-        self.keys.truncate(start);
-        self.bytes -= (overhead + key.len()).min(self.bytes);
+        let Some(at) = self.entries.len().checked_sub(1) else { return (Vec::new(), 0, NO_BLOCK) };
+        let item = self.item(at);
+        let (key, bytes) = (item.key.to_vec(), item.bytes());
+        let OpenEntry { tid, child, .. } = self.entries[at];
+        self.keys.truncate(self.start(at));
+        self.entries.truncate(at);
+        self.bytes -= (overhead + bytes).min(self.bytes);
         (key, tid, child)
     }
 
+    fn start(&self, i: usize) -> usize {
+        if i == 0 { 0 } else { self.entries[i - 1].end }
+    }
+
     fn key(&self, i: usize) -> &[u8] {
-        let start = if i == 0 { 0 } else { self.entries[i - 1].2 };
-        &self.keys[start..self.entries[i].2]
+        &self.keys[self.start(i)..self.entries[i].key_end]
+    }
+
+    fn item(&self, i: usize) -> Item<'_> {
+        let e = self.entries[i];
+        Item { key: self.key(i), carried: &self.keys[e.key_end..e.end] }
     }
 }
 
@@ -191,18 +213,25 @@ struct Build<'a> {
     fill: usize,
 }
 
+/// Bytes that fences and entries of a node may take.
+const CAPACITY: usize = PAGE_SIZE - crate::storage::page::HEADER_SIZE - node::SPECIAL_SIZE;
+/// Bytes of a leaf entry besides its own.
+const OVERHEAD: usize = LINE_POINTER_SIZE + node::TID_SIZE;
+
 impl Build<'_> {
-    /// Appends an entry to the open node of a level.
-    fn add(&mut self, level: usize, key: &[u8], tid: u64, child: BlockNo) -> Result<(), AccessError> {
+    /// Makes sure that there is an open node of this level.
+    fn open_level(&mut self, level: usize) {
         if level == self.levels.len() {
             let block = self.out.take_block();
             self.levels.push(Open::new(block, Fence::default()));
         }
-        let item = LINE_POINTER_SIZE + node::TID_SIZE + if level == 0 { 0 } else { 4 } + key.len();
-        let capacity = PAGE_SIZE - crate::storage::page::HEADER_SIZE - node::SPECIAL_SIZE;
-        if level == 0 {
-            return self.add_to_leaf(key, tid, capacity, item - key.len());
-        }
+    }
+
+    /// Appends an entry to the open node of a level above the leaves.
+    fn add(&mut self, level: usize, key: &[u8], tid: u64, child: BlockNo) -> Result<(), AccessError> {
+        self.open_level(level);
+        let item = OVERHEAD + 4 + key.len();
+        let capacity = CAPACITY;
         let open = &self.levels[level];
         let fill = INTERNAL_FILL.max(self.fill.min(90));
         // Room for a high fence made of this key stays, whatever the fill (a separator may be a byte longer than the key on its left); an inner
@@ -217,7 +246,7 @@ impl Build<'_> {
                 let fence = Fence::new(&last_key, last_tid);
                 let closed = std::mem::replace(&mut self.levels[level], Open::new(right, fence.clone()));
                 self.close(level, closed, fence, right)?;
-                self.levels[level].push(&last_key, last_tid, last_child, item - key.len());
+                self.levels[level].push(&Item::from(&last_key), last_tid, last_child, item - key.len());
                 return self.add(level, key, tid, child);
             }
             let fence = Fence::new(key, tid);
@@ -225,36 +254,38 @@ impl Build<'_> {
             let closed = std::mem::replace(&mut self.levels[level], Open::new(right, fence.clone()));
             self.close(level, closed, fence, right)?;
         }
-        self.levels[level].push(key, tid, child, item - key.len());
+        self.levels[level].push(&Item::from(key), tid, child, item - key.len());
         Ok(())
     }
 
     /// Appends an entry to the open leaf. What the fences will have in common is not stored with each entry, so more fit than their keys say.
-    fn add_to_leaf(&mut self, key: &[u8], tid: u64, capacity: usize, overhead: usize) -> Result<(), AccessError> {
+    fn add_to_leaf(&mut self, item: &Item<'_>, tid: u64) -> Result<(), AccessError> {
+        self.open_level(0);
+        let (key, capacity) = (item.key, CAPACITY);
         let open = &self.levels[0];
         if let Some(last) = open.entries.len().checked_sub(1) {
-            let left = (open.key(last), open.entries[last].0);
+            let left = (open.key(last), open.entries[last].tid);
             if left >= (key, tid) {
                 return Err(damaged(&self.out.rel, open.block, "entries to build from are out of order"));
             }
             // As if a fence like this key closed the leaf behind it.
             let shared = common_prefix(&open.low.key, key).min(open.shared);
-            let stored = open.bytes + overhead + key.len() - (open.entries.len() + 1) * shared;
+            let stored = open.bytes + OVERHEAD + item.bytes() - (open.entries.len() + 1) * shared;
             let fence = key.len() + 1 + node::TID_SIZE + LINE_POINTER_SIZE;
             if stored > (capacity * self.fill / 100).min(capacity) || stored + fence > capacity {
                 let fence = leaf_fence(open, left, (key, tid));
-                self.close_leaf(fence, capacity)?;
+                self.close_leaf(fence)?;
             }
         }
         let open = &mut self.levels[0];
         open.shared = common_prefix(&open.low.key, key).min(open.shared);
-        open.push(key, tid, NO_BLOCK, overhead);
+        open.push(item, tid, NO_BLOCK, OVERHEAD);
         Ok(())
     }
 
     /// Closes the open leaf and opens the next one, which begins at `fence`.
-    fn close_leaf(&mut self, fence: Fence, capacity: usize) -> Result<(), AccessError> {
-        self.cut_leaf(&fence, false, capacity)?;
+    fn close_leaf(&mut self, fence: Fence) -> Result<(), AccessError> {
+        self.cut_leaf(&fence, false)?;
         let right = self.out.take_block();
         let closed = std::mem::replace(&mut self.levels[0], Open::new(right, fence.clone()));
         self.close(0, closed, fence, right)
@@ -262,10 +293,10 @@ impl Build<'_> {
 
     /// If the open leaf is to end at a fence that has less in common with its entries than they have among themselves, they may not fit any
     /// longer: then a leaf of its first entries is closed first. `last`: it has no high fence, and nothing in common.
-    fn cut_leaf(&mut self, high: &Fence, last: bool, capacity: usize) -> Result<(), AccessError> {
+    fn cut_leaf(&mut self, high: &Fence, last: bool) -> Result<(), AccessError> {
         let open = &self.levels[0];
         let count = open.entries.len();
-        let overhead = LINE_POINTER_SIZE + node::TID_SIZE;
+        let (overhead, capacity) = (OVERHEAD, CAPACITY);
         let shared = if last { 0 } else { common_prefix(&open.low.key, &high.key) };
         let fence = high.key.len() + overhead;
         if open.bytes - count * shared.min(open.shared) + fence <= capacity {
@@ -275,8 +306,9 @@ impl Build<'_> {
         let mut first = count;
         let (mut bytes, mut longest) = (0, 0);
         while first > 1 {
-            let key = open.key(first - 1).len();
-            let with = bytes + overhead + key;
+            let item = open.item(first - 1);
+            let key = item.key.len();
+            let with = bytes + overhead + item.bytes();
             if with + overhead + key.max(longest) + 1 + fence > capacity * self.fill / 100 && first < count {
                 break;
             }
@@ -285,13 +317,13 @@ impl Build<'_> {
         if first == count {
             return Err(damaged(&self.out.rel, open.block, "an entry of a build does not fit its page"));
         }
-        let seam = leaf_fence(open, (open.key(first - 1), open.entries[first - 1].0), (open.key(first), open.entries[first].0));
+        let seam = leaf_fence(open, (open.key(first - 1), open.entries[first - 1].tid), (open.key(first), open.entries[first].tid));
         let right = self.out.take_block();
         let mut rest = Open::new(right, seam.clone());
-        let moved: Vec<(Vec<u8>, u64)> = (first..count).map(|i| (open.key(i).to_vec(), open.entries[i].0)).collect();
-        for (key, tid) in moved {
-            rest.shared = common_prefix(&rest.low.key, &key).min(rest.shared);
-            rest.push(&key, tid, NO_BLOCK, overhead);
+        for i in first..count {
+            let item = open.item(i);
+            rest.shared = common_prefix(&rest.low.key, item.key).min(rest.shared);
+            rest.push(&item, open.entries[i].tid, NO_BLOCK, overhead);
         }
         for _ in first..count {
             self.levels[0].pop(overhead);
@@ -320,8 +352,9 @@ impl Build<'_> {
         };
         let mut builder = sound(&self.out.rel, open.block, NodeBuilder::new(&shape))?;
         for i in 0..open.entries.len() {
-            let (tid, child, _) = open.entries[i];
-            if !builder.push(tid, false, child, open.key(i), &[]) {
+            let OpenEntry { tid, child, .. } = open.entries[i];
+            let item = open.item(i);
+            if !builder.push_entry(item.key, &Entry { tid, child, suffix: &[], carried: item.carried, killed: false }) {
                 return Err(damaged(&self.out.rel, open.block, "a node of a build does not fit its page"));
             }
         }
@@ -335,7 +368,7 @@ impl Build<'_> {
             self.levels.push(Open::new(block, Fence::default()));
         }
         let mut level = 0;
-        self.cut_leaf(&Fence::default(), true, PAGE_SIZE - crate::storage::page::HEADER_SIZE - node::SPECIAL_SIZE)?;
+        self.cut_leaf(&Fence::default(), true)?;
         loop {
             let open = std::mem::replace(&mut self.levels[level], Open::new(NO_BLOCK, Fence::default()));
             if level + 1 == self.levels.len() {

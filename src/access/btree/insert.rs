@@ -8,7 +8,7 @@ use afterimage_wal::{BlockNo, Fork, LsnRange, RecordBuilder, Xid, record::WILL_I
 
 use super::alloc::{horizon, new_block};
 use super::descend::{Fit, Path, ROOT, Target, as_node, damaged, find_write, fit, latch_read, latch_write, sound};
-use super::node::{self, Fence, ItemBuf, MAX_KEY_BYTES, NO_BLOCK, Node, NodeBuilder, Pos, Shape, choose_split};
+use super::node::{self, Fence, Item, ItemBuf, MAX_KEY_BYTES, NO_BLOCK, Node, NodeBuilder, Pos, Shape, choose_split};
 use super::record::{INSERT_INTERNAL, INSERT_LEAF, ROOT_SPLIT, SPLIT};
 use super::vacuum::remove_killed;
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
@@ -62,28 +62,30 @@ enum Unique {
     Wait(Xid),
 }
 
-/// Inserts `key` for the row at `tid`.
+/// Inserts an entry for the row at `tid`.
 ///
 /// With a probe, the key must not be there already for a live row. Keys of one index are prefix-free (no key begins with
-/// another), and the probe's test is "begins with `unique_bytes` of the key", so that columns which only ride along (INCLUDE) may
-/// follow. Keys with a null that do not conflict with others are inserted without a probe.
+/// another), and the probe's test is "begins with `unique_bytes` of the key". Keys with a null that do not conflict with others are inserted
+/// without a probe.
 ///
 /// # Errors
 /// [`AccessError::KeyTooBig`]; what the probe gives; storage, WAL.
-pub fn insert(
+pub fn insert<'a>(
     ctx: &AccessCtx,
     xid: Xid,
     rel: &RelHandle,
-    key: &[u8],
+    item: impl Into<Item<'a>>,
     tid: Tid,
     unique: Option<(&mut dyn UniqueProbe, usize)>,
 ) -> Result<Inserted, AccessError> {
-    check_key(key)?;
+    let item = item.into();
+    check_size(&item)?;
+    let key = item.key;
     let number = tid.as_u64();
     let mut path = Path::new();
     let Some((probe, unique_bytes)) = unique else {
         let leaf = find_write(ctx, rel, Target::At((key, number)), 0, &mut path)?;
-        insert_leaf(ctx, xid, rel, leaf, key, number, path)?;
+        insert_leaf(ctx, xid, rel, leaf, &item, number, path)?;
         return Ok(Inserted::Yes);
     };
     let start = key.get(..unique_bytes).unwrap_or(key);
@@ -92,7 +94,7 @@ pub fn insert(
         let mut leaf = find_write(ctx, rel, Target::At((start, 0)), 0, &mut path)?;
         match check_unique(ctx, rel, &mut leaf, start, Some(tid), probe)? {
             Unique::Clear => {
-                insert_leaf(ctx, xid, rel, leaf, key, number, path)?;
+                insert_leaf(ctx, xid, rel, leaf, &item, number, path)?;
                 return Ok(Inserted::Yes);
             }
             Unique::Duplicate(other) => return Ok(Inserted::Duplicate(other)),
@@ -142,10 +144,10 @@ fn find_but(
     }
 }
 
-/// Longest key or error. PostgreSQL counts its tuple header of 8 bytes.
-pub(super) fn check_key(key: &[u8]) -> Result<(), AccessError> {
-    if key.len() > MAX_KEY_BYTES {
-        return Err(AccessError::KeyTooBig { size: key.len() + 8, max: MAX_KEY_BYTES + 8 });
+/// Refuses what is too long. PostgreSQL counts its tuple header of 8 bytes.
+pub(super) fn check_size(item: &Item<'_>) -> Result<(), AccessError> {
+    if item.bytes() > MAX_KEY_BYTES {
+        return Err(AccessError::KeyTooBig { size: item.bytes() + 8, max: MAX_KEY_BYTES + 8 });
     }
     Ok(())
 }
@@ -231,10 +233,11 @@ fn insert_leaf(
     xid: Xid,
     rel: &RelHandle,
     mut leaf: OwnedWrite,
-    key: &[u8],
+    entry: &Item<'_>,
     tid: u64,
     mut path: Path,
 ) -> Result<(), AccessError> {
+    let key = entry.key;
     let pos = (key, tid);
     loop {
         leaf = move_right(ctx, rel, leaf, 0, pos)?;
@@ -254,7 +257,7 @@ fn insert_leaf(
         }
         let mut item = ItemBuf::new();
         item.extend_from_slice(&at.to_le_bytes());
-        node::encode_item(&mut item, node.prefix().len(), key, tid, None);
+        node::encode_leaf_item(&mut item, node.prefix().len(), entry, tid);
         if node.free_space() >= item.len() - 2 {
             log_insert(ctx, xid, rel, &mut leaf, at, &item)?;
             return Ok(());
@@ -382,7 +385,7 @@ fn split(
     let whole = builder.copy(&node, 0..split.stay);
     let left_image = sound(rel, block, whole.then(|| builder.finish()))?;
     let mut builder = sound(rel, block, NodeBuilder::new(&Shape { level, ..shape }))?;
-    let whole = builder.push(0, false, left_block, &[], &[]) && builder.push(split.fence.tid, false, right_block, &split.fence.key, &[]);
+    let whole = builder.push(0, left_block, &[], &[]) && builder.push(split.fence.tid, right_block, &split.fence.key, &[]);
     let root_image = sound(rel, block, whole.then(|| builder.finish()))?;
     let mut record = RecordBuilder::new(rmgr::BTREE, ROOT_SPLIT, xid);
     for (b, page) in [(left_block, &left_image), (right_block, &right_image), (ROOT, &root_image)] {
@@ -421,7 +424,7 @@ pub(super) fn finish_split(ctx: &AccessCtx, rel: &RelHandle, left: &mut OwnedWri
         let at = sound(rel, parent_block, node.lower_bound(pos))?;
         let mut item = ItemBuf::new();
         item.extend_from_slice(&at.to_le_bytes());
-        node::encode_item(&mut item, node.prefix().len(), pos.0, pos.1, Some(child));
+        node::encode_item(&mut item, node.prefix().len(), pos.0, pos.1, child);
         if node.free_space() < item.len() - 2 {
             parent = split_for(ctx, Xid::INVALID, rel, parent, at, pos, item.len() - 2, INTERNAL_FILL, &mut path)?;
             continue;

@@ -8,6 +8,8 @@
 //! Relies on: one vacuum per index at a time; every statement that inserts has a registered snapshot (blocks of deleted nodes are
 //! reused behind the removal horizon); keys of a unique index are prefix-free.
 //!
+//! An entry may carry bytes besides its key, for scans that need not look at the row ([`Item`]). They decide nothing.
+//!
 //! PostgreSQL: access/nbtree. Differences: no meta page (the root stays at block 0), no left links (a backward scan descends once per leaf),
 //! fences at both ends, page-wide prefix compression instead of posting lists.
 
@@ -27,7 +29,7 @@ mod verify;
 
 pub use build::{BuildOptions, Built, SortedEntries, SortedEntry, UniquePart, build, create};
 pub use insert::{Inserted, LEAF_FILL, Liveness, UniqueProbe, find_duplicate, find_other, insert};
-pub use node::{MAX_KEY_BYTES, mask_page};
+pub use node::{Item, MAX_KEY_BYTES, mask_page};
 pub use record::DescribeBtree;
 pub use redo::{conflict_horizon, redo};
 pub use scan::{Direction, KeyRange, Scan, ScanOptions, successor};

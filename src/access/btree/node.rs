@@ -5,7 +5,7 @@
 //! 1              low fence:  tid 6 | key            every entry here is >= it
 //! 2              high fence: tid 6 | key            every entry here is <  it; empty on the rightmost node (no bound)
 //! 3..            entries, ascending by (key, tid)
-//!                leaf:      tid 6 | key without the prefix
+//!                leaf:      tid 6 | key without the prefix | [what it carries | its length 2]
 //!                internal:  tid 6 | child 4 | key without the prefix; the first one's key is the low fence and stored empty
 //! special        magic 2 | flags 2 | right sibling 4 | level 2 | prefix bytes 2 | reserved 4
 //! ```
@@ -13,6 +13,9 @@
 //! tell its neighbours apart; tid (0,0) in one means "before every tid". All keys of a node lie between its fences, so they share
 //! the fences' common prefix, which is stored once (it is the start of the low fence). A run of equal keys thus
 //! costs ten bytes an entry.
+//!
+//! What an entry of a leaf carries besides its key (INCLUDE columns) orders nothing and is in no fence, so it never gets to the levels above. A bit
+//! of the tid says that it is there: entries made before there was such a thing carry nothing, and may stand beside others.
 //!
 //! Every change here is a function of the node's logical content and its arguments, so that redo, which calls the same
 //! functions, makes the same page.
@@ -39,7 +42,7 @@ pub(super) const TID_SIZE: usize = 6;
 /// Bytes of a child block.
 const CHILD_SIZE: usize = 4;
 
-/// The longest key. A node must hold two fences and an entry of this size. PostgreSQL's limit is 2704 bytes with its
+/// The longest entry: its key and what it carries. A node must hold two fences and an entry of this size. PostgreSQL's limit is 2704 bytes with its
 /// tuple header of 8, so a key that fits there fits here.
 pub const MAX_KEY_BYTES: usize = 2696;
 
@@ -55,6 +58,10 @@ pub(super) const NO_BLOCK: BlockNo = BlockNo::new(0);
 
 /// A hint in the offset of a leaf entry's tid: the row version is dead to everyone. Offsets stay below 2^11.
 const KILLED: u16 = 0x8000;
+/// In the offset of a leaf entry's tid: it carries something.
+const CARRIES: u16 = 0x4000;
+/// Bytes of the length behind what an entry carries.
+pub(super) const CARRIED_LEN: usize = 2;
 
 /// Bytes of a key that mostly fit without allocation.
 pub(super) type KeyBuf = SmallVec<[u8; 64]>;
@@ -99,6 +106,39 @@ fn split_tid(item: &[u8]) -> Option<(u64, &[u8])> {
     Some((u64::from_be_bytes(b), rest))
 }
 
+/// An entry's bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Item<'a> {
+    /// Its key.
+    pub key: &'a [u8],
+    /// What it carries besides; nothing in most indexes.
+    pub carried: &'a [u8],
+}
+
+impl<'a, T: AsRef<[u8]> + ?Sized> From<&'a T> for Item<'a> {
+    fn from(key: &'a T) -> Self {
+        Self { key: key.as_ref(), carried: &[] }
+    }
+}
+
+impl Item<'_> {
+    /// Bytes it takes on a leaf besides line pointer and tid, if nothing of the key is shared.
+    pub(super) fn bytes(&self) -> usize {
+        self.key.len() + carried_bytes(self.carried.len())
+    }
+}
+
+/// Bytes that what an entry carries takes.
+pub(super) fn carried_bytes(len: usize) -> usize {
+    if len == 0 { 0 } else { len + CARRIED_LEN }
+}
+
+/// Splits what follows the tid of a leaf entry that carries something.
+fn split_carried(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (rest, len) = rest.split_last_chunk::<CARRIED_LEN>()?;
+    rest.split_at_checked(rest.len().checked_sub(usize::from(u16::from_le_bytes(*len)))?)
+}
+
 /// Where items are put together: on the stack if they are short.
 pub(super) type ItemBuf = SmallVec<[u8; 128]>;
 
@@ -139,6 +179,8 @@ pub(super) struct Entry<'a> {
     pub(super) child: BlockNo,
     /// Key without the node's prefix.
     pub(super) suffix: &'a [u8],
+    /// What it carries besides.
+    pub(super) carried: &'a [u8],
     /// The kill hint.
     pub(super) killed: bool,
 }
@@ -250,11 +292,12 @@ impl<'a> Node<'a> {
         let (raw, rest) = split_tid(self.page.item(FIRST.checked_add(i)?)?)?;
         if self.leaf {
             let killed = raw & u64::from(KILLED) != 0;
-            Some(Entry { tid: raw & !u64::from(KILLED), child: NO_BLOCK, suffix: rest, killed })
+            let (suffix, carried) = if raw & u64::from(CARRIES) == 0 { (rest, &[][..]) } else { split_carried(rest)? };
+            Some(Entry { tid: raw & !u64::from(KILLED | CARRIES), child: NO_BLOCK, suffix, carried, killed })
         } else {
             let (c, suffix) = rest.split_at_checked(CHILD_SIZE)?;
             let child = BlockNo::new(u32::from_le_bytes([c[0], c[1], c[2], c[3]]));
-            Some(Entry { tid: raw, child, suffix, killed: false })
+            Some(Entry { tid: raw, child, suffix, carried: &[], killed: false })
         }
     }
 
@@ -312,6 +355,7 @@ impl<'a> Node<'a> {
             let at = start + skip;
             // The special area follows the items, so eight bytes are there.
             let eight = self.page.bytes().get(at..)?.first_chunk::<8>()?;
+            let end = if self.leaf { self.key_end(start, end)? } else { end };
             let mask = match end.checked_sub(at)? {
                 0 => 0,
                 n if n < 8 => u64::MAX << (64 - 8 * n),
@@ -334,14 +378,26 @@ impl<'a> Node<'a> {
         Some(lo)
     }
 
+    /// Where the key of the leaf entry in these bytes of the page ends.
+    #[inline]
+    fn key_end(&self, start: usize, end: usize) -> Option<usize> {
+        let [high, _] = CARRIES.to_be_bytes();
+        if self.page.bytes().get(start + TID_SIZE - 2)? & high == 0 {
+            return Some(end);
+        }
+        let len = self.page.bytes().get(start..end)?.last_chunk::<CARRIED_LEN>()?;
+        end.checked_sub(CARRIED_LEN + usize::from(u16::from_le_bytes(*len)))
+    }
+
     /// Index of the child that covers `pos`.
     #[inline]
     pub(super) fn child_index(&self, pos: Pos<'_>) -> Option<u16> {
         let i = self.lower_bound(pos)?;
-        if i < self.count() {
+        if i < self.count()
+            && let Some(suffix) = pos.0.strip_prefix(self.prefix)
+        {
             let e = self.entry(i)?;
-            let at = pos.0.get(self.prefix.len()..)?;
-            if pos.0.starts_with(self.prefix) && (e.suffix, e.tid) == (at, pos.1) {
+            if (e.suffix, e.tid) == (suffix, pos.1) {
                 return Some(i);
             }
         }
@@ -462,10 +518,22 @@ impl NodeBuilder {
         self.page.max_offset() - (FIRST - 1)
     }
 
-    /// Appends an entry whose key is `head` followed by `tail`. False if it does not fit.
-    pub(super) fn push(&mut self, tid: u64, killed: bool, child: BlockNo, head: &[u8], tail: &[u8]) -> bool {
+    /// Appends an entry of an internal node whose key is `head` followed by `tail`. False if it does not fit.
+    pub(super) fn push(&mut self, tid: u64, child: BlockNo, head: &[u8], tail: &[u8]) -> bool {
+        self.push_entry(head, &Entry { tid, child, suffix: tail, carried: &[], killed: false })
+    }
+
+    /// Appends an entry whose key is `head` followed by its suffix. False if it does not fit.
+    pub(super) fn push_entry(&mut self, head: &[u8], e: &Entry<'_>) -> bool {
+        let (child, tail) = (e.child, e.suffix);
         self.item.clear();
-        push_tid(&mut self.item, if killed { tid | u64::from(KILLED) } else { tid });
+        let mut flags = 0;
+        for (on, flag) in [(e.killed, KILLED), (!e.carried.is_empty(), CARRIES)] {
+            if on {
+                flags |= flag;
+            }
+        }
+        push_tid(&mut self.item, e.tid | u64::from(flags));
         let first_internal = !self.leaf && self.count() == 0;
         if !self.leaf {
             self.item.extend_from_slice(&child.get().to_le_bytes());
@@ -480,6 +548,7 @@ impl NodeBuilder {
         } else {
             return false;
         }
+        push_carried(&mut self.item, e.carried);
         let at = self.page.max_offset() + 1;
         self.page.insert_item(at, &self.item)
     }
@@ -488,10 +557,10 @@ impl NodeBuilder {
     pub(super) fn copy(&mut self, node: &Node<'_>, range: std::ops::Range<u16>) -> bool {
         range.into_iter().all(|i| match node.entry(i) {
             Some(e) if !node.is_leaf() && i == 0 => match node.low() {
-                Some((key, tid)) => self.push(tid, false, e.child, key, &[]),
+                Some((key, tid)) => self.push(tid, e.child, key, &[]),
                 None => false,
             },
-            Some(e) => self.push(e.tid, e.killed, e.child, node.prefix, e.suffix),
+            Some(e) => self.push_entry(node.prefix, &e),
             None => false,
         })
     }
@@ -510,12 +579,27 @@ pub(super) fn replace(page: &mut Page, with: &Page) {
     page.raise_hint_lsn(hint);
 }
 
-/// Encodes the item of an entry that goes to a node with `prefix_len` prefix bytes.
-pub(super) fn encode_item(out: &mut ItemBuf, prefix_len: usize, key: &[u8], tid: u64, child: Option<BlockNo>) {
-    push_tid(out, tid);
-    if let Some(child) = child {
-        out.extend_from_slice(&child.get().to_le_bytes());
+/// Appends what an entry carries, and its length.
+fn push_carried(out: &mut ItemBuf, carried: &[u8]) {
+    if let Ok(len) = u16::try_from(carried.len())
+        && len > 0
+    {
+        out.extend_from_slice(carried);
+        out.extend_from_slice(&len.to_le_bytes());
     }
+}
+
+/// Encodes a leaf entry that goes to a node with `prefix_len` prefix bytes.
+pub(super) fn encode_leaf_item(out: &mut ItemBuf, prefix_len: usize, item: &Item<'_>, tid: u64) {
+    push_tid(out, if item.carried.is_empty() { tid } else { tid | u64::from(CARRIES) });
+    out.extend_from_slice(item.key.get(prefix_len..).unwrap_or(&[]));
+    push_carried(out, item.carried);
+}
+
+/// Encodes an entry that goes to an internal node with `prefix_len` prefix bytes.
+pub(super) fn encode_item(out: &mut ItemBuf, prefix_len: usize, key: &[u8], tid: u64, child: BlockNo) {
+    push_tid(out, tid);
+    out.extend_from_slice(&child.get().to_le_bytes());
     out.extend_from_slice(key.get(prefix_len..).unwrap_or(&[]));
 }
 
@@ -541,7 +625,7 @@ pub(super) fn kill(page: &mut Page, i: u16, tid: u64) -> bool {
     let Some(off) = FIRST.checked_add(i) else { return false };
     let Some(item) = page.item_mut(off) else { return false };
     let Some((raw, _)) = split_tid(item) else { return false };
-    if raw != tid {
+    if raw & !u64::from(CARRIES) != tid {
         return false;
     }
     item[..TID_SIZE].copy_from_slice(&(raw | u64::from(KILLED)).to_be_bytes()[2..]);
@@ -687,7 +771,7 @@ pub(super) fn widen_left(page: &Page, low: &Fence, moved: &[BlockNo]) -> Option<
     let node = Node::new(page)?;
     let shape = Shape { low: low.clone(), ..Shape::of(&node)? };
     let mut b = NodeBuilder::new(&shape)?;
-    moved.iter().all(|child| b.push(0, false, *child, &low.key, &[])).then_some(())?;
+    moved.iter().all(|child| b.push(0, *child, &low.key, &[])).then_some(())?;
     b.copy(&node, 0..node.count()).then(|| b.finish())
 }
 
@@ -700,7 +784,7 @@ pub(super) fn widen_right(page: &Page, high: &Fence, right: BlockNo, moved: &[Bl
     let shape = Shape { high: high.clone(), right, ..old };
     let mut b = NodeBuilder::new(&shape)?;
     b.copy(&node, 0..node.count()).then_some(())?;
-    moved.iter().all(|child| b.push(seam.tid, false, *child, &seam.key, &[])).then(|| b.finish())
+    moved.iter().all(|child| b.push(seam.tid, *child, &seam.key, &[])).then(|| b.finish())
 }
 
 /// A node that left the tree.
@@ -728,7 +812,7 @@ pub(super) fn remove_child(page: &Page, i: u16, to_right: bool) -> Option<Box<Pa
         let next = node.entry(i.checked_add(1)?)?.child;
         let at = node.fence_of(i)?;
         b.copy(&node, 0..i).then_some(())?;
-        b.push(at.tid, false, next, &at.key, &[]).then_some(())?;
+        b.push(at.tid, next, &at.key, &[]).then_some(())?;
         b.copy(&node, i + 2..count).then_some(())?;
     } else {
         if i == 0 || i >= count {

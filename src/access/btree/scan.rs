@@ -10,7 +10,7 @@ use afterimage_wal::{BlockNo, Fork};
 
 use super::alloc::{horizon, in_recovery};
 use super::descend::{Fit, Target, as_node, find_read, fit, sound};
-use super::node::{self, KeyBuf, Node, Pos};
+use super::node::{self, Item, KeyBuf, Node, Pos};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
 use crate::storage::Buffer;
 use crate::txn::{Serializable, Snapshot};
@@ -101,7 +101,7 @@ pub fn successor(prefix: &[u8]) -> Option<KeyBuf> {
 /// What a scan should keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScanOptions {
-    /// Return keys too, not only tids.
+    /// Return keys and what entries carry too, not only tids.
     pub keys: bool,
     /// Keep the leaf pinned while its entries are returned. Vacuum waits for the pin before it removes entries, so a row version that
     /// an entry names is not replaced meanwhile. Index-only scans need it; others look at the row itself.
@@ -120,14 +120,21 @@ enum Resume {
 /// Entries returned by the first fill; later ones return all of a leaf. Keeps `LIMIT 1` cheap.
 const FIRST_BATCH: usize = 16;
 
+/// An entry's tid, and where in the batch's `keys` its key and what it carries end.
+#[derive(Clone, Copy)]
+struct BatchEntry {
+    tid: Tid,
+    key_end: u32,
+    end: u32,
+}
+
 /// Entries copied from a leaf.
 struct Batch {
     with_keys: bool,
     skip_killed: bool,
-    /// Keys one after the other.
+    /// Keys one after the other, each followed by what its entry carries.
     keys: Vec<u8>,
-    /// Tid and end of the key in `keys`.
-    entries: Vec<(Tid, u32)>,
+    entries: Vec<BatchEntry>,
     limit: usize,
 }
 
@@ -220,23 +227,29 @@ impl Scan {
                 return Ok(None);
             }
         }
-        let (tid, end) = self.batch.entries[self.at];
-        let start = if self.at == 0 { 0 } else { self.batch.entries[self.at - 1].1 };
+        let tid = self.batch.entries[self.at].tid;
         self.at += 1;
-        let key = self.batch.keys.get(to_usize(start)..to_usize(end)).unwrap_or(&[]);
-        Ok(Some((key, tid)))
+        Ok(Some((self.last().key, tid)))
+    }
+
+    /// The entry last returned, as far as it was asked for.
+    pub fn last(&self) -> Item<'_> {
+        let Some(e) = self.at.checked_sub(1).and_then(|i| self.batch.entries.get(i)) else { return Item::default() };
+        let start = self.at.checked_sub(2).and_then(|i| self.batch.entries.get(i)).map_or(0, |before| before.end);
+        let bytes = |from: u32, to: u32| self.batch.keys.get(to_usize(from)..to_usize(to)).unwrap_or(&[]);
+        Item { key: bytes(start, e.key_end), carried: bytes(e.key_end, e.end) }
     }
 
     /// Tids that are at hand without reading another leaf, to fetch rows of the same heap block together.
     pub fn ready(&self) -> impl Iterator<Item = Tid> + '_ {
-        self.batch.entries[self.at..].iter().map(|(tid, _)| *tid)
+        self.batch.entries[self.at..].iter().map(|e| e.tid)
     }
 
     /// Says that the row last returned is dead to everyone, so that later scans can skip its entry. Applied when the batch is used up;
     /// never on a standby (the caller knows).
     pub fn mark_dead(&mut self) {
-        if let Some((tid, _)) = self.at.checked_sub(1).and_then(|i| self.batch.entries.get(i)) {
-            self.dead.push(*tid);
+        if let Some(e) = self.at.checked_sub(1).and_then(|i| self.batch.entries.get(i)) {
+            self.dead.push(e.tid);
         }
     }
 
@@ -341,11 +354,16 @@ impl Batch {
     }
 
     fn push(&mut self, node: &Node<'_>, e: &node::Entry<'_>) {
+        let at = |keys: &[u8]| u32::try_from(keys.len()).unwrap_or(u32::MAX);
         if self.with_keys {
             self.keys.extend_from_slice(node.prefix());
             self.keys.extend_from_slice(e.suffix);
         }
-        self.entries.push((Tid::from_u64(e.tid), u32::try_from(self.keys.len()).unwrap_or(u32::MAX)));
+        let key_end = at(&self.keys);
+        if self.with_keys {
+            self.keys.extend_from_slice(e.carried);
+        }
+        self.entries.push(BatchEntry { tid: Tid::from_u64(e.tid), key_end, end: at(&self.keys) });
     }
 
     fn copy_forward(

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 
 use super::build::{SortedEntries, SortedEntry};
-use super::node::common_prefix;
+use super::insert::check_size;
+use super::node::{Item, common_prefix};
 use crate::access::{AccessError, Tid};
 use crate::storage::StorageError;
 
@@ -23,8 +24,18 @@ struct Slot {
     head: u64,
     start: usize,
     len: u32,
+    /// Bytes behind the key that the entry carries.
+    carried: u16,
     live: bool,
     tid: u64,
+}
+
+impl Slot {
+    fn item<'a>(&self, keys: &'a [u8]) -> Item<'a> {
+        let end = self.start + usize::try_from(self.len).unwrap_or(0);
+        let bytes = |range: std::ops::Range<usize>| keys.get(range).unwrap_or_default();
+        Item { key: bytes(self.start..end), carried: bytes(end..end + usize::from(self.carried)) }
+    }
 }
 
 /// Takes entries in any order.
@@ -75,10 +86,13 @@ impl Sorter {
     /// Adds an entry.
     ///
     /// # Errors
-    /// Writing a run: full disk, I/O.
-    pub fn push(&mut self, key: &[u8], tid: Tid, live: bool) -> Result<(), AccessError> {
+    /// [`AccessError::KeyTooBig`]; writing a run: full disk, I/O.
+    pub fn push<'a>(&mut self, item: impl Into<Item<'a>>, tid: Tid, live: bool) -> Result<(), AccessError> {
+        let item = item.into();
+        check_size(&item)?;
+        let key = item.key;
         let used = self.keys.len() + self.slots.len() * size_of::<Slot>();
-        if used + key.len() + size_of::<Slot>() > self.budget_bytes && !self.slots.is_empty() {
+        if used + item.bytes() + size_of::<Slot>() > self.budget_bytes && !self.slots.is_empty() {
             self.spill()?;
         }
         let start = self.keys.len();
@@ -87,9 +101,11 @@ impl Sorter {
             // The first key is long enough: what is shared is a part of it.
             Some(_) => common_prefix(self.keys.get(..self.shared).unwrap_or_default(), key),
         };
+        let too_big = |_| AccessError::KeyTooBig { size: item.bytes(), max: super::MAX_KEY_BYTES };
+        let (len, carried) = (u32::try_from(key.len()).map_err(too_big)?, u16::try_from(item.carried.len()).map_err(too_big)?);
         self.keys.extend_from_slice(key);
-        let len = u32::try_from(key.len()).map_err(|_| AccessError::KeyTooBig { size: key.len(), max: super::MAX_KEY_BYTES })?;
-        self.slots.push(Slot { head: 0, start, len, live, tid: tid.as_u64() });
+        self.keys.extend_from_slice(item.carried);
+        self.slots.push(Slot { head: 0, start, len, carried, live, tid: tid.as_u64() });
         Ok(())
     }
 
@@ -124,13 +140,15 @@ impl Sorter {
         std::fs::remove_file(path).map_err(|e| failed("remove", path, e))?;
         let mut out = BufWriter::with_capacity(256 * 1024, file);
         for s in &self.slots {
-            let len = usize::try_from(s.len).unwrap_or(0);
-            let mut fixed = [0; 13];
+            let mut fixed = [0; FIXED];
             fixed[..4].copy_from_slice(&s.len.to_le_bytes());
             fixed[4..12].copy_from_slice(&s.tid.to_le_bytes());
             fixed[12] = u8::from(s.live);
-            out.write_all(&fixed).and_then(|()| out.write_all(&self.keys[s.start..s.start + len])).map_err(|e| failed("write", path, e))?;
-            self.spilled_bytes += 13 + u64::from(s.len);
+            fixed[13..].copy_from_slice(&s.carried.to_le_bytes());
+            let item = s.item(&self.keys);
+            let written = out.write_all(&fixed).and_then(|()| out.write_all(item.key)).and_then(|()| out.write_all(item.carried));
+            written.map_err(|e| failed("write", path, e))?;
+            self.spilled_bytes += 15 + u64::from(s.len) + u64::from(s.carried);
         }
         let mut file = out.into_inner().map_err(|e| failed("write", path, e.into_error()))?;
         file.rewind().map_err(|e| failed("read", path, e))?;
@@ -155,7 +173,7 @@ impl Sorter {
         let buffer = (self.budget_bytes / self.runs.len()).clamp(16 * 1024, 1024 * 1024);
         let mut heap = BinaryHeap::with_capacity(self.runs.len());
         for file in self.runs {
-            let mut run = Run { input: BufReader::with_capacity(buffer, file), key: Vec::new(), tid: 0, live: false };
+            let mut run = Run { input: BufReader::with_capacity(buffer, file), key: Vec::new(), carried: Vec::new(), tid: 0, live: false };
             if run.advance().map_err(|e| failed("read", &self.path, e))? {
                 heap.push(run);
             }
@@ -182,27 +200,33 @@ impl std::fmt::Debug for Source {
     }
 }
 
+/// What is in front of an entry's bytes in a run: length of the key 4, tid 8, live 1, length of what it carries 2.
+const FIXED: usize = 15;
+
 /// A run and its current entry. Ordered so that the heap gives the least first.
 struct Run {
     input: BufReader<File>,
     key: Vec<u8>,
+    carried: Vec<u8>,
     tid: u64,
     live: bool,
 }
 
 impl Run {
     fn advance(&mut self) -> io::Result<bool> {
-        let mut fixed = [0; 13];
+        let mut fixed = [0; FIXED];
         match self.input.read_exact(&mut fixed) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
             Err(e) => return Err(e),
         }
-        let [a, b, c, d, tid @ .., live] = fixed;
+        let [a, b, c, d, tid @ .., live, e, f] = fixed;
         self.tid = u64::from_le_bytes(tid);
         self.live = live != 0;
         self.key.resize(usize::try_from(u32::from_le_bytes([a, b, c, d])).unwrap_or(0), 0);
+        self.carried.resize(usize::from(u16::from_le_bytes([e, f])), 0);
         self.input.read_exact(&mut self.key)?;
+        self.input.read_exact(&mut self.carried)?;
         Ok(true)
     }
 }
@@ -233,8 +257,7 @@ impl SortedEntries for Sorted {
             Source::Memory { keys, slots, at } => {
                 let Some(s) = slots.get(*at) else { return Ok(None) };
                 *at += 1;
-                let key = &keys[s.start..s.start + usize::try_from(s.len).unwrap_or(0)];
-                Ok(Some(SortedEntry { key, tid: Tid::from_u64(s.tid), live: s.live }))
+                Ok(Some(SortedEntry { item: s.item(keys), tid: Tid::from_u64(s.tid), live: s.live }))
             }
             Source::Runs { heap, path, begun } => {
                 if std::mem::replace(begun, true)
@@ -243,7 +266,11 @@ impl SortedEntries for Sorted {
                 {
                     drop(std::collections::binary_heap::PeekMut::pop(top));
                 }
-                Ok(heap.peek().map(|run| SortedEntry { key: &run.key, tid: Tid::from_u64(run.tid), live: run.live }))
+                Ok(heap.peek().map(|run| SortedEntry {
+                    item: Item { key: &run.key, carried: &run.carried },
+                    tid: Tid::from_u64(run.tid),
+                    live: run.live,
+                }))
             }
         }
     }

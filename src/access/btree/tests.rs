@@ -29,10 +29,24 @@ fn number(tid: Tid) -> u64 {
     u64::from(tid.block.get()) * 1000 + u64::from(tid.offset) - 1
 }
 
+/// What the entry of a key and a number carries: nothing, or up to as much as there may be.
+fn carried_of(key: &[u8], n: u64) -> Vec<u8> {
+    let most = (MAX_KEY_BYTES - key.len()).saturating_sub(2);
+    let len = match n % 4 {
+        0 => 0,
+        1 => 3,
+        2 => 300,
+        _ => 2500,
+    };
+    (0..u8::MAX).cycle().skip(usize::try_from(n % 200).unwrap()).take(most.min(len)).collect()
+}
+
 struct TestNode {
     _dir: tempfile::TempDir,
     ctx: AccessCtx,
     start: Lsn,
+    /// Entries carry something.
+    carries: bool,
 }
 
 const REL: RelHandle =
@@ -60,7 +74,7 @@ fn node_of(buffers: usize) -> TestNode {
         position: start,
     });
     txns.end_recovery(start);
-    TestNode { _dir: dir, ctx: AccessCtx::new(pool, txns), start }
+    TestNode { _dir: dir, ctx: AccessCtx::new(pool, txns), start, carries: false }
 }
 
 fn node_with_index() -> TestNode {
@@ -80,8 +94,14 @@ impl TestNode {
         }
     }
 
+    fn carried(&self, key: &[u8], n: u64) -> Vec<u8> {
+        if self.carries { carried_of(key, n) } else { Vec::new() }
+    }
+
     fn insert(&self, key: &[u8], tid: u64) {
-        assert_eq!(insert(&self.ctx, Xid::new(3), &REL, key, tid_of(tid), None).unwrap(), Inserted::Yes);
+        let carried = self.carried(key, tid);
+        let item = Item { key, carried: &carried };
+        assert_eq!(insert(&self.ctx, Xid::new(3), &REL, item, tid_of(tid), None).unwrap(), Inserted::Yes);
     }
 
     fn vacuum(&self, is_dead: impl Fn(u64) -> bool) -> VacuumStats {
@@ -93,7 +113,9 @@ impl TestNode {
         let mut scan = Scan::new(&REL, range, direction, ScanOptions { keys: true, pin: false });
         let mut found = Vec::new();
         while let Some((key, tid)) = scan.next(&self.ctx).unwrap() {
-            found.push((key.to_vec(), number(tid)));
+            let (key, tid) = (key.to_vec(), number(tid));
+            assert_eq!(scan.last(), Item { key: &key, carried: &self.carried(&key, tid) });
+            found.push((key, tid));
         }
         found
     }
@@ -103,7 +125,11 @@ impl TestNode {
     }
 
     fn verify(&self) -> Verified {
-        verify(&self.ctx, &REL, &mut |_, _| Ok(())).unwrap()
+        let check = &mut |item: &Item<'_>, tid| {
+            assert_eq!(item.carried, self.carried(item.key, number(tid)));
+            Ok(())
+        };
+        verify(&self.ctx, &REL, check).unwrap()
     }
 
     fn pages(&self) -> Vec<Vec<u8>> {
@@ -186,9 +212,10 @@ proptest! {
 
     #[test]
     fn tree_behaves_as_a_sorted_set_and_redo_makes_the_same_pages(
-        ops in proptest::collection::vec(op_strategy(), 1..1500)
+        ops in proptest::collection::vec(op_strategy(), 1..1500),
+        carries in any::<bool>(),
     ) {
-        let n = node_with_index();
+        let n = TestNode { carries, ..node_with_index() };
         let mut model = BTreeSet::new();
         for op in ops {
             match op {
@@ -258,7 +285,7 @@ proptest! {
         }
         let mut b = NodeBuilder::new(&shape).unwrap();
         for (i, (k, t)) in entries.iter().enumerate() {
-            prop_assert!(b.push(*t, false, BlockNo::new(u32::try_from(i).unwrap() + 1), k, &[]));
+            prop_assert!(b.push(*t, BlockNo::new(u32::try_from(i).unwrap() + 1), k, &[]));
         }
         let page = b.finish();
         let node = Node::new(&page).unwrap();
@@ -611,11 +638,25 @@ fn killed_entries_make_room_before_a_leaf_splits() {
     assert_eq!(n.all().len(), 200);
 }
 
-struct FromSet<'a>(std::collections::btree_set::Iter<'a, (Vec<u8>, u64)>);
+struct FromSet<'a> {
+    entries: std::collections::btree_set::Iter<'a, (Vec<u8>, u64)>,
+    carries: bool,
+    carried: Vec<u8>,
+}
+
+impl<'a> FromSet<'a> {
+    fn new(set: &'a BTreeSet<(Vec<u8>, u64)>, carries: bool) -> Self {
+        Self { entries: set.iter(), carries, carried: Vec::new() }
+    }
+}
 
 impl SortedEntries for FromSet<'_> {
     fn next(&mut self) -> Result<Option<SortedEntry<'_>>, AccessError> {
-        Ok(self.0.next().map(|(k, t)| SortedEntry { key: k, tid: tid_of(*t), live: true }))
+        let Some((key, t)) = self.entries.next() else { return Ok(None) };
+        if self.carries {
+            self.carried = carried_of(key, *t);
+        }
+        Ok(Some(SortedEntry { item: Item { key, carried: &self.carried }, tid: tid_of(*t), live: true }))
     }
 }
 
@@ -627,11 +668,12 @@ proptest! {
         set in proptest::collection::btree_set((key_strategy(), 1_u64..100), 0..3000),
         more in proptest::collection::vec((key_strategy(), 1_u64..100), 0..200),
         fill in 10_usize..=100,
+        carries in any::<bool>(),
     ) {
-        let n = node_of(4096);
+        let n = TestNode { carries, ..node_of(4096) };
         n.ctx.pool.create_fork(REL.file, Fork::Main).unwrap();
         let options = BuildOptions { fill: Some(fill), unique: None };
-        let built = build(&n.ctx, &REL, &mut FromSet(set.iter()), &options, &mut || Ok(())).unwrap();
+        let built = build(&n.ctx, &REL, &mut FromSet::new(&set, carries), &options, &mut || Ok(())).unwrap();
         prop_assert_eq!(built, Built::Entries(set.len() as u64));
         prop_assert_eq!(n.verify().entries, set.len() as u64);
         let mut all = set;
@@ -654,12 +696,13 @@ proptest! {
         for budget in [64 * 1024, 64 * 1024 * 1024] {
             let mut sorter = Sorter::new(&dir.path().join("pgsql_tmp"), budget);
             for (k, t, live) in &entries {
-                sorter.push(k, tid_of(*t), *live).unwrap();
+                sorter.push(Item { key: k, carried: &carried_of(k, *t) }, tid_of(*t), *live).unwrap();
             }
             let mut sorted = sorter.finish().unwrap();
             let mut found = Vec::new();
             while let Some(e) = sorted.next().unwrap() {
-                found.push((e.key.to_vec(), number(e.tid)));
+                prop_assert_eq!(e.item.carried, carried_of(e.item.key, number(e.tid)));
+                found.push((e.item.key.to_vec(), number(e.tid)));
             }
             let mut want: Vec<_> = entries.iter().map(|(k, t, _)| (k.clone(), *t)).collect();
             want.sort();
@@ -676,7 +719,7 @@ fn runs_of_equal_keys_take_little_room_however_they_came() {
     let bytes = |n: &TestNode| u64::from(n.ctx.pool.n_blocks(REL.file, Fork::Main).unwrap().get()) * 8192 / set.len() as u64;
     let built = node_of(4096);
     built.ctx.pool.create_fork(REL.file, Fork::Main).unwrap();
-    build(&built.ctx, &REL, &mut FromSet(set.iter()), &BuildOptions::default(), &mut || Ok(())).unwrap();
+    build(&built.ctx, &REL, &mut FromSet::new(&set, false), &BuildOptions::default(), &mut || Ok(())).unwrap();
     assert_eq!(built.verify().entries, 20_000);
     assert!(bytes(&built) < 26, "{}", bytes(&built));
     // As rows come: keys in turn, tids ascending.
@@ -710,7 +753,7 @@ fn building_a_unique_index_finds_duplicates_among_live_rows_only() {
         n.ctx.pool.create_fork(REL.file, Fork::Main).unwrap();
         let mut sorter = Sorter::new(std::path::Path::new("/nonexistent"), 1 << 20);
         for (k, t, live) in entries {
-            sorter.push(k, tid_of(*t), *live).unwrap();
+            sorter.push(*k, tid_of(*t), *live).unwrap();
         }
         let options = BuildOptions { fill: None, unique: Some(&unique) };
         build(&n.ctx, &REL, &mut sorter.finish().unwrap(), &options, &mut || Ok(())).unwrap()

@@ -3,7 +3,7 @@
 use afterimage_wal::{BlockNo, Fork};
 
 use super::descend::{ROOT, as_node, damaged, latch_read, sound};
-use super::node::{Fence, NO_BLOCK};
+use super::node::{Fence, Item, NO_BLOCK};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
 
 /// What a check found.
@@ -18,7 +18,7 @@ pub struct Verified {
 }
 
 /// Gets each leaf entry of a check.
-pub type Visit<'a> = dyn FnMut(&[u8], Tid) -> Result<(), AccessError> + 'a;
+pub type Visit<'a> = dyn FnMut(&Item<'_>, Tid) -> Result<(), AccessError> + 'a;
 
 /// Walks every level and checks order, fences, links and children; calls `entry` with each leaf entry.
 ///
@@ -89,7 +89,7 @@ fn walk_level(
                 }
                 let e = sound(rel, block, node.entry(i))?;
                 if node.is_leaf() {
-                    entry(&at.key, Tid::from_u64(e.tid))?;
+                    entry(&Item { key: &at.key, carried: e.carried }, Tid::from_u64(e.tid))?;
                     found.entries += 1;
                 } else {
                     children.push((e.child, at.clone()));

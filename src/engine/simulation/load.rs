@@ -429,8 +429,8 @@ pub(super) fn rows(engine: &Engine, what: &str) -> Rows {
     check_map(engine, &table, what);
     for (i, index) in rels.indexes().iter().enumerate() {
         let mut entries = Vec::new();
-        btree::verify(engine.ctx(), index, &mut |key, tid| {
-            entries.push((key.to_vec(), tid));
+        btree::verify(engine.ctx(), index, &mut |item, tid| {
+            entries.push((item.key.to_vec(), tid));
             Ok(())
         })
         .unwrap_or_else(|e| panic!("{what}: index {i}: {e}"));

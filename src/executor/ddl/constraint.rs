@@ -438,7 +438,7 @@ fn key_constraint(
         oid,
         name: Arc::from(name),
         kind: if primary { ConstraintKind::Primary } else { ConstraintKind::Unique },
-        columns: columns.clone(),
+        columns,
         index,
         deferrable: new.deferrable,
         deferred: new.deferred,
@@ -447,8 +447,9 @@ fn key_constraint(
     let row = rows::constraint(relation.namespace, relation.oid, &constraint);
     ctx.writer()?.insert(&pg_constraint::DEF, &row)?;
     let address = ObjectAddress::new(pg_constraint::ID, oid);
-    for attnum in columns {
-        ctx.depend(address, ObjectAddress::column(relation.oid, attnum), DependKind::Auto)?;
+    // INCLUDE columns too.
+    for column in &made.columns {
+        ctx.depend(address, ObjectAddress::column(relation.oid, column.attnum), DependKind::Auto)?;
     }
     ctx.depend(ObjectAddress::relation(index), address, DependKind::Internal)?;
     ctx.relation_changed(relation.oid)?;
@@ -482,16 +483,16 @@ fn use_index(ctx: &mut SessionContext, relation: &Arc<Relation>, new: &NewConstr
             format!("index \"{name}\" is already associated with a constraint"),
         ));
     }
-    let attnums: Vec<i16> = index.keys().iter().map(|c| c.attnum).collect();
-    if key.primary {
-        set_not_null(ctx, relation, &attnums)?;
-    }
     index::become_constraint(ctx, &index, key.primary, !new.deferrable)?;
     let constraint = new.name.clone().unwrap_or_else(|| name.to_owned());
     if constraint != name {
         ctx.notice(format!("ALTER TABLE / ADD CONSTRAINT USING INDEX will rename index \"{name}\" to \"{constraint}\""));
         table::update_class(ctx, index.oid, &[(pg_class::relname, Datum::text(&constraint))])?;
         ctx.relation_names_changed()?;
+    }
+    if key.primary {
+        let attnums: Vec<i16> = index.keys().iter().map(|c| c.attnum).collect();
+        set_not_null(ctx, relation, &attnums)?;
     }
     key_constraint(ctx, relation, new, key.primary, &constraint, index.oid)
 }

@@ -18,6 +18,7 @@ use crate::executor::eval::{Exec, ExecState};
 use crate::executor::front_end::TableExpr;
 use crate::executor::modify::index_error;
 use crate::executor::vacuum::next_transaction;
+use crate::sql::catalog::index_key::EntryBytes;
 use crate::sql::catalog::load::{CatalogReader, CatalogRow, by};
 use crate::sql::catalog::names::truncate;
 use crate::sql::catalog::relation::{Column, DEFAULT_TABLESPACE, Index, IndexColumn, RelKind, Relation};
@@ -129,15 +130,18 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &IndexStmt, source: &str) -
         }
     };
     let name = if stmt.idxname.is_empty() {
-        let addition: Vec<&str> = columns
+        let names = columns
             .iter()
             .map(|c| match (&c.name, relation.attribute(c.attnum)) {
                 (Some(name), _) => name.as_str(),
                 (None, Some(column)) => &column.name,
                 (None, None) => "expr",
             })
-            .chain(including.iter().filter_map(|&n| relation.attribute(n)).map(|c| &*c.name))
-            .collect();
+            .chain(including.iter().filter_map(|&n| relation.attribute(n)).map(|c| &*c.name));
+        let mut addition: Vec<String> = Vec::new();
+        for name in names {
+            addition.push(unique_name(name, |n| addition.iter().any(|a| a == n)));
+        }
         let addition = addition.join("_");
         choose_name(ctx, relation.namespace, &relation.name, Some(&addition), "idx", &[])?
     } else {
@@ -176,6 +180,9 @@ fn check_method(method: &str) -> Result<(), SqlError> {
 }
 
 fn attnum_of(relation: &Relation, name: &str) -> Result<i16, SqlError> {
+    if matches!(name, "ctid" | "xmin" | "cmin" | "xmax" | "cmax" | "tableoid") {
+        return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "index creation on system columns is not supported"));
+    }
     relation
         .column(name)
         .map(|c| c.attnum)
@@ -268,8 +275,10 @@ pub(crate) fn define(ctx: &mut SessionContext, table: Oid, new: &NewIndex) -> Re
             nulls_first: c.nulls_first,
             collation,
             opclass,
+            storage: b'p',
         });
-        attributes.push(attribute(&unique_name(&name, &attributes), type_oid, typmod, collation, attributes.len())?);
+        let storage = relation.attribute(c.attnum).map(|c| c.storage);
+        attributes.push(attribute(&unique_attribute(&name, &attributes), type_oid, typmod, collation, storage, attributes.len())?);
     }
     for &attnum in &new.including {
         let column = relation.attribute(attnum).ok_or_else(|| SqlError::internal("no such column"))?;
@@ -282,9 +291,10 @@ pub(crate) fn define(ctx: &mut SessionContext, table: Oid, new: &NewIndex) -> Re
             nulls_first: false,
             collation: column.collation,
             opclass: 0,
+            storage: column.storage,
         });
-        let name = unique_name(&column.name, &attributes);
-        attributes.push(attribute(&name, column.type_oid, column.typmod, column.collation, attributes.len())?);
+        let name = unique_attribute(&column.name, &attributes);
+        attributes.push(attribute(&name, column.type_oid, column.typmod, column.collation, Some(column.storage), attributes.len())?);
     }
     let index = Index {
         oid,
@@ -360,19 +370,25 @@ pub(crate) fn define(ctx: &mut SessionContext, table: Oid, new: &NewIndex) -> Re
     Ok(oid)
 }
 
-fn attribute(name: &str, type_oid: Oid, typmod: i32, collation: Oid, before: usize) -> Result<Column, SqlError> {
+/// A column of an index. `storage`: its table's column's.
+fn attribute(name: &str, type_oid: Oid, typmod: i32, collation: Oid, storage: Option<u8>, before: usize) -> Result<Column, SqlError> {
     let attnum = i16::try_from(before + 1).map_err(|_| SqlError::new(SqlState::TOO_MANY_COLUMNS, "too many index columns"))?;
     if attnum > 32 {
         return Err(SqlError::new(SqlState::TOO_MANY_COLUMNS, "cannot use more than 32 columns in an index"));
     }
-    Ok(Column { attnum, collation, ..table::plain_column(name, type_oid, typmod)? })
+    let plain = table::plain_column(name, type_oid, typmod)?;
+    Ok(Column { attnum, collation, storage: storage.unwrap_or(plain.storage), ..plain })
 }
 
-/// A name not yet used among the attributes: `expr`, `expr1`, ...
-fn unique_name(name: &str, attributes: &[Column]) -> String {
+fn unique_attribute(name: &str, attributes: &[Column]) -> String {
+    unique_name(name, |n| attributes.iter().any(|c| &*c.name == n))
+}
+
+/// A name not yet used: `expr`, `expr1`, ...
+fn unique_name(name: &str, used: impl Fn(&str) -> bool) -> String {
     let mut out = name.to_owned();
     let mut n = 0;
-    while attributes.iter().any(|c| *c.name == *out) {
+    while used(&out) {
         n += 1;
         out = format!("{name}{n}");
     }
@@ -554,9 +570,10 @@ fn enter_all(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Re
     let mut count = 0;
     while let Some(entry) = sorted.next()? {
         cancel.check()?;
-        let (key, tid) = (entry.key.to_vec(), entry.tid);
+        let (bytes, tid) = (EntryBytes::from(entry.item), entry.tid);
+        let (key, item) = (&bytes.key, bytes.item());
         // Whoever changed the row meanwhile may have entered it.
-        let mut scan = btree::Scan::new(&index_handle, KeyRange::prefix(&key), Direction::Forward, ScanOptions::default());
+        let mut scan = btree::Scan::new(&index_handle, KeyRange::prefix(key), Direction::Forward, ScanOptions::default());
         let mut there = false;
         while let Some((_, found)) = scan.next(&access)? {
             there |= found == tid;
@@ -565,12 +582,12 @@ fn enter_all(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Re
         if there {
             continue;
         }
-        let unique = if index.unique && entry.live { unique_length(index, &key) } else { None };
+        let unique = if index.unique && entry.live { unique_length(index, key) } else { None };
         if let Some(bytes) = unique {
             let t = ctx.transaction()?;
             let mut probe = heap::Probe::new(&access, handle, t);
             let probe: (&mut dyn UniqueProbe, usize) = (&mut probe, bytes);
-            let inserted = btree::insert(&access, xid, &index_handle, &key, tid, Some(probe)).map_err(|e| index_error(e, index))?;
+            let inserted = btree::insert(&access, xid, &index_handle, item, tid, Some(probe)).map_err(|e| index_error(e, index))?;
             if inserted == Inserted::Yes {
                 continue;
             }
@@ -581,7 +598,7 @@ fn enter_all(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Re
                 return Err(e.constraint(&relation.namespace_name, &relation.name, &index.name));
             }
         }
-        btree::insert(&access, xid, &index_handle, &key, tid, None).map_err(|e| index_error(e, index))?;
+        btree::insert(&access, xid, &index_handle, item, tid, None).map_err(|e| index_error(e, index))?;
     }
     Ok(count)
 }
@@ -612,7 +629,7 @@ pub(crate) fn fill(
             let mut detail = None;
             if let Some(bytes) = bytes {
                 let mut keys = KeyMaker::new(relation, index, expressions, predicate);
-                keys.make(ctx, &bytes, &mut Vec::new())?;
+                keys.make(ctx, &bytes, &mut EntryBytes::default())?;
                 detail = Some(format!("Key {} is duplicated.", key_text(ctx, relation, index, &keys.key_values)?));
             }
             let message = format!("could not create unique index \"{}\"", index.name);
@@ -643,12 +660,11 @@ fn sort_keys(
     // Expressions run on the session while the scan borrows its transaction.
     let txn = ctx.transaction.take().ok_or_else(|| SqlError::internal("no transaction"))?;
     let mut keys = KeyMaker::new(relation, index, expressions, predicate);
-    let mut key = Vec::new();
+    let mut entry = EntryBytes::default();
     let mut count = 0_u32;
     let scanned = heap::build_scan(&access, &txn, &handle, |found: BuildRow<'_>| -> Result<(), SqlError> {
-        key.clear();
-        if !(others_write && found.entered_by_maker) && keys.make(ctx, found.row, &mut key)?.is_some() {
-            sorter.push(&key, found.root, found.live).map_err(|e| index_error(e, index))?;
+        if !(others_write && found.entered_by_maker) && keys.make(ctx, found.row, &mut entry)?.is_some() {
+            sorter.push(entry.item(), found.root, found.live).map_err(|e| index_error(e, index))?;
         }
         count = count.wrapping_add(1);
         if count.is_multiple_of(1024) { ctx.check_cancel() } else { Ok(()) }
@@ -694,7 +710,7 @@ impl<'a> KeyMaker<'a> {
         // Of expressions it is not known here which columns they take.
         let all = !expressions.is_empty() || predicate.is_some();
         let mut wanted = vec![all; relation.columns.len()];
-        for i in index.keys().iter().filter_map(|c| usize::try_from(c.attnum).ok()?.checked_sub(1)) {
+        for i in index.columns.iter().filter_map(|c| usize::try_from(c.attnum).ok()?.checked_sub(1)) {
             if let Some(w) = wanted.get_mut(i) {
                 *w = true;
             }
@@ -703,8 +719,8 @@ impl<'a> KeyMaker<'a> {
         Self { relation, index, expressions, predicate, wanted, values: Vec::new(), key_values: Vec::new() }
     }
 
-    /// Appends the key of a row; `None` if the predicate leaves the row out.
-    pub(crate) fn make(&mut self, ctx: &mut SessionContext, bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<bool>, SqlError> {
+    /// Makes the entry of a row; `None` if the predicate leaves the row out.
+    pub(crate) fn make(&mut self, ctx: &mut SessionContext, bytes: &[u8], out: &mut EntryBytes) -> Result<Option<bool>, SqlError> {
         // What is not wanted stays NULL.
         self.values.resize(self.wanted.len(), Datum::Null);
         row::decode_some(&self.relation.desc, bytes, &self.wanted, &mut self.values)?;
@@ -717,7 +733,7 @@ impl<'a> KeyMaker<'a> {
         }
         self.key_values.clear();
         let mut expressions = self.expressions.iter();
-        for column in self.index.keys() {
+        for column in &self.index.columns {
             let value = match usize::try_from(column.attnum).ok().and_then(|n| n.checked_sub(1)) {
                 Some(i) => self.values.get(i).cloned().unwrap_or_default(),
                 None => match expressions.next() {
@@ -730,8 +746,8 @@ impl<'a> KeyMaker<'a> {
             };
             self.key_values.push(value);
         }
-        crate::executor::large::unpack_row(ctx.engine.ctx(), &mut self.key_values)?;
-        self.index.encode_key(&self.key_values, out).map(Some)
+        crate::executor::large::unpack_entry(ctx.engine.ctx(), self.index, &mut self.key_values)?;
+        self.index.encode_entry(&self.key_values, out).map(Some)
     }
 }
 
@@ -804,12 +820,17 @@ pub(crate) fn become_constraint(ctx: &mut SessionContext, index: &Index, primary
 
 /// Follows a change of a table column's type in an index over it.
 pub(crate) fn retype_column(ctx: &mut SessionContext, index: &Index, position: i16, new: &Column) -> Result<(), SqlError> {
-    let opclass = default_opclass(BTREE_AM, new.type_oid).filter(|_| key::is_supported(new.type_oid));
-    let opclass = opclass.map(|o| o.oid).ok_or_else(|| {
-        let shown = format_type(new.type_oid, -1);
-        let message = format!("data type {shown} has no default operator class for access method \"btree\"");
-        SqlError::new(SqlState::UNDEFINED_OBJECT, message)
-    })?;
+    let at = usize::try_from(position - 1).unwrap_or(0);
+    let opclass = if at < index.n_key {
+        let opclass = default_opclass(BTREE_AM, new.type_oid).filter(|_| key::is_supported(new.type_oid));
+        opclass.map(|o| o.oid).ok_or_else(|| {
+            let shown = format_type(new.type_oid, -1);
+            let message = format!("data type {shown} has no default operator class for access method \"btree\"");
+            SqlError::new(SqlState::UNDEFINED_OBJECT, message)
+        })?
+    } else {
+        0
+    };
     table::update_attribute(
         ctx,
         index.oid,
@@ -819,11 +840,11 @@ pub(crate) fn retype_column(ctx: &mut SessionContext, index: &Index, position: i
             (pg_attribute::atttypmod, Datum::Int4(new.typmod)),
             (pg_attribute::attlen, Datum::Int2(new.len)),
             (pg_attribute::attcollation, Datum::Oid(new.collation)),
+            (pg_attribute::attstorage, Datum::Char(new.storage)),
         ],
     )?;
     let row = ctx.catalog_reader()?.row(&pg_index::DEF, by::INDEX_OID, &[Datum::Oid(index.oid)])?;
     let row = row.ok_or_else(|| SqlError::internal("index has no pg_index row"))?;
-    let at = usize::try_from(position - 1).unwrap_or(0);
     let (mut classes, mut collations) = (row.oids(pg_index::indclass)?, row.oids(pg_index::indcollation)?);
     if let (Some(class), Some(collation)) = (classes.get_mut(at), collations.get_mut(at)) {
         (*class, *collation) = (opclass, new.collation);

@@ -77,6 +77,7 @@ pub(crate) fn ensure(
         nulls_first: false,
         collation: 0,
         opclass: default_opclass(BTREE_AM, c.type_oid).map_or(0, |o| o.oid),
+        storage: b'p',
     });
     let def = Index {
         oid: index,

@@ -12,10 +12,12 @@ mod encode;
 pub(crate) use crate::sql::catalog::chunks::delete_values;
 pub(crate) use encode::RowWriter;
 
+use std::sync::Arc;
+
 use super::code::CallCode;
 use super::eval::Exec;
 use crate::access::AccessCtx;
-use crate::sql::catalog::chunks;
+use crate::sql::catalog::{Index, chunks};
 use crate::sql::functions::{Call, ProcEntry};
 use crate::sql::types::stored;
 use crate::sql::types::{Datum, Held, Packed, Repr};
@@ -59,6 +61,30 @@ pub(crate) fn unpack_in_place(ctx: &AccessCtx, value: &mut Datum) -> Result<(), 
 #[inline]
 pub(crate) fn unpack_row(ctx: &AccessCtx, row: &mut [Datum]) -> Result<(), SqlError> {
     row.iter_mut().try_for_each(|v| unpack_in_place(ctx, v))
+}
+
+/// Makes the values of a row in an index usable for its entry: keys are unpacked, INCLUDE columns only brought in line.
+///
+/// # Errors
+/// As [`unpack`].
+pub(crate) fn unpack_entry(ctx: &AccessCtx, index: &Index, values: &mut [Datum]) -> Result<(), SqlError> {
+    let (keys, included) = values.split_at_mut(index.n_key.min(values.len()));
+    unpack_row(ctx, keys)?;
+    included.iter_mut().try_for_each(|value| {
+        if let Datum::Packed(packed) = value
+            && let Held::OutOfLine(pointer, toast) = &packed.held
+        {
+            let bytes = chunks::fetch(ctx, pointer, toast, 0, to_usize(pointer.stored_len()))?;
+            *value = match pointer.method() {
+                Some(method) => {
+                    let held = Held::Inline { bytes: bytes.into(), raw_len: pointer.raw_len, method };
+                    Datum::Packed(Arc::new(Packed { repr: packed.repr, held }))
+                }
+                None => stored::from_bytes(packed.repr, &bytes)?,
+            };
+        }
+        Ok(())
+    })
 }
 
 /// Functions that do not need all of their first argument.

@@ -258,6 +258,7 @@ fn catalog_relation(def: &CatalogDef, database: Oid, providers: &Providers) -> R
                 nulls_first: false,
                 collation: c.collation,
                 opclass: default_opclass(BTREE_AM, c.type_oid).map_or(0, |o| o.oid),
+                storage: c.storage,
             }
         });
         relation.indexes.push(Arc::new(Index {

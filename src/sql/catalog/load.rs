@@ -462,6 +462,7 @@ fn indexes(reader: &dyn CatalogReader, database: Oid, table: Oid) -> Result<Vec<
                 nulls_first: option & 2 != 0,
                 collation: collations.get(i).copied().unwrap_or(0),
                 opclass: classes.get(i).copied().unwrap_or(0),
+                storage: attribute.char(pg_attribute::attstorage)?,
             });
         }
         out.push(Index {

@@ -464,6 +464,8 @@ pub struct IndexColumn {
     pub collation: Oid,
     /// Operator class.
     pub opclass: Oid,
+    /// Storage strategy of the value (`attstorage`).
+    pub storage: u8,
 }
 
 /// A CHECK constraint.

@@ -885,14 +885,14 @@ impl Planner<'_> {
         };
         let orders: Vec<KeyOrder> = i.index.keys().iter().map(|k| KeyOrder { desc: k.desc, nulls_first: k.nulls_first }).collect();
         let types = i.index.keys().iter().map(|k| k.type_oid).collect();
-        // All that is wanted in the key itself?
+        // All that is wanted in the entry itself?
         let index_only = scan
             .outputs
             .iter()
             .map(|o| match o {
-                ScanColumn::Attribute(a) => i.index.keys().iter().position(|k| {
+                ScanColumn::Attribute(a) => (0..).zip(&i.index.columns).position(|(n, k)| {
                     usize::try_from(k.attnum).ok().and_then(|n| n.checked_sub(1)) == Some(*a)
-                        && crate::sql::types::key::is_lossless(k.type_oid)
+                        && (n >= i.index.n_key || crate::sql::types::key::is_lossless(k.type_oid))
                 }),
                 _ => None,
             })
