@@ -255,12 +255,12 @@ fn expected_entries(ctx: &mut SessionContext, table: &Relation, index: &Index, h
     let dir = ctx.engine.data_dir().join("base").join("pgsql_tmp");
     let mut sorter = Sorter::new(&dir, usize::try_from(memory).unwrap_or(usize::MAX));
     let snapshot = ctx.transaction()?.latest_snapshot()?;
-    let txn = ctx.transaction.take().ok_or_else(|| SqlError::internal("no transaction"))?;
+    let own = ctx.transaction()?.own().cloned();
     let mut keys = KeyMaker::new(table, index, &expressions, predicate.as_ref());
     let mut entry = EntryBytes::default();
     let mut count = 0_u32;
     let scanned = blocking(|| {
-        heap::build_scan(&access, &txn, handle, |found: BuildRow<'_>| -> Result<(), SqlError> {
+        heap::build_scan(&access, own.as_deref(), handle, |found: BuildRow<'_>| -> Result<(), SqlError> {
             count = count.wrapping_add(1);
             if count.is_multiple_of(1024) {
                 ctx.check_cancel()?;
@@ -273,7 +273,6 @@ fn expected_entries(ctx: &mut SessionContext, table: &Relation, index: &Index, h
             Ok(())
         })
     });
-    ctx.transaction = Some(txn);
     scanned?;
     Ok(sorter.finish()?)
 }

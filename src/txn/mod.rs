@@ -41,7 +41,7 @@ pub use positions::{CommitLevel, CommitWait, Positions, SyncPositions};
 pub use proc::{LockLog, Proc, ProcId};
 pub use record::Invalidation;
 pub use serializable::{Mark, MarkLimits, Serializable};
-pub use snapshot::{InTablespace, OnPage, Snapshot};
+pub use snapshot::{InTablespace, OnPage, OwnXids, Snapshot};
 pub use standby::Need;
 pub use table_stats::{TableKey, TableStats, VacuumProgress};
 pub use transaction::{Isolation, SavepointMark, Transaction, TransactionOptions};

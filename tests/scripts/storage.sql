@@ -883,3 +883,211 @@ ERROR:  42704: there is no previously clustered index for table "cl"
 
 drop table cl, other;
 ---
+
+# Functions with bodies in an index: built, kept up, built anew.
+create table fx (a int);
+insert into fx select generate_series(1, 500);
+create function fx_plpgsql(int) returns int language plpgsql immutable as $$ begin return -$1; end $$;
+create function fx_sql(int) returns int language sql immutable as 'select $1 * 2';
+create function fx_caught(int) returns int language plpgsql immutable as
+$$ begin return 1000 / ($1 % 10); exception when division_by_zero then return 0; end $$;
+create function fx_asks(int) returns int language plpgsql immutable as $$ begin return (select count(*) from pg_class where oid = 0) + $1; end $$;
+create index fx_plpgsql_i on fx (fx_plpgsql(a));
+create index fx_sql_i on fx (fx_sql(a)) where fx_plpgsql(a) < -10;
+create index concurrently fx_caught_i on fx (fx_caught(a));
+create unique index concurrently fx_asks_i on fx (fx_asks(a));
+insert into fx values (501), (510);
+reindex table fx;
+reindex index concurrently fx_plpgsql_i;
+reindex index fx_caught_i;
+insert into fx values (520);
+set enable_seqscan = off;
+select a from fx where fx_plpgsql(a) < -500 order by fx_plpgsql(a);
+select a from fx where fx_sql(a) = 1020 and fx_plpgsql(a) < -10;
+select count(*) from fx where fx_caught(a) = 0;
+select a from fx where fx_asks(a) in (501, 520) order by 1;
+reset enable_seqscan;
+insert into fx values (520);
+---
+a
+520
+510
+501
+(3 rows)
+a
+510
+(1 row)
+count
+52
+(1 row)
+a
+501
+520
+(2 rows)
+ERROR:  23505: duplicate key value violates unique constraint "fx_asks_i"
+DETAIL:  Key (fx_asks(a))=(520) already exists.
+SCHEMA NAME:  public
+TABLE NAME:  fx
+CONSTRAINT NAME:  fx_asks_i
+
+# One that fails, and what comes after it.
+create function fx_fails(int) returns int language plpgsql immutable as $$ begin if $1 = 300 then raise 'not %', $1; end if; return $1; end $$;
+create index fx_fails_i on fx (fx_fails(a));
+begin;
+savepoint s;
+create index fx_fails_i on fx (fx_fails(a));
+rollback to s;
+create index fx_late_i on fx (fx_plpgsql(a));
+commit;
+select count(*) from pg_indexes where tablename = 'fx';
+drop table fx;
+---
+ERROR:  P0001: not 300
+ERROR:  P0001: not 300
+count
+5
+(1 row)
+
+# What CREATE INDEX and REINDEX find out about the table.
+create table sized (a int primary key, b int);
+create index sized_b on sized (b);
+select relname, relpages > 0 as pages, reltuples, relhasindex from pg_class where relname like 'sized%' order by 1;
+insert into sized select n, n % 10 from generate_series(1, 1000) n;
+select relname, reltuples from pg_class where relname = 'sized';
+create index sized_ab on sized (a, b) where b = 3;
+select relname, relpages > 0 as pages, reltuples from pg_class where relname in ('sized', 'sized_ab') order by 1;
+delete from sized where b = 3;
+reindex index sized_b;
+select reltuples from pg_class where relname = 'sized';
+delete from sized where b = 4;
+create index concurrently sized_late on sized (b);
+select reltuples from pg_class where relname = 'sized';
+insert into sized values (2000, 3);
+begin;
+create index sized_undone on sized (b);
+rollback;
+select reltuples, relhasindex from pg_class where relname = 'sized';
+truncate sized;
+reindex table sized;
+select relpages > 0 as pages, reltuples from pg_class where relname = 'sized';
+drop table sized;
+---
+relname|pages|reltuples|relhasindex
+sized|f|-1|t
+sized_b|t|0|f
+sized_pkey|t|0|f
+(3 rows)
+relname|reltuples
+sized|-1
+(1 row)
+relname|pages|reltuples
+sized|t|1000
+sized_ab|t|100
+(2 rows)
+reltuples
+900
+(1 row)
+reltuples
+800
+(1 row)
+reltuples|relhasindex
+801|t
+(1 row)
+pages|reltuples
+f|-1
+(1 row)
+
+# What has one value orders nothing.
+create table one (id int primary key, a int, b int);
+create table two (x int primary key, y int);
+insert into one select n, n % 7, n % 3 from generate_series(1, 100) n;
+insert into two select n, n from generate_series(1, 10) n;
+analyze one, two;
+explain (costs off) select * from one where a = 3 order by a;
+explain (costs off) select * from one where a = 3 and 2 = b order by b, id desc, a;
+explain (costs off) select * from one where a = 3 order by id, id;
+explain (costs off) select * from one where a = 3 or b = 1 order by a;
+explain (costs off) select distinct on (a) * from one where a = 3 order by a, id;
+explain (costs off) select id from one where a = 3 order by b, a offset 1;
+select id from one where a = 3 order by a, id limit 3;
+select distinct on (a, b) a, b, id from one where a = 3 order by a, b, id desc;
+select count(*), min(b), max(b) from (select a, b from one where a = 3 order by a, b fetch first 2 rows with ties) x;
+select count(*) from (select id from one where a = 3 order by a fetch first 2 rows with ties) x;
+select x, y, a from two left join one on id = x and a = 3 order by a, x;
+select x, y, a from two join one on id = x and a = 3 order by a, y desc;
+prepare by_a (int) as select id from one where a = $1 order by a, id desc limit 2;
+execute by_a (5);
+drop table one, two;
+---
+QUERY PLAN
+Seq Scan on one
+  Filter: (a = 3)
+(2 rows)
+QUERY PLAN
+Sort
+  Sort Key: id DESC
+  ->  Seq Scan on one
+        Filter: ((a = 3) AND (2 = b))
+(4 rows)
+QUERY PLAN
+Sort
+  Sort Key: id
+  ->  Seq Scan on one
+        Filter: (a = 3)
+(4 rows)
+QUERY PLAN
+Sort
+  Sort Key: a
+  ->  Seq Scan on one
+        Filter: ((a = 3) OR (b = 1))
+(4 rows)
+QUERY PLAN
+Unique
+  ->  Sort
+        Sort Key: id
+        ->  Seq Scan on one
+              Filter: (a = 3)
+(5 rows)
+QUERY PLAN
+Limit
+  ->  Sort
+        Sort Key: b
+        ->  Seq Scan on one
+              Filter: (a = 3)
+(5 rows)
+id
+3
+10
+17
+(3 rows)
+a|b|id
+3|0|87
+3|1|94
+3|2|80
+(3 rows)
+count|min|max
+5|0|0
+(1 row)
+count
+14
+(1 row)
+x|y|a
+3|3|3
+10|10|3
+1|1|
+2|2|
+4|4|
+5|5|
+6|6|
+7|7|
+8|8|
+9|9|
+(10 rows)
+x|y|a
+10|10|3
+3|3|3
+(2 rows)
+id
+96
+89
+(2 rows)

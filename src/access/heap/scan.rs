@@ -8,7 +8,7 @@ use super::visibility::{Fate, Lookup};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
 use crate::storage::page::FLAG_ALL_VISIBLE;
 use crate::storage::{LinePointer, Page, StorageError};
-use crate::txn::{OnPage, Snapshot, Transaction};
+use crate::txn::{OnPage, OwnXids, Snapshot};
 
 /// A sequential scan.
 ///
@@ -159,7 +159,8 @@ pub struct BuildRow<'a> {
     pub entered_by_maker: bool,
 }
 
-/// Gives `f` every version an index has to know: those some snapshot may still see. The caller keeps writers out (a Share lock).
+/// Gives `f` every version an index has to know: those some snapshot may still see. The caller keeps writers out (a Share lock). `own`: the
+/// xids of its transaction, which `f` may use meanwhile. Returns how many of the rows are live.
 ///
 /// A HOT chain yields its newest version only: one entry per chain. A snapshot older than the index may see an older member, whose key
 /// may be another; it must not use the index (PostgreSQL: `indcheckxmin`).
@@ -168,10 +169,11 @@ pub struct BuildRow<'a> {
 /// I/O, and what `f` returns.
 pub fn build_scan<E: From<AccessError>>(
     ctx: &AccessCtx,
-    txn: &Transaction,
+    own: Option<&OwnXids>,
     rel: &RelHandle,
     mut f: impl FnMut(BuildRow<'_>) -> Result<(), E>,
 ) -> Result<u64, E> {
+    let owns = |xid| own.is_some_and(|own| own.contains(xid));
     let end = ctx.pool.n_blocks(rel.file, Fork::Main).map_err(AccessError::from)?;
     let mut copy = Box::<Page>::default();
     let mut roots: Vec<u16> = Vec::new();
@@ -190,7 +192,7 @@ pub fn build_scan<E: From<AccessError>>(
                 Fate::Dead { .. } => continue,
                 Fate::RecentlyDead => false,
                 Fate::Live { .. } | Fate::InProgress => true,
-                Fate::BeingEnded => !txn.owns(h.xmax),
+                Fate::BeingEnded => !owns(h.xmax),
             };
             if let Some((o, x)) = next_in_chain(&h, block)
                 && look.xmax(&h).map_err(AccessError::from)?.is_some()
@@ -198,9 +200,9 @@ pub fn build_scan<E: From<AccessError>>(
             {
                 continue;
             }
-            let live = live && !(txn.owns(h.xmin) && h.xmax.is_valid() && txn.owns(h.xmax));
+            let live = live && !(owns(h.xmin) && h.xmax.is_valid() && owns(h.xmax));
             let root = roots.get(usize::from(off)).copied().filter(|r| *r != 0).unwrap_or(off);
-            let entered_by_maker = fate == Fate::InProgress && root == off && !txn.owns(h.xmin);
+            let entered_by_maker = fate == Fate::InProgress && root == off && !owns(h.xmin);
             f(BuildRow { root: Tid::new(block, root), tid: Tid::new(block, off), row: &item[HEADER..], live, entered_by_maker })?;
             count += u64::from(live);
         }

@@ -27,6 +27,7 @@ use crate::sql::catalog::schema::{pg_attribute, pg_class, pg_index};
 use crate::sql::functions::registry::{BTREE_AM, all_opclasses, default_opclass};
 use crate::sql::types::{Datum, Oid, format_type, key, oids, row, text_out};
 use crate::sqlstate::{SqlError, SqlState};
+use crate::storage::vm;
 use crate::txn::{CommitLevel, LockMode, LockTag, WaitPolicy, blocking};
 
 /// An index to be made.
@@ -357,14 +358,15 @@ pub(crate) fn define(ctx: &mut SessionContext, table: Oid, new: &NewIndex) -> Re
     let mut expressions: Vec<TableExpr> = Vec::new();
     expressions.extend(new.columns.iter().filter_map(|c| c.expression.as_ref()).map(|e| e.expr.clone()));
     let predicate = new.predicate.as_ref().map(|p| p.expr.clone());
-    if new.concurrent {
+    let rows = if new.concurrent {
         btree::create(&ctx.access(), &relation.index_handle(&index))?;
+        None
     } else {
-        let entries = fill(ctx, &relation, &index, &expressions, predicate.as_ref())?;
-        set_counts(ctx, oid, file, entries)?;
-    }
-    // In place: GRANT goes on meanwhile, and nobody relies on it.
-    ctx.set_in_place(&pg_class::DEF, by::CLASS_OID, &[Datum::Oid(table)], &[(pg_class::relhasindex, Datum::Bool(true))])?;
+        let filled = fill(ctx, &relation, &index, &expressions, predicate.as_ref())?;
+        set_counts(ctx, oid, file, filled.entries)?;
+        Some(filled.rows)
+    };
+    note_table(ctx, &relation, rows)?;
     ctx.relation_changed(table)?;
     ctx.relation_names_changed()?;
     Ok(oid)
@@ -393,6 +395,25 @@ fn unique_name(name: &str, used: impl Fn(&str) -> bool) -> String {
         out = format!("{name}{n}");
     }
     out
+}
+
+/// Notes that a table has an index and, of one that was filled, how large the table was found. In place: GRANT goes on meanwhile, nobody relies on
+/// the one, and the other is true whatever becomes of the transaction. PostgreSQL: `index_update_stats`.
+fn note_table(ctx: &mut SessionContext, table: &Relation, rows: Option<u64>) -> Result<(), SqlError> {
+    let mut changes = vec![(pg_class::relhasindex, Datum::Bool(true))];
+    // An index made along with its table says nothing about what the table will be.
+    let told = rows.filter(|rows| *rows > 0 || table.rel_tuples >= 0.0);
+    if let (Some(rows), Some(file)) = (told, table.file()) {
+        let pages = ctx.engine.pool().n_blocks(file, afterimage_wal::Fork::Main)?.get();
+        let (visible, _) = vm::count(ctx.engine.pool(), file)?;
+        let int4 = |n: u32| Datum::Int4(i32::try_from(n).unwrap_or(i32::MAX));
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let tuples = rows as f32;
+        changes.push((pg_class::relpages, int4(pages)));
+        changes.push((pg_class::reltuples, Datum::Float4(tuples)));
+        changes.push((pg_class::relallvisible, int4(visible)));
+    }
+    ctx.set_in_place(&pg_class::DEF, by::CLASS_OID, &[Datum::Oid(table.oid)], &changes)
 }
 
 fn set_counts(ctx: &mut SessionContext, index: Oid, file: RelId, entries: u64) -> Result<(), SqlError> {
@@ -462,8 +483,10 @@ fn fill_beside_writers(ctx: &mut SessionContext, table: Oid, tag: LockTag, new: 
     commit_and_wait(ctx, tag, LockMode::Share)?;
     let relation = ctx.reopen(table)?;
     let index = relation.indexes.iter().find(|i| i.oid == oid).cloned().ok_or_else(|| SqlError::internal("new index vanished"))?;
-    let entries = enter_all(ctx, &relation, &index)?;
-    set_counts(ctx, oid, index.file, entries)?;
+    let filled = enter_all(ctx, &relation, &index)?;
+    set_counts(ctx, oid, index.file, filled.entries)?;
+    note_table(ctx, &relation, Some(filled.rows))?;
+    ctx.relation_changed(table)?;
     next_transaction(ctx)?;
     let (proc, txns) = (ctx.proc.clone(), ctx.engine.ctx().txns.clone());
     let upto = txns.readable_for(&proc, CommitLevel::Off);
@@ -559,11 +582,12 @@ fn twin_of(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Resu
 }
 
 /// Enters every row into an index that writers maintain already.
-fn enter_all(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Result<u64, SqlError> {
+fn enter_all(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Result<Filled, SqlError> {
     let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
     let index_handle = relation.index_handle(index);
     let (expressions, predicate) = bind_expressions(ctx, relation, index)?;
-    let mut sorted = sort_keys(ctx, relation, index, &expressions, predicate.as_ref(), true)?.finish()?;
+    let (sorter, rows) = sort_keys(ctx, relation, index, &expressions, predicate.as_ref(), true)?;
+    let mut sorted = sorter.finish()?;
     let access = ctx.access();
     let cancel = ctx.cancel.clone();
     let xid = ctx.transaction()?.xid()?;
@@ -600,21 +624,30 @@ fn enter_all(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Re
         }
         btree::insert(&access, xid, &index_handle, item, tid, None).map_err(|e| index_error(e, index))?;
     }
-    Ok(count)
+    Ok(Filled { entries: count, rows })
 }
 
-/// Fills the empty file of an index from its table. `expressions`: those of its columns, in order. Returns the number of entries.
-pub(crate) fn fill(
+/// What an index was filled with.
+struct Filled {
+    /// Its entries.
+    entries: u64,
+    /// The table's live rows.
+    rows: u64,
+}
+
+/// Fills the empty file of an index from its table. `expressions`: those of its columns, in order.
+fn fill(
     ctx: &mut SessionContext,
     relation: &Relation,
     index: &Index,
     expressions: &[TableExpr],
     predicate: Option<&TableExpr>,
-) -> Result<u64, SqlError> {
+) -> Result<Filled, SqlError> {
     let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
     let index_handle = RelHandle { oid: index.oid, file: index.file, persistence: handle.persistence, reserve: 0 };
     let access = ctx.access();
-    let mut sorted = sort_keys(ctx, relation, index, expressions, predicate, false)?.finish()?;
+    let (sorter, rows) = sort_keys(ctx, relation, index, expressions, predicate, false)?;
+    let mut sorted = sorter.finish()?;
     // A key with a NULL conflicts with none.
     let unique = |key: &[u8]| unique_length(index, key);
     let fill = index.options.iter().find_map(|o| o.strip_prefix("fillfactor=")).and_then(|v| v.parse().ok());
@@ -622,7 +655,7 @@ pub(crate) fn fill(
     let cancel = ctx.cancel.clone();
     let mut check = || Ok::<(), AccessError>(cancel.check()?);
     match btree::build(&access, &index_handle, &mut sorted, &options, &mut check).map_err(|e| index_error(e, index))? {
-        Built::Entries(n) => Ok(n),
+        Built::Entries(entries) => Ok(Filled { entries, rows }),
         Built::Duplicate { first, .. } => {
             let snapshot = ctx.transaction()?.latest_snapshot()?;
             let bytes = heap::fetch(&access, &handle, first, &snapshot, |_, bytes| bytes.to_vec())?;
@@ -643,7 +676,7 @@ pub(crate) fn fill(
     }
 }
 
-/// The keys of all rows of a table. `others_write`: without the rows that others enter themselves.
+/// The keys of all rows of a table, and how many live rows it has. `others_write`: without the rows that others enter themselves.
 fn sort_keys(
     ctx: &mut SessionContext,
     relation: &Relation,
@@ -651,27 +684,25 @@ fn sort_keys(
     expressions: &[TableExpr],
     predicate: Option<&TableExpr>,
     others_write: bool,
-) -> Result<Sorter, SqlError> {
+) -> Result<(Sorter, u64), SqlError> {
     let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
     let access = ctx.access();
     let memory = ctx.settings.bytes(Setting::MaintenanceWorkMem).unwrap_or(64 << 20);
     let dir = ctx.engine.data_dir().join("base").join("pgsql_tmp");
     let mut sorter = Sorter::new(&dir, usize::try_from(memory).unwrap_or(usize::MAX));
-    // Expressions run on the session while the scan borrows its transaction.
-    let txn = ctx.transaction.take().ok_or_else(|| SqlError::internal("no transaction"))?;
+    // Functions in expressions run in the transaction, which may get savepoints and an xid by it.
+    let own = ctx.transaction()?.own().cloned();
     let mut keys = KeyMaker::new(relation, index, expressions, predicate);
     let mut entry = EntryBytes::default();
     let mut count = 0_u32;
-    let scanned = heap::build_scan(&access, &txn, &handle, |found: BuildRow<'_>| -> Result<(), SqlError> {
+    let rows = heap::build_scan(&access, own.as_deref(), &handle, |found: BuildRow<'_>| -> Result<(), SqlError> {
         if !(others_write && found.entered_by_maker) && keys.make(ctx, found.row, &mut entry)?.is_some() {
             sorter.push(entry.item(), found.root, found.live).map_err(|e| index_error(e, index))?;
         }
         count = count.wrapping_add(1);
         if count.is_multiple_of(1024) { ctx.check_cancel() } else { Ok(()) }
-    });
-    ctx.transaction = Some(txn);
-    scanned?;
-    Ok(sorter)
+    })?;
+    Ok((sorter, rows))
 }
 
 /// Length of the part of a key that must be unique: all of it, unless a column is NULL.
@@ -796,11 +827,15 @@ pub(crate) fn rebuild(ctx: &mut SessionContext, relation: &Relation, index: &Ind
     let (expressions, predicate) = bind_expressions(ctx, relation, index)?;
     let file = ctx.new_file(index.file.spc, relation.persistence)?;
     let new = Index { file, ..index.clone() };
-    let entries = fill(ctx, relation, &new, &expressions, predicate.as_ref())?;
+    let filled = fill(ctx, relation, &new, &expressions, predicate.as_ref())?;
     ctx.transaction()?.moves_relation(index.file, file);
     ctx.transaction()?.drop_on_commit(index.file);
     table::update_class(ctx, index.oid, &[(pg_class::relfilenode, Datum::Oid(file.rel))])?;
-    set_counts(ctx, index.oid, file, entries)?;
+    set_counts(ctx, index.oid, file, filled.entries)?;
+    if !relation.is_system() {
+        // Nobody plans by the counts of catalogs.
+        note_table(ctx, relation, Some(filled.rows))?;
+    }
     if !index.valid || !index.ready {
         // What a failed CREATE or DROP INDEX CONCURRENTLY left is whole again.
         let flags = [(pg_index::indisvalid, true), (pg_index::indisready, true), (pg_index::indislive, true)];

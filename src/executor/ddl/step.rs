@@ -104,6 +104,8 @@ impl SessionContext {
             };
             let same = |(position, value): &(usize, Datum)| match (row.values.get(*position), value) {
                 (Some(Datum::Bool(old)), Datum::Bool(new)) => old == new,
+                (Some(Datum::Int4(old)), Datum::Int4(new)) => old == new,
+                (Some(Datum::Float4(old)), Datum::Float4(new)) => old == new,
                 _ => false,
             };
             let known = !changes.is_empty() && changes.iter().all(same);

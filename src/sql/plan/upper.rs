@@ -3,19 +3,74 @@
 use std::sync::Arc;
 
 use super::join::Wanted;
-use super::path::{OrderKey, cost};
+use super::path::{OrderKey, cost, rels_of};
 use super::planner::{Built, Deps, Layout, Planner, prop};
-use super::selectivity::{column_of, distinct_values};
+use super::selectivity::{column_of, distinct_values, strip};
 use crate::executor::code::Code;
 use crate::executor::plan::{
-    self, AggCall, AggStrategy, Aggregate, Limit, LockMark, NodeText, PlanOp, RelationUse, SetItem, SortColumn, TextValue, WindowAgg,
-    WindowBody, WindowCall,
+    self, AggCall, AggStrategy, Aggregate, JoinKind, Limit, LockMark, NodeText, PlanOp, RelationUse, SetItem, SortColumn, TextValue,
+    WindowAgg, WindowBody, WindowCall,
 };
 use crate::sql::bind::expr::{CallExpr, Expr, ExprKind};
-use crate::sql::bind::query::{Distinct, FrameEdge, Query, RteSource, SortKey};
+use crate::sql::bind::query::{Distinct, FrameEdge, FromItem, Query, RteSource, SortKey};
 use crate::sql::functions::{CallTypes, CoercionContext, ProcBody, coercion, resolve_operator};
 use crate::sql::types::{Datum, oids};
 use crate::sqlstate::SqlError;
+
+/// What has one value in all rows of FROM and WHERE, as conditions that hold for all of them say: `= constant`, or equal to what has one.
+/// PostgreSQL: equivalence classes with a constant in them.
+fn fixed(q: &Query) -> Vec<Expr> {
+    fn conditions<'q>(item: &'q FromItem, out: &mut Vec<&'q Expr>) {
+        let FromItem::Join(j) = item else { return };
+        let (left, right) = match j.kind {
+            JoinKind::Inner | JoinKind::Semi => (true, true),
+            JoinKind::Left | JoinKind::Anti => (true, false),
+            JoinKind::Right => (false, true),
+            JoinKind::Full => (false, false),
+        };
+        if left && right {
+            out.extend(&j.quals);
+        }
+        if left {
+            conditions(&j.left, out);
+        }
+        if right {
+            conditions(&j.right, out);
+        }
+    }
+    let mut all: Vec<&Expr> = q.quals.iter().collect();
+    for item in &q.from {
+        conditions(item, &mut all);
+    }
+    let mut equalities: Vec<(Expr, Expr)> = Vec::new();
+    for e in all.into_iter().cloned().flat_map(Expr::conjuncts) {
+        if let ExprKind::Call(c) = &e.kind
+            && c.oper.is_some_and(|o| o.can_merge)
+            && let [a, b] = c.args.as_slice()
+            && !a.is_volatile()
+            && !b.is_volatile()
+        {
+            equalities.push((strip(a).clone(), strip(b).clone()));
+        }
+    }
+    let mut found: Vec<Expr> = Vec::new();
+    loop {
+        let before = equalities.len();
+        equalities.retain(|(a, b)| {
+            let known = |e: &Expr| rels_of(e).is_empty() || found.iter().any(|f| f.same(e));
+            let (a_known, b_known) = (known(a), known(b));
+            if a_known && !b_known {
+                found.push(b.clone());
+            } else if b_known && !a_known {
+                found.push(a.clone());
+            }
+            !(a_known || b_known)
+        });
+        if equalities.len() == before {
+            return found;
+        }
+    }
+}
 
 impl Planner<'_> {
     /// Plans a SELECT.
@@ -26,6 +81,9 @@ impl Planner<'_> {
         let bound = self.row_bound(q).or(limit);
         let has_sets = q.targets.iter().any(|t| t.expr.returns_set());
         let mut ordered = false;
+        // In a grouping set what has one value is NULL where it is not grouped by.
+        let fixed = if q.sort.is_empty() || q.grouping_sets.is_some() { Vec::new() } else { fixed(q) };
+        let is_fixed = |e: &Expr| fixed.iter().any(|f| f.same(strip(e)));
         let mut built = if let Some(tree) = &q.set_op {
             let mut built = self.set_op(q, tree)?;
             for i in 0..built.layout.width {
@@ -38,11 +96,12 @@ impl Planner<'_> {
                 wanted.add(mark.rt, -1);
             }
             let plain = !q.has_aggregates && q.windows.is_empty() && !has_sets && matches!(q.distinct, Distinct::No);
-            let want: Vec<OrderKey> = if plain { self.order_wanted(q, &q.sort) } else { Vec::new() };
+            let mut want: Vec<OrderKey> = if plain { self.order_wanted(q, &q.sort) } else { Vec::new() };
+            want.retain(|k| !is_fixed(&k.expr));
             if let Some(built) = self.min_max(q)? {
                 built
             } else {
-                let inner_limit = if plain && (q.sort.is_empty() || !want.is_empty()) { bound } else { None };
+                let inner_limit = if plain { bound } else { None };
                 let (built, sorted) = self.from_where(q, &wanted, &want, inner_limit)?;
                 ordered = sorted;
                 if q.has_aggregates { self.aggregate(q, built)? } else { built }
@@ -67,10 +126,17 @@ impl Planner<'_> {
         };
         let target = |i: usize| q.targets.get(i).map(|t| &t.expr).ok_or_else(|| SqlError::internal("sort target"));
         let mut sort: Vec<SortColumn> = Vec::new();
+        let mut ties: Vec<usize> = Vec::new();
         for k in &q.sort {
-            if needs_order || q.with_ties || matches!(q.distinct, Distinct::On(_)) {
-                let column = place(&mut columns, target(k.target)?);
-                sort.push(SortColumn { column, desc: k.desc, nulls_first: k.nulls_first });
+            let key = target(k.target)?;
+            // What has one value, or is sorted by already, orders nothing.
+            let orders = !is_fixed(key);
+            if q.with_ties || orders && (needs_order || matches!(q.distinct, Distinct::On(_))) {
+                let column = place(&mut columns, key);
+                ties.push(column);
+                if orders && !sort.iter().any(|s| s.column == column) {
+                    sort.push(SortColumn { column, desc: k.desc, nulls_first: k.nulls_first });
+                }
             }
         }
         let mut unique: Option<Vec<usize>> = None;
@@ -78,7 +144,7 @@ impl Planner<'_> {
             let mut list = Vec::new();
             for t in on {
                 let column = place(&mut columns, target(*t)?);
-                if !sort.iter().any(|s| s.column == column) {
+                if !is_fixed(target(*t)?) && !sort.iter().any(|s| s.column == column) {
                     sort.push(SortColumn { column, desc: false, nulls_first: false });
                 }
                 list.push(column);
@@ -141,7 +207,7 @@ impl Planner<'_> {
             let fraction = (rows / node.rows.max(1.0)).min(1.0);
             let costs = (node.startup_cost, node.startup_cost + (node.total_cost - node.startup_cost) * fraction);
             let width = node.width;
-            let ties = q.with_ties.then(|| sort.iter().map(|s| s.column).collect());
+            let ties = q.with_ties.then(|| ties.into());
             let mut node =
                 self.node(PlanOp::Limit(Box::new(Limit { child: Arc::new(node), limit: count, offset, ties })), width, rows, costs, &deps);
             self.describe(&mut node, |_| NodeText { node_type: "Limit".into(), ..NodeText::default() });
@@ -305,7 +371,7 @@ impl Planner<'_> {
         {
             return Ok(None);
         }
-        let Some(crate::sql::bind::query::FromItem::Rel(rt)) = q.from.first() else { return Ok(None) };
+        let Some(FromItem::Rel(rt)) = q.from.first() else { return Ok(None) };
         let Some(RteSource::Table(relation)) = q.rtable.get(*rt).map(|r| &r.source) else { return Ok(None) };
         if relation.indexes.is_empty() {
             return Ok(None);
