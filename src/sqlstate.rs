@@ -425,6 +425,7 @@ impl From<StorageError> for SqlError {
             StorageError::BadPage { .. } | StorageError::MissingBlock { .. } | StorageError::BadFile { .. } => {
                 Self::new(SqlState::DATA_CORRUPTED, message)
             }
+            StorageError::ShortSegment { .. } => Self::new(SqlState::UNDEFINED_FILE, message),
             StorageError::UnexplainedBlocks { .. } | StorageError::PageAheadOfWal { .. } | StorageError::BadRecord { .. } => {
                 Self::new(SqlState::DATA_CORRUPTED, message).panic()
             }

@@ -116,8 +116,8 @@ fn check_pages(files: &Files, checked: &mut Checked, watch: &mut dyn Watch) -> R
             watch.done(1);
             match files.read_page(tag, &mut page) {
                 Ok(()) => {}
-                // The free space map is not logged: what is missing there is made anew.
-                Err(StorageError::BadPage { .. }) if fork == Fork::Fsm => {}
+                // The free space map is not logged: blocks of it that a crash kept from being written are made anew.
+                Err(StorageError::BadPage { .. }) if fork == Fork::Fsm && page.is_zero() => {}
                 Err(error) => {
                     checked.damaged += 1;
                     let zero = if page.is_zero() { " (all zero)" } else { "" };

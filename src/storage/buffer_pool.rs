@@ -531,12 +531,12 @@ impl BufferPool {
         &self.repairs
     }
 
-    /// Blocks in a fork, zero if it has no file. A standby counts what was replayed.
+    /// Blocks in a fork. A standby counts what was replayed. Maps have none before they have a file; a relation without one is damaged.
     ///
     /// # Errors
-    /// I/O.
+    /// [`StorageError::Open`], [`StorageError::ShortSegment`]: files of the relation are gone; I/O.
     pub fn n_blocks(&self, rel: RelId, fork: Fork) -> Result<BlockNo, StorageError> {
-        self.files.n_blocks(rel, fork)
+        if fork == Fork::Main { self.files.blocks_of_whole(rel, fork) } else { self.files.n_blocks(rel, fork) }
     }
 
     fn shard(&self, tag: &PageTag) -> &RwLock<Shard> {
@@ -586,13 +586,42 @@ impl BufferPool {
         }
     }
 
-    /// As [`Self::read`], for maps that are not logged: a block that is damaged or missing reads as a fresh page.
+    /// As [`Self::read`], for the maps: what they say can be said anew, so a block that is damaged reads as an empty page, until it is changed only
+    /// here in memory. PostgreSQL: `RBM_ZERO_ON_ERROR`.
+    ///
+    /// # Errors
+    /// [`StorageError::MissingBlock`] past the end; I/O.
+    pub fn read_map(&self, rel: RelId, fork: Fork, block: BlockNo) -> Result<Buffer, StorageError> {
+        let tag = PageTag { rel, fork, block };
+        loop {
+            if let Some(buffer) = self.lookup_valid(tag) {
+                self.stats.hits.fetch_add(1, Ordering::Relaxed);
+                return Ok(buffer);
+            }
+            let made = self.load(tag, |page| match self.files.read_page(tag, page) {
+                Err(damage @ StorageError::BadPage { .. }) => {
+                    // The free space map is not logged: after a crash it may have blocks that were never written.
+                    if fork != Fork::Fsm || !page.is_zero() {
+                        tracing::warn!("{damage}; zeroing out page");
+                    }
+                    page.init(0);
+                    Ok(())
+                }
+                other => other,
+            })?;
+            if let Some(buffer) = made {
+                self.stats.reads.fetch_add(1, Ordering::Relaxed);
+                return Ok(buffer);
+            }
+        }
+    }
+
+    /// As [`Self::read_map`], for maps that are not logged: a block that is missing reads as a fresh page, too.
     ///
     /// # Errors
     /// I/O; no free buffer.
     pub fn read_or_init(&self, rel: RelId, fork: Fork, block: BlockNo) -> Result<Buffer, StorageError> {
-        match self.read(rel, fork, block) {
-            Err(StorageError::BadPage { .. }) => self.fresh(PageTag { rel, fork, block }),
+        match self.read_map(rel, fork, block) {
             Err(StorageError::MissingBlock { .. }) => {
                 self.files.create(rel, fork)?;
                 let extension = self.files.extension(rel, fork)?;
@@ -1050,6 +1079,10 @@ impl BufferPool {
 
     fn extend_inner(&self, rel: RelId, fork: Fork, n: u32, logged: bool) -> Result<Buffer, StorageError> {
         let n = n.max(1);
+        if fork == Fork::Main {
+            // A file made here would hide that the relation's is gone.
+            self.files.blocks_of_whole(rel, fork)?;
+        }
         let extension = self.files.extension(rel, fork)?;
         let growing = extension.lock(&self.files);
         let first = growing.n_blocks();
@@ -1102,6 +1135,9 @@ impl BufferPool {
         if growing.n_blocks() > n {
             growing.shrunk_to(n);
             self.discard(|tag| tag.rel == rel && tag.fork == fork && tag.block >= n);
+            self.files.truncate(rel, fork, n)?;
+        } else if growing.n_blocks() == n && growing.has_gap() {
+            // A crash came between two segments.
             self.files.truncate(rel, fork, n)?;
         }
         Ok(())
@@ -1199,8 +1235,8 @@ impl BufferPool {
             return Ok(None);
         }
         match self.read(rel, fork, block) {
-            // Put there to fill a gap, see above: every page that was logged has an LSN.
-            Ok(buffer) if !buffer.read().lsn().is_valid() => {
+            // Put there to fill a gap, see above: every page that was logged has an LSN. But one of a map that was damaged begins anew.
+            Ok(buffer) if fork != Fork::Vm && !buffer.read().lsn().is_valid() => {
                 self.missing.note(tag, &self.files)?;
                 Ok(None)
             }
@@ -1210,7 +1246,9 @@ impl BufferPool {
                 self.missing.note(tag, &self.files)?;
                 Ok(None)
             }
-            Err(StorageError::BadPage { stored: 0, .. }) if !self.missing.is_consistent() && self.files.is_zero(tag)? => {
+            Err(StorageError::BadPage { stored: 0, .. })
+                if fork != Fork::Vm && !self.missing.is_consistent() && self.files.is_zero(tag)? =>
+            {
                 self.missing.note(tag, &self.files)?;
                 Ok(None)
             }
@@ -1234,7 +1272,11 @@ impl BufferPool {
         let init = block.is_fpi() || block.will_init();
         let tag = PageTag { rel: block.rel, fork: block.fork, block: block.block };
         let found = match self.read_for_redo(block.rel, block.fork, block.block, init) {
-            Err(damage @ StorageError::BadPage { .. }) => self.mend_for_redo(tag, record.end(), damage)?,
+            Err(damage @ StorageError::BadPage { .. }) => match self.mend_for_redo(tag, record.end(), damage) {
+                // Nobody has a copy: bits that are not set are no lie.
+                Err(StorageError::BadPage { .. }) if tag.fork == Fork::Vm => Some(self.read_map(tag.rel, tag.fork, tag.block)?),
+                other => other?,
+            },
             other => other?,
         };
         let Some(buffer) = found else { return Ok(false) };

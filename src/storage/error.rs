@@ -52,6 +52,14 @@ pub enum StorageError {
         #[source]
         source: io::Error,
     },
+    /// A relation has a segment behind one that is not full.
+    #[error("could not open file \"{path}\": previous segment is only {blocks} blocks")]
+    ShortSegment {
+        /// The segment that follows.
+        path: String,
+        /// Blocks in the one before.
+        blocks: u32,
+    },
     /// Reading, writing or resizing a file failed.
     #[error("could not {what} file \"{path}\": {source}")]
     Io {

@@ -39,6 +39,14 @@ pub const TABLESPACE_VERSION_DIR: &str = "PG_15_AFTERIMAGE_1";
 /// Open files beyond which idle ones are closed, unless told otherwise.
 const DEFAULT_MAX_OPEN: usize = 900;
 const MAP_SHARDS: usize = 16;
+/// See `RelFork::gap`.
+const NO_GAP: u32 = u32::MAX;
+const ENOENT: i32 = 2;
+
+/// What a system call that looks for a file would have said.
+fn not_found() -> io::Error {
+    io::Error::from_raw_os_error(ENOENT)
+}
 
 /// One segment file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,6 +86,8 @@ struct RelFork {
     blocks: AtomicU32,
     /// Blocks that have space on disk.
     reserved: AtomicU32,
+    /// The segment at which the files end although later ones hold something; [`NO_GAP`]: all are there.
+    gap: AtomicU32,
     /// Rank 15: the extension lock. Held across page allocation, WAL insertion and I/O.
     extension: Mutex<()>,
     /// Leaf. Segments open now.
@@ -143,6 +153,11 @@ impl Growing<'_> {
         BlockNo::new(self.fork.blocks.load(Ordering::Acquire))
     }
 
+    /// Whether segments behind the end hold something.
+    pub fn has_gap(&self) -> bool {
+        self.fork.gap.load(Ordering::Relaxed) != NO_GAP
+    }
+
     /// Makes sure there is space on disk for `n` more blocks.
     ///
     /// # Errors
@@ -165,6 +180,11 @@ impl Growing<'_> {
     /// Readers may see blocks below `n` now.
     pub fn grown_to(&self, n: BlockNo) {
         self.fork.blocks.store(n.get(), Ordering::Release);
+        // Redo filled it.
+        let gap = self.fork.gap.load(Ordering::Relaxed);
+        if gap != NO_GAP && n.get() / SEGMENT_BLOCKS > gap {
+            self.fork.gap.store(NO_GAP, Ordering::Relaxed);
+        }
     }
 
     /// Readers may no longer see blocks from `n` on.
@@ -260,13 +280,14 @@ impl Files {
         if let Some(found) = map.get(&(rel, fork)) {
             return Ok(Arc::clone(found));
         }
-        let (exists, blocks) = self.measure(rel, fork)?;
+        let (exists, blocks, gap) = self.measure(rel, fork)?;
         let made = Arc::new(RelFork {
             rel,
             fork,
             exists: AtomicBool::new(exists),
             blocks: AtomicU32::new(blocks),
             reserved: AtomicU32::new(blocks),
+            gap: AtomicU32::new(gap),
             extension: Mutex::new(()),
             segments: RwLock::default(),
         });
@@ -274,23 +295,86 @@ impl Files {
         Ok(made)
     }
 
-    /// Size on disk: whole blocks; a partial last one was never finished, redo makes it again.
-    fn measure(&self, rel: RelId, fork: Fork) -> Result<(bool, u32), StorageError> {
+    /// Whether there is a file, and the size on disk: whole blocks; a partial last one was never finished, redo makes it again. Third, where
+    /// segments that hold something follow behind the end, the segment that is missing or too short.
+    fn measure(&self, rel: RelId, fork: Fork) -> Result<(bool, u32, u32), StorageError> {
         let mut blocks = 0_u32;
         for segment in 0.. {
-            let key = FileKey { rel, fork, segment };
-            let path = self.root.join(self.relative_path(rel, fork, segment));
-            let Some(file) = open_existing(&*self.disk, &path).map_err(self.io("open", key))? else {
-                return Ok((segment > 0, blocks));
+            let Some(here) = self.segment_blocks(rel, fork, segment)? else {
+                let gap = segment > 0 && self.holds_more(rel, fork, segment)?;
+                return Ok((segment > 0, blocks, if gap { segment } else { NO_GAP }));
             };
-            let len = file.len().map_err(self.io("read", key))?;
-            let here = u32::try_from(len / PAGE_SIZE as u64).unwrap_or(u32::MAX).min(SEGMENT_BLOCKS);
             blocks = blocks.saturating_add(here);
             if here < SEGMENT_BLOCKS {
-                return Ok((true, blocks));
+                let gap = self.segment_blocks(rel, fork, segment + 1)?.is_some_and(|n| n > 0);
+                return Ok((true, blocks, if gap { segment } else { NO_GAP }));
             }
         }
-        Ok((true, blocks))
+        Ok((true, blocks, NO_GAP))
+    }
+
+    /// Whole blocks in a segment file; `None` if there is none.
+    fn segment_blocks(&self, rel: RelId, fork: Fork, segment: u32) -> Result<Option<u32>, StorageError> {
+        let key = FileKey { rel, fork, segment };
+        let path = self.root.join(self.relative_path(rel, fork, segment));
+        let Some(file) = open_existing(&*self.disk, &path).map_err(self.io("open", key))? else { return Ok(None) };
+        let len = file.len().map_err(self.io("read", key))?;
+        Ok(Some(u32::try_from(len / PAGE_SIZE as u64).unwrap_or(u32::MAX).min(SEGMENT_BLOCKS)))
+    }
+
+    /// Whether segments behind this one, which is missing, hold something. Asked for relations of a gigabyte and more.
+    fn holds_more(&self, rel: RelId, fork: Fork, missing: u32) -> Result<bool, StorageError> {
+        let dir = Self::database_dir(rel.spc, rel.db);
+        for name in self.list(&dir)? {
+            let Some((other, its, segment)) = relation_file(&dir, &name) else { continue };
+            if other.rel == rel.rel && its == fork && segment > missing && self.segment_blocks(rel, fork, segment)?.is_some_and(|n| n > 0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn missing_file(&self, rel: RelId, fork: Fork, segment: u32) -> StorageError {
+        StorageError::Open { path: self.relative_path(rel, fork, segment), source: not_found() }
+    }
+
+    /// That the relation has its first file; looked for again each time it has not.
+    fn check_exists(&self, entry: &RelFork) -> Result<(), StorageError> {
+        if entry.exists.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // Somebody may put it back, or mount what it is on.
+        let mut map = self.map(entry.rel).write();
+        if map.get(&(entry.rel, entry.fork)).is_some_and(|known| !known.exists.load(Ordering::Acquire)) {
+            map.remove(&(entry.rel, entry.fork));
+        }
+        Err(self.missing_file(entry.rel, entry.fork, 0))
+    }
+
+    fn check_whole(&self, entry: &RelFork) -> Result<(), StorageError> {
+        self.check_exists(entry)?;
+        match entry.gap.load(Ordering::Relaxed) {
+            NO_GAP => Ok(()),
+            gap if entry.blocks.load(Ordering::Acquire) / SEGMENT_BLOCKS == gap
+                && !entry.blocks.load(Ordering::Acquire).is_multiple_of(SEGMENT_BLOCKS) =>
+            {
+                Err(StorageError::ShortSegment {
+                    path: self.relative_path(entry.rel, entry.fork, gap + 1),
+                    blocks: entry.blocks.load(Ordering::Acquire) % SEGMENT_BLOCKS,
+                })
+            }
+            gap => Err(self.missing_file(entry.rel, entry.fork, gap)),
+        }
+    }
+
+    /// Blocks of a relation whose files must be there, and all of them: one that is gone would read as empty, or as shorter than it is.
+    ///
+    /// # Errors
+    /// [`StorageError::Open`], [`StorageError::ShortSegment`]; I/O.
+    pub fn blocks_of_whole(&self, rel: RelId, fork: Fork) -> Result<BlockNo, StorageError> {
+        let entry = self.entry(rel, fork)?;
+        self.check_whole(&entry)?;
+        Ok(BlockNo::new(entry.blocks.load(Ordering::Acquire)))
     }
 
     /// Whether the fork has a file.
@@ -336,7 +420,7 @@ impl Files {
         }
         let key = FileKey { rel: entry.rel, fork: entry.fork, segment: 0 };
         let segment = self.open_segment(entry, 0, true)?;
-        let segment = segment.ok_or_else(|| self.io("create", key)(io::ErrorKind::NotFound.into()))?;
+        let segment = segment.ok_or_else(|| self.io("create", key)(not_found()))?;
         // Created files count as written: the checkpoint syncs them and their directory.
         self.mark_written(&segment, key);
         entry.exists.store(true, Ordering::Release);
@@ -434,14 +518,11 @@ impl Files {
         }
     }
 
-    fn segment_for(&self, tag: PageTag, create: bool) -> Result<(Arc<Segment>, u64), StorageError> {
+    fn segment_for(&self, tag: PageTag) -> Result<(Arc<Segment>, u64), StorageError> {
         let entry = self.entry(tag.rel, tag.fork)?;
-        let key = FileKey::of(tag);
-        let segment = self.open_segment(&entry, key.segment, create)?.ok_or_else(|| StorageError::Open {
-            path: self.relative_path(tag.rel, tag.fork, key.segment),
-            source: io::ErrorKind::NotFound.into(),
-        })?;
-        Ok((segment, u64::from(tag.block.get() % SEGMENT_BLOCKS) * PAGE_SIZE as u64))
+        let segment = FileKey::of(tag).segment;
+        let open = self.open_segment(&entry, segment, false)?.ok_or_else(|| self.missing_file(tag.rel, tag.fork, segment))?;
+        Ok((open, u64::from(tag.block.get() % SEGMENT_BLOCKS) * PAGE_SIZE as u64))
     }
 
     /// Reads and verifies a page.
@@ -449,8 +530,12 @@ impl Files {
     /// # Errors
     /// [`StorageError::MissingBlock`], [`StorageError::BadPage`], I/O.
     pub fn read_page(&self, tag: PageTag, page: &mut Page) -> Result<(), StorageError> {
-        let blocks = self.n_blocks(tag.rel, tag.fork)?;
+        let entry = self.entry(tag.rel, tag.fork)?;
+        let blocks = BlockNo::new(entry.blocks.load(Ordering::Acquire));
         if tag.block >= blocks {
+            if tag.fork == Fork::Main {
+                self.check_whole(&entry)?;
+            }
             return Err(StorageError::MissingBlock {
                 block: tag.block,
                 path: self.relative_path(tag.rel, tag.fork, 0),
@@ -476,7 +561,7 @@ impl Files {
     /// # Errors
     /// I/O.
     pub fn read_raw(&self, tag: PageTag, page: &mut Page) -> Result<usize, StorageError> {
-        let (segment, at) = self.segment_for(tag, false)?;
+        let (segment, at) = self.segment_for(tag)?;
         let have = segment.file.read_at(page.bytes_mut(), at).map_err(self.block("read", tag))?;
         page.bytes_mut()[have..].fill(0);
         Ok(have)
@@ -487,7 +572,7 @@ impl Files {
     /// # Errors
     /// I/O. The block can be read nevertheless, or whoever reads it learns why not.
     pub fn will_need(&self, tag: PageTag) -> Result<(), StorageError> {
-        let (segment, at) = self.segment_for(tag, false)?;
+        let (segment, at) = self.segment_for(tag)?;
         segment.file.will_need(at, PAGE_SIZE as u64).map_err(self.block("read", tag))
     }
 
@@ -519,7 +604,7 @@ impl Files {
     /// # Errors
     /// I/O.
     pub fn write_page(&self, tag: PageTag, bytes: &[u8]) -> Result<(), StorageError> {
-        let (segment, at) = self.segment_for(tag, true)?;
+        let (segment, at) = self.segment_for(tag)?;
         segment.file.write_at(bytes, at).map_err(self.block("write", tag))?;
         self.mark_written(&segment, FileKey::of(tag));
         Ok(())
@@ -537,8 +622,9 @@ impl Files {
             let segment_no = at / SEGMENT_BLOCKS;
             let end = upto.min((segment_no + 1).saturating_mul(SEGMENT_BLOCKS));
             let key = FileKey { rel: fork.rel, fork: fork.fork, segment: segment_no };
-            let segment =
-                self.open_segment(fork, segment_no, true)?.ok_or_else(|| self.io("extend", key)(io::ErrorKind::NotFound.into()))?;
+            // Only what grows into a new file makes one.
+            let new = at.is_multiple_of(SEGMENT_BLOCKS) && (segment_no > 0 || !fork.exists.load(Ordering::Acquire));
+            let segment = self.open_segment(fork, segment_no, new)?.ok_or_else(|| self.missing_file(fork.rel, fork.fork, segment_no))?;
             let offset = u64::from(at % SEGMENT_BLOCKS) * PAGE_SIZE as u64;
             segment.file.reserve(offset, u64::from(end - at) * PAGE_SIZE as u64).map_err(self.io("extend", key))?;
             at = end;
@@ -555,14 +641,20 @@ impl Files {
     pub fn truncate(&self, rel: RelId, fork: Fork, n: BlockNo) -> Result<(), StorageError> {
         let entry = self.entry(rel, fork)?;
         let first = n.get() / SEGMENT_BLOCKS;
+        let mut segments = Vec::new();
         for segment_no in first.. {
-            let key = FileKey { rel, fork, segment: segment_no };
             let Some(segment) = self.open_segment(&entry, segment_no, false)? else { break };
+            segments.push((segment_no, segment));
+        }
+        // From the end: a crash in between leaves no full segments behind a short one.
+        for (segment_no, segment) in segments.into_iter().rev() {
+            let key = FileKey { rel, fork, segment: segment_no };
             // Later segments stay as empty files; they are found full of nothing and reused.
             let blocks = if segment_no == first { n.get() % SEGMENT_BLOCKS } else { 0 };
             segment.file.set_len(u64::from(blocks) * PAGE_SIZE as u64).map_err(self.io("truncate", key))?;
             self.mark_written(&segment, key);
         }
+        entry.gap.store(NO_GAP, Ordering::Relaxed);
         Ok(())
     }
 
@@ -589,13 +681,16 @@ impl Files {
             self.open.fetch_sub(open, Ordering::Relaxed);
         }
         self.written.lock().retain(|k| k.rel != rel || k.fork != fork);
-        for segment in 0.. {
-            let key = FileKey { rel, fork, segment };
-            let path = self.root.join(self.relative_path(rel, fork, segment));
-            match self.disk.remove(&path) {
-                Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::NotFound => break,
-                Err(e) => return Err(self.io("remove", key)(e)),
+        let path = |segment| self.root.join(self.relative_path(rel, fork, segment));
+        let mut later = 1;
+        while self.disk.exists(&path(later)).map_err(self.io("open", FileKey { rel, fork, segment: later }))? {
+            later += 1;
+        }
+        // From the end: those behind the one a crash removed last would never be found again.
+        for segment in (0..later).rev() {
+            match self.disk.remove(&path(segment)) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                other => other.map_err(self.io("remove", FileKey { rel, fork, segment }))?,
             }
         }
         Ok(())
@@ -647,7 +742,14 @@ impl Files {
         let mut dirs = FxHashSet::default();
         for key in keys {
             let Some(entry) = self.map(key.rel).read().get(&(key.rel, key.fork)).cloned() else { continue };
-            let Some(segment) = self.open_segment(&entry, key.segment, false)? else { continue };
+            let Some(segment) = self.open_segment(&entry, key.segment, false)? else {
+                if self.written.lock().contains(key) {
+                    // Not dropped, but gone, and what was written to it: only redo has it still.
+                    let path = self.root.join(self.relative_path(key.rel, key.fork, key.segment));
+                    return Err(StorageError::Sync { path, source: not_found() });
+                }
+                continue;
+            };
             let _syncing = segment.syncing.lock();
             self.written.lock().remove(key);
             if segment.dirty.swap(false, Ordering::AcqRel) {

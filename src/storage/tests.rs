@@ -189,7 +189,7 @@ fn truncate_and_drop_forget_pages() {
     assert_eq!(pool.extend(REL, Fork::Main, 1).unwrap().block(), BlockNo::new(5));
     pool.drop_relation(REL).unwrap();
     assert!(!dir.path().join("base/1/100").exists());
-    assert_eq!(pool.n_blocks(REL, Fork::Main).unwrap(), BlockNo::new(0));
+    assert_eq!(pool.files().n_blocks(REL, Fork::Main).unwrap(), BlockNo::new(0));
 }
 
 #[test]
@@ -239,4 +239,57 @@ fn visibility_map_keeps_a_bit_per_block() {
     assert!(!vm::all_visible(&pool, REL, BlockNo::new(8)).unwrap());
     vm::set(&mut map.write(), heap, vm::VISIBLE);
     assert_eq!([0, 8, 9].map(|heap| said(&mut pin, heap)), [0, 0, 1]);
+}
+
+#[test]
+fn relation_without_all_of_its_files_is_not_shorter_but_damaged() {
+    use super::files::SEGMENT_BLOCKS;
+    let dir = tempfile::tempdir().unwrap();
+    let file = |segment: u32| dir.path().join(if segment == 0 { "base/1/100".into() } else { format!("base/1/100.{segment}") });
+    let blocks = |segment: u32, n: u32| {
+        std::fs::create_dir_all(dir.path().join("base/1")).unwrap();
+        let file = std::fs::File::options().create(true).truncate(false).write(true).open(file(segment)).unwrap();
+        file.set_len(u64::from(n) * PAGE_SIZE as u64).unwrap();
+    };
+    let n_blocks = |pool: &BufferPool| pool.n_blocks(REL, Fork::Main).map(|n| n.get()).map_err(|e| e.to_string());
+    let fresh = || pool(dir.path(), 32, 16);
+    let gone = |segment: &str| Err(format!("could not open file \"base/1/100{segment}\": No such file or directory (os error 2)"));
+
+    // No file at all. Maps of a relation need none.
+    let first = fresh();
+    assert_eq!(n_blocks(&first), gone(""));
+    assert_eq!(first.n_blocks(REL, Fork::Vm).unwrap(), BlockNo::new(0));
+    assert!(matches!(first.read(REL, Fork::Main, BlockNo::new(0)), Err(StorageError::Open { .. })));
+    assert!(matches!(first.extend(REL, Fork::Main, 1), Err(StorageError::Open { .. })));
+    assert!(!file(0).exists());
+    // Put back while it runs.
+    blocks(0, 3);
+    assert_eq!(n_blocks(&first), Ok(3));
+
+    // Three segments; the last is only begun.
+    for (segment, n) in [(0, SEGMENT_BLOCKS), (1, SEGMENT_BLOCKS), (2, 5)] {
+        blocks(segment, n);
+    }
+    assert_eq!(n_blocks(&fresh()), Ok(2 * SEGMENT_BLOCKS + 5));
+    blocks(1, 7);
+    let short = Err("could not open file \"base/1/100.2\": previous segment is only 7 blocks".to_owned());
+    assert_eq!(n_blocks(&fresh()), short);
+    std::fs::remove_file(file(1)).unwrap();
+    let pool = fresh();
+    assert_eq!(n_blocks(&pool), gone(".1"));
+    assert!(pool.extend(REL, Fork::Main, 1).is_err() && !file(1).exists());
+    std::fs::remove_file(file(0)).unwrap();
+    assert_eq!(n_blocks(&fresh()), gone(""));
+
+    // A truncation leaves empty files behind; all go with the relation, and a crash on the way leaves none that nobody finds.
+    for (segment, n) in [(0, SEGMENT_BLOCKS), (1, SEGMENT_BLOCKS), (2, 5)] {
+        blocks(segment, n);
+    }
+    let pool = fresh();
+    assert_eq!(n_blocks(&pool), Ok(2 * SEGMENT_BLOCKS + 5));
+    pool.truncate(REL, Fork::Main, BlockNo::new(10), Lsn::INVALID).unwrap();
+    assert_eq!((n_blocks(&pool), file(2).metadata().unwrap().len()), (Ok(10), 0));
+    assert_eq!(n_blocks(&fresh()), Ok(10));
+    pool.drop_relation(REL).unwrap();
+    assert!((0..3).all(|segment| !file(segment).exists()));
 }

@@ -69,7 +69,7 @@ pub fn find(pool: &BufferPool, rel: RelId, heap: BlockNo) -> Result<Option<Buffe
     if block >= pool.n_blocks(rel, Fork::Vm)? {
         return Ok(None);
     }
-    pool.read(rel, Fork::Vm, block).map(Some)
+    pool.read_map(rel, Fork::Vm, block).map(Some)
 }
 
 /// Pins the map page of a heap block, extending the map if needed; `logged`: as the heap is. Take no page latch before.
@@ -81,7 +81,7 @@ pub fn find_or_extend(pool: &BufferPool, rel: RelId, heap: BlockNo, logged: bool
     loop {
         let blocks = pool.n_blocks(rel, Fork::Vm)?;
         if block < blocks {
-            return pool.read(rel, Fork::Vm, block);
+            return pool.read_map(rel, Fork::Vm, block);
         }
         if !logged {
             pool.files().create(rel, Fork::Vm)?;
@@ -137,13 +137,13 @@ impl MapPin {
     }
 }
 
-/// Reads what [`forget_from`] will change, so that a damaged map page is an error before anything is changed.
+/// Reads what [`forget_from`] will change, so that a map page that cannot be read is an error before anything is changed.
 ///
 /// # Errors
-/// I/O, or a damaged page.
+/// I/O.
 pub(super) fn check_from(pool: &BufferPool, rel: RelId, n: BlockNo) -> Result<(), StorageError> {
     for block in map_block(n).get()..pool.n_blocks(rel, Fork::Vm)?.get() {
-        pool.read(rel, Fork::Vm, BlockNo::new(block))?;
+        pool.read_map(rel, Fork::Vm, BlockNo::new(block))?;
     }
     Ok(())
 }
@@ -156,7 +156,13 @@ pub(super) fn check_from(pool: &BufferPool, rel: RelId, n: BlockNo) -> Result<()
 pub(super) fn forget_from(pool: &BufferPool, rel: RelId, n: BlockNo, end: Lsn) -> Result<(), StorageError> {
     for block in map_block(n).get()..pool.n_blocks(rel, Fork::Vm)?.get() {
         // Missing before the consistent point: the map is newer than the record, or gone with its relation.
-        let Some(buffer) = pool.read_for_redo(rel, Fork::Vm, BlockNo::new(block), false)? else { continue };
+        let buffer = match pool.read_for_redo(rel, Fork::Vm, BlockNo::new(block), false) {
+            Err(StorageError::BadPage { .. }) => pool.read_map(rel, Fork::Vm, BlockNo::new(block))?,
+            other => match other? {
+                Some(buffer) => buffer,
+                None => continue,
+            },
+        };
         let mut page = buffer.write();
         if page.lsn() >= end {
             continue;
@@ -170,7 +176,7 @@ pub(super) fn forget_from(pool: &BufferPool, rel: RelId, n: BlockNo, end: Lsn) -
 /// As [`forget_from`], for a heap that is not logged.
 pub(super) fn forget_from_unlogged(pool: &BufferPool, rel: RelId, n: BlockNo) -> Result<(), StorageError> {
     for block in map_block(n).get()..pool.n_blocks(rel, Fork::Vm)?.get() {
-        clear_from(&mut pool.read(rel, Fork::Vm, BlockNo::new(block))?.write(), block, n);
+        clear_from(&mut pool.read_map(rel, Fork::Vm, BlockNo::new(block))?.write(), block, n);
     }
     Ok(())
 }
@@ -191,7 +197,7 @@ fn clear_from(page: &mut Page, block: u32, n: BlockNo) {
 pub fn count(pool: &BufferPool, rel: RelId) -> Result<(u32, u32), StorageError> {
     let (mut visible, mut frozen) = (0, 0);
     for block in 0..pool.n_blocks(rel, Fork::Vm)?.get() {
-        let buffer = pool.read(rel, Fork::Vm, BlockNo::new(block))?;
+        let buffer = pool.read_map(rel, Fork::Vm, BlockNo::new(block))?;
         let page = buffer.read();
         if page.has_flag(FLAG_FROZEN_BITS) {
             for byte in &page.bytes()[HEADER_SIZE..] {

@@ -5,7 +5,8 @@
 //! prove; what it says less, redo adds.
 //!
 //! A checkpoint leaves a file for every segment with an xid that was finished by then. One that is missing later is an error when somebody
-//! asks for it, and never read as "nothing committed".
+//! asks for it, and never read as "nothing committed". (Unless no file says that they are complete: earlier versions left none where a crash
+//! had ended every xid of a segment. The first checkpoint makes up for that.)
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
@@ -13,7 +14,7 @@
 //! | 8 | 8 | segment number |
 //! | 16 | 8 | system identifier |
 //! | 24 | 4 | crc32c of bytes 0 to 24 and of the statuses |
-//! | 28 | 4 | 0 |
+//! | 28 | 4 | 1: there is a file for every segment from the first kept to this one; 0: of an earlier version, which did not see to that |
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -70,6 +71,8 @@ pub struct XactStatus {
     segments: ArcSwap<Segments>,
     /// Number of the first segment that was not trimmed. Raised under `load`.
     oldest: AtomicU64,
+    /// Whether a file that is missing between those is lost; else it may never have been.
+    complete: AtomicBool,
     /// Segments below this number, and not trimmed, are files. Raised under `load`.
     written: AtomicU64,
     /// Held while a segment is read in, the list replaced, or dirty segments written. Rank 78; I/O while held, never taken on a path
@@ -82,9 +85,13 @@ impl XactStatus {
     pub fn new(dir: impl Into<PathBuf>, disk: Arc<dyn Disk>, system: SystemId, finished: Xid) -> Self {
         let dir = dir.into();
         // A trim leaves the first segment it keeps as a file. No directory yet: nothing was trimmed.
-        let oldest = numbers(disk.as_ref(), &dir).unwrap_or_default().into_iter().min().unwrap_or(0);
+        let mut files = numbers(disk.as_ref(), &dir).unwrap_or_default();
+        files.sort_unstable();
+        let oldest = files.first().copied().unwrap_or(0);
+        let complete = files.is_empty() || files.iter().rev().any(|segno| says_complete(disk.as_ref(), &file_of(&dir, *segno)));
         let (oldest, written) = (AtomicU64::new(oldest), AtomicU64::new(segments_below(finished)));
-        Self { dir, disk, system, segments: ArcSwap::default(), oldest, written, load: Mutex::new(()) }
+        let complete = AtomicBool::new(complete);
+        Self { dir, disk, system, segments: ArcSwap::default(), oldest, written, complete, load: Mutex::new(()) }
     }
 
     /// Statuses of xids below are gone.
@@ -192,11 +199,12 @@ impl XactStatus {
     }
 
     fn must_exist(&self, segno: u64) -> bool {
-        (self.oldest.load(Ordering::Acquire)..self.written.load(Ordering::Acquire)).contains(&segno)
+        self.complete.load(Ordering::Acquire)
+            && (self.oldest.load(Ordering::Acquire)..self.written.load(Ordering::Acquire)).contains(&segno)
     }
 
     fn path(&self, segno: u64) -> PathBuf {
-        self.dir.join(format!("{segno:04X}"))
+        file_of(&self.dir, segno)
     }
 
     fn read_file(&self, segno: u64) -> Result<Segment, TxnError> {
@@ -228,6 +236,25 @@ impl XactStatus {
     /// If a file cannot be written, or `flush_wal` fails.
     pub fn checkpoint(&self, floor: Xid, finished: Xid, flush_wal: impl Fn() -> Result<(), TxnError>) -> Result<(), TxnError> {
         let _g = self.load.lock();
+        // First those in which nothing is recorded, as all of their xids were ended by a crash: files written later say that they are there.
+        let written = segments_below(finished);
+        let (complete, oldest) = (self.complete.load(Ordering::Acquire), self.oldest.load(Ordering::Acquire));
+        let known = if complete { self.written.load(Ordering::Acquire).max(oldest) } else { oldest };
+        for segno in known..written {
+            let path = self.path(segno);
+            if !self.disk.exists(&path).map_err(|source| TxnError::StatusFile { path, source })? {
+                let segment = self.find(segno).unwrap_or_else(|| Arc::new(Segment::empty()));
+                self.write_file(segno, &segment, &flush_wal)?;
+            }
+        }
+        self.written.fetch_max(written, Ordering::AcqRel);
+        if !complete {
+            self.complete.store(true, Ordering::Release);
+            if let Some(last) = written.checked_sub(1).filter(|last| *last >= oldest) {
+                let segment = self.find(last).map_or_else(|| self.read_file(last).map(Arc::new), Ok)?;
+                self.write_file(last, &segment, &flush_wal)?;
+            }
+        }
         let s = self.segments.load_full();
         for (i, seg) in s.list.iter().enumerate() {
             let Some(seg) = seg else { continue };
@@ -241,15 +268,6 @@ impl XactStatus {
             }
             r?;
         }
-        // Those in which nothing is recorded: all of their xids were ended by a crash.
-        let written = segments_below(finished);
-        for segno in self.written.load(Ordering::Acquire).max(self.oldest.load(Ordering::Acquire))..written {
-            let path = self.path(segno);
-            if !self.disk.exists(&path).map_err(|source| TxnError::StatusFile { path, source })? {
-                self.write_file(segno, &Segment::empty(), &flush_wal)?;
-            }
-        }
-        self.written.fetch_max(written, Ordering::AcqRel);
         let keep = (floor.as_u64() / SEGMENT_XIDS).saturating_sub(SEGMENTS_KEPT);
         let old = usize::try_from(keep.saturating_sub(s.first)).unwrap_or(usize::MAX).min(s.list.len());
         if old > 0 {
@@ -268,7 +286,8 @@ impl XactStatus {
         b.extend_from_slice(&MAGIC);
         b.extend_from_slice(&segno.to_le_bytes());
         b.extend_from_slice(&self.system.to_le_bytes());
-        b.extend_from_slice(&[0; 8]);
+        b.extend_from_slice(&[0; 4]);
+        b.extend_from_slice(&u32::from(self.complete.load(Ordering::Acquire)).to_le_bytes());
         for w in &seg.words {
             b.extend_from_slice(&w.load(Ordering::Acquire).to_le_bytes());
         }
@@ -350,6 +369,17 @@ pub fn make_files_between(dir: &Path, disk: Arc<dyn Disk>, system: SystemId, fin
     Ok(())
 }
 
+fn file_of(dir: &Path, segno: u64) -> PathBuf {
+    dir.join(format!("{segno:04X}"))
+}
+
+/// Whether a file says that none before it is missing.
+fn says_complete(disk: &dyn Disk, path: &Path) -> bool {
+    let mut header = [0; HEADER];
+    let read = disk.open(path, Open::Read).and_then(|file| file.read_at(&mut header, 0));
+    read.is_ok_and(|n| n == HEADER) && header[..8] == MAGIC && header[28..] == 1_u32.to_le_bytes()
+}
+
 /// Numbers of the segments that are files.
 fn numbers(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<u64>> {
     Ok(disk.list(dir)?.iter().filter(|n| n.len() >= 4).filter_map(|n| u64::from_str_radix(n, 16).ok()).collect())
@@ -391,6 +421,35 @@ mod tests {
         again.trim(xid(6, 0)).unwrap();
         assert!(matches!(again.get(xid(4, 9)), Err(TxnError::StatusMissing(_))));
         assert_eq!(numbers(RealDisk::shared().as_ref(), dir.path()).unwrap(), [6]);
+    }
+
+    #[test]
+    fn a_file_that_earlier_versions_left_out_is_no_loss() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |finished| XactStatus::new(dir.path(), RealDisk::shared(), SystemId::new(7), finished);
+        let xid = |segment: u64, at: u64| Xid::from_u64(segment * SEGMENT_XIDS + at);
+        let status = open(Xid::FIRST_NORMAL);
+        for segment in [0, 1, 2, 3] {
+            status.set(xid(segment, 9), Status::Committed).unwrap();
+        }
+        status.checkpoint(Xid::FIRST_NORMAL, xid(3, 10), || Ok(())).unwrap();
+        let path = |segment: u64| dir.path().join(format!("{segment:04X}"));
+        // As they left it: no flag, and no file of a segment in which nothing was recorded.
+        for segment in 0..4 {
+            let mut bytes = std::fs::read(path(segment)).unwrap();
+            assert_eq!(bytes[28..32], [1, 0, 0, 0]);
+            bytes[28] = 0;
+            std::fs::write(path(segment), bytes).unwrap();
+        }
+        std::fs::remove_file(path(1)).unwrap();
+        let status = open(xid(3, 10));
+        assert_eq!((status.get(xid(1, 9)).unwrap(), status.get(xid(2, 9)).unwrap()), (Status::Unknown, Status::Committed));
+        status.checkpoint(Xid::FIRST_NORMAL, xid(3, 10), || Ok(())).unwrap();
+        assert!(path(1).exists());
+        // From now on one that is missing is lost.
+        std::fs::remove_file(path(1)).unwrap();
+        assert!(open(xid(3, 10)).get(xid(1, 9)).is_err());
+        assert_eq!(open(xid(3, 10)).get(xid(3, 9)).unwrap(), Status::Committed);
     }
 
     #[test]

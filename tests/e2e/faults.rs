@@ -493,3 +493,150 @@ fn base_backup_over_a_failing_disk_fails_and_says_so() {
     assert!(backup().status.success());
     assert_eq!(node.sql("select count(*) from t"), "1000");
 }
+
+/// A relation's file is gone: whoever needs it fails and says so, nobody makes a new one, nobody else is harmed. Here and on a standby.
+#[test]
+fn table_whose_file_is_gone_is_an_error_and_not_empty() {
+    let node = Node::start_new("gone", "autovacuum = off");
+    node.sql("create table t (id int primary key, v text); create unlogged table u (n int); create table other as select 1 a");
+    node.sql("insert into t select g, 'value ' || g from generate_series(1, 500) g; insert into u select generate_series(1, 10)");
+    node.sql("create index t_v on t (v); analyze");
+    let standby = node.standby("gone_standby");
+    node.wait_for_catchup(&standby);
+    let (shown, shown_u) = (node.sql("select pg_relation_filepath('t')"), node.sql("select pg_relation_filepath('u')"));
+    let missing = |path: &str| format!("58P01: could not open file \"{path}\": No such file or directory");
+    node.stop("fast");
+    standby.stop("fast");
+    let kept = node.home.path().join("kept");
+    for on in [&node, &standby] {
+        fs::rename(file(on, &shown), &kept).expect("the table's file");
+    }
+    fs::remove_file(file(&node, &shown_u)).expect("the unlogged table's file");
+    node.start();
+    standby.start();
+    for sql in [
+        "select count(*) from t",
+        "set enable_seqscan = off; select v from t where id = 7",
+        "set enable_seqscan = off; select count(*) from t where v > 'value 4'",
+        "insert into t values (501, 'x')",
+        "update t set v = v where id = 3",
+        "delete from t",
+        "vacuum t",
+        "vacuum full t",
+        "analyze t",
+        "create index on t (id, v)",
+        "reindex table t",
+        "alter table t add column w int default random()",
+        "select * from verify_heapam('t')",
+    ] {
+        let error = node.sql_error(sql);
+        assert!(error.contains(&missing(&shown)), "{sql}: {error}");
+    }
+    for sql in ["select * from u", "insert into u values (1)"] {
+        let error = node.sql_error(sql);
+        assert!(error.contains(&missing(&shown_u)), "{sql}: {error}");
+    }
+    for sql in ["select count(*) from t", "set enable_seqscan = off; select v from t where id = 7"] {
+        let error = standby.sql_error(sql);
+        assert!(error.contains(&missing(&shown)), "{sql}: {error}");
+    }
+    assert_eq!(node.sql("checkpoint; insert into other values (2); select sum(a), pg_relation_size('t') from other"), "3|0");
+    assert!(!file(&node, &shown).exists() && !file(&node, &shown_u).exists(), "somebody made the file anew");
+    node.wait_for_catchup(&standby);
+    assert_eq!(standby.sql("select sum(a) from other"), "3");
+    standby.stop("fast");
+
+    // Put back, it is found.
+    fs::copy(&kept, file(&node, &shown)).expect("the file, put back");
+    assert_eq!(node.sql("select count(*) from t"), "500");
+    // An index is the same, and REINDEX mends it.
+    let index = node.sql("select pg_relation_filepath('t_v')");
+    node.stop("fast");
+    fs::remove_file(file(&node, &index)).expect("the index's file");
+    let output = node.tool("verify").arg("-D").arg(node.data()).output().expect("verify");
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for path in [&index, &shown_u] {
+        assert!(said.contains(&format!("could not open file \"{path}\"")), "{said}");
+    }
+    node.start();
+    for sql in ["set enable_seqscan = off; select count(*) from t where v > 'value 4'", "insert into t values (501, 'x')"] {
+        let error = node.sql_error(sql);
+        assert!(error.contains(&missing(&index)), "{sql}: {error}");
+    }
+    assert_eq!(node.sql("set enable_indexscan = off; set enable_bitmapscan = off; select v from t where id = 7"), "value 7");
+    node.sql("reindex index t_v; insert into t values (501, 'x'); truncate u; insert into u values (1)");
+    assert_eq!(node.sql("set enable_seqscan = off; select count(*) from t where v > 'value 4'"), "167");
+    // It can be dropped without its file, and started again afterwards.
+    let shown = node.sql("select pg_relation_filepath('other')");
+    node.stop("fast");
+    fs::remove_file(file(&node, &shown)).expect("the other table's file");
+    node.start();
+    node.sql("drop table other");
+    node.kill();
+    node.start();
+    assert_eq!(node.sql("select count(*) from t"), "501");
+    assert!(node.sql_error("select * from other").contains("42P01"));
+}
+
+/// What the maps say can be said anew: a damaged page of one is emptied, with a warning, and harms no statement.
+#[test]
+fn damaged_page_of_a_map_harms_nobody() {
+    let node = Node::start_new("maps", "autovacuum = off");
+    node.sql("create table t (id int primary key, v text); insert into t select g, repeat('v', 100) from generate_series(1, 5000) g");
+    node.sql("delete from t where id % 10 = 0");
+    node.sql("vacuum t");
+    let standby = node.standby("maps_standby");
+    node.wait_for_catchup(&standby);
+    let shown = node.sql("select pg_relation_filepath('t')");
+    let (vm, fsm) = (format!("{shown}_vm"), format!("{shown}_fsm"));
+    let damage = |on: &Node| {
+        // Without the copies it has, whose place is where a start after a crash looks.
+        fs::remove_file(file(on, "pg_dblwr")).expect("the double-write area");
+        change(&file(on, &vm), 4000, |b| b[0] = b[0].wrapping_add(0x55), 1);
+        change(&file(on, &fsm), 2 * 8192 + 5000, |b| b[0] = b[0].wrapping_add(0x55), 1);
+    };
+    let warned = |on: &Node| on.log().matches(&format!("WARNING:  invalid page in block 0 of relation {vm}; zeroing out page")).count();
+    let sound = |on: &Node, rows: &str| {
+        assert_eq!(on.sql("set enable_seqscan = off; set enable_bitmapscan = off; select count(id) from t where id > 0"), rows);
+        assert_eq!(on.sql("select count(*) from t"), rows);
+    };
+    node.stop("fast");
+    standby.stop("fast");
+    damage(&node);
+    damage(&standby);
+    let verify = || node.tool("verify").arg("-D").arg(node.data()).output().expect("verify");
+    let output = verify();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for (path, block) in [(&vm, 0), (&fsm, 2)] {
+        assert!(said.contains(&format!("invalid page in block {block} of relation {path}\n")), "{said}");
+    }
+    standby.start();
+    sound(&standby, "4500");
+    node.start();
+    sound(&node, "4500");
+    node.sql("update t set v = 'changed' where id = 11; delete from t where id = 12; insert into t values (10, 'again')");
+    node.wait_for_catchup(&standby);
+    sound(&node, "4500");
+    sound(&standby, "4500");
+    assert!(warned(&node) > 0, "{}", node.log());
+    assert!(node.log().contains(&format!("WARNING:  invalid page in block 2 of relation {fsm}; zeroing out page")), "{}", node.log());
+
+    // In redo, of records that set bits and of ones that clear them.
+    node.kill();
+    damage(&node);
+    let before = warned(&node);
+    node.start();
+    assert!(warned(&node) > before, "{}", node.log());
+    sound(&node, "4500");
+    node.sql("vacuum t");
+    node.sql("delete from t where id = 13");
+    sound(&node, "4499");
+    node.wait_for_catchup(&standby);
+    sound(&standby, "4499");
+    node.sql("vacuum t");
+    node.stop("fast");
+    let output = verify();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}

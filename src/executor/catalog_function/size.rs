@@ -107,7 +107,8 @@ fn file_of_relation(ctx: &SessionContext, oid: Oid) -> Result<Option<RelId>, Sql
 }
 
 fn fork_bytes(ctx: &SessionContext, file: RelId, fork: Fork) -> Result<u64, SqlError> {
-    Ok(u64::from(ctx.engine.pool().n_blocks(file, fork)?.get()) * 8192)
+    // Of the files there are: sizes are asked for where something is missing, too.
+    Ok(ctx.engine.files().fork_bytes(file, fork)?)
 }
 
 fn fork_size(ctx: &SessionContext, oid: Oid, fork: Fork) -> Result<Option<u64>, SqlError> {
