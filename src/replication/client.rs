@@ -125,6 +125,8 @@ pub struct Client {
     backend_pid: i32,
     peer: String,
     bounds: Bounds,
+    /// The last read took all it had room for: there may be more.
+    filled: bool,
     /// When the last byte came, while part of a message is there.
     partial_since: Option<tokio::time::Instant>,
 }
@@ -215,6 +217,7 @@ impl Client {
             backend_pid: 0,
             peer: describe(address),
             bounds,
+            filled: false,
             partial_since: None,
         };
         client.start(info, replication, fallback_name).await?;
@@ -299,6 +302,11 @@ impl Client {
     /// Where it is connected to, as host and port or socket file.
     pub fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// Whether more has come, or is likely to be there, than [`Client::event`] has told so far.
+    pub fn has_more(&self) -> bool {
+        self.filled || !self.incoming.is_empty()
     }
 
     /// Sends a command without waiting for its answer; read it with [`Client::event`].
@@ -435,6 +443,7 @@ impl Client {
                 Some(stall) if !self.incoming.is_empty() => Some(*self.partial_since.get_or_insert_with(tokio::time::Instant::now) + stall),
                 Some(_) | None => None,
             };
+            let room = self.incoming.capacity() - self.incoming.len();
             let read = match deadline {
                 Some(at) => match tokio::time::timeout_at(at, self.stream.read_buf(&mut self.incoming)).await {
                     Ok(read) => read?,
@@ -443,6 +452,7 @@ impl Client {
                 None => self.stream.read_buf(&mut self.incoming).await?,
             };
             self.partial_since = None;
+            self.filled = read == room;
             if read == 0 {
                 return Err(ClientError::Closed);
             }

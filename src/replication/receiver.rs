@@ -1,9 +1,11 @@
 //! The walreceiver: keeps a standby's WAL growing, from the archive and from its upstream.
 //!
-//! Received bytes are verified record by record and written; the flusher makes them durable; replay follows on its own. An upstream of our kind sends
+//! Received bytes are verified record by record and written, which is reported at once; then they are made durable, which is reported too; replay follows on
+//! its own. While more keeps coming the flusher syncs what is here and the next is written meanwhile; when all is written, the receiver syncs
+//! itself: it has a thread of its own, so nobody else waits for the disk, and nobody has to be woken. An upstream of our kind sends
 //! WAL while it syncs it (`wal_receiver_ahead`): replay is then held back until the upstream says that it is durable there.
-//! Positions are reported when they move, not on a timer only. A clean disconnect is answered by reconnecting at once;
-//! after failures the wait doubles up to `wal_retrieve_retry_interval`.
+//! Positions are reported when they move, not on a timer only, and each report carries all of them. A clean disconnect is answered by
+//! reconnecting at once; after failures the wait doubles up to `wal_retrieve_retry_interval`.
 //!
 //! PostgreSQL: replication/walreceiver.c, WaitForWALToBecomeAvailable in access/transam/xlogrecovery.c.
 
@@ -226,8 +228,17 @@ impl ReceiverStatus {
     }
 }
 
-/// Feeds a standby until it is promoted or stopped.
-pub async fn run(node: Arc<Replication>) {
+/// Feeds a standby until it is promoted or stopped, on a thread of its own.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn start(node: Arc<Replication>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("walreceiver".to_owned()).spawn(move || runtime.block_on(run(node)))?;
+    Ok(())
+}
+
+async fn run(node: Arc<Replication>) {
     let mut receiver = Receiver {
         pid: node.next_pid(),
         retry: FIRST_RETRY,
@@ -660,14 +671,16 @@ impl Receiver {
                             let mut reply = false;
                             match ServerMessage::decode(&bytes)? {
                                 ServerMessage::XLogData { start, wal_end, sent_at, data } => {
-                                    self.append(start, data, wal_end, sent_at)?;
+                                    wal.append_received(start, data)?;
+                                    self.heard(wal_end, sent_at);
                                     self.count(data.len(), bytes.len(), None);
                                 }
                                 ServerMessage::Compressed { start, wal_end, sent_at, raw_len, data } => {
                                     let began = thread_cpu_time();
                                     let raw = decoder.decode(data, raw_len)?;
                                     let took = thread_cpu_time().saturating_sub(began);
-                                    self.append(start, raw, wal_end, sent_at)?;
+                                    wal.append_received(start, raw)?;
+                                    self.heard(wal_end, sent_at);
                                     self.count(raw.len(), bytes.len(), Some(took));
                                 }
                                 ServerMessage::Keepalive { wal_end, sent_at, reply_requested } => {
@@ -685,8 +698,22 @@ impl Receiver {
                                 record_deadline = (received > wal.published())
                                     .then(|| tokio::time::Instant::now() + Bounds::STREAM.stall.unwrap_or(Duration::from_secs(2)));
                             }
-                            if reply {
-                                within(limit(), self.report(client, &mut sent, true, false)).await?;
+                            let written = wal.published();
+                            if client.has_more() {
+                                // What comes is written while this is synced.
+                                wal.request_flush(written);
+                                if reply {
+                                    within(limit(), self.report(client, &mut sent, true, false)).await?;
+                                }
+                            } else {
+                                within(limit(), self.report(client, &mut sent, reply, false)).await?;
+                                if written > wal.flushed() {
+                                    wal.sync_here(written);
+                                    // Seen before the positions are looked at: none is missed, and none told twice.
+                                    wal_moved.mark_unchanged();
+                                    replayed.mark_unchanged();
+                                    within(limit(), self.report(client, &mut sent, false, false)).await?;
+                                }
                             }
                         }
                         Ok(Event::CopyDone) => {
@@ -731,14 +758,6 @@ impl Receiver {
                 }
             }
         }
-    }
-
-    fn append(&self, start: Lsn, data: &[u8], wal_end: Lsn, sent_at: i64) -> Result<(), StreamError> {
-        let wal = self.node.engine.wal();
-        let verified = wal.append_received(start, data)?;
-        wal.request_flush(verified);
-        self.heard(wal_end, sent_at);
-        Ok(())
     }
 
     /// Counts a message of WAL: what was in it, and what it took.

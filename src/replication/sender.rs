@@ -507,6 +507,8 @@ impl Stream {
     async fn run(&mut self, conn: &mut Connection<'_>) -> Result<After, SqlError> {
         let mut wal_moved = self.node.wal_moved();
         let mut sync_begins = self.ahead.then(|| self.node.sync_begins());
+        // A receiving WAL is not sent before it is confirmed.
+        let _follows = (self.ahead && self.node.engine.wal().is_writing()).then(|| self.node.engine.wal().follow_syncs());
         let mut stopping = self.node.stopping();
         let mut reloads = self.node.config.subscribe();
         let mut out = Writer::default();

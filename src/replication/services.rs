@@ -139,6 +139,9 @@ impl Replication {
                 begins.send_replace(());
             }
         }));
+        // A session's thread that syncs may be the one that waited for the sockets of all: another does once it hears of something to do.
+        let runtime = tokio::runtime::Handle::current();
+        node.engine.wal().on_stalled_sync(Box::new(move || drop(runtime.spawn(async {}))));
         let retention = Arc::downgrade(&node);
         node.engine.add_wal_retention(Box::new(move || retention.upgrade().and_then(|node| node.oldest_needed())));
 
@@ -181,7 +184,9 @@ impl Replication {
 
     fn start_receiver(self: &Arc<Self>) {
         self.receiver_stop.send_replace(false);
-        tokio::spawn(receiver::run(Arc::clone(self)));
+        if let Err(error) = receiver::start(Arc::clone(self)) {
+            self.give_verdict(Verdict::Fatal(format!("could not fork WAL receiver process: {error}")));
+        }
     }
 
     /// Whether the receiver was told to end: a promotion or a stop has begun.

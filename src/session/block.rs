@@ -214,6 +214,10 @@ impl Session {
         }
         let entry = std::sync::Arc::clone(&self.registered.entry);
         self.ctx.proc.set_committing(Some(wait.lsn()));
+        // While there is a thread for each session that has something to do, this one may sync itself: to have it done costs two switches.
+        if self.registered.count_at_work() < self.workers {
+            wait.sync_here();
+        }
         let result = loop {
             tokio::select! {
                 biased;

@@ -68,6 +68,8 @@ pub(super) struct Session {
     pub(super) plan_context: Option<(u64, Oid, Arc<str>)>,
     /// `read_after_lsn`, as of this version of the settings.
     pub(super) read_after: (u64, Lsn),
+    /// Threads that run sessions.
+    pub(super) workers: usize,
     /// Last: the session leaves the list after everything else is gone.
     pub(super) registered: Registered,
 }
@@ -186,6 +188,7 @@ impl Session {
             plans,
             plan_context: None,
             read_after: (u64::MAX, Lsn::INVALID),
+            workers: tokio::runtime::Handle::current().metrics().num_workers(),
             registered,
         })
     }
@@ -373,6 +376,7 @@ impl Session {
         self.report();
         self.conn.out.ready(self.block.status());
         self.at_rest = true;
+        self.registered.set_at_work(false);
         let state = match self.block.status() {
             crate::wire::BlockStatus::Idle => SessionState::Idle,
             crate::wire::BlockStatus::InBlock => SessionState::IdleInTransaction,
@@ -425,6 +429,7 @@ impl Session {
 
     /// Notes for `pg_stat_activity` that a statement begins.
     pub(super) fn active(&mut self, text: &Arc<str>) {
+        self.registered.set_at_work(true);
         self.text = Arc::clone(text);
         let mut activity = self.registered.entry.activity.lock();
         activity.state = SessionState::Active;

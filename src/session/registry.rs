@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rand::Rng as _;
@@ -114,12 +114,20 @@ pub struct Registry {
     next: AtomicI32,
     /// Number of sessions that are or were being served, watched by shutdown.
     count: watch::Sender<usize>,
+    /// How many are between a message and their answer. Relaxed: a hint.
+    at_work: AtomicUsize,
 }
 
 impl Default for Registry {
     fn default() -> Self {
         let first = rand::rng().random_range(RANGES) * RANGE;
-        Self { sessions: Mutex::new(BTreeMap::new()), first, next: AtomicI32::new(first), count: watch::Sender::new(0) }
+        Self {
+            sessions: Mutex::new(BTreeMap::new()),
+            first,
+            next: AtomicI32::new(first),
+            count: watch::Sender::new(0),
+            at_work: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -169,7 +177,7 @@ impl Registry {
         let n = sessions.len();
         drop(sessions);
         self.count.send_replace(n);
-        Registered { registry: Arc::clone(self), entry, secret }
+        Registered { registry: Arc::clone(self), entry, secret, at_work: false }
     }
 
     /// How many clients' sessions a role has, those that log in included.
@@ -275,10 +283,31 @@ pub(super) struct Registered {
     registry: Arc<Registry>,
     pub(super) entry: Arc<SessionEntry>,
     pub(super) secret: i32,
+    at_work: bool,
+}
+
+impl Registered {
+    /// It has a message to answer, or has answered all.
+    pub(super) fn set_at_work(&mut self, at_work: bool) {
+        if std::mem::replace(&mut self.at_work, at_work) == at_work {
+            return;
+        }
+        if at_work {
+            self.registry.at_work.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.registry.at_work.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many sessions are at work, replication among them.
+    pub(super) fn count_at_work(&self) -> usize {
+        self.registry.at_work.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        self.set_at_work(false);
         let mut sessions = self.registry.sessions.lock();
         sessions.remove(&self.entry.pid);
         let n = sessions.len();

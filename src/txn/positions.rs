@@ -2,15 +2,16 @@
 //!
 //! A commit enters `pending` before its record is inserted and leaves it once its LSN and status are recorded; no position and
 //! no checkpoint redo point passes the lower bound of a pending commit. It then waits in the queue of its level. When the level's
-//! position reaches it, whoever advanced the position releases its locks and wakes its waiters: usually the WAL flusher.
+//! position reaches it, whoever advanced the position releases its locks and wakes its waiters: who synced the WAL, or heard from a standby.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
+use afterimage_wal::Wal;
 use afterimage_wal::ids::{Lsn, Xid};
 use parking_lot::{Condvar, Mutex};
 use smallvec::SmallVec;
@@ -135,16 +136,37 @@ pub struct CommitWait {
     lsn: Lsn,
     level: CommitLevel,
     waiter: Option<Arc<CommitWaiter>>,
+    /// The WAL that is still to be asked for the sync: when the wait begins, or is dropped. A wait that nobody minds does not keep it.
+    unasked: Option<Weak<Wal>>,
 }
 
 impl CommitWait {
     /// Nothing to wait for.
     pub(super) fn done(lsn: Lsn) -> Self {
-        Self { lsn, level: CommitLevel::Off, waiter: None }
+        Self { lsn, level: CommitLevel::Off, waiter: None, unasked: None }
     }
 
-    pub(super) fn new(lsn: Lsn, level: CommitLevel, waiter: Arc<CommitWaiter>) -> Self {
-        Self { lsn, level, waiter: Some(waiter) }
+    /// A recorded commit. Who does not wait for the sync has it asked for at once.
+    pub(super) fn new(lsn: Lsn, level: CommitLevel, waiter: Arc<CommitWaiter>, wal: &Arc<Wal>) -> Self {
+        let mut wait = Self { lsn, level, waiter: Some(waiter), unasked: Some(Arc::downgrade(wal)) };
+        if level == CommitLevel::Off {
+            wait.ask();
+        }
+        wait
+    }
+
+    fn ask(&mut self) {
+        if let Some(wal) = self.unasked.take().and_then(|wal| wal.upgrade()) {
+            wal.request_flush(self.lsn);
+        }
+    }
+
+    /// Makes the commit durable on this thread if that is quick ([`Wal::sync_here`]); what else it waits for is still to be waited for. The caller holds
+    /// no lock, and no other session needs this thread meanwhile.
+    pub fn sync_here(&mut self) {
+        if let Some(wal) = self.unasked.take().and_then(|wal| wal.upgrade()) {
+            wal.sync_here(self.lsn);
+        }
     }
 
     /// Whether it may have to wait for standbys: only such a wait is worth being cut short.
@@ -166,8 +188,9 @@ impl CommitWait {
     ///
     /// # Errors
     /// [`TxnError::CommitUnknown`] if the node stops first.
-    pub fn wait(self) -> Result<(), TxnError> {
-        let Some(w) = self.waiter else { return Ok(()) };
+    pub fn wait(mut self) -> Result<(), TxnError> {
+        self.ask();
+        let Some(w) = self.waiter.take() else { return Ok(()) };
         let mut s = w.state.lock();
         while s.outcome == Outcome::Waiting {
             w.wake.wait(&mut s);
@@ -209,7 +232,8 @@ fn outcome(o: Outcome, lsn: Lsn) -> Result<(), TxnError> {
 impl Future for CommitWait {
     type Output = Result<(), TxnError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.ask();
         let Some(w) = &self.waiter else { return Poll::Ready(Ok(())) };
         let mut s = w.state.lock();
         if s.outcome == Outcome::Waiting {
@@ -221,6 +245,12 @@ impl Future for CommitWait {
         } else {
             Poll::Ready(outcome(s.outcome, self.lsn))
         }
+    }
+}
+
+impl Drop for CommitWait {
+    fn drop(&mut self) {
+        self.ask();
     }
 }
 

@@ -513,12 +513,12 @@ impl Transactions {
         let waiter = Arc::<CommitWaiter>::default();
         let queued = Queued { locks, top, subs: decision.subs, waiter: Some(Arc::clone(&waiter)) };
         self.release(self.queue.leave(&ticket, Some((lsn, level, queued)), || self.wal.flushed()));
-        self.wal.request_flush(lsn);
+        let wait = CommitWait::new(lsn, level, waiter, &self.wal);
         if !decision.drops.is_empty() {
             self.unlink_hooks.read().iter().for_each(|h| h(lsn, &decision.drops));
         }
         self.settle_sometimes()?;
-        Ok(CommitWait::new(lsn, level, waiter))
+        Ok(wait)
     }
 
     /// Writes and records the abort of `xids` (ascending, the first stands for all), then wakes who waits for them.
@@ -583,8 +583,7 @@ impl Transactions {
         // Whoever may commit it elsewhere must find it after a crash.
         let level = level.max(CommitLevel::Local);
         self.release(self.queue.leave(&ticket, Some((lsn, level, queued)), || self.wal.flushed()));
-        self.wal.request_flush(lsn);
-        Ok(CommitWait::new(lsn, level, waiter))
+        Ok(CommitWait::new(lsn, level, waiter, &self.wal))
     }
 
     /// The prepared transactions, oldest first.
@@ -634,8 +633,7 @@ impl Transactions {
             let (level, waiter) = (level.max(CommitLevel::Local), Arc::<CommitWaiter>::default());
             let queued = Queued { locks: None, top: p.xid, subs: Vec::new(), waiter: Some(Arc::clone(&waiter)) };
             self.release(self.queue.leave(&ticket, Some((lsn, level, queued)), || self.wal.flushed()));
-            self.wal.request_flush(lsn);
-            CommitWait::new(lsn, level, waiter)
+            CommitWait::new(lsn, level, waiter, &self.wal)
         };
         p.proc.set_own(None);
         self.prepared.remove(p.xid);

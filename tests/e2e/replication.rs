@@ -371,6 +371,25 @@ impl Drop for StuckDisk {
     }
 }
 
+#[test]
+fn a_commit_at_remote_write_does_not_wait_for_the_disk_of_the_standby() {
+    let a = Node::start_new("a", "autovacuum = off");
+    a.sql("create table t (id int)");
+    let b = a.standby("b");
+    a.conf("synchronous_standby_names = 'b'");
+    a.reload();
+    a.wait_for("select sync_state from pg_stat_replication", "sync");
+    a.wait_for_catchup(&b);
+    let stuck = StuckDisk::under(&b);
+    a.sql("set synchronous_commit = remote_write; insert into t values (1)");
+    assert_eq!(a.sql("select write_lsn > flush_lsn, write_lsn >= pg_current_wal_flush_lsn() from pg_stat_replication"), "t|t");
+    let mut waiting = a.psql("insert into t values (2)").spawn().expect("psql");
+    a.wait_for("select count(*) from pg_stat_activity where wait_event = 'SyncRep'", "1");
+    drop(stuck);
+    assert!(waiting.wait().expect("psql").success());
+    b.wait_for("select count(*) from t", "2");
+}
+
 /// The segment that holds the end of what a node had synced, and where in it that is: what `pg_wal/flushed` says.
 fn durable_end(node: &Node) -> (PathBuf, u64) {
     let wal = node.data().join("pg_wal");

@@ -1,7 +1,8 @@
 //! Group commit: who syncs, who waits, what is durable.
 //!
-//! One thread syncs as far as anything is published, once for all who asked meanwhile. After each sync it writes `pg_wal/flushed`, a mark that is itself never
-//! synced: it may lag behind the truth after a power cut, never run ahead of it. See reader.rs on what it proves.
+//! One thread at a time syncs, as far as anything is published, once for all who asked meanwhile: a thread that commits, if it offers to
+//! ([`Wal::sync_here`](crate::Wal::sync_here)) and nobody is at it, and the flusher for all others. After each sync it writes `pg_wal/flushed`, a mark that is
+//! itself never synced: it may lag behind the truth after a power cut, never run ahead of it. See reader.rs on what it proves.
 //!
 //! On a standby that receives WAL before its upstream has synced it, there is a *bound* too: WAL behind it may still be lost up there, so it is kept, synced
 //! and reported, but not replayed, sent on or archived. What is below both is *confirmed*.
@@ -9,12 +10,14 @@
 use crate::disk::{Disk, Open};
 use crate::error::WalError;
 use crate::ids::{Lsn, StartId, SystemId, TimelineId};
-use crate::insert::Inner;
+use crate::insert::{Inner, abort_on_unwind};
+use parking_lot::MutexGuard;
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 /// Name of the mark in `pg_wal`.
 pub const FLUSHED_FILE: &str = "flushed";
@@ -114,6 +117,10 @@ pub(crate) struct Progress {
     requested: Lsn,
     /// The flusher sleeps and is to be woken when `published` reaches this; [`Lsn::MAX`]: not by publishing.
     wake_at: Lsn,
+    /// A thread syncs, or tells of what it synced. Stays when a sync failed: there is no other after it.
+    syncing: bool,
+    /// The flusher sleeps until another thread has synced.
+    flusher_waits: bool,
     stop: bool,
 }
 
@@ -126,6 +133,8 @@ impl Progress {
             pending: VecDeque::new(),
             requested: Lsn::INVALID,
             wake_at: Lsn::MAX,
+            syncing: false,
+            flusher_waits: false,
             stop: false,
         }
     }
@@ -161,7 +170,7 @@ impl Progress {
     /// The WAL ends at `end` now. A bound stays one, though nothing is held back any more.
     pub(crate) fn cut(&mut self, end: Lsn) {
         let bound = if self.bound == Lsn::MAX { Lsn::MAX } else { self.bound.min(end) };
-        *self = Self { stop: self.stop, bound, ..Self::at(end) };
+        *self = Self { stop: self.stop, syncing: self.syncing, flusher_waits: self.flusher_waits, bound, ..Self::at(end) };
     }
 
     pub(crate) fn bound(&self) -> Lsn {
@@ -196,6 +205,8 @@ enum Next {
     WaitDelay,
     /// Everything is flushed: wait for a request, or for the first byte published.
     WaitBytes,
+    /// Another thread syncs: wait until it has.
+    WaitSync,
     Stop,
 }
 
@@ -203,6 +214,8 @@ impl Progress {
     fn next(&self, delay_over: bool) -> Next {
         if self.stop {
             Next::Stop
+        } else if self.syncing {
+            Next::WaitSync
         } else if self.published > self.flushed && (self.requested > self.flushed || delay_over) {
             Next::Sync(self.published)
         } else if self.published > self.flushed || (!delay_over && self.requested > self.flushed) {
@@ -211,7 +224,30 @@ impl Progress {
             Next::WaitBytes
         }
     }
+
+    /// Whether whoever wants durability up to `upto` may sync now: nobody else does, and everything below is there to be synced.
+    fn is_free_for(&self, upto: Lsn) -> bool {
+        !self.stop && !self.syncing && self.published >= upto
+    }
+
+    /// Begins a sync of all that is published: of these bytes.
+    fn begin_sync(&mut self) -> (Lsn, Lsn) {
+        debug_assert!(!self.syncing, "two threads sync");
+        self.syncing = true;
+        (self.flushed, self.published)
+    }
+
+    /// That sync is over and told. True if the flusher is to be woken: more was asked for meanwhile, or it waits for this.
+    fn end_sync(&mut self) -> bool {
+        self.syncing = false;
+        std::mem::take(&mut self.flusher_waits) || self.requested > self.flushed
+    }
 }
+
+/// A thread that others' work waits for syncs only while syncs take no longer than this, on average.
+const QUICK_SYNC: Duration = Duration::from_micros(500);
+/// Once such a sync takes longer than this, what waits for its thread is to be looked after by others.
+const STALLED_SYNC: Duration = Duration::from_millis(10);
 
 impl Inner {
     /// Thread `wal flusher`.
@@ -222,29 +258,33 @@ impl Inner {
         loop {
             match p.next(delay_over) {
                 Next::Stop => return,
-                Next::Sync(upto) => {
-                    let from = p.flushed;
-                    drop(p);
-                    self.sync_begins(upto);
-                    if let Err(e) = self.sync(from, upto) {
-                        self.fail(&e);
+                Next::Sync(_) => {
+                    // What is asked for meanwhile is this thread's next turn.
+                    if !self.sync_published(p) {
                         return;
                     }
                     p = self.progress.lock();
-                    // A cut (discard_after) may have come between; then nothing is claimed.
-                    if p.flushed == from && p.published >= upto {
-                        p.flushed = upto;
-                        self.flushed.store(upto.as_u64(), Ordering::Release);
-                        drop(p);
-                        self.flushed_moved.notify_all();
-                        let positions = self.positions();
-                        for listener in &*self.flush_listeners.read() {
-                            listener(positions);
-                        }
-                        self.retire(upto);
-                        p = self.progress.lock();
-                    }
+                    p.end_sync();
                     delay_over = false;
+                }
+                Next::WaitSync => {
+                    p.wake_at = Lsn::MAX;
+                    p.flusher_waits = true;
+                    let long = if self.failed.get().is_none() {
+                        self.flusher_wakes.wait_for(&mut p, STALLED_SYNC).timed_out()
+                    } else {
+                        self.flusher_wakes.wait(&mut p);
+                        false
+                    };
+                    p.flusher_waits = false;
+                    delay_over = false;
+                    if long && p.syncing {
+                        MutexGuard::unlocked(&mut p, || {
+                            if let Some(handler) = &*self.on_stalled_sync.read() {
+                                handler();
+                            }
+                        });
+                    }
                 }
                 Next::WaitDelay => {
                     p.wake_at = if p.requested > p.flushed { p.published.advance(1) } else { Lsn::MAX };
@@ -263,6 +303,74 @@ impl Inner {
         }
     }
 
+    /// Syncs all that is published, and tells. `Progress::syncing` is this thread's when it returns. False: the sync failed, and the WAL with it.
+    fn sync_published(&self, mut p: MutexGuard<'_, Progress>) -> bool {
+        let (from, upto) = p.begin_sync();
+        drop(p);
+        // An unwind would leave a sync that nobody ends.
+        abort_on_unwind(|| {
+            self.sync_begins(upto);
+            let began = Instant::now();
+            if let Err(e) = self.sync(from, upto) {
+                self.fail(&e);
+                return false;
+            }
+            self.note_sync_time(began.elapsed());
+            let mut p = self.progress.lock();
+            // A cut (discard_after) may have come between; then nothing is claimed.
+            if p.flushed == from && p.published >= upto {
+                p.flushed = upto;
+                self.flushed.store(upto.as_u64(), Ordering::Release);
+                drop(p);
+                self.flushed_moved.notify_all();
+                let positions = self.positions();
+                for listener in &*self.flush_listeners.read() {
+                    listener(positions);
+                }
+                self.retire(upto);
+            }
+            true
+        })
+    }
+
+    fn note_sync_time(&self, took: Duration) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let mean = self.sync_nanos.load(Ordering::Relaxed);
+        // Two threads never sync at once.
+        self.sync_nanos.store(mean - mean / 8 + took / 8, Ordering::Relaxed);
+    }
+
+    /// Syncs on this thread if that is quick and nobody is at it, nor anybody to be told before; else has the flusher do it. Waits for nobody.
+    pub(crate) fn sync_here(&self, upto: Lsn) {
+        if self.flushed() >= upto {
+            return;
+        }
+        let quick = u128::from(self.sync_nanos.load(Ordering::Relaxed)) <= QUICK_SYNC.as_nanos();
+        // Senders that are told of a sync work while it runs: not on a thread that is busy with it.
+        if !quick || self.sync_followers.load(Ordering::Relaxed) > 0 {
+            return self.request_flush(upto);
+        }
+        let mut p = self.progress.lock();
+        if p.flushed >= upto || self.failed.get().is_some() {
+            return;
+        }
+        p.requested = p.requested.max(upto);
+        if !p.is_free_for(upto) {
+            let busy = p.syncing;
+            drop(p);
+            if !busy {
+                self.flusher_wakes.notify_one();
+            }
+            return;
+        }
+        if self.sync_published(p) {
+            let wake = self.progress.lock().end_sync();
+            if wake {
+                self.flusher_wakes.notify_one();
+            }
+        }
+    }
+
     /// Makes `from..upto`, all published, durable.
     fn sync(&self, from: Lsn, upto: Lsn) -> Result<(), WalError> {
         let segments: Vec<_> = self.mapped.read().iter().filter(|s| s.end > from && s.start < upto).cloned().collect();
@@ -276,13 +384,13 @@ impl Inner {
         self.write_flushed_file(upto)
     }
 
-    /// Tells senders of bytes that are about to be synced: they may be on their way meanwhile.
+    /// Tells senders of bytes that are about to be synced, unless they were told: they may be on their way meanwhile. The thread that asks for
+    /// a sync does so if none runs, else who syncs next: what comes during a sync goes off in one piece.
     fn sync_begins(&self, upto: Lsn) {
-        self.syncing.store(upto.as_u64(), Ordering::Release);
-        let listeners = self.sync_listeners.read();
-        if !listeners.is_empty() {
+        let told = self.syncing.fetch_max(upto.as_u64(), Ordering::AcqRel);
+        if told < upto.as_u64() && self.sync_followers.load(Ordering::Relaxed) > 0 {
             let positions = self.positions();
-            for listener in &*listeners {
+            for listener in &*self.sync_listeners.read() {
                 listener(positions);
             }
         }
@@ -382,8 +490,14 @@ impl Inner {
         let mut p = self.progress.lock();
         if upto > p.requested {
             p.requested = upto;
+            // Who syncs looks at what was asked for when he is done, and says so before he goes on.
+            let (busy, published) = (p.syncing, p.published);
             drop(p);
-            self.flusher_wakes.notify_one();
+            if !busy {
+                self.flusher_wakes.notify_one();
+                // The flusher takes a moment to wake up; who sends need not wait for that.
+                self.sync_begins(published);
+            }
         }
     }
 }
@@ -421,6 +535,34 @@ mod tests {
         // Asked for a record that is still being copied.
         p.requested = l(24);
         assert_eq!(p.next(false), Next::WaitDelay);
+    }
+
+    #[test]
+    fn one_thread_syncs_at_a_time_and_leaves_the_flusher_what_was_asked_for_meanwhile() {
+        let mut p = Progress::at(l(8));
+        p.complete(l(8), l(16));
+        // Another thread copies 16..24 still.
+        assert!(p.is_free_for(l(16)) && !p.is_free_for(l(24)));
+        p.requested = l(16);
+        assert_eq!(p.begin_sync(), (l(8), l(16)));
+        p.complete(l(16), l(24));
+        p.requested = l(24);
+        assert!(!p.is_free_for(l(24)));
+        assert_eq!(p.next(false), Next::WaitSync);
+        p.flushed = l(16);
+        assert!(p.end_sync());
+        assert_eq!(p.next(false), Next::Sync(l(24)));
+        assert_eq!(p.begin_sync(), (l(16), l(24)));
+        p.flushed = l(24);
+        assert!(!p.end_sync());
+        // Nothing more was asked for, but the flusher sleeps until this is over.
+        p.complete(l(24), l(32));
+        p.begin_sync();
+        p.flusher_waits = true;
+        p.flushed = l(32);
+        assert!(p.end_sync());
+        p.stop();
+        assert!(!p.is_free_for(l(32)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! [`Wal::insert`] takes one short lock to give the record its place and its back link, copies it into the mapped segment without a lock, and
 //! publishes it: records become readable in the order of their LSNs, whatever the order in which they were copied.
 //!
-//! Threads: `wal flusher` (flush.rs) syncs; `wal segments` (here) keeps the next segment ready. Both start in `create`/`open` and end with the last
+//! Threads: `wal flusher` (flush.rs) syncs what no committing thread does; `wal segments` (here) keeps the next segment ready. Both start in `create`/`open` and end with the last
 //! [`Wal`].
 //!
 //! Locks, by rank, outermost first; none but `making` and `mark` is held across I/O:
@@ -25,7 +25,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -88,6 +88,9 @@ pub struct Positions {
 /// Called when positions moved. It must be quick, and must not own the [`Wal`] (hold a `Weak`).
 pub type Listener = Box<dyn Fn(Positions) + Send + Sync>;
 
+/// Called while a sync on a thread that is no flusher takes long.
+pub type StallHandler = Box<dyn Fn() + Send + Sync>;
+
 /// Called once, when a write or sync fails for good.
 pub type FailureHandler = Box<dyn Fn(&WalError) + Send + Sync>;
 
@@ -126,8 +129,12 @@ pub(crate) struct Inner {
     pub(crate) flushed: AtomicU64,
     /// Mirrors `Progress::bound`. Release under `progress`, Acquire in `confirmed`.
     pub(crate) bound: AtomicU64,
-    /// End of what the flusher syncs or has synced. Release in `sync_begins`, Acquire in `Wal::syncing`.
+    /// End of what is being synced, or was, or is about to be. Release in `sync_begins`, Acquire in `Wal::syncing`.
     pub(crate) syncing: AtomicU64,
+    /// How long a sync took of late, a moving average. Relaxed: a hint.
+    pub(crate) sync_nanos: AtomicU64,
+    /// How many want to hear of a sync before it begins. Relaxed: one that comes late hears of the next.
+    pub(crate) sync_followers: AtomicUsize,
     /// What segments are wanted.
     maker: Mutex<Maker>,
     maker_wakes: Condvar,
@@ -138,6 +145,7 @@ pub(crate) struct Inner {
     /// First failure of a write or sync; nothing is inserted or flushed after it.
     pub(crate) failed: OnceLock<WalError>,
     on_failure: RwLock<Option<FailureHandler>>,
+    pub(crate) on_stalled_sync: RwLock<Option<StallHandler>>,
     pub(crate) flush_listeners: RwLock<Vec<Listener>>,
     publish_listeners: RwLock<Vec<Listener>>,
     pub(crate) sync_listeners: RwLock<Vec<Listener>>,
@@ -211,7 +219,7 @@ struct Reserved {
 }
 
 /// From reserving to publishing an unwind would leave a hole that nothing can fill: the process ends.
-fn abort_on_unwind<T>(f: impl FnOnce() -> T) -> T {
+pub(crate) fn abort_on_unwind<T>(f: impl FnOnce() -> T) -> T {
     struct Guard;
     impl Drop for Guard {
         fn drop(&mut self) {
@@ -293,6 +301,8 @@ impl Wal {
             flushed: AtomicU64::new(end.end.as_u64()),
             bound: AtomicU64::new(bound.as_u64()),
             syncing: AtomicU64::new(end.end.as_u64()),
+            sync_nanos: AtomicU64::new(0),
+            sync_followers: AtomicUsize::new(0),
             maker: Mutex::new(Maker { want: current, made: current, error: None, stop: false }),
             maker_wakes: Condvar::new(),
             segment_made: Condvar::new(),
@@ -300,6 +310,7 @@ impl Wal {
             receive: Mutex::new(Receive::at(&end, segment_bytes, system_id)),
             failed: OnceLock::new(),
             on_failure: RwLock::new(None),
+            on_stalled_sync: RwLock::new(None),
             flush_listeners: RwLock::new(Vec::new()),
             publish_listeners: RwLock::new(Vec::new()),
             sync_listeners: RwLock::new(Vec::new()),
@@ -482,9 +493,10 @@ impl Wal {
         self.inner.release()
     }
 
-    /// End of what is being synced, or is durable.
+    /// End of what is being synced or about to be, or is durable.
     pub fn syncing(&self) -> Lsn {
-        Lsn::new(self.inner.syncing.load(Ordering::Acquire)).max(self.flushed())
+        // A cut may have come between.
+        Lsn::new(self.inner.syncing.load(Ordering::Acquire)).min(self.published()).max(self.flushed())
     }
 
     /// Start of the last record inserted or received.
@@ -513,12 +525,32 @@ impl Wal {
         self.inner.request_flush(upto);
     }
 
-    /// Calls `listener` after each advance of `flushed`, on the flusher thread, and of `confirmed`, on the thread that caused it.
+    /// Syncs up to `upto` on this thread, for all who ask meanwhile: the way of one who commits alone, without two switches of threads. Leaves it to the flusher
+    /// ([`request_flush`](Self::request_flush)) if syncs are slow of late, if one runs already, or if somebody is to hear of it before
+    /// ([`follow_syncs`](Self::follow_syncs)). A position listener hears of it, on this thread: the caller holds no lock.
+    pub fn sync_here(&self, upto: Lsn) {
+        self.inner.sync_here(upto);
+    }
+
+    /// Calls `handler` on the flusher's thread, at latest [`WalOptions::writer_delay`] and some milliseconds after it began, and again and again, while
+    /// a sync by [`sync_here`](Self::sync_here) does not end: whatever else waits for that thread should go on without it.
+    pub fn on_stalled_sync(&self, handler: StallHandler) {
+        *self.inner.on_stalled_sync.write() = Some(handler);
+    }
+
+    /// While the result lives, sync listeners are told before each sync, and it is made on a thread of its own.
+    pub fn follow_syncs(&self) -> SyncFollower {
+        self.inner.sync_followers.fetch_add(1, Ordering::Relaxed);
+        SyncFollower { inner: Arc::clone(&self.inner) }
+    }
+
+    /// Calls `listener` after each advance of `flushed`, on the thread that synced, and of `confirmed`, on the thread that caused it.
     pub fn add_position_listener(&self, listener: Listener) {
         self.inner.flush_listeners.write().push(listener);
     }
 
-    /// Calls `listener` on the flusher thread before each sync: [`syncing`](Self::syncing) has moved.
+    /// Calls `listener` before each sync while somebody [follows](Self::follow_syncs), on the thread that asks for it or that makes it:
+    /// [`syncing`](Self::syncing) has moved.
     pub fn add_sync_listener(&self, listener: Listener) {
         self.inner.sync_listeners.write().push(listener);
     }
@@ -771,6 +803,23 @@ impl Wal {
 impl Drop for Wal {
     fn drop(&mut self) {
         self.stop_threads();
+    }
+}
+
+/// Somebody wants to hear of syncs before they begin: see [`Wal::follow_syncs`].
+pub struct SyncFollower {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for SyncFollower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncFollower").finish_non_exhaustive()
+    }
+}
+
+impl Drop for SyncFollower {
+    fn drop(&mut self) {
+        self.inner.sync_followers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -31,7 +31,7 @@ pub mod segment;
 pub use error::WalError;
 pub use flush::{FLUSHED_BYTES, FLUSHED_FILE, FlushedMark};
 pub use ids::{BlockNo, Fork, Lsn, LsnRange, Oid, RelId, SegNo, StartId, SystemId, TimelineId, Xid};
-pub use insert::{FailureHandler, Listener, Positions, Wal, WalEnd, WalOptions, WalStats};
+pub use insert::{FailureHandler, Listener, Positions, StallHandler, SyncFollower, Wal, WalEnd, WalOptions, WalStats};
 pub use reader::{ReadStop, StopReason, WalReader};
 pub use receive::StreamCheck;
 pub use record::{BlockRef, Record, RecordBuf, RecordBuilder};

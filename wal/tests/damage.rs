@@ -12,6 +12,7 @@ use afterimage_wal::*;
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const SEG: u32 = 1 << 20;
 const SYSTEM: SystemId = SystemId::new(42);
@@ -424,13 +425,108 @@ fn every_failing_call_is_reported_and_nothing_is_acknowledged_after_it() {
 }
 
 #[test]
+fn one_who_commits_alone_syncs_himself() {
+    let disk = SimDisk::new();
+    let wal = Wal::create(disk.shared(), Path::new(DIR), SYSTEM, options()).unwrap();
+    let me = std::thread::current().id();
+    let here = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&here);
+    wal.add_position_listener(Box::new(move |_| {
+        count.fetch_add(usize::from(std::thread::current().id() == me), Ordering::SeqCst);
+    }));
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&told);
+    wal.add_sync_listener(Box::new(move |_| {
+        count.fetch_add(usize::from(std::thread::current().id() == me), Ordering::SeqCst);
+    }));
+    // Not each time: after a sync that took long, on a busy machine, the flusher has some.
+    let mut i = 0;
+    while here.load(Ordering::SeqCst) < 10 {
+        let before = here.load(Ordering::SeqCst);
+        let end = wal.insert(&record(i, 100, true)).unwrap().end;
+        wal.sync_here(end);
+        assert!(wal.flushed() >= end || here.load(Ordering::SeqCst) == before);
+        wal.flush(end).unwrap();
+        i += 1;
+    }
+    assert_eq!(told.load(Ordering::SeqCst), 0);
+    // Who wants to hear of a sync before it begins is told by the thread that asks for it, if none runs, and another syncs.
+    let follower = wal.follow_syncs();
+    let before = here.load(Ordering::SeqCst);
+    while told.load(Ordering::SeqCst) == 0 {
+        i += 1;
+        let end = wal.insert(&record(i, 100, true)).unwrap().end;
+        wal.sync_here(end);
+        assert!(wal.syncing() >= end || told.load(Ordering::SeqCst) == 0);
+        wal.flush(end).unwrap();
+        assert_eq!(here.load(Ordering::SeqCst), before);
+    }
+    drop(follower);
+    let end = wal.insert(&record(i + 1, 100, true)).unwrap().end;
+    wal.close().unwrap();
+    wal.sync_here(end);
+    assert!(wal.flushed() >= end);
+}
+
+#[test]
+fn a_sync_that_does_not_end_is_told_of() {
+    let disk = SimDisk::new();
+    let delay = WalOptions { writer_delay: std::time::Duration::from_millis(50), ..options() };
+    let wal = Wal::create(disk.shared(), Path::new(DIR), SYSTEM, delay).unwrap();
+    let (stalled, told) = std::sync::mpsc::channel();
+    wal.on_stalled_sync(Box::new(move || {
+        let _gone = stalled.send(());
+    }));
+    let me = std::thread::current().id();
+    let told = std::sync::Mutex::new(Some(told));
+    let ended = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&ended);
+    wal.add_position_listener(Box::new(move |_| {
+        // A sync is not over before it is told: this one lasts until somebody complains.
+        if std::thread::current().id() == me
+            && let Some(told) = told.lock().unwrap().take()
+        {
+            told.recv().unwrap();
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    }));
+    let mut i = 0;
+    while ended.load(Ordering::SeqCst) == 0 {
+        let end = wal.insert(&record(i, 100, true)).unwrap().end;
+        wal.sync_here(end);
+        wal.flush(end).unwrap();
+        i += 1;
+    }
+}
+
+#[test]
+fn failed_sync_of_one_who_commits_is_final_for_all() {
+    let disk = SimDisk::new();
+    let wal = Wal::create(disk.shared(), Path::new(DIR), SYSTEM, options()).unwrap();
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&told);
+    wal.on_failure(Box::new(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+    }));
+    let end = wal.insert(&record(1, 10, true)).unwrap().end;
+    disk.fail_kind(Some((Call::Sync, 5)));
+    wal.sync_here(end);
+    disk.fail_kind(None);
+    wal.sync_here(end);
+    assert!(matches!(wal.flush(end), Err(WalError::Sync { .. })));
+    assert!(matches!(wal.insert(&record(2, 10, true)), Err(WalError::Sync { .. })));
+    assert!(wal.flushed() < end);
+    assert_eq!(told.load(Ordering::SeqCst), 1);
+}
+
+#[test]
 fn failed_sync_is_final() {
     let disk = SimDisk::new();
     let wal = Wal::create(disk.shared(), Path::new(DIR), SYSTEM, options()).unwrap();
-    let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let told = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&told);
     wal.on_failure(Box::new(move |_| {
-        count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        count.fetch_add(1, Ordering::SeqCst);
     }));
     let end = wal.insert(&record(1, 10, true)).unwrap().end;
     disk.fail_kind(Some((Call::Sync, 5)));
@@ -439,7 +535,7 @@ fn failed_sync_is_final() {
     assert!(matches!(wal.flush(end), Err(WalError::Sync { .. })));
     assert!(matches!(wal.insert(&record(2, 10, true)), Err(WalError::Sync { .. })));
     assert!(wal.flushed() < end);
-    assert_eq!(told.load(std::sync::atomic::Ordering::SeqCst), 1);
+    assert_eq!(told.load(Ordering::SeqCst), 1);
 }
 
 #[test]

@@ -143,6 +143,38 @@ fn many_threads_insert_and_every_record_is_there_once() {
 }
 
 #[test]
+fn those_who_commit_sync_for_each_other_and_nobody_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = create(dir.path());
+    let last = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&last);
+    wal.add_position_listener(Box::new(move |p| {
+        assert!(seen.swap(p.flushed.as_u64(), Ordering::SeqCst) <= p.flushed.as_u64(), "told out of order");
+    }));
+    std::thread::scope(|s| {
+        for t in 0..6_u64 {
+            let wal = &wal;
+            s.spawn(move || {
+                for i in 0..500 {
+                    let end = wal.insert(&record(t * 500 + i, 50)).unwrap().end;
+                    if (t + i) % 5 == 0 {
+                        wal.request_flush(end);
+                    } else {
+                        wal.sync_here(end);
+                    }
+                    // It was asked for: this only waits.
+                    wal.flush(end).unwrap();
+                    assert!(wal.flushed() >= end);
+                }
+            });
+        }
+    });
+    let (mut read, _) = numbers(&mut open_reader(dir.path(), History::first(), begin()));
+    read.sort_unstable();
+    assert_eq!(read, (0..3000).collect::<Vec<_>>());
+}
+
+#[test]
 fn flusher_syncs_what_nobody_asked_for_after_the_delay() {
     let dir = tempfile::tempdir().unwrap();
     let wal = create(dir.path());
