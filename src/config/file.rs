@@ -31,13 +31,13 @@ pub enum ParseProblem {
         source: io::Error,
     },
     /// A line does not read as `name = value`.
-    #[error("syntax error in file \"{file}\" line {line}, near token \"{near}\"")]
+    #[error("syntax error in file \"{file}\" line {line}, near {}", if near.is_empty() { "end of line".to_owned() } else { format!("token \"{near}\"") })]
     Syntax {
         /// The file.
         file: String,
         /// Line, from 1.
         line: u32,
-        /// What stands there.
+        /// What stands there; empty: nothing more.
         near: String,
     },
     /// Files that include each other.
@@ -98,7 +98,7 @@ fn parse(text: &str, path: &Path, depth: u32, out: &mut Vec<FileEntry>) -> Resul
             rest = after.trim_start();
         }
         let Some((value, after)) = parse_value(rest) else {
-            return Err(syntax(if rest.is_empty() { "end of line" } else { rest.split_whitespace().next().unwrap_or(rest) }));
+            return Err(syntax(rest.split_whitespace().next().unwrap_or(rest)));
         };
         let after = after.trim_start();
         if !(after.is_empty() || after.starts_with('#')) {

@@ -301,10 +301,10 @@ impl Config {
                 settings.slots[setting as usize] = Slot { value: Value::Str(text.into()), source: Source::DynamicDefault, place: None };
             }
         }
-        let mut entries = parse_file(&self.config_file)?;
+        let mut entries = parse(&self.config_file)?;
         let auto = self.data_dir.join("postgresql.auto.conf");
         if auto.exists() {
-            entries.extend(parse_file(&auto)?);
+            entries.extend(parse(&auto)?);
         }
         // The last one wins, and only it is judged.
         let mut last: HashMap<String, usize> = HashMap::new();
@@ -364,7 +364,27 @@ fn apply_entry(settings: &mut Settings, entry: &FileEntry) -> Result<(), String>
     } else if !entry.name.contains('.') {
         return Err(format!("unrecognized configuration parameter \"{}\" in file \"{}\" line {}", entry.name, entry.file, entry.line));
     }
-    apply(settings, &entry.name, &entry.value, Source::File, place).map_err(|e| e.to_string())
+    apply(settings, &entry.name, &entry.value, Source::File, place).map_err(|e| in_log(&e))
+}
+
+/// Message, DETAIL and HINT, as the log takes them.
+fn in_log(error: &SqlError) -> String {
+    let fields = error.fields();
+    let mut text = fields.message.clone();
+    for (label, more) in [("DETAIL", &fields.detail), ("HINT", &fields.hint)] {
+        if let Some(more) = more {
+            text.push_str(&format!("\n{label}:  {more}"));
+        }
+    }
+    text
+}
+
+/// As [`parse_file`]; a line that does not read is a problem of the file like others.
+fn parse(path: &Path) -> Result<Vec<FileEntry>, ConfigError> {
+    parse_file(path).map_err(|problem| match problem {
+        ParseProblem::Syntax { .. } => ConfigError::Values { file: path.to_owned(), problems: vec![problem.to_string()] },
+        ParseProblem::Open { .. } | ParseProblem::Nesting { .. } => problem.into(),
+    })
 }
 
 fn apply(settings: &mut Settings, name: &str, text: &str, source: Source, place: Option<(Arc<str>, u32)>) -> Result<(), SqlError> {

@@ -451,7 +451,8 @@ pub(super) fn check(setting: Setting, value: &Value) -> Result<Option<Value>, Sq
         // They mean another moment at each start.
         Setting::RecoveryTargetTime
             if ["now", "today", "tomorrow", "yesterday", "epoch", "infinity", "-infinity"]
-                .contains(&text.trim().to_ascii_lowercase().as_str()) =>
+                .contains(&text.trim().to_ascii_lowercase().as_str())
+                || !text.is_empty() && !text.contains(|c: char| c.is_ascii_digit()) =>
         {
             Err(bad())
         }
@@ -459,6 +460,9 @@ pub(super) fn check(setting: Setting, value: &Value) -> Result<Option<Value>, Sq
             Err(bad().detail("recovery_target_timeline is not a valid number."))
         }
         Setting::PrimarySlotName if !text.is_empty() => match slot_name_fault(text) {
+            Some(fault) if fault.ends_with("invalid character") => Err(bad()
+                .detail(fault)
+                .hint("Replication slot names may only contain lower case letters, numbers, and the underscore character.")),
             Some(fault) => Err(bad().detail(fault)),
             None => Ok(None),
         },

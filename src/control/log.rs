@@ -183,8 +183,16 @@ fn reaches(level: Level, min: u8) -> bool {
     level as u8 >= min
 }
 
+/// Whoever has only a text to give an error puts DETAIL and HINT, in this order, behind it.
+fn take_apart<'a>(entry: &Entry<'a>) -> Entry<'a> {
+    let (text, hint) = entry.message.split_once("\nHINT:  ").map_or((entry.message, entry.hint), |(text, hint)| (text, Some(hint)));
+    let (message, detail) = text.split_once("\nDETAIL:  ").map_or((text, entry.detail), |(text, detail)| (text, Some(detail)));
+    Entry { message, detail, hint, ..entry.clone() }
+}
+
 /// Writes an entry, whatever `log_min_messages` says; ask [`enabled`] first.
 pub fn emit(who: Option<&Who>, entry: &Entry<'_>) {
+    let entry = &take_apart(entry);
     let log = logger();
     let format = log.format.load();
     let now = Timestamp::now();

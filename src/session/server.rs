@@ -228,11 +228,11 @@ fn recovery_goal(settings: &Settings) -> Result<Goal, Failed> {
     }
     if targets.len() > 1 {
         return Err(Failed {
-            message: "multiple recovery targets specified".to_owned(),
-            hint: Some(
-                "At most one of recovery_target, recovery_target_lsn, recovery_target_name, recovery_target_time, recovery_target_xid may be set."
+            message:
+                "multiple recovery targets specified\nDETAIL:  At most one of recovery_target, recovery_target_lsn, recovery_target_name, \
+                      recovery_target_time, recovery_target_xid may be set."
                     .to_owned(),
-            ),
+            hint: None,
         });
     }
     let timeline = match settings.str(Setting::RecoveryTargetTimeline) {

@@ -131,8 +131,13 @@ fn parse_tokens(tokens: &[(String, bool)]) -> Result<WaitFor, SqlError> {
     let mut wait = WaitFor { target, mode: Mode::StandbyReplay, timeout: None, no_throw: false };
     if rest.next_if(|(word, quoted)| !quoted && word == "with").is_some() {
         expect("(", &mut rest)?;
+        let mut seen = Vec::new();
         loop {
             let (name, _) = rest.next().ok_or_else(|| syntax_error(None))?;
+            if seen.contains(&name) {
+                return Err(SqlError::new(SqlState::SYNTAX_ERROR, "conflicting or redundant options"));
+            }
+            seen.push(name);
             let value = rest.next_if(|(word, quoted)| *quoted || !matches!(word.as_str(), "," | ")")).map(|(word, _)| word.as_str());
             match (name.as_str(), value) {
                 ("mode", Some(mode)) => {
@@ -365,6 +370,7 @@ mod tests {
             ("WAIT FOR LSN '1/0' WITH (MODE 'x')", "22023"),
             ("WAIT FOR LSN '1/0' WITH (COLOUR 'x')", "42601"),
             ("WAIT FOR LSN '1/0' WITH (NO_THROW", "42601"),
+            ("WAIT FOR LSN '1/0' WITH (TIMEOUT 1, TIMEOUT 2)", "42601"),
         ] {
             assert_eq!(parse(text).unwrap().unwrap_err().state().0, state, "{text}");
         }

@@ -140,6 +140,23 @@ fn settings_come_from_files_and_sessions() {
     let output = node.try_start();
     assert!(!output.status.success());
     assert!(node.log().contains("invalid value for parameter \"shared_buffers\": \"a lot\""), "{}", node.log());
+    // What is wrong with it, and what would be right, in entries of their own.
+    node.conf("shared_buffers = '12XB'\nwal_level = most\nprimary_slot_name = 'A'\nsynchronous_standby_names = 'FIRST ('\nrecovery_target_time = soon");
+    assert!(!node.try_start().status.success());
+    let log = node.log();
+    for said in [
+        "] HINT:  Valid units for this parameter are \"B\", \"kB\", \"MB\", \"GB\", and \"TB\".",
+        "] HINT:  Available values: minimal, replica, logical.",
+        "] DETAIL:  replication slot name \"A\" contains invalid character",
+        "] HINT:  Replication slot names may only contain lower case letters, numbers, and the underscore character.",
+        "] DETAIL:  syntax error at or near \"(\"",
+        "] LOG:  invalid value for parameter \"recovery_target_time\": \"soon\"",
+    ] {
+        assert!(log.contains(said), "{said}\n{log}");
+    }
+    node.conf("shared_buffers");
+    assert!(!node.try_start().status.success());
+    assert!(node.log().contains(", near end of line\n") && node.log().contains("postgresql.conf\" contains errors"), "{}", node.log());
 }
 
 #[test]
