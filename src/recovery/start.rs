@@ -12,7 +12,7 @@ use std::{io, path::Path, sync::Arc};
 use afterimage_wal::{
     FlushedMark, Lsn, SegNo, StartId, TimelineId, Wal, WalEnd, WalError, WalOptions, WalReader,
     control_file::{Checkpoint, ClusterState, ControlFile},
-    disk::{Disk, durable_rename, read_all},
+    disk::{Disk, Open, durable_rename, read_all},
     history::History,
     reader::{Evidence, StopReason, Verdict, judge},
     rmgr,
@@ -320,6 +320,9 @@ pub fn prepare(
     if let Some(label) = &label {
         let min_recovery = (consistency.min_recovery, history.tli_of_end(consistency.min_recovery));
         adopt_label(control, label, &checkpoint, min_recovery, checkpoint_at)?;
+        if mode == Mode::Standby && !recovery.commands.archive_always {
+            mark_copied(disk.as_ref(), dir, SegNo::of(end.end, known.segment_bytes), known.segment_bytes)?;
+        }
         let rename = |source| RecoveryError::File { path: backup_label::FILE.to_owned(), source };
         // The control file says all that the label said: from here a restart needs only that.
         durable_rename(disk.as_ref(), &dir.join(backup_label::FILE), &dir.join(backup_label::OLD_FILE)).map_err(rename)?;
@@ -356,6 +359,20 @@ pub fn prepare(
         given_up,
         torn,
     })
+}
+
+/// Segments before `current` that a standby's backup brought with it are archived by whoever made them: not by this node, once it is promoted.
+fn mark_copied(disk: &dyn Disk, dir: &Path, current: SegNo, segment_bytes: u32) -> Result<(), RecoveryError> {
+    let status_dir = dir.join("pg_wal/archive_status");
+    let fail = |source| RecoveryError::File { path: "pg_wal/archive_status".to_owned(), source };
+    for name in disk.list(&dir.join("pg_wal")).map_err(fail)? {
+        let whole = afterimage_wal::segment::parse_file_name(&name, segment_bytes).is_some_and(|(_, segno)| segno < current);
+        let known = |status: &str| disk.exists(&status_dir.join(format!("{name}.{status}"))).map_err(fail);
+        if whole && !known("ready")? && !known("done")? {
+            disk.open(&status_dir.join(format!("{name}.done")), Open::Truncate).map_err(fail)?;
+        }
+    }
+    Ok(())
 }
 
 /// The archive, while there is no receiver yet.

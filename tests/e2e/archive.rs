@@ -113,6 +113,51 @@ fn a_segment_is_finished_after_archive_timeout_if_something_is_in_it() {
 }
 
 #[test]
+fn a_promoted_standby_archives_what_it_wrote_itself_and_keeps_no_status_of_what_is_gone() {
+    let a = Node::init("a");
+    let dir = a.home.path().join("archive");
+    fs::create_dir(&dir).expect("a directory");
+    // One archive for both, in which nothing is replaced: as PostgreSQL's manual has it.
+    let settings = format!("archive_mode = on\narchive_command = 'test ! -f \"{0}/%f\" && cp \"%p\" \"{0}/%f\"'", dir.display());
+    a.conf(&settings);
+    a.start();
+    a.sql("create table t (id int)");
+    let b = a.clone_to("b");
+    b.conf(&settings);
+    b.conf("max_wal_size = '32MB'\nmin_wal_size = '32MB'");
+    b.start();
+    for n in 1..=3 {
+        a.sql(&format!("insert into t values ({n})"));
+        a.sql("select pg_switch_wal()");
+    }
+    a.wait_for_catchup(&b);
+    a.stop("fast");
+    let before = names(&dir);
+    b.promote();
+    b.sql("insert into t values (4)");
+    b.sql("select pg_switch_wal()");
+    until("a segment of the new timeline", || names(&dir).iter().any(|name| name.starts_with("00000002") && name.len() == 24));
+    let again = b.sql("select failed_count, last_failed_wal from pg_stat_archiver");
+    assert_eq!(again, "0|", "in the archive before: {before:?}");
+    let new: Vec<String> = names(&dir).into_iter().filter(|name| !before.contains(name) && name.starts_with("00000001")).collect();
+    assert!(new.iter().all(|name| name.ends_with(".partial")), "{new:?}");
+
+    // What is recycled leaves no status behind, and what was set aside goes in time.
+    let (wal, status) = (b.data().join("pg_wal"), b.data().join("pg_wal/archive_status"));
+    until("the leftovers to go", || {
+        b.sql("insert into t values (5)");
+        b.sql("select pg_switch_wal()");
+        b.sql("checkpoint");
+        let here = names(&wal);
+        let done: Vec<String> = names(&status).iter().filter_map(|name| name.strip_suffix(".done").map(str::to_owned)).collect();
+        let gone = done.iter().filter(|name| !name.ends_with(".history") && !here.contains(name)).count();
+        !here.iter().any(|name| name.ends_with(".partial"))
+            && !done.iter().any(|name| name.starts_with("00000001") && name.len() == 24)
+            && gone <= 3
+    });
+}
+
+#[test]
 fn a_segment_of_another_size_is_not_the_end_of_the_archive() {
     let a = Node::init("a");
     let (dir, quoted) = archive_of(&a);
