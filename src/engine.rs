@@ -250,6 +250,16 @@ fn unix_seconds() -> i64 {
 }
 
 /// What both `create` and `open` put together.
+/// What [`Engine::write_first_records`] has logged.
+struct Begun {
+    tli: TimelineId,
+    /// End of what recovery's end needs.
+    end: Lsn,
+    recovered: bool,
+    /// If they changed.
+    parameters: Option<Parameters>,
+}
+
 struct Parts {
     data_dir: PathBuf,
     disk: Arc<dyn Disk>,
@@ -452,7 +462,10 @@ impl Engine {
         let (commands, data_dir, segment_bytes) = (Arc::clone(&recovery), parts.data_dir.clone(), parts.wal.segment_bytes());
         checkpointer.after_restartpoint(Box::new(move |redo, tli| {
             let command = commands.read().commands.cleanup.clone();
-            restore::run_command(&data_dir, "archive_cleanup_command", &command, &restore::restart_file(redo, tli, segment_bytes));
+            let restart = restore::restart_file(redo, tli, segment_bytes);
+            if let Err(error) = restore::run_command(&data_dir, "archive_cleanup_command", &command, &restart) {
+                tracing::warn!("{error}");
+            }
         }));
         let backups: Arc<Mutex<Vec<Weak<Lsn>>>> = Arc::default();
         let held = Arc::clone(&backups);
@@ -499,6 +512,7 @@ impl Engine {
     /// Crash recovery: everything from the redo point to the end.
     fn redo_to_end(&self, start: &Start, progress: Option<Duration>) -> Result<(), EngineError> {
         let end = start.end.end;
+        self.progress.begin();
         let consistency = Consistency { min_recovery: start.consistency.min_recovery.max(end), ..start.consistency.clone() };
         let reader = WalReader::follow(Arc::clone(self.wal()), start.checkpoint.redo, FollowLimit::Confirmed);
         let (control, node, prefetch) = (Arc::clone(&self.control), Arc::clone(&self.node), self.recovery.read().replay.prefetch);
@@ -553,14 +567,17 @@ impl Engine {
     /// Draws a start id and begins writing; after a crash or promotion with a record that says so, durable before anything else.
     fn begin_writing(&self, start: &Start, recovered: bool) -> Result<(), EngineError> {
         let from = start.promotion.map_or(start.end.tli, |p| p.from);
-        self.write_first_records(from, recovered, start.torn)?;
+        let begun = self.write_first_records(from, recovered, start.torn)?;
+        self.note_production(&begun)?;
+        self.ctx.txns.end_recovery(begun.end);
         if start.promotion.is_some() {
             Promotion::clear(self.disk.as_ref(), &self.data_dir)?;
         }
         Ok(())
     }
 
-    fn write_first_records(&self, prev_tli: TimelineId, recovered: bool, torn: Option<Lsn>) -> Result<(), EngineError> {
+    /// What a writer logs first; after a recovery durable.
+    fn write_first_records(&self, prev_tli: TimelineId, recovered: bool, torn: Option<Lsn>) -> Result<Begun, EngineError> {
         let wal = self.wal();
         let (start_id, tli) = (StartId::draw(), wal.tli());
         self.control.update(|c| {
@@ -591,20 +608,24 @@ impl Engine {
             // Before the control file says so: standbys must learn of it.
             wal.flush(logged)?;
         }
+        Ok(Begun { tli, end, recovered, parameters })
+    }
+
+    /// The control file says that the node is in production, and no longer guards what is written to pages.
+    fn note_production(&self, begun: &Begun) -> Result<(), EngineError> {
         self.control.update(|c| {
             c.state = ClusterState::InProduction;
             c.ahead_from = Lsn::INVALID;
-            if let Some(parameters) = parameters {
+            if let Some(parameters) = begun.parameters {
                 c.parameters = parameters;
             }
-            if recovered {
-                // Until the checkpoint that follows this is what says which timeline is ours.
-                c.min_recovery_point = end;
-                c.min_recovery_tli = tli;
+            // Until the checkpoint that follows this is what says which timeline is ours.
+            if begun.recovered && c.checkpoint_copy.redo < begun.end {
+                c.min_recovery_point = begun.end;
+                c.min_recovery_tli = begun.tli;
             }
         })?;
         self.ctx.pool.set_write_gate(None);
-        self.ctx.txns.end_recovery(end);
         Ok(())
     }
 
@@ -631,6 +652,7 @@ impl Engine {
     }
 
     fn start_replay(&self, from: Lsn, consistency: Consistency) -> Result<(), EngineError> {
+        self.progress.begin();
         let replay = self.new_replay(from, consistency)?;
         *self.replay.lock() = Some(replay);
         Ok(())
@@ -792,10 +814,12 @@ impl Engine {
         })();
         let promotion = match prepared {
             Ok((promotion, _)) => promotion,
+            // The next start undoes what was begun.
+            Err(error @ EngineError::Recovery(RecoveryError::Restore { .. })) => return Err(error),
             Err(error) => stop_node(&format!("promotion failed, the standby restarts: {error}")),
         };
         // From here a failure stops the node: what it comes up as is decided by the signal file.
-        let rest = (|| -> Result<(), EngineError> {
+        let rest = (|| -> Result<Result<(), EngineError>, EngineError> {
             wal.start_timeline(promotion.to, promotion.at)?;
             failpoint::pass("promotion: segment");
             start::remove(self.disk.as_ref(), &self.data_dir, start::RECOVERY_SIGNAL)?;
@@ -804,22 +828,31 @@ impl Engine {
             start::remove(self.disk.as_ref(), &self.data_dir, start::STANDBY_SIGNAL)?;
             failpoint::pass("promotion: after the point of no return");
             tracing::info!("archive recovery complete");
-            restore::run_command(&self.data_dir, "recovery_end_command", &recovery.commands.end, &self.restart_file());
+            if let Err(error) = restore::run_command(&self.data_dir, "recovery_end_command", &recovery.commands.end, &self.restart_file()) {
+                return Ok(Err(error.into()));
+            }
             failpoint::pass("promotion: end command");
             for leftover in [restore::RESTORED_SEGMENT, restore::RESTORED_HISTORY] {
                 start::remove(self.disk.as_ref(), &self.data_dir, leftover)?;
             }
-            self.write_first_records(promotion.from, true, None)?;
+            let begun = self.write_first_records(promotion.from, true, None)?;
+            // Sessions may write before the control file says so: who saw it say so need not wait (pg_ctl promote -w). After a crash in between the
+            // note of the promotion leads recovery to the end of the new timeline, as after a crash before.
+            self.ctx.txns.end_recovery(begun.end);
+            *self.replay.lock() = None;
+            let promoted = self.event(Event::Promoted);
+            failpoint::pass("promotion: writable");
+            self.note_production(&begun)?;
             failpoint::pass("promotion: in production");
             Promotion::clear(self.disk.as_ref(), &self.data_dir)?;
             failpoint::pass("promotion: cleared");
-            Ok(())
+            Ok(promoted)
         })();
-        if let Err(error) = rest {
-            stop_node(&format!("promotion failed: {error}"));
+        match rest {
+            // Told to stop meanwhile, or a command that was killed: the next start completes it.
+            Ok(promoted) => promoted?,
+            Err(error) => stop_node(&format!("promotion failed: {error}")),
         }
-        *self.replay.lock() = None;
-        self.event(Event::Promoted)?;
         failpoint::pass("promotion: done");
         self.checkpointer.request(CheckpointRequest { force: true, ..CheckpointRequest::default() });
         Ok(promotion.to)

@@ -9,6 +9,7 @@ use afterimage_wal::WalError;
 use crate::access::AccessError;
 use crate::control::error::ControlError;
 use crate::engine::EngineError;
+use crate::recovery::RecoveryError;
 use crate::storage::StorageError;
 use crate::txn::cancel::Conflict;
 use crate::txn::{CancelReason, TxnError};
@@ -534,6 +535,9 @@ impl From<EngineError> for SqlError {
                 }
                 ControlError::ShuttingDown => Self::new(SqlState::ADMIN_SHUTDOWN, message).fatal(),
             },
+            EngineError::Recovery(RecoveryError::Restore { .. } | RecoveryError::Command { .. }) => {
+                Self::new(SqlState::IO_ERROR, message).fatal()
+            }
             EngineError::Recovery(_) => Self::new(SqlState::DATA_CORRUPTED, message).panic(),
             EngineError::DataDirectory { .. } => Self::new(SqlState::CONFIG_FILE_ERROR, message).fatal(),
             EngineError::TargetNotReached => Self::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message).fatal(),

@@ -95,6 +95,26 @@ pub enum RecoveryError {
         /// How the command ended.
         status: String,
     },
+    /// What the archive has under a segment's name is none.
+    #[error("archive file \"{name}\" has wrong size: {bytes} instead of {segment_bytes}")]
+    WrongSize {
+        /// File.
+        name: String,
+        /// Its size.
+        bytes: u64,
+        /// A segment's.
+        segment_bytes: u32,
+    },
+    /// A command of recovery was killed or not found.
+    #[error("{name} \"{command}\": {status}")]
+    Command {
+        /// Its setting.
+        name: String,
+        /// As set.
+        command: String,
+        /// How it ended.
+        status: String,
+    },
     /// `recovery_target_timeline` names a timeline that nobody knows.
     #[error("recovery target timeline {0} does not exist")]
     NoSuchTimeline(TimelineId),

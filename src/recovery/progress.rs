@@ -1,6 +1,6 @@
 //! How far replay is, for everybody else.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use afterimage_wal::Lsn;
 use tokio::sync::watch;
@@ -23,7 +23,9 @@ pub enum Ending {
 pub struct Progress {
     /// End of the last record applied. Release after the pages, Acquire by readers.
     replayed: AtomicU64,
-    /// The same, published when replay pauses, at commits and every so often.
+    /// Whether there was anything to recover since the start. Relaxed.
+    begun: AtomicBool,
+    /// The replayed position, published when replay pauses, at commits and every so often.
     watch: watch::Sender<Lsn>,
     /// Commit time of the last transaction replayed, microseconds since 2000; `i64::MIN`: none.
     last_commit_time: AtomicI64,
@@ -36,6 +38,7 @@ impl Default for Progress {
     fn default() -> Self {
         Self {
             replayed: AtomicU64::new(0),
+            begun: AtomicBool::new(false),
             watch: watch::Sender::new(Lsn::INVALID),
             last_commit_time: AtomicI64::new(i64::MIN),
             ending: watch::Sender::new(None),
@@ -48,6 +51,16 @@ impl Progress {
     /// End of the last record applied.
     pub fn replayed(&self) -> Lsn {
         Lsn::from_u64(self.replayed.load(Ordering::Acquire))
+    }
+
+    /// Recovery begins.
+    pub fn begin(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether recovery has begun since the start: not after a clean stop of a primary.
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// A receiver of the replayed position; it may skip values, never the last.

@@ -36,23 +36,21 @@ pub struct Commands {
     pub archive_always: bool,
 }
 
-/// Fills in `%p`, `%f`, `%r`, `%%`.
-pub fn fill(command: &str, path: &str, file: &str, restart: &str) -> String {
-    let mut out = String::with_capacity(command.len() + path.len());
-    let mut chars = command.chars();
+/// Fills in what `with` says for the letters after `%`, and `%%`; others stay as they are.
+pub fn fill(command: &str, with: &[(char, &str)]) -> String {
+    let mut out = String::with_capacity(command.len());
+    let mut chars = command.chars().peekable();
     while let Some(c) = chars.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
+        out.push(c);
+        let Some(&next) = chars.peek().filter(|_| c == '%') else { continue };
+        let known = with.iter().find(|(letter, _)| *letter == next);
+        if known.is_some() {
+            out.pop();
         }
-        match chars.next() {
-            Some('p') => out.push_str(path),
-            Some('f') => out.push_str(file),
-            Some('r') => out.push_str(restart),
-            Some('%') => out.push('%'),
-            Some(other) => out.extend(['%', other]),
-            None => out.push('%'),
+        if next == '%' || known.is_some() {
+            chars.next();
         }
+        out.push_str(known.map_or("", |(_, text)| text));
     }
     out
 }
@@ -99,17 +97,24 @@ fn shell(data_dir: &Path, command: &str) -> io::Result<ExitStatus> {
     Command::new("/bin/sh").arg("-c").arg(command).current_dir(data_dir).stdin(Stdio::null()).status()
 }
 
-/// Runs `recovery_end_command` or `archive_cleanup_command`: a failure is a warning, no more.
-pub fn run_command(data_dir: &Path, name: &str, command: &str, restart: &str) {
+/// Runs `recovery_end_command` or `archive_cleanup_command`: a failure is a warning.
+///
+/// # Errors
+/// The command was killed or not found: who depends on it does not go on.
+pub fn run_command(data_dir: &Path, name: &str, command: &str, restart: &str) -> Result<(), RecoveryError> {
     if command.is_empty() {
-        return;
+        return Ok(());
     }
-    let filled = fill(command, "", "", restart);
+    let filled = fill(command, &[('r', restart)]);
     match shell(data_dir, &filled) {
         Ok(status) if status.success() => {}
+        Ok(status) if is_fatal(status) => {
+            return Err(RecoveryError::Command { name: name.to_owned(), command: command.to_owned(), status: status_text(status) });
+        }
         Ok(status) => tracing::warn!("{name} \"{command}\": {}", status_text(status)),
         Err(error) => tracing::warn!("{name} \"{command}\": {error}"),
     }
+    Ok(())
 }
 
 /// Asks the archive for a file, waiting for the command. True if it is in `into`.
@@ -123,7 +128,7 @@ pub fn fetch(data_dir: &Path, command: &str, name: &str, into: &str, restart: &s
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(e)),
         Ok(()) | Err(_) => {}
     }
-    let status = shell(data_dir, &fill(command, into, name, restart)).map_err(fail)?;
+    let status = shell(data_dir, &fill(command, &[('p', into), ('f', name), ('r', restart)])).map_err(fail)?;
     if has_brought(status, &target, into) {
         tracing::info!("restored log file \"{name}\" from archive");
         return Ok(true);
@@ -152,11 +157,19 @@ pub fn has_brought(status: ExitStatus, target: &Path, shown: &str) -> bool {
     }
 }
 
-/// Asks the archive for a segment and gives it its name. False if it is not there, or has the wrong size.
+/// Asks the archive for a segment and gives it its name. False if it is not there, or, to a
+/// `standby`, may not be there as a whole yet.
 ///
 /// # Errors
-/// As [`fetch`]; I/O.
-pub fn fetch_segment(data_dir: &Path, commands: &Commands, name: &str, segment_bytes: u32, restart: &str) -> Result<bool, RecoveryError> {
+/// As [`fetch`]; [`RecoveryError::WrongSize`]; I/O.
+pub fn fetch_segment(
+    data_dir: &Path,
+    commands: &Commands,
+    name: &str,
+    segment_bytes: u32,
+    restart: &str,
+    standby: bool,
+) -> Result<bool, RecoveryError> {
     if !fetch(data_dir, &commands.restore, name, RESTORED_SEGMENT, restart)? {
         return Ok(false);
     }
@@ -164,8 +177,11 @@ pub fn fetch_segment(data_dir: &Path, commands: &Commands, name: &str, segment_b
     let fail = |source| RecoveryError::File { path: RESTORED_SEGMENT.to_owned(), source };
     let bytes = fs::metadata(&from).map_err(fail)?.len();
     if bytes != u64::from(segment_bytes) {
-        tracing::warn!("archive file \"{name}\" has wrong size: {bytes} instead of {segment_bytes}");
         fs::remove_file(&from).map_err(fail)?;
+        if bytes > u64::from(segment_bytes) || !standby {
+            return Err(RecoveryError::WrongSize { name: name.to_owned(), bytes, segment_bytes });
+        }
+        tracing::debug!("archive file \"{name}\" has wrong size: {bytes} instead of {segment_bytes}");
         return Ok(false);
     }
     keep(data_dir, RESTORED_SEGMENT, name, commands)?;
@@ -236,7 +252,9 @@ mod tests {
 
     #[test]
     fn placeholders_are_filled_once() {
-        assert_eq!(fill("cp \"%p\" /a/%f %r %% %x", "pg_wal/S", "S", "R"), "cp \"pg_wal/S\" /a/S R % %x");
+        let with = [('p', "pg_wal/S%f"), ('f', "S"), ('r', "R")];
+        assert_eq!(fill("cp \"%p\" /a/%f %r %% %x %", &with), "cp \"pg_wal/S%f\" /a/S R % %x %");
+        assert_eq!(fill("%%r %r%f", &with[2..]), "%r R%f");
     }
 
     #[test]
@@ -245,7 +263,8 @@ mod tests {
         fs::create_dir_all(dir.path().join("pg_wal/archive_status")).unwrap();
         fs::write(dir.path().join("there"), [7; 100]).unwrap();
         let commands = |restore: &str| Commands { restore: restore.to_owned(), ..Commands::default() };
-        let get = |restore: &str| fetch_segment(dir.path(), &commands(restore), "000000010000000000000003", 100, "");
+        let ask = |restore: &str, standby| fetch_segment(dir.path(), &commands(restore), "000000010000000000000003", 100, "", standby);
+        let get = |restore: &str| ask(restore, true);
         assert!(!get("cp missing %p").unwrap());
         assert!(!get("false").unwrap());
         assert!(matches!(get("no-such-command-at-all"), Err(RecoveryError::Restore { .. })));
@@ -256,5 +275,21 @@ mod tests {
         assert!(dir.path().join("pg_wal/archive_status/000000010000000000000003.done").exists());
         fs::write(dir.path().join("there"), [7; 99]).unwrap();
         assert!(!get("cp there %p").unwrap());
+        assert!(matches!(ask("cp there %p", false), Err(RecoveryError::WrongSize { bytes: 99, .. })));
+        fs::write(dir.path().join("there"), [7; 101]).unwrap();
+        assert!(matches!(get("cp there %p"), Err(RecoveryError::WrongSize { bytes: 101, .. })));
+    }
+
+    #[test]
+    fn a_command_that_fails_is_a_warning_and_one_that_is_killed_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = |command: &str| run_command(dir.path(), "recovery_end_command", command, "R");
+        run("").unwrap();
+        run("echo %r > ran").unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("ran")).unwrap(), "R\n");
+        run("exit 125").unwrap();
+        let text = |command: &str| run(command).unwrap_err().to_string();
+        assert_eq!(text("kill -15 $$"), "recovery_end_command \"kill -15 $$\": child process was terminated by signal 15: Terminated");
+        assert_eq!(text("exit 127"), "recovery_end_command \"exit 127\": command not found");
     }
 }

@@ -230,7 +230,7 @@ pub fn prepare(
     };
     log_state(&known);
     let receives = matches!(mode, Mode::Standby | Mode::Archive);
-    let archive = Archive { dir, commands: &recovery.commands, segment_bytes: known.segment_bytes };
+    let archive = Archive { dir, commands: &recovery.commands, segment_bytes: known.segment_bytes, standby };
     if mode == Mode::Archive && recovery.commands.restore.is_empty() {
         return Err(RecoveryError::NoRestoreCommand);
     }
@@ -380,6 +380,7 @@ struct Archive<'a> {
     dir: &'a Path,
     commands: &'a Commands,
     segment_bytes: u32,
+    standby: bool,
 }
 
 impl Archive<'_> {
@@ -411,7 +412,7 @@ impl Archive<'_> {
             let names = segment_names(history, segno, self.segment_bytes);
             if !names.iter().any(|name| self.dir.join("pg_wal").join(name).exists()) {
                 for name in &names {
-                    if restore::fetch_segment(self.dir, self.commands, name, self.segment_bytes, &restart)? {
+                    if restore::fetch_segment(self.dir, self.commands, name, self.segment_bytes, &restart, self.standby)? {
                         break;
                     }
                 }

@@ -64,6 +64,9 @@ pub enum ArchiveCommandError {
         /// How the command ended.
         status: String,
     },
+    /// As [`Self::Restore`], or what it has is of no use.
+    #[error(transparent)]
+    Recovery(#[from] crate::recovery::RecoveryError),
     /// Cut off, or something else under a segment's name.
     #[error("archive file \"{name}\" has wrong size: {bytes} instead of {segment_bytes}")]
     WrongSize {
@@ -94,6 +97,22 @@ pub enum ArchiveCommandError {
         #[source]
         source: afterimage_wal::WalError,
     },
+}
+
+/// Whether recovery must not go on after this: what it does without the archive's answer might be wrong. A standby asks an archive of ours
+/// (`restore_location`) that does not answer again. PostgreSQL: `RestoreArchivedFile`.
+pub(super) fn ends_recovery(node: &Replication, error: &ArchiveCommandError) -> bool {
+    use crate::recovery::RecoveryError as R;
+    use ArchiveCommandError as E;
+    match error {
+        E::WrongSize { .. } | E::Recovery(R::WrongSize { .. }) => true,
+        E::Restore { .. } | E::Recovery(R::Restore { .. }) => {
+            node.engine.is_archive_recovery() || !node.config.current().str(Setting::RestoreCommand).is_empty()
+        }
+        E::Recovery(_) | E::Failed { .. } | E::Run { .. } | E::Io { .. } | E::Follow { .. } | E::Discard(_) | E::Wal { .. } => {
+            node.engine.is_archive_recovery()
+        }
+    }
 }
 
 /// What `pg_stat_archiver` shows.
@@ -452,7 +471,7 @@ async fn archive_ready(node: &Arc<Replication>) -> Result<(), ArchiveCommandErro
             return Ok(());
         }
         let Some(name) = ready_files(node)?.into_iter().next() else { return Ok(()) };
-        let filled = restore::fill(&command, &format!("pg_wal/{name}"), &name, "");
+        let filled = restore::fill(&command, &[('p', &format!("pg_wal/{name}")), ('f', &name)]);
         let status = shell(node.engine.data_dir(), &filled).await?;
         if !status.success() {
             node.archiver.failed(&name);
@@ -491,7 +510,7 @@ async fn shell(data_dir: &Path, command: &str) -> Result<ExitStatus, ArchiveComm
 pub async fn fetch_one(data_dir: &Path, command: &str, name: &str) -> Option<Vec<u8>> {
     let target = data_dir.join(restore::RESTORED_HISTORY);
     drop(fs::remove_file(&target));
-    let status = shell(data_dir, &restore::fill(command, restore::RESTORED_HISTORY, name, "")).await;
+    let status = shell(data_dir, &restore::fill(command, &[('p', restore::RESTORED_HISTORY), ('f', name)])).await;
     let bytes = status.is_ok_and(|status| status.success()).then(|| fs::read(&target).ok()).flatten();
     drop(fs::remove_file(&target));
     bytes
@@ -510,7 +529,7 @@ async fn restore(node: &Arc<Replication>, goal: &History, segno: SegNo) -> Resul
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(e)),
             Ok(()) | Err(_) => {}
         }
-        let filled = restore::fill(&commands.restore, restore::RESTORED_SEGMENT, &name, &restart);
+        let filled = restore::fill(&commands.restore, &[('p', restore::RESTORED_SEGMENT), ('f', &name), ('r', &restart)]);
         let status = shell(engine.data_dir(), &filled).await?;
         if restore::is_fatal(status) {
             return Err(ArchiveCommandError::Restore { name, status: restore::status_text(status) });
@@ -636,9 +655,7 @@ pub async fn rescan_timelines(node: &Arc<Replication>) -> Result<(), ArchiveComm
     .await;
     let newest = match newest {
         Ok(Ok(newest)) => newest,
-        Ok(Err(error)) => {
-            return Err(ArchiveCommandError::Restore { name: "timeline history".to_owned(), status: error.to_string() });
-        }
+        Ok(Err(error)) => return Err(error.into()),
         Err(error) => return Err(ArchiveCommandError::Restore { name: "timeline history".to_owned(), status: error.to_string() }),
     };
     if newest == node.engine.goal().tli() {

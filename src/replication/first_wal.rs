@@ -139,7 +139,8 @@ async fn from_archive(data_dir: PathBuf, commands: Commands, wanted: &Wanted) ->
         let restart = restore::restart_file(redo, tli, bytes);
         for segno in segments {
             let name = segment::file_name(tli, segno, bytes);
-            if !data_dir.join("pg_wal").join(&name).exists() && !restore::fetch_segment(&data_dir, &commands, &name, bytes, &restart)? {
+            let here = data_dir.join("pg_wal").join(&name).exists();
+            if !here && !restore::fetch_segment(&data_dir, &commands, &name, bytes, &restart, true)? {
                 return Ok(Some(segno));
             }
         }

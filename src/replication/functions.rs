@@ -290,12 +290,11 @@ impl ExternalFunctions for Functions {
                 lsn(wal.flushed())
             }
             "pg_last_wal_receive_lsn" => {
-                if self.node.has_received() {
-                    lsn(wal.flushed())
-                } else {
-                    Datum::Null
-                }
+                // A promotion has replayed all that came.
+                let last = if engine.is_in_recovery() { wal.flushed() } else { engine.replayed_lsn() };
+                if self.node.has_received() { lsn(last) } else { Datum::Null }
             }
+            "pg_last_wal_replay_lsn" if !engine.progress().has_begun() => Datum::Null,
             "pg_last_wal_replay_lsn" => lsn(engine.replayed_lsn()),
             "pg_last_xact_replay_timestamp" => engine.last_replayed_commit_time().map_or(Datum::Null, Datum::TimestampTz),
             // Where the WAL that a reader of our files needs ends: durable, beyond every LSN written to a file so far.

@@ -309,7 +309,7 @@ impl Receiver {
                     }
                 };
                 if let Err(error) = fed {
-                    if self.node.engine.is_archive_recovery() {
+                    if archive::ends_recovery(&self.node, &error) {
                         return self.node.give_verdict(Verdict::Fatal(error.to_string()));
                     }
                     tracing::warn!("{error}");

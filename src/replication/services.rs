@@ -534,6 +534,9 @@ impl Replication {
             && !self.engine.recovery_options().commands.restore.is_empty()
             && let Err(error) = archive::feed(self).await
         {
+            if archive::ends_recovery(self, &error) {
+                return Err(SqlError::new(SqlState::IO_ERROR, error.to_string()).fatal());
+            }
             tracing::warn!("{error}");
         }
         // From the promotion on what has no status is this node's to archive.
@@ -542,7 +545,8 @@ impl Replication {
         }
         let engine = Arc::clone(&self.engine);
         let promoted = tokio::task::spawn_blocking(move || engine.promote()).await.map_err(|e| SqlError::internal(e.to_string()))?;
-        if promoted.is_err() && self.engine.is_in_recovery() {
+        let promoted = promoted.map_err(SqlError::from);
+        if promoted.as_ref().is_err_and(|error| error.fields().reach == Reach::Statement) && self.engine.is_in_recovery() {
             // Still a standby: it goes on as one.
             self.start_receiver();
         }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::client::{block_on, connect, describe, error, text};
-use crate::support::node::{Node, until};
+use crate::support::node::{Node, run, until};
 
 /// Far below `max_standby_streaming_delay`.
 const AT_ONCE: Duration = Duration::from_secs(20);
@@ -105,6 +105,48 @@ fn a_cancelled_pg_promote_gives_the_session_back_and_the_promotion_goes_on() {
 }
 
 #[test]
+fn a_command_of_recovery_that_is_killed_ends_it_and_one_that_fails_does_not() {
+    let a = Node::start_new("a", "");
+    a.sql("create table t (id int); insert into t values (1)");
+    let gives_up = |node: &Node, said: &str| {
+        until("the server to give up", || node.pid().is_none());
+        assert!(node.log().contains(said), "{}", node.log());
+    };
+    let b = a.clone_to("b");
+    b.conf("restore_command = 'exit 126'");
+    drop(b.try_start());
+    gives_up(&b, "FATAL:  could not restore file \"00000002.history\" from archive: command not executable");
+    // No such file, as far as the archive's keeper knows: the upstream has it.
+    b.conf("restore_command = 'exit 125'\narchive_cleanup_command = 'kill -9 $$'\nrecovery_end_command = 'kill -15 $$; : %p'");
+    b.start();
+    a.sql("checkpoint");
+    a.wait_for_catchup(&b);
+    b.sql("checkpoint");
+    let said = "WARNING:  archive_cleanup_command \"kill -9 $$\": child process was terminated by signal 9: Killed";
+    until(said, || b.log().contains(said));
+    // While it runs, too: a command that hangs half way is killed by hand.
+    b.conf("restore_command = 'test ! -e gone || kill -9 $$; false'");
+    b.reload();
+    a.sql("insert into t values (2)");
+    a.wait_for_catchup(&b);
+    std::fs::write(b.data().join("gone"), "").expect("a file");
+    // It asks again when its upstream is gone.
+    b.follow_at("");
+    b.reload();
+    gives_up(&b, "child process was terminated by signal 9: Killed");
+    std::fs::remove_file(b.data().join("gone")).expect("a file");
+
+    b.start();
+    let _dies = b.psql("select pg_promote(false)").output().expect("psql");
+    gives_up(&b, "FATAL:  recovery_end_command \"kill -15 $$; : %p\": child process was terminated by signal 15: Terminated");
+    // The promotion had passed its point of no return: it is completed, and the command not asked again.
+    b.start();
+    assert_eq!(b.sql("select pg_is_in_recovery(), count(*) from t"), "f|2");
+    b.sql("insert into t values (3); checkpoint");
+    assert_eq!(b.sql("select timeline_id from pg_control_checkpoint()"), "2");
+}
+
+#[test]
 fn a_cascade_follows_its_promoted_upstream_by_itself() {
     let a = Node::start_new("a", "");
     a.sql("create table t (id int primary key)");
@@ -163,7 +205,7 @@ fn readers_in_the_way_of_replay_are_cancelled_counted_and_told_why() {
 }
 
 /// What the directory of a server that died at a step of its promotion comes up as.
-const STEPS: [(&str, bool); 13] = [
+const STEPS: [(&str, bool); 14] = [
     ("promotion: replayed", true),
     ("promotion: noted", true),
     ("promotion: history", true),
@@ -173,6 +215,7 @@ const STEPS: [(&str, bool); 13] = [
     ("promotion: end command", false),
     ("promotion: start id", false),
     ("promotion: first records", false),
+    ("promotion: writable", false),
     ("promotion: in production", false),
     ("promotion: cleared", false),
     ("promotion: done", false),
@@ -226,4 +269,19 @@ fn a_server_killed_at_any_step_of_its_promotion_is_the_old_standby_or_the_new_pr
         assert_eq!(c.sql("select pg_is_in_recovery(), (select v from t where id = 0)"), "f|mine", "{step}");
         assert!(!c.data().join("pg_wal/promotion").exists() && !c.data().join("standby.signal").exists(), "{step}");
     }
+
+    // Sessions write before the control file says that they may: what they commit meanwhile is there after a crash.
+    let c = b.copy("c");
+    c.start_with(&[("AFTERIMAGE_HOLD_AT", "promotion: writable")]);
+    a.wait_for_catchup(&c);
+    c.sql("select pg_promote(false)");
+    c.wait_for("select pg_is_in_recovery()", "f");
+    c.sql("insert into t values (0, 'early')");
+    let state = run(c.tool("controldata").arg(c.data()));
+    assert!(state.contains("in archive recovery"), "{state}");
+    c.kill();
+    c.start();
+    assert_eq!(c.sql("select pg_is_in_recovery(), (select v from t where id = 0)"), "f|early");
+    c.sql("insert into t values (-1, 'late'); checkpoint");
+    assert_eq!(c.sql("select timeline_id from pg_control_checkpoint()"), "2");
 }

@@ -231,8 +231,7 @@ impl Node {
     /// Promotes it and waits until it is a primary.
     pub fn promote(&self) {
         run(self.tool("promote").arg("-D").arg(self.data()).args(["-w", "-t", "60"]));
-        // The tool waits for the control file, which says so a moment before sessions know.
-        self.wait_for("select pg_is_in_recovery()", "f");
+        assert_eq!(self.sql("select pg_is_in_recovery()"), "f", "sessions know before the tool does");
     }
 
     /// The supervisor's pid, while there is one.
