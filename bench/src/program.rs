@@ -141,11 +141,16 @@ fn own_build(interrupt: &Interrupt) -> anyhow::Result<PathBuf> {
     {
         eprintln!("building afterimage ...");
         let workspace = Path::new(&manifest_dir).join("..");
-        interrupt.run(
-            Command::new(cargo)
-                .args(["build", "--release", "--locked", "--package", "afterimage", "--bin", "afterimage"])
-                .current_dir(workspace),
-        )?;
+        let mut build = Command::new(cargo);
+        build.args(["build", "--release", "--locked", "--package", "afterimage", "--bin", "afterimage"]).current_dir(workspace);
+        // What `cargo run` says of this package would make the build scripts that ask for it (ring's) run again, and all that depends
+        // on them compile again, ourselves included.
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+                build.env_remove(&variable);
+            }
+        }
+        interrupt.run(&mut build)?;
     }
     let own = std::env::current_exe().context("own program")?;
     Ok(own.parent().context("own program has no directory")?.join("afterimage"))
