@@ -141,6 +141,33 @@ pub fn insert_index_entries(x: &mut Exec<'_>, table: &TableWriter, rel: &RelHand
     Ok(())
 }
 
+/// What a row puts into one index.
+struct Entry {
+    key: Row,
+    bytes: EntryBytes,
+    /// The key counts for uniqueness: the index is unique, and no NULL stands in the way.
+    unique: bool,
+    index: RelHandle,
+}
+
+impl Entry {
+    /// `None` where the index leaves the row out.
+    fn of(x: &mut Exec<'_>, table: &TableWriter, w: &IndexWriter, values: &[Datum]) -> Result<Option<Self>, SqlError> {
+        let Some(key) = key_values(x, w, values)? else { return Ok(None) };
+        let mut bytes = EntryBytes { key: Vec::with_capacity(32), carried: Vec::new() };
+        let unique = w.index.encode_entry(&key, &mut bytes)?;
+        Ok(Some(Self { key, bytes, unique, index: table.relation.index_handle(&w.index) }))
+    }
+
+    /// Tells a SERIALIZABLE transaction of the key.
+    fn note_written(&self, t: &Transaction) -> Result<(), SqlError> {
+        if let Some(s) = t.serializable().filter(|_| self.index.is_marked()) {
+            s.wrote_key(self.index.file, &self.bytes.key)?;
+        }
+        Ok(())
+    }
+}
+
 /// Enters a row into one index; the key if it is there already.
 fn insert_entry(
     x: &mut Exec<'_>,
@@ -150,31 +177,27 @@ fn insert_entry(
     values: &[Datum],
     tid: Tid,
 ) -> Result<Option<Row>, SqlError> {
-    let Some(key) = key_values(x, w, values)? else { return Ok(None) };
-    let mut entry = EntryBytes { key: Vec::with_capacity(32), carried: Vec::new() };
-    let unique = w.index.encode_entry(&key, &mut entry)?;
-    let index = table.relation.index_handle(&w.index);
+    let Some(entry) = Entry::of(x, table, w, values)? else { return Ok(None) };
+    let Entry { key, bytes, index, .. } = &entry;
     let engine: Arc<Engine> = x.state.engine()?.clone();
     let ctx = engine.ctx();
     let t = x.session.transaction()?;
     let xid = t.xid()?;
-    let inserted = if unique && !w.index.immediate {
+    let inserted = if entry.unique && !w.index.immediate {
         let events = &mut x.state.foreign;
-        referential::enter_deferrable(ctx, t, (&table.relation, rel), (&w.index, &index), tid, (entry.item(), &key), events)
+        referential::enter_deferrable(ctx, t, (&table.relation, rel), (&w.index, index), tid, (bytes.item(), key), events)
             .map(|()| Inserted::Yes)
     } else {
         let mut probe = heap::Probe::new(ctx, *rel, t);
-        let probe: Option<(&mut dyn UniqueProbe, usize)> = if unique { Some((&mut probe, entry.key.len())) } else { None };
-        btree::insert(ctx, xid, &index, entry.item(), tid, probe)
+        let probe: Option<(&mut dyn UniqueProbe, usize)> = if entry.unique { Some((&mut probe, bytes.key.len())) } else { None };
+        btree::insert(ctx, xid, index, bytes.item(), tid, probe)
     };
     let inserted = inserted.map_err(|e| index_error(e, &w.index))?;
-    if let Some(s) = t.serializable().filter(|_| index.is_marked()) {
-        // Before a duplicate is reported: what hides behind it may be a serialization failure, which is worth a retry.
-        s.wrote_key(index.file, &entry.key)?;
-    }
+    // Before a duplicate is reported: what hides behind it may be a serialization failure, which is worth a retry.
+    entry.note_written(t)?;
     match inserted {
         Inserted::Yes => Ok(None),
-        Inserted::Duplicate(_) => Ok(Some(key)),
+        Inserted::Duplicate(_) => Ok(Some(entry.key)),
     }
 }
 
@@ -187,26 +210,22 @@ fn insert_perhaps(
     values: &[Datum],
     tid: Tid,
 ) -> Result<bool, SqlError> {
-    let Some(key) = key_values(x, w, values)? else { return Ok(false) };
-    let mut entry = EntryBytes { key: Vec::with_capacity(32), carried: Vec::new() };
-    let unique = w.index.encode_entry(&key, &mut entry)?;
-    let index = table.relation.index_handle(&w.index);
+    let Some(entry) = Entry::of(x, table, w, values)? else { return Ok(false) };
+    let Entry { bytes, index, .. } = &entry;
     let engine: Arc<Engine> = x.state.engine()?.clone();
     let ctx = engine.ctx();
     let t = x.session.transaction()?;
     let xid = t.xid()?;
     let mut probe = heap::HastyProbe(heap::Probe::new(ctx, *rel, t));
-    let probe: Option<(&mut dyn UniqueProbe, usize)> = if unique { Some((&mut probe, entry.key.len())) } else { None };
-    let mut inserted = btree::insert(ctx, xid, &index, entry.item(), tid, probe);
+    let probe: Option<(&mut dyn UniqueProbe, usize)> = if entry.unique { Some((&mut probe, bytes.key.len())) } else { None };
+    let mut inserted = btree::insert(ctx, xid, index, bytes.item(), tid, probe);
     let conflict = matches!(inserted, Ok(Inserted::Duplicate(_)));
     if conflict {
         // The row goes away again, but its entry is there as that of any dead row is.
-        inserted = btree::insert(ctx, xid, &index, entry.item(), tid, None);
+        inserted = btree::insert(ctx, xid, index, bytes.item(), tid, None);
     }
     inserted.map_err(|e| index_error(e, &w.index))?;
-    if let Some(s) = t.serializable().filter(|_| index.is_marked()) {
-        s.wrote_key(index.file, &entry.key)?;
-    }
+    entry.note_written(t)?;
     Ok(conflict)
 }
 
@@ -367,17 +386,12 @@ impl ModifyNode {
                 let error = SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message);
                 return Err(error.constraint(&relation.namespace_name, &relation.name, &w.index.name));
             }
-            let Some(key) = key_values(x, w, &self.values)? else { continue };
-            let mut bytes = Vec::with_capacity(32);
-            if !w.index.encode_key(&key, &mut bytes)? {
-                continue;
-            }
-            let index = m.table.relation.index_handle(&w.index);
+            let Some(entry) = Entry::of(x, &m.table, w, &self.values)?.filter(|entry| entry.unique) else { continue };
             let engine = x.state.engine()?.clone();
             loop {
                 let t = x.session.transaction()?;
                 let mut probe = heap::HastyProbe(heap::Probe::new(engine.ctx(), *rel, t));
-                let Some(tid) = btree::find_duplicate(engine.ctx(), &index, &bytes, &mut probe)? else { break };
+                let Some(tid) = btree::find_duplicate(engine.ctx(), &entry.index, &entry.bytes.key, &mut probe)? else { break };
                 let found = heap::liveness(engine.ctx(), t, rel, tid)?;
                 if let heap::Liveness::Live(at) | heap::Liveness::Inserting(at, _) | heap::Liveness::Deleting(at, _) = found {
                     compute_again(x, &m.table, w, rel, at)?;
