@@ -721,60 +721,12 @@ impl SubscriptCode {
             bounds.push((lower, upper));
         }
         let Datum::Array(array) = value else { return Ok(Datum::Null) };
-        if self.slice { Ok(slice(&array, &bounds)) } else { Ok(element(&array, &bounds)) }
-    }
-}
-
-fn element(array: &ArrayValue, bounds: &[(Option<i32>, Option<i32>)]) -> Datum {
-    if bounds.len() != array.dims.len() {
-        return Datum::Null;
-    }
-    let mut at = 0usize;
-    for (dim, (_, subscript)) in array.dims.iter().zip(bounds) {
-        let Some(offset) = subscript.and_then(|s| s.checked_sub(dim.lower)).filter(|o| (0..dim.len).contains(o)) else {
-            return Datum::Null;
-        };
-        at = at * usize::try_from(dim.len).unwrap_or(0) + usize::try_from(offset).unwrap_or(0);
-    }
-    array.values.get(at).cloned().unwrap_or_default()
-}
-
-fn slice(array: &ArrayValue, bounds: &[(Option<i32>, Option<i32>)]) -> Datum {
-    let empty = || Datum::array(ArrayValue::empty(array.elem));
-    if array.dims.is_empty() || bounds.len() > array.dims.len() {
-        return empty();
-    }
-    // A plain subscript among slices means 1:n, as PostgreSQL has it; the compiler gives it as (1, n).
-    let mut ranges: SmallVec<[(i32, i32); 2]> = SmallVec::new();
-    let mut dims: SmallVec<[Dim; 1]> = SmallVec::new();
-    for (i, dim) in array.dims.iter().enumerate() {
-        let (lower, upper) = bounds.get(i).copied().unwrap_or((None, None));
-        let from = lower.unwrap_or(dim.lower).max(dim.lower);
-        let to = upper.unwrap_or_else(|| dim.lower.saturating_add(dim.len - 1)).min(dim.lower.saturating_add(dim.len - 1));
-        if from > to {
-            return empty();
+        if self.slice {
+            return Ok(Datum::array(array.slice(&bounds)));
         }
-        ranges.push((from - dim.lower, to - dim.lower));
-        dims.push(Dim { len: to - from + 1, lower: 1 });
+        let at: SmallVec<[i32; 2]> = bounds.iter().filter_map(|b| b.1).collect();
+        Ok(array.get(&at).cloned().unwrap_or_default())
     }
-    let mut values = Vec::new();
-    let mut index: SmallVec<[i32; 2]> = ranges.iter().map(|r| r.0).collect();
-    'all: loop {
-        let mut at = 0usize;
-        for (i, dim) in index.iter().zip(&array.dims) {
-            at = at * usize::try_from(dim.len).unwrap_or(0) + usize::try_from(*i).unwrap_or(0);
-        }
-        values.push(array.values.get(at).cloned().unwrap_or_default());
-        for (i, range) in index.iter_mut().zip(&ranges).rev() {
-            if *i < range.1 {
-                *i += 1;
-                continue 'all;
-            }
-            *i = range.0;
-        }
-        break;
-    }
-    Datum::array(ArrayValue { elem: array.elem, dims, values })
 }
 
 impl AssignCode {
@@ -790,86 +742,16 @@ impl AssignCode {
             bounds.push((lower, upper));
         }
         let mut array = match old {
-            Datum::Array(a) => (*a).clone(),
+            Datum::Array(a) => Arc::unwrap_or_clone(a),
             _ => ArrayValue::empty(self.elem),
         };
-        if self.slice || bounds.len() != 1 || array.dims.len() > 1 {
-            return self.assign_wide(array, &bounds, &value);
-        }
-        let at = bounds.first().and_then(|b| b.1).ok_or_else(null)?;
-        let Some(dim) = array.dims.first().copied() else {
-            return Ok(Datum::array(ArrayValue::with_lower(self.elem, vec![value], at)));
-        };
-        let too_big = || SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "array size exceeds the maximum allowed (134217727)");
-        if at < dim.lower {
-            let gap = usize::try_from(dim.lower - at).map_err(|_| too_big())?;
-            if gap + array.values.len() > 134_217_727 {
-                return Err(too_big());
-            }
-            let mut values = Vec::with_capacity(gap + array.values.len());
-            values.push(value);
-            values.resize(gap, Datum::Null);
-            values.append(&mut array.values);
-            return Ok(Datum::array(ArrayValue::with_lower(self.elem, values, at)));
-        }
-        let index = usize::try_from(i64::from(at) - i64::from(dim.lower)).map_err(|_| too_big())?;
-        if index >= 134_217_727 {
-            return Err(too_big());
-        }
-        if index >= array.values.len() {
-            array.values.resize(index + 1, Datum::Null);
-        }
-        if let Some(slot) = array.values.get_mut(index) {
-            *slot = value;
-        }
-        Ok(Datum::array(ArrayValue::with_lower(self.elem, array.values, dim.lower)))
-    }
-
-    fn assign_wide(&self, mut array: ArrayValue, bounds: &[(Option<i32>, Option<i32>)], value: &Datum) -> Result<Datum, SqlError> {
-        let range = || SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "array subscript out of range");
         if !self.slice {
-            if array.dims.len() != bounds.len() {
-                return Err(SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "wrong number of array subscripts"));
-            }
-            let mut at = 0usize;
-            for (dim, (_, s)) in array.dims.iter().zip(bounds) {
-                let offset = s.and_then(|s| s.checked_sub(dim.lower)).filter(|o| (0..dim.len).contains(o)).ok_or_else(range)?;
-                at = at * usize::try_from(dim.len).unwrap_or(0) + usize::try_from(offset).unwrap_or(0);
-            }
-            *array.values.get_mut(at).ok_or_else(range)? = value.clone();
-            return Ok(Datum::array(array));
+            let at: SmallVec<[i32; 2]> = bounds.iter().map(|b| b.1.ok_or_else(null)).collect::<Result<_, _>>()?;
+            array.set(&at, value)?;
+        } else if let Datum::Array(source) = value {
+            array.set_slice(&bounds, &source)?;
         }
-        // Slices of one dimension.
-        let (Datum::Array(source), [(lower, upper)]) = (value, bounds) else {
-            return Err(SqlError::unsupported("assignment to a slice of several dimensions"));
-        };
-        let dim = array.dims.first().copied().unwrap_or(Dim { len: 0, lower: 1 });
-        let lower = lower.unwrap_or(dim.lower);
-        let upper = upper.unwrap_or(dim.lower + dim.len - 1);
-        let wanted = usize::try_from(i64::from(upper) - i64::from(lower) + 1).map_err(|_| range())?;
-        if source.values.len() < wanted {
-            return Err(SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "source array too small"));
-        }
-        if array.values.is_empty() {
-            return Ok(Datum::array(ArrayValue::with_lower(self.elem, source.values.iter().take(wanted).cloned().collect(), lower)));
-        }
-        let new_lower = lower.min(dim.lower);
-        let new_upper = upper.max(dim.lower + dim.len - 1);
-        let total = usize::try_from(i64::from(new_upper) - i64::from(new_lower) + 1).map_err(|_| range())?;
-        let mut values = vec![Datum::Null; total];
-        let old_at = usize::try_from(dim.lower - new_lower).map_err(|_| range())?;
-        for (i, v) in array.values.drain(..).enumerate() {
-            if let Some(slot) = values.get_mut(old_at + i) {
-                *slot = v;
-            }
-        }
-        let new_at = usize::try_from(lower - new_lower).map_err(|_| range())?;
-        for (i, v) in source.values.iter().take(wanted).enumerate() {
-            if let Some(slot) = values.get_mut(new_at + i) {
-                *slot = v.clone();
-            }
-        }
-        Ok(Datum::array(ArrayValue::with_lower(self.elem, values, new_lower)))
+        Ok(Datum::array(array))
     }
 }
 

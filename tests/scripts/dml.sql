@@ -384,3 +384,94 @@ ERROR:  26000: prepared statement "q" does not exist
 
 reset enable_seqscan; deallocate p;
 ---
+
+# Arrays grow by assignment, not beyond what an array may have; a failed assignment leaves them as they were.
+create temp table grown (id int primary key, a int[], m int[]);
+insert into grown values (1, '[-2147483648:-2147483647]={1,2}', '{{1,2},{3,4}}'), (2, '{1,2}', null), (3, null, null);
+---
+
+update grown set a[2147483647] = 42 where id = 1;
+---
+ERROR:  54000: array size exceeds the maximum allowed (134217727)
+
+update grown set a[2147483646:2147483647] = array[4,2] where id = 1;
+---
+ERROR:  54000: array size exceeds the maximum allowed (134217727)
+
+update grown set a[-2147483648] = 7 where id = 2;
+---
+ERROR:  54000: array size exceeds the maximum allowed (134217727)
+
+update grown set a[0:2147483647] = '{}' where id = 3;
+---
+ERROR:  54000: array size exceeds the maximum allowed (134217727)
+
+update grown set a[-2147483648:2147483647] = '{}' where id = 3;
+---
+ERROR:  54000: array size exceeds the maximum allowed (134217727)
+
+update grown set a[2147483647] = 1 where id = 3;
+---
+ERROR:  54000: array lower bound is too large: 2147483647
+
+do $$ declare a int[] := '[-2147483648:-2147483647]={1,2}'; begin
+  begin a[2147483647] := 42; exception when program_limit_exceeded then raise notice '%', a; end;
+  a[-2147483646] := 3; raise notice '%', a; end $$;
+---
+NOTICE:  00000: [-2147483648:-2147483647]={1,2}
+NOTICE:  00000: [-2147483648:-2147483646]={1,2,3}
+
+update grown set a[4:5] = '{4,5,6}', m[1:1] = '{8,9}' where id = 2 returning *;
+---
+id|a|m
+2|{1,2,NULL,4,5}|{8}
+(1 row)
+
+update grown set a[-1:0] = '{-1,0}' where id = 2 returning a;
+---
+a
+[-1:5]={-1,0,1,2,NULL,4,5}
+(1 row)
+
+update grown set a[2:3] = '{22}' where id = 2;
+---
+ERROR:  2202E: source array too small
+
+update grown set a[3:2] = '{22}' where id = 2;
+---
+ERROR:  2202E: upper bound cannot be less than lower bound
+
+update grown set a[:2] = '{5,6,7,8}', m[2:3][1:2] = '{1,2,3,4}' where id = 2 returning *;
+---
+ERROR:  2202E: wrong number of array subscripts
+
+update grown set m[2:2][1:1] = '{30}' where id = 1 returning m;
+---
+m
+{{1,2},{30,4}}
+(1 row)
+
+update grown set m[2:3][1:1] = '{30,31}' where id = 1;
+---
+ERROR:  2202E: array subscript out of range
+
+update grown set a[1:] = '{1}' where id = 3;
+---
+ERROR:  2202E: array slice subscript must provide both boundaries
+DETAIL:  When assigning to a slice of an empty array value, slice boundaries must be fully specified.
+
+update grown set a[1:2] = null where id = 2 returning a;
+---
+a
+[-1:5]={-1,0,1,2,NULL,4,5}
+(1 row)
+
+# The last instants there are, in a zone.
+set timezone = 'America/New_York'; select '294276-12-31 23:59:59+00'::timestamptz, '4714-11-24 00:00:00+00 BC'::timestamptz;
+---
+timestamptz|timestamptz
+294276-12-31 18:59:59-05|4714-11-23 19:03:58-04:56:02 BC
+(1 row)
+
+reset timezone; drop table grown;
+---

@@ -1,7 +1,7 @@
 //! Array functions.
 
 use super::call::{Call, ScalarFn};
-use crate::sql::types::array::{Dim, MAX_DIMS, too_many_dims};
+use crate::sql::types::array::{Dim, MAX_DIMS, MAX_SIZE, too_large, too_many_dims};
 use crate::sql::types::registry::element_type;
 use crate::sql::types::{ArrayValue, Datum, Text, compare, io, oids};
 use crate::sqlstate::{SqlError, SqlState};
@@ -22,12 +22,13 @@ fn array_or_empty(c: &Call<'_>, d: &Datum) -> Result<ArrayValue, SqlError> {
 }
 
 fn append(c: &mut Call<'_>, a: &[Datum]) -> Out {
-    let array = array_or_empty(c, &a[0])?;
+    let mut array = array_or_empty(c, &a[0])?;
     if array.dims.len() > 1 {
         return Err(SqlError::new(SqlState::DATA_EXCEPTION, "argument must be empty or one-dimensional array"));
     }
     let at = array.dims.first().map_or(1, |d| d.lower + d.len);
-    array.set(&[at], a[1].clone()).map(Datum::array)
+    array.set(&[at], a[1].clone())?;
+    Ok(Datum::array(array))
 }
 
 fn prepend(c: &mut Call<'_>, a: &[Datum]) -> Out {
@@ -38,7 +39,8 @@ fn prepend(c: &mut Call<'_>, a: &[Datum]) -> Out {
     array.values.insert(0, a[0].clone());
     // The lower bound stays where it was.
     let lower = array.dims.first().map_or(1, |d| d.lower);
-    Ok(Datum::array(ArrayValue::with_lower(array.elem, array.values, lower)))
+    let len = i32::try_from(array.values.len()).map_err(|_| too_large())?;
+    ArrayValue::shaped(array.elem, smallvec::smallvec![Dim { len, lower }], array.values).map(Datum::array)
 }
 
 fn cat(_: &mut Call<'_>, a: &[Datum]) -> Out {
@@ -256,11 +258,10 @@ fn fill(c: &mut Call<'_>, a: &[Datum]) -> Out {
         }
         let len = len.as_i32()?;
         let lower = lowers.and_then(|l| l.values.get(i)).map_or(Ok(1), Datum::as_i32)?;
-        let too_big = || SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "array size exceeds the maximum allowed (134217727)");
         if len < 0 {
-            return Err(too_big());
+            return Err(too_large());
         }
-        count = usize::try_from(len).ok().and_then(|n| count.checked_mul(n)).filter(|n| *n <= 134_217_727).ok_or_else(too_big)?;
+        count = usize::try_from(len).ok().and_then(|n| count.checked_mul(n)).filter(|n| *n <= MAX_SIZE).ok_or_else(too_large)?;
         dims.push(Dim { len, lower });
     }
     if count == 0 || lens.values.is_empty() {

@@ -1072,11 +1072,13 @@ impl Run<'_> {
                     }
                 }
                 let value = self.convert(value, from, elem, -1)?;
-                let array = match self.values.get(*variable) {
-                    Some(Datum::Array(a)) => a.set(&places, value)?,
-                    _ => ArrayValue::empty(elem).set(&places, value)?,
-                };
-                self.store(*variable, Datum::Array(Arc::new(array)));
+                if let Some(Datum::Array(array)) = self.values.get_mut(*variable) {
+                    Arc::make_mut(array).set(&places, value)?;
+                } else {
+                    let mut array = ArrayValue::empty(elem);
+                    array.set(&places, value)?;
+                    self.store(*variable, Datum::array(array));
+                }
             }
         }
         Ok(())

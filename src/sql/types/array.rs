@@ -26,6 +26,23 @@ pub struct Dim {
     pub lower: i32,
 }
 
+impl Dim {
+    /// Subscript of the last element.
+    fn upper(self) -> i64 {
+        i64::from(self.lower) + i64::from(self.len) - 1
+    }
+
+    /// Number of elements.
+    fn size(self) -> usize {
+        usize::try_from(self.len).unwrap_or(0)
+    }
+
+    /// How many elements come before this subscript; `None` outside.
+    fn index(self, subscript: i64) -> Option<usize> {
+        usize::try_from(subscript - i64::from(self.lower)).ok().filter(|&i| i < self.size())
+    }
+}
+
 impl ArrayValue {
     /// One dimension from subscript 1; empty if there are no values.
     pub fn one_dim(elem: Oid, values: Vec<Datum>) -> Self {
@@ -49,6 +66,8 @@ impl ArrayValue {
 
 /// Most dimensions an array may have.
 pub const MAX_DIMS: usize = 6;
+/// Most elements an array may have (`MaxArraySize`).
+pub const MAX_SIZE: usize = 134_217_727;
 
 fn malformed(text: &str, detail: impl Into<String>) -> SqlError {
     SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, format!("malformed array literal: \"{text}\"")).detail(detail)
@@ -63,10 +82,7 @@ impl ArrayValue {
         if dims.len() > MAX_DIMS {
             return Err(too_many_dims(dims.len()));
         }
-        // So that the arithmetic on bounds below cannot overflow.
-        if let Some(d) = dims.iter().find(|d| d.lower.checked_add(d.len).is_none()) {
-            return Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("array lower bound is too large: {}", d.lower)));
-        }
+        dims.iter().try_for_each(|d| check_bounds(*d))?;
         Ok(Self { elem, dims, values })
     }
 
@@ -121,51 +137,115 @@ impl ArrayValue {
         }
     }
 
-    /// Stores an element, growing a one-dimensional array with NULLs as assignment to a subscript does.
+    /// Stores an element, growing a one-dimensional array with NULLs as assignment to a subscript does (`array_set_element`).
     ///
     /// # Errors
-    /// `2202E` for subscripts out of range.
-    pub fn set(&self, subscripts: &[i32], value: Datum) -> Result<Self, SqlError> {
-        let bad = || SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "array subscript out of range");
+    /// `2202E` for subscripts out of range, `54000` for an array that would be too large; the array is as it was then.
+    pub fn set(&mut self, subscripts: &[i32], value: Datum) -> Result<(), SqlError> {
         if self.dims.is_empty() {
             let dims: SmallVec<[Dim; 1]> = subscripts.iter().map(|&lower| Dim { len: 1, lower }).collect();
-            return Self::shaped(self.elem, dims, vec![value]);
+            *self = Self::shaped(self.elem, dims, vec![value])?;
+            return Ok(());
         }
         if subscripts.len() != self.dims.len() {
-            return Err(SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "wrong number of array subscripts"));
+            return Err(wrong_number());
         }
-        let mut out = self.clone();
         if let ([d], [s]) = (self.dims.as_slice(), subscripts) {
-            let at = i64::from(*s) - i64::from(d.lower);
-            if at < 0 {
-                let grow = usize::try_from(-at).ok().filter(|g| *g <= 134_217_726).ok_or_else(bad)?;
-                out.values.splice(0..0, std::iter::repeat_n(Datum::Null, grow));
-                out.dims[0] = Dim { len: i32::try_from(out.values.len()).map_err(|_| bad())?, lower: *s };
-                out.values[0] = value;
-                return Ok(out);
-            }
-            let at = usize::try_from(at).map_err(|_| bad())?;
-            if at > 134_217_726 {
-                return Err(bad());
-            }
-            if at >= out.values.len() {
-                out.values.resize(at + 1, Datum::Null);
-                out.dims[0].len = i32::try_from(at + 1).map_err(|_| bad())?;
-            }
-            out.values[at] = value;
-            return Self::shaped(out.elem, out.dims, out.values);
+            self.grow(i64::from(*s).min(i64::from(d.lower)), i64::from(*s).max(d.upper()))?;
         }
         let mut at = 0usize;
         for (d, &s) in self.dims.iter().zip(subscripts) {
-            let i = usize::try_from(i64::from(s) - i64::from(d.lower)).map_err(|_| bad())?;
-            let len = usize::try_from(d.len).map_err(|_| bad())?;
-            if i >= len {
-                return Err(bad());
-            }
-            at = at * len + i;
+            let i = d.index(i64::from(s)).ok_or_else(out_of_range)?;
+            at = at * d.size() + i;
         }
-        *out.values.get_mut(at).ok_or_else(bad)? = value;
-        Ok(out)
+        *self.values.get_mut(at).ok_or_else(out_of_range)? = value;
+        Ok(())
+    }
+
+    /// Stores a slice, both bounds inclusive; `None` is the array's own bound. A one-dimensional array grows as for one element
+    /// (`array_set_slice`).
+    ///
+    /// # Errors
+    /// `2202E` for bounds out of range or a source with too few elements, `54000` for an array that would be too large; the array is
+    /// as it was then.
+    pub fn set_slice(&mut self, bounds: &[(Option<i32>, Option<i32>)], source: &Self) -> Result<(), SqlError> {
+        let too_small = || SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "source array too small");
+        let backwards = || SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "upper bound cannot be less than lower bound");
+        if self.dims.is_empty() {
+            let mut dims: SmallVec<[Dim; 1]> = SmallVec::new();
+            let mut count = 1usize;
+            for bound in bounds {
+                let (Some(lower), Some(upper)) = *bound else {
+                    return Err(SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "array slice subscript must provide both boundaries")
+                        .detail("When assigning to a slice of an empty array value, slice boundaries must be fully specified."));
+                };
+                let len = length(i64::from(lower), i64::from(upper))?;
+                count = count.checked_mul(len).filter(|&n| n <= MAX_SIZE).ok_or_else(too_large)?;
+                dims.push(Dim { len: i32::try_from(len).map_err(|_| too_large())?, lower });
+            }
+            let values = source.values.get(..count).ok_or_else(too_small)?.to_vec();
+            if !values.is_empty() {
+                *self = Self::shaped(self.elem, dims, values)?;
+            }
+            return Ok(());
+        }
+        if bounds.len() > self.dims.len() {
+            return Err(wrong_number());
+        }
+        let grows = self.dims.len() == 1;
+        let mut ranges: SmallVec<[(i64, i64); 1]> = SmallVec::new();
+        for (i, d) in self.dims.iter().enumerate() {
+            let (lower, upper) = bounds.get(i).copied().unwrap_or((None, None));
+            let (lower, upper) = (lower.map_or(i64::from(d.lower), i64::from), upper.map_or(d.upper(), i64::from));
+            if lower > upper {
+                return Err(backwards());
+            }
+            if !grows && (d.index(lower).is_none() || d.index(upper).is_none()) {
+                return Err(out_of_range());
+            }
+            ranges.push((lower, upper));
+        }
+        let mut wanted = 1usize;
+        for &(lower, upper) in &ranges {
+            wanted = wanted.checked_mul(length(lower, upper)?).filter(|&n| n <= MAX_SIZE).ok_or_else(too_large)?;
+        }
+        let source = source.values.get(..wanted).ok_or_else(too_small)?;
+        if let (true, [d], [(lower, upper)]) = (grows, self.dims.as_slice(), ranges.as_slice()) {
+            self.grow((*lower).min(i64::from(d.lower)), (*upper).max(d.upper()))?;
+        }
+        let mut at: SmallVec<[i64; 1]> = ranges.iter().map(|r| r.0).collect();
+        for value in source {
+            let mut flat = 0usize;
+            for (d, &s) in self.dims.iter().zip(&at) {
+                flat = flat * d.size() + d.index(s).ok_or_else(out_of_range)?;
+            }
+            *self.values.get_mut(flat).ok_or_else(out_of_range)? = value.clone();
+            for (s, &(lower, upper)) in at.iter_mut().zip(&ranges).rev() {
+                if *s < upper {
+                    *s += 1;
+                    break;
+                }
+                *s = lower;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the one dimension reach from `lower` to `upper`, both inclusive and no less than they are, with NULLs.
+    fn grow(&mut self, lower: i64, upper: i64) -> Result<(), SqlError> {
+        let [d] = self.dims.as_mut_slice() else { return Ok(()) };
+        let total = length(lower, upper)?;
+        let before = length(lower, i64::from(d.lower) - 1)?;
+        if total == d.size() {
+            return Ok(());
+        }
+        let lower = i32::try_from(lower).map_err(|_| too_large())?;
+        let len = i32::try_from(total).map_err(|_| too_large())?;
+        check_bounds(Dim { len, lower })?;
+        *d = Dim { len, lower };
+        self.values.splice(0..0, std::iter::repeat_n(Datum::Null, before));
+        self.values.resize(total, Datum::Null);
+        Ok(())
     }
 
     /// Reads the text form; `read` reads one element.
@@ -280,6 +360,32 @@ fn quote_element(start: usize, delimiter: u8, out: &mut Vec<u8>) {
         out.push(c);
     }
     out.push(b'"');
+}
+
+/// So that the arithmetic on bounds cannot overflow (`ArrayCheckBounds`).
+fn check_bounds(d: Dim) -> Result<(), SqlError> {
+    match d.lower.checked_add(d.len) {
+        Some(_) => Ok(()),
+        None => Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("array lower bound is too large: {}", d.lower))),
+    }
+}
+
+/// Elements from `lower` to `upper`, both inclusive.
+fn length(lower: i64, upper: i64) -> Result<usize, SqlError> {
+    usize::try_from((upper - lower + 1).max(0)).ok().filter(|&n| n <= MAX_SIZE).ok_or_else(too_large)
+}
+
+/// `54000`.
+pub fn too_large() -> SqlError {
+    SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("array size exceeds the maximum allowed ({MAX_SIZE})"))
+}
+
+fn out_of_range() -> SqlError {
+    SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "array subscript out of range")
+}
+
+fn wrong_number() -> SqlError {
+    SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "wrong number of array subscripts")
 }
 
 /// `54000`.
@@ -521,6 +627,16 @@ mod tests {
         assert!(matches!(a.get(&[2]), Some(Datum::Int4(2))));
         assert!(a.get(&[5]).is_none());
         assert_eq!(a.slice(&[(Some(2), Some(9))]).values.len(), 3);
-        assert_eq!(a.set(&[6], Datum::Int4(9)).unwrap().values.len(), 6);
+        let mut grown = a.clone();
+        grown.set(&[6], Datum::Int4(9)).unwrap();
+        assert_eq!(grown.values.len(), 6);
+        grown.set(&[-1], Datum::Int4(9)).unwrap();
+        assert_eq!((grown.values.len(), grown.dims[0]), (8, Dim { len: 8, lower: -1 }));
+        for beyond in [i32::MAX, i32::MIN] {
+            assert_eq!(grown.set(&[beyond], Datum::Null).unwrap_err().state(), SqlState::PROGRAM_LIMIT_EXCEEDED);
+            assert_eq!(grown.set_slice(&[(Some(beyond), Some(beyond))], &a).unwrap_err().state(), SqlState::PROGRAM_LIMIT_EXCEEDED);
+        }
+        grown.set_slice(&[(Some(8), Some(9))], &a).unwrap();
+        assert_eq!((grown.values.len(), grown.dims[0]), (11, Dim { len: 11, lower: -1 }));
     }
 }

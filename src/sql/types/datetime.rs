@@ -204,7 +204,8 @@ pub fn offset_seconds(zone: &TimeZone, utc: i64) -> i32 {
 /// An instant for the time zone library; beyond its years 400-year cycles are taken off, which keep calendar and weekdays.
 fn instant(utc: i64) -> jiff::Timestamp {
     const CYCLE: i64 = 146_097 * 86_400;
-    let mut seconds = (utc - UNIX_EPOCH).div_euclid(SECOND);
+    // Divided first: the difference of the last instants and the epoch is beyond 64 bits of microseconds.
+    let mut seconds = utc.div_euclid(SECOND) - UNIX_EPOCH / SECOND;
     while seconds > 250_000_000_000 {
         seconds -= CYCLE;
     }
