@@ -255,18 +255,23 @@ impl Replication {
         self.next_pid.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// What runs here beside sessions, for `pg_stat_activity`: number and PostgreSQL's name of it. All are threads or tasks of one process.
-    pub fn workers(&self) -> Vec<(i32, &'static str)> {
-        let recovering = self.engine.is_in_recovery();
-        let mut workers = vec![(1, "checkpointer"), (2, "background writer"), (3, "walwriter")];
-        if recovering {
-            workers.push((ProcId::STARTUP.0 - WORKER_PIDS, "startup"));
+    /// What runs here beside sessions, for `pg_stat_activity`: number, PostgreSQL's name of it, and what it waits for when it has nothing to do. All are threads or tasks of one process.
+    pub fn workers(&self) -> Vec<(i32, &'static str, &'static str)> {
+        let mut workers = vec![(1, "checkpointer", "CheckpointerMain"), (2, "background writer", "BgWriterHibernate")];
+        if self.engine.is_in_recovery() {
+            workers.push((ProcId::STARTUP.0 - WORKER_PIDS, "startup", "RecoveryWalStream"));
+        } else {
+            workers.push((3, "walwriter", "WalWriterMain"));
+            let on = self.config.current();
+            if on.bool(Setting::Autovacuum) && on.bool(Setting::TrackCounts) {
+                workers.push((6, "autovacuum launcher", "AutoVacuumMain"));
+            }
         }
         if archive::is_on(self) {
-            workers.push((5, "archiver"));
+            workers.push((5, "archiver", "ArchiverMain"));
         }
-        let mut workers: Vec<_> = workers.into_iter().map(|(n, name)| (WORKER_PIDS + n, name)).collect();
-        workers.extend(self.receiver.get().map(|receiver| (receiver.pid, "walreceiver")));
+        let mut workers: Vec<_> = workers.into_iter().map(|(n, name, wait)| (WORKER_PIDS + n, name, wait)).collect();
+        workers.extend(self.receiver.get().map(|receiver| (receiver.pid, "walreceiver", "WalReceiverMain")));
         workers
     }
 

@@ -120,7 +120,9 @@ fn stat_activity(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Res
             hidden(wait),
             hidden(optional(activity.state.name())),
             proc.as_ref().and_then(|p| p.xid()).map_or(Datum::Null, |x| xid(x.as_u64())),
-            Datum::Null,
+            services
+                .zip(proc.as_ref().and_then(|p| p.oldest_snapshot()))
+                .map_or(Datum::Null, |(services, lsn)| xid(services.engine.ctx().txns.oldest_running_at(lsn).as_u64())),
             Datum::Null,
             if allowed { text(&activity.query) } else { text("<insufficient privilege>") },
             text(match (activity.replication, activity.autovacuum) {
@@ -130,11 +132,13 @@ fn stat_activity(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Res
             }),
         ])?;
     }
-    for (pid, kind) in services.map(|s| s.replication.workers()).unwrap_or_default() {
+    for (pid, kind, wait) in services.map(|s| s.replication.workers()).unwrap_or_default() {
         let mut row = vec![Datum::Null; 22];
         row[2] = Datum::Int4(pid);
         row[6] = text("");
         row[10] = Datum::TimestampTz(server.started);
+        row[14] = text("Activity");
+        row[15] = text(wait);
         row[20] = text("");
         row[21] = text(kind);
         emit(&row)?;

@@ -244,6 +244,18 @@ impl Transactions {
         })
     }
 
+    /// The oldest xid that ran where a snapshot reads, for views; an older one where that would take long to find out.
+    pub fn oldest_running_at(&self, lsn: Lsn) -> Xid {
+        const LOOK: u64 = 1 << 16;
+        let from = self.lsns.floor().max(self.status.oldest());
+        let upto = self.next_xid().min(Xid::from_u64(from.as_u64().saturating_add(LOOK)));
+        let mut xid = from;
+        while xid < upto && matches!(self.xid_status(xid), Ok(XidStatus::Committed(_) | XidStatus::Aborted)) && self.lsns.get(xid) <= lsn {
+            xid = xid.next();
+        }
+        xid
+    }
+
     /// The LSN at which a decided xid was decided; INVALID if that is long ago. For hints: they need the record to be durable.
     #[inline]
     pub fn decided_at(&self, xid: Xid) -> Lsn {

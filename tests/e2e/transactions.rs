@@ -261,3 +261,35 @@ fn pg_locks_tells_of_transactions() {
         drop(b);
     });
 }
+
+#[test]
+fn pg_stat_activity_shows_what_snapshots_hold_back_and_the_servers_own_work() {
+    let node = Node::start_new("activity", "");
+    let standby = node.standby("activity_standby");
+    let own = "select string_agg(backend_type || ' ' || wait_event_type || ' ' || wait_event, ', ' order by backend_type) \
+               from pg_stat_activity where backend_type not in ('client backend', 'walsender', 'autovacuum worker')";
+    let common = "background writer Activity BgWriterHibernate, checkpointer Activity CheckpointerMain";
+    assert_eq!(node.sql(own), format!("autovacuum launcher Activity AutoVacuumMain, {common}, walwriter Activity WalWriterMain"));
+    standby.wait_for(own, &format!("{common}, startup Activity RecoveryWalStream, walreceiver Activity WalReceiverMain"));
+    block_on(async {
+        let (writer, reader, other) = (connect(&node).await, connect(&node).await, connect(&node).await);
+        text(&other, "create table t (i int)").await;
+        let pid = |text: String| text.parse::<i64>().expect("a pid");
+        let (w, r) = (pid(text(&writer, "select pg_backend_pid()").await), pid(text(&reader, "select pg_backend_pid()").await));
+        let xmin = |pid: i64| format!("select backend_xmin::text::bigint from pg_stat_activity where pid = {pid}");
+        text(&writer, "begin; insert into t values (1)").await;
+        let xid = text(&writer, "select txid_current()").await;
+        text(&reader, "begin isolation level repeatable read; select count(*) from t").await;
+        assert_eq!(text(&other, &xmin(r)).await, xid);
+        assert_eq!(text(&other, &format!("select backend_xid::text from pg_stat_activity where pid = {w}")).await, xid);
+        // As old as it was, however much commits since.
+        text(&writer, "commit").await;
+        text(&other, "insert into t values (2)").await;
+        assert_eq!(text(&other, &xmin(r)).await, xid);
+        assert_eq!(text(&other, &format!("select backend_xmin is null from pg_stat_activity where pid = {w}")).await, "t");
+        let newer = "select backend_xmin::text::bigint > $1::bigint from pg_stat_activity where pid = pg_backend_pid()";
+        assert_eq!(text(&other, &newer.replace("$1", &xid)).await, "t");
+        text(&reader, "commit").await;
+        assert_eq!(text(&other, &format!("select backend_xmin is null from pg_stat_activity where pid = {r}")).await, "t");
+    });
+}
