@@ -383,7 +383,7 @@ impl Code {
             }
             Self::RowIsNull(item, negated) => Ok(Datum::Bool(match item.eval(x, row)? {
                 Datum::Null => !*negated,
-                Datum::Record(r) => r.values.iter().all(|v| v.is_null() != *negated),
+                Datum::Record(r) => r.desc.cols.iter().zip(&r.values).filter(|(c, _)| !c.dropped).all(|(_, v)| v.is_null() != *negated),
                 _ => *negated,
             })),
             Self::BoolTest(item, test) => {

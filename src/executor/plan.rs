@@ -296,6 +296,8 @@ pub struct Scan {
     pub outputs: Box<[ScanColumn]>,
     /// Which attributes must be decoded (index = attnum - 1).
     pub wanted: Box<[bool]>,
+    /// Values of row types among the outputs, and the columns these types have by now.
+    pub rows: Box<[(usize, Arc<TupleDesc>)]>,
     /// Condition on the output row.
     pub filter: Option<Code>,
 }

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use super::code::Code;
 use super::context::SessionContext;
 use super::portal::Prepared;
-use crate::sql::types::{Oid, TupleDesc};
+use crate::sql::types::{Oid, TupleDesc, oids};
 use crate::sqlstate::SqlError;
 
 /// A name a statement may use: the block it is declared in, itself, and its number.
@@ -57,7 +57,7 @@ impl Variables {
     /// Whether a variable holds rows.
     pub fn is_row(&self, variable: usize) -> bool {
         let known = self.shapes.get(variable).is_some_and(Option::is_some);
-        known || self.types.get(variable).is_some_and(|(ty, _)| *ty == crate::sql::types::oids::RECORD)
+        known || self.types.get(variable).is_some_and(|(ty, _)| *ty == oids::RECORD || *ty >= oids::FIRST_NORMAL)
     }
 }
 

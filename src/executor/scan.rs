@@ -59,7 +59,19 @@ pub(super) fn fill(scan: &Scan, tid: Tid, bytes: &[u8], scratch: &mut Vec<Datum>
             ScanColumn::Xmin | ScanColumn::Xmax | ScanColumn::Cmin | ScanColumn::Cmax => Datum::Oid(0),
         });
     }
+    shape_rows(scan, out);
     Ok(())
+}
+
+/// Values of row types as these are now: a type may have got columns, or lost some, since the value was stored.
+fn shape_rows(scan: &Scan, out: &mut Row) {
+    for (at, shape) in &scan.rows {
+        if let Some(Datum::Record(row)) = out.get_mut(*at)
+            && (row.desc.len() != shape.len() || row.desc.cols.iter().zip(&shape.cols).any(|(a, b)| a.dropped != b.dropped))
+        {
+            *row = Arc::new(row.shaped(shape));
+        }
+    }
 }
 
 /// An xid as PostgreSQL's columns of 32 bits show it.
@@ -434,6 +446,7 @@ fn from_entry(s: &IndexScan, map: &[usize], entry: &btree::Item<'_>, values: &mu
     }
     out.clear();
     out.extend(map.iter().map(|column| values.get(*column).cloned().unwrap_or_default()));
+    shape_rows(&s.scan, out);
     Ok(true)
 }
 
@@ -777,9 +790,9 @@ impl Node for FunctionNode {
                         any = true;
                         match v? {
                             Datum::Record(r) if call.record => {
-                                for i in 0..*columns {
-                                    out.push(r.values.get(i).cloned().unwrap_or_default());
-                                }
+                                let end = out.len() + *columns;
+                                out.extend(r.desc.cols.iter().zip(&r.values).filter(|(c, _)| !c.dropped).map(|(_, v)| v.clone()));
+                                out.resize(end, Datum::Null);
                             }
                             Datum::Null if call.record => out.extend(std::iter::repeat_n(Datum::Null, *columns)),
                             v => out.push(v),

@@ -14,7 +14,7 @@ use crate::sql::catalog::relation::{Constraint, ConstraintKind, FkAction, FkMatc
 use crate::sql::catalog::schema::{pg_constraint, pg_trigger};
 use crate::sql::functions::registry::{BTREE_AM, all_opclasses, default_opclass, proc_by_oid};
 use crate::sql::functions::{CallTypes, ProcEntry};
-use crate::sql::types::{Datum, NameLookup, ObjectKind, Oid, format_type};
+use crate::sql::types::{Datum, NameLookup, ObjectKind, Oid};
 use crate::sqlstate::SqlError;
 
 pub(super) fn call(
@@ -72,9 +72,9 @@ pub(super) fn call(
         | "pg_get_statisticsobjdef_columns"
         | "pg_get_statisticsobjdef_expressions"
         | "pg_get_function_sqlbody" => Ok(Some(Datum::Null)),
-        "pg_get_function_arguments" => text(function(ctx, args)?.map(|p| arguments(p, true))),
-        "pg_get_function_identity_arguments" => text(function(ctx, args)?.map(|p| arguments(p, false))),
-        "pg_get_function_result" => text(function(ctx, args)?.and_then(function_result)),
+        "pg_get_function_arguments" => text(function(ctx, args)?.map(|p| arguments(ctx, p, true))),
+        "pg_get_function_identity_arguments" => text(function(ctx, args)?.map(|p| arguments(ctx, p, false))),
+        "pg_get_function_result" => text(function(ctx, args)?.and_then(|f| function_result(ctx, f))),
         "pg_get_function_arg_default" => Ok(Some(Datum::Null)),
         "pg_get_functiondef" => match function(ctx, args)? {
             Some(p) => text(Some(function_definition(ctx, p)?)),
@@ -370,7 +370,7 @@ fn view_definition(ctx: &mut SessionContext, relation: &Relation, pretty: bool) 
 }
 
 /// A function's arguments as `\df` shows them. PostgreSQL: `print_function_arguments`.
-fn arguments(proc: &ProcEntry, with_defaults: bool) -> String {
+fn arguments(ctx: &SessionContext, proc: &ProcEntry, with_defaults: bool) -> String {
     let names: Vec<&str> = proc.arg_names.split(' ').collect();
     let modes = proc.arg_modes.as_bytes();
     let types: &[Oid] = if proc.all_args.is_empty() { &proc.args } else { &proc.all_args };
@@ -401,7 +401,7 @@ fn arguments(proc: &ProcEntry, with_defaults: bool) -> String {
             part.push_str(&quote_identifier(name));
             part.push(' ');
         }
-        part.push_str(&format_type(type_oid, -1));
+        part.push_str(&ctx.type_text(type_oid));
         if with_defaults && is_input && input > inputs - proc.default_count {
             let at = input + proc.default_count - inputs - 1;
             if let Some(default) = defaults.get(at) {
@@ -435,7 +435,7 @@ fn split_top_level(text: &str) -> Vec<&str> {
     out
 }
 
-fn function_result(proc: &ProcEntry) -> Option<String> {
+fn function_result(ctx: &SessionContext, proc: &ProcEntry) -> Option<String> {
     if proc.kind == b'p' {
         return None;
     }
@@ -447,13 +447,13 @@ fn function_result(proc: &ProcEntry) -> Option<String> {
         .map(|(i, _)| {
             let name = proc.arg_names.split(' ').nth(i).unwrap_or_default();
             let type_oid = proc.all_args.get(i).copied().unwrap_or(0);
-            format!("{} {}", quote_identifier(name), format_type(type_oid, -1))
+            format!("{} {}", quote_identifier(name), ctx.type_text(type_oid))
         })
         .collect();
     if !table.is_empty() {
         return Some(format!("TABLE({})", table.join(", ")));
     }
-    let shown = format_type(proc.result, -1);
+    let shown = ctx.type_text(proc.result);
     Some(if proc.returns_set { format!("SETOF {shown}") } else { shown })
 }
 
@@ -477,10 +477,10 @@ fn function_definition(ctx: &SessionContext, proc: &ProcEntry) -> Result<String,
         "CREATE OR REPLACE {} {}({})\n",
         if procedure { "PROCEDURE" } else { "FUNCTION" },
         quote_qualified(Some(&schema), proc.name),
-        arguments(proc, true)
+        arguments(ctx, proc, true)
     );
     if !procedure {
-        out.push_str(&format!(" RETURNS {}\n", function_result(proc).unwrap_or_default()));
+        out.push_str(&format!(" RETURNS {}\n", function_result(ctx, proc).unwrap_or_default()));
     }
     let language = crate::sql::catalog::compiled::language_name(proc.language).unwrap_or("internal");
     out.push_str(&format!(" LANGUAGE {language}\n"));

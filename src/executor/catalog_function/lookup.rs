@@ -1,8 +1,10 @@
 //! Names of catalog objects, for `regclass` and its kin.
 
+use std::sync::Arc;
+
 use crate::sql::catalog::CatalogHandle;
 use crate::sql::catalog::compiled::{collation_by_name, collation_name};
-use crate::sql::types::{NameLookup, ObjectKind, Oid};
+use crate::sql::types::{NameLookup, ObjectKind, Oid, TupleDesc};
 use crate::sqlstate::{SqlError, SqlState};
 
 impl NameLookup for CatalogHandle {
@@ -17,8 +19,17 @@ impl NameLookup for CatalogHandle {
             ObjectKind::Role => Ok(self.find_role(name)?.map(|r| r.oid)),
             ObjectKind::Collation => Ok(collation_by_name(name)),
             ObjectKind::Function => Ok(self.functions(schema, name)?.first().map(|f| f.oid)),
-            ObjectKind::Type => Ok(None),
+            ObjectKind::Type => match self.find_relation(schema, name) {
+                Ok(found) => Ok(found.map(|r| r.row_type).filter(|t| *t != 0)),
+                Err(e) if e.state() == SqlState::INVALID_SCHEMA_NAME => Ok(None),
+                Err(e) => Err(e),
+            },
         }
+    }
+
+    fn composite(&self, type_oid: Oid) -> Result<Option<Arc<TupleDesc>>, SqlError> {
+        // A row type has its relation's OID.
+        Ok(self.relation(type_oid)?.filter(|r| r.row_type == type_oid).map(|r| r.row_desc()))
     }
 
     fn functions_named(&self, schema: Option<&str>, name: &str) -> Result<Vec<(Oid, Vec<Oid>)>, SqlError> {
@@ -31,8 +42,10 @@ impl NameLookup for CatalogHandle {
 
     fn name_of(&self, kind: ObjectKind, oid: Oid) -> Result<Option<(Option<String>, String)>, SqlError> {
         match kind {
-            ObjectKind::Relation => {
-                let Some(relation) = self.relation(oid)? else { return Ok(None) };
+            ObjectKind::Relation | ObjectKind::Type => {
+                let Some(relation) = self.relation(oid)?.filter(|r| kind == ObjectKind::Relation || r.row_type == oid) else {
+                    return Ok(None);
+                };
                 let schema = (!self.is_visible(&relation)?).then(|| relation.namespace_name.to_string());
                 Ok(Some((schema, relation.name.to_string())))
             }
@@ -46,7 +59,6 @@ impl NameLookup for CatalogHandle {
                 let schema = if visible { None } else { self.namespace_name(f.namespace)?.map(|n| n.to_string()) };
                 Ok(Some((schema, f.entry.name.to_owned())))
             }
-            ObjectKind::Type => Ok(None),
         }
     }
 }

@@ -22,7 +22,10 @@ pub(super) fn call(
             Some(relation) => Ok(Some(Datum::Bool(ctx.catalog.is_visible(&relation)?))),
             None => Ok(Some(Datum::Null)),
         },
-        "pg_type_is_visible" => known(type_by_oid(oid()?).is_some()),
+        "pg_type_is_visible" => match (type_by_oid(oid()?), ctx.catalog.relation(oid()?)?) {
+            (None, Some(relation)) if relation.row_type != 0 => Ok(Some(Datum::Bool(ctx.catalog.is_visible(&relation)?))),
+            (found, _) => known(found.is_some()),
+        },
         "pg_function_is_visible" => {
             let oid = oid()?;
             match (proc_by_oid(oid), ctx.catalog.function(oid)?) {

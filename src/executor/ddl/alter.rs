@@ -17,10 +17,12 @@ use crate::executor::front_end::TableExpr;
 use crate::executor::large::RowWriter;
 use crate::sql::catalog::load::{CatalogReader, by};
 use crate::sql::catalog::names::truncate;
-use crate::sql::catalog::relation::{Column, Constraint, ConstraintKind, Identity, Index, Persistence, RelKind, Relation};
+use crate::sql::catalog::relation::{
+    Column, Constraint, ConstraintKind, FIRST_NORMAL_OID, Identity, Index, Persistence, RelKind, Relation,
+};
 use crate::sql::catalog::rows::{self, DependKind, ObjectAddress};
 use crate::sql::catalog::schema::{
-    pg_attrdef, pg_attribute, pg_authid, pg_class, pg_constraint, pg_depend, pg_rewrite, pg_shdepend, pg_statistic,
+    pg_attrdef, pg_attribute, pg_authid, pg_class, pg_constraint, pg_depend, pg_rewrite, pg_shdepend, pg_statistic, pg_type,
 };
 use crate::sql::types::{Datum, IoSettings, Oid, TupleDesc, row, text_out};
 use crate::sqlstate::{SqlError, SqlState};
@@ -280,7 +282,13 @@ fn add_column(ctx: &mut SessionContext, relation: &Arc<Relation>, command: &Alte
         }
     }
     let oid = relation.oid;
+    refuse_own_type(ctx, relation, new.column.type_oid)?;
+    if default.is_some() || rewrite {
+        // Rows stored as values of other tables would lack it.
+        refuse_used_type(ctx, relation)?;
+    }
     ctx.writer()?.insert(&pg_attribute::DEF, &rows::attribute(oid, &new.column))?;
+    ctx.depend_on_type(ObjectAddress::column(oid, attnum), new.column.type_oid)?;
     table::update_class(ctx, oid, &[(pg_class::relnatts, Datum::Int2(attnum))])?;
     toast::ensure_for(ctx, oid)?;
     if let Some((text, relations, _)) = &default
@@ -650,6 +658,38 @@ fn validate_constraint(ctx: &mut SessionContext, relation: &Arc<Relation>, name:
     ctx.relation_changed(relation.oid)
 }
 
+/// `42P16` if a table's rows would be part of themselves.
+fn refuse_own_type(ctx: &SessionContext, relation: &Relation, type_oid: Oid) -> Result<(), SqlError> {
+    if type_oid == relation.row_type && type_oid != 0 {
+        let message = format!("composite type {} cannot be made a member of itself", relation.name);
+        return Err(SqlError::new(SqlState::INVALID_TABLE_DEFINITION, message));
+    }
+    if type_oid >= FIRST_NORMAL_OID
+        && let Some(inner) = ctx.catalog.relation(type_oid)?
+    {
+        inner.live_columns().try_for_each(|c| refuse_own_type(ctx, relation, c.type_oid))?;
+    }
+    Ok(())
+}
+
+/// `0A000` if a column holds rows of this table.
+fn refuse_used_type(ctx: &mut SessionContext, relation: &Relation) -> Result<(), SqlError> {
+    let key = [Datum::Oid(pg_type::ID), Datum::Oid(relation.oid)];
+    for row in ctx.catalog_reader()?.rows(&pg_depend::DEF, by::DEPEND_REFERENCED, &key)? {
+        let attnum = i16::try_from(row.int4(pg_depend::objsubid)?).unwrap_or(0);
+        if row.oid(pg_depend::classid)? == pg_class::ID
+            && attnum > 0
+            && let Some(user) = ctx.catalog.relation(row.oid(pg_depend::objid)?)?
+            && let Some(column) = user.attribute(attnum)
+        {
+            let message =
+                format!("cannot alter table \"{}\" because column \"{}.{}\" uses its row type", relation.name, user.name, column.name);
+            return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message));
+        }
+    }
+    Ok(())
+}
+
 fn alter_type(ctx: &mut SessionContext, relation: &Arc<Relation>, command: &AlterTableCmd, source: &str) -> Result<(), SqlError> {
     table::require_table(relation)?;
     let Some(NodeEnum::ColumnDef(def)) = command.def.as_deref().and_then(|n| n.node.as_ref()) else {
@@ -663,6 +703,8 @@ fn alter_type(ctx: &mut SessionContext, relation: &Arc<Relation>, command: &Alte
         return Err(SqlError::unsupported("changing the type of a generated column"));
     }
     refuse_dependents(ctx, relation, &old)?;
+    refuse_own_type(ctx, relation, new.type_oid)?;
+    refuse_used_type(ctx, relation)?;
     // The conversion: USING, or an assignment cast of the old value.
     let front_end = ctx.front_end;
     let target = Some((new.type_oid, new.typmod));
@@ -699,6 +741,16 @@ fn alter_type(ctx: &mut SessionContext, relation: &Arc<Relation>, command: &Alte
             (pg_attribute::attmissingval, Datum::Null),
         ],
     )?;
+    if old.type_oid != new.type_oid {
+        let address = ObjectAddress::column(oid, old.attnum);
+        let key = [Datum::Oid(address.class), Datum::Oid(address.object), Datum::Int4(address.sub)];
+        for row in ctx.catalog_reader()?.rows(&pg_depend::DEF, by::DEPEND_DEPENDER, &key)? {
+            if row.oid(pg_depend::refclassid)? == pg_type::ID {
+                ctx.writer()?.delete(&pg_depend::DEF, &row)?;
+            }
+        }
+        ctx.depend_on_type(address, new.type_oid)?;
+    }
     for index in &relation.indexes {
         for (column, position) in index.columns.iter().zip(1_i16..) {
             if column.attnum == old.attnum {

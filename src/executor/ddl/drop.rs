@@ -12,8 +12,9 @@ use crate::sql::catalog::relation::{PG_CATALOG_NAMESPACE, PUBLIC_NAMESPACE, Pers
 use crate::sql::catalog::rows::ObjectAddress;
 use crate::sql::catalog::schema::{
     CatalogDef, pg_attrdef, pg_attribute, pg_class, pg_constraint, pg_depend, pg_description, pg_index, pg_namespace, pg_proc, pg_rewrite,
-    pg_sequence, pg_shdepend, pg_statistic, pg_trigger,
+    pg_sequence, pg_shdepend, pg_statistic, pg_trigger, pg_type,
 };
+use crate::sql::types::typmod::format_type_with;
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{LockMode, WaitPolicy};
@@ -255,6 +256,21 @@ fn collect(
         return Ok(());
     }
     doomed.push(Doomed { object, implied, because });
+    if object.class == pg_class::ID && object.sub == 0 {
+        // With a table goes the type of its rows, and what needs that.
+        let row_type = ObjectAddress::new(pg_type::ID, object.object);
+        collect_dependents(ctx, row_type, targets, doomed)?;
+    }
+    collect_dependents(ctx, object, targets, doomed)
+}
+
+/// What depends on an object that goes.
+fn collect_dependents(
+    ctx: &mut SessionContext,
+    object: ObjectAddress,
+    targets: &[ObjectAddress],
+    doomed: &mut Vec<Doomed>,
+) -> Result<(), SqlError> {
     let mut key = vec![Datum::Oid(object.class), Datum::Oid(object.object)];
     if object.sub != 0 {
         key.push(Datum::Int4(object.sub));
@@ -269,6 +285,10 @@ fn collect(
             continue;
         }
         dependents.push((dependent, row.char(pg_depend::deptype)?));
+    }
+    if object.class == pg_type::ID {
+        // PostgreSQL tells of the last column of a table first.
+        dependents.sort_by_key(|(d, _)| (d.object, std::cmp::Reverse(d.sub)));
     }
     for (dependent, kind) in dependents {
         // A part goes with its whole, and takes the whole along: a view's rule, its view.
@@ -380,7 +400,7 @@ pub(crate) fn describe(ctx: &mut SessionContext, object: ObjectAddress) -> Resul
         pg_proc::ID => match ctx.catalog.function(object.object)? {
             Some(f) => {
                 let noun = if f.entry.kind == b'p' { "procedure" } else { "function" };
-                let types: Vec<String> = f.entry.args.iter().map(|&t| crate::sql::types::format_type(t, -1)).collect();
+                let types = f.entry.args.iter().map(|&t| format_type_with(t, None, ctx.io())).collect::<Result<Vec<_>, _>>()?;
                 Ok(format!("{noun} {}({})", quote_identifier(f.entry.name), types.join(",")))
             }
             None => Ok(format!("function {}", object.object)),
@@ -389,6 +409,7 @@ pub(crate) fn describe(ctx: &mut SessionContext, object: ObjectAddress) -> Resul
             Some(view) => Ok(format!("rule _RETURN on {}", describe(ctx, view)?)),
             None => Ok(format!("rule {}", object.object)),
         },
+        pg_type::ID => Ok(format!("type {}", format_type_with(object.object, None, ctx.io())?)),
         _ => Ok(format!("object {} of catalog {}", object.object, object.class)),
     }
 }
@@ -527,8 +548,9 @@ pub(crate) fn empty_namespace(ctx: &mut SessionContext, namespace: Oid) -> Resul
     let key = [Datum::Oid(pg_namespace::ID), Datum::Oid(namespace)];
     let mut targets = Vec::new();
     for row in ctx.catalog_reader()?.rows(&pg_depend::DEF, by::DEPEND_REFERENCED, &key)? {
-        if row.oid(pg_depend::classid)? == pg_class::ID {
-            targets.push(ObjectAddress::relation(row.oid(pg_depend::objid)?));
+        let class = row.oid(pg_depend::classid)?;
+        if matches!(class, pg_class::ID | pg_proc::ID) {
+            targets.push(ObjectAddress::new(class, row.oid(pg_depend::objid)?));
         }
     }
     // Sequences owned by columns of these tables are named too; collecting them twice does no harm.

@@ -14,7 +14,7 @@ use crate::sql::catalog::names::{quote_qualified, truncate};
 use crate::sql::catalog::privilege;
 use crate::sql::catalog::rows::{DependKind, ObjectAddress, blank};
 use crate::sql::catalog::schema::{pg_depend, pg_namespace, pg_proc};
-use crate::sql::types::{ArrayValue, Datum, Oid, format_type, oids};
+use crate::sql::types::{ArrayValue, Datum, Oid, oids};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::Invalidation;
 
@@ -176,7 +176,7 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateFunctionStmt, source
             if let Some(implied) = implied
                 && implied != found
             {
-                let message = format!("function result type must be {} because of OUT parameters", format_type(implied, -1));
+                let message = format!("function result type must be {} because of OUT parameters", ctx.type_text(implied));
                 return Err(SqlError::new(SqlState::INVALID_FUNCTION_DEFINITION, message));
             }
             (found, ty.setof)
@@ -214,7 +214,7 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateFunctionStmt, source
             return Err(e.detail(format!("\"{name}\" is a {what}.")));
         }
         if old.oid(pg_proc::prorettype)? != result || old.bool(pg_proc::proretset)? != set {
-            let types: Vec<String> = types.iter().map(|&t| format_type(t, -1)).collect();
+            let types: Vec<String> = types.iter().map(|&t| ctx.type_text(t)).collect();
             return Err(SqlError::new(SqlState::INVALID_FUNCTION_DEFINITION, "cannot change return type of existing function")
                 .hint(format!("Use DROP FUNCTION {name}({}) first.", types.join(","))));
         }
@@ -276,6 +276,12 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateFunctionStmt, source
             let address = ObjectAddress::new(pg_proc::ID, oid);
             ctx.depend(address, ObjectAddress::new(pg_namespace::ID, namespace), DependKind::Normal)?;
             ctx.depend_on_owner(address, owner, false)?;
+            let mut types: Vec<Oid> = parameters.iter().map(|p| p.type_oid).chain([result]).collect();
+            types.sort_unstable();
+            types.dedup();
+            for type_oid in types {
+                ctx.depend_on_type(address, type_oid)?;
+            }
         }
     }
     changed(ctx)?;
@@ -328,7 +334,7 @@ pub(crate) fn find(
         _ => {}
     }
     let shown = || {
-        let types: Vec<String> = types.iter().map(|&t| format_type(t, -1)).collect();
+        let types: Vec<String> = types.iter().map(|&t| ctx.type_text(t)).collect();
         let name = quote_qualified(schema, name);
         if object.args_unspecified { name } else { format!("{name}({})", types.join(",")) }
     };
@@ -375,7 +381,7 @@ fn check_free(ctx: &mut SessionContext, row: &CatalogRow, name: &str, namespace:
     if ctx.catalog_reader()?.row(&pg_proc::DEF, by::PROC_NAME, &key)?.is_none() {
         return Ok(());
     }
-    let shown: Vec<String> = types.iter().map(|&t| format_type(t, -1)).collect();
+    let shown: Vec<String> = types.iter().map(|&t| ctx.type_text(t)).collect();
     let schema = ctx.catalog.namespace_name(namespace)?.unwrap_or_else(|| "?".into());
     let noun = if row.char(pg_proc::prokind)? == b'p' { "procedure" } else { "function" };
     let message = format!("{noun} {name}({}) already exists in schema \"{schema}\"", shown.join(", "));

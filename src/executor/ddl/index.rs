@@ -257,6 +257,9 @@ pub(crate) fn define(ctx: &mut SessionContext, table: Oid, new: &NewIndex) -> Re
                 (column.type_oid, column.typmod, column.collation, column.name.clone())
             }
         };
+        if type_oid >= oids::FIRST_NORMAL {
+            return Err(SqlError::unsupported("an index on values of a row type"));
+        }
         let opclass = c.opclass.or_else(|| default_opclass(BTREE_AM, type_oid).map(|o| o.oid));
         let opclass = opclass.filter(|_| key::is_supported(type_oid)).ok_or_else(|| {
             let shown = format_type(type_oid, -1);

@@ -13,9 +13,10 @@ use crate::sql::catalog::cache::class;
 use crate::sql::catalog::load::{CatalogReader, CatalogRow, by};
 use crate::sql::catalog::relation::{DEFAULT_TABLESPACE, FIRST_NORMAL_OID, PG_CATALOG_NAMESPACE, Persistence, RelKind, Relation};
 use crate::sql::catalog::rows::{self, DependKind, ObjectAddress};
-use crate::sql::catalog::schema::{CatalogDef, pg_authid, pg_depend, pg_namespace, pg_shdepend};
+use crate::sql::catalog::schema::{CatalogDef, pg_authid, pg_depend, pg_namespace, pg_shdepend, pg_type};
 use crate::sql::catalog::tables::{CatalogWriter, heap_handle};
 use crate::sql::catalog::{Viewer, privilege};
+use crate::sql::types::typmod::format_type_with;
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{Invalidation, LockMode, LockTag, WaitPolicy};
@@ -339,6 +340,16 @@ impl SessionContext {
             RoleName::Session => Ok(self.session_user),
             RoleName::Public => Err(SqlError::new(SqlState::UNDEFINED_OBJECT, "role \"public\" does not exist")),
         }
+    }
+
+    /// A type's name, as messages have it.
+    pub(crate) fn type_text(&self, type_oid: Oid) -> String {
+        format_type_with(type_oid, Some(-1), self.io()).unwrap_or_default()
+    }
+
+    /// Records that `depender` needs a type, if that is one that can be dropped: a row type.
+    pub(crate) fn depend_on_type(&mut self, depender: ObjectAddress, type_oid: Oid) -> Result<(), SqlError> {
+        self.depend(depender, ObjectAddress::new(pg_type::ID, type_oid), DependKind::Normal)
     }
 
     /// Records that `depender` needs `on`. Nothing is recorded on what cannot be dropped.

@@ -106,6 +106,10 @@ pub(crate) fn insert_relation(ctx: &mut SessionContext, new: &NewRelation<'_>) -
     let address = ObjectAddress::relation(oid);
     ctx.depend(address, ObjectAddress::new(pg_namespace::ID, new.namespace), DependKind::Normal)?;
     ctx.depend_on_owner(address, owner, false)?;
+    // A view's query depends on the table itself.
+    for column in new.columns.iter().filter(|_| new.kind != RelKind::View) {
+        ctx.depend_on_type(ObjectAddress::column(oid, column.attnum), column.type_oid)?;
+    }
     if stored {
         super::toast::ensure(ctx, oid, owner, new.persistence, new.columns, &toast_options)?;
     }
@@ -460,7 +464,8 @@ pub(crate) fn plain_column(name: &str, type_oid: Oid, typmod: i32) -> Result<Col
         collation: type_collation(type_oid),
         len: entry.map_or(-1, |t| t.len),
         stats_target: -1,
-        storage: entry.map_or(b'p', |t| t.storage),
+        // What is not built in is a row.
+        storage: entry.map_or(b'x', |t| t.storage),
         compression: 0,
     })
 }

@@ -1,9 +1,11 @@
 //! Conversions between types, as assignments, calls and casts ask for them.
 
+use std::sync::Arc;
+
 use super::expr::{CallExpr, Expr, ExprKind};
 use super::scope::Binder;
 use crate::sql::functions::{CallTypes, Coercion, CoercionContext, ProcEntry, coercion};
-use crate::sql::types::{self, Datum, Oid, format_type, oids, registry, typmod};
+use crate::sql::types::{self, Datum, Oid, TupleDesc, format_type, oids, registry, typmod};
 use crate::sqlstate::{SqlError, SqlState};
 
 impl Binder<'_> {
@@ -63,11 +65,15 @@ impl Binder<'_> {
         if expr.ty == ty {
             return self.with_typmod(expr, modifier, explicit).map(Some);
         }
-        if let ExprKind::Row(items, _) = &expr.kind
-            && ty == oids::RECORD
-        {
-            let _ = items;
-            return Ok(Some(expr));
+        if let ExprKind::Row(items, desc) = &expr.kind {
+            if ty == oids::RECORD {
+                return Ok(Some(expr));
+            }
+            if expr.ty == oids::RECORD
+                && let Some(shape) = self.composite(ty)?
+            {
+                return self.row_as(items, desc, &shape, (ty, expr.at), context).map(Some);
+            }
         }
         let source = expr.ty;
         let Some(how) = coercion(source, ty, context) else {
@@ -77,6 +83,48 @@ impl Binder<'_> {
         let converted = self.apply(expr, &how, ty, modifier, explicit)?;
         let done = matches!(&how, Coercion::Function(f) if f.args.len() > 1);
         if done { Ok(Some(converted)) } else { self.with_typmod(converted, modifier, explicit).map(Some) }
+    }
+
+    /// The items of a row as the columns of a row type. PostgreSQL: `coerce_record_to_complex`.
+    fn row_as(
+        &mut self,
+        items: &[Expr],
+        from: &TupleDesc,
+        shape: &Arc<TupleDesc>,
+        (ty, at): (Oid, i32),
+        context: CoercionContext,
+    ) -> Result<Expr, SqlError> {
+        let refuse = |b: &Self, detail: String| {
+            b.error(SqlState::CANNOT_COERCE, format!("cannot cast type record to {}", b.type_text(ty)), at).detail(detail)
+        };
+        let live = items.iter().zip(&from.cols).filter(|(_, c)| !c.dropped).map(|(e, _)| e);
+        let mut live = live.enumerate();
+        let mut out = Vec::with_capacity(shape.len());
+        for col in &shape.cols {
+            if col.dropped {
+                out.push(super::expression::dropped_item());
+                continue;
+            }
+            let Some((n, item)) = live.next() else { return Err(refuse(self, "Input has too few columns.".to_owned())) };
+            let source = item.ty;
+            // A literal has been taken for a text when the row was made.
+            let mut item = item.clone();
+            if item.ty == oids::TEXT && matches!(item.kind, ExprKind::Const(Datum::Text(_) | Datum::Null)) {
+                item.ty = oids::UNKNOWN;
+            }
+            let fitted = self.try_coerce(item, col.type_oid, col.typmod, context)?;
+            out.push(match fitted {
+                Some(e) => e,
+                None => {
+                    let (from, to) = (self.type_text(source), self.type_text(col.type_oid));
+                    return Err(refuse(self, format!("Cannot cast type {from} to {to} in column {}.", n + 1)));
+                }
+            });
+        }
+        if live.next().is_some() {
+            return Err(refuse(self, "Input has too many columns.".to_owned()));
+        }
+        Ok(Expr::new(ExprKind::Row(out, Arc::clone(shape)), ty, -1).located(at))
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "only these expressions matter here, every other is left as it is")]

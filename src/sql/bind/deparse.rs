@@ -12,7 +12,7 @@ use crate::executor::SessionContext;
 use crate::executor::code::{BoolTest, CompareOp, SessionValue};
 use crate::executor::plan::{FrameExclude, FrameMode, LockStrength, WaitPolicy};
 use crate::sql::catalog::names::{quote_identifier, quote_qualified};
-use crate::sql::types::{self, Datum, oids};
+use crate::sql::types::{self, Datum, TupleDesc, oids};
 
 /// Spaces a query's clauses are indented by.
 const STD: i32 = 8;
@@ -71,6 +71,11 @@ enum Parent<'p> {
     Cast,
     /// Other syntax made of words.
     Words,
+}
+
+/// The items of a row without those in the places of dropped columns.
+pub fn live_items(items: &[Expr], desc: &TupleDesc) -> Vec<Expr> {
+    items.iter().zip(&desc.cols).filter(|(_, c)| !c.dropped).map(|(e, _)| e.clone()).collect()
 }
 
 /// The one table that all of these are columns of, in ascending order.
@@ -957,10 +962,19 @@ impl<'a> Deparser<'a> {
                     self.push(&format!("::{name}"));
                 }
             }
-            ExprKind::Row(items, _) => match self.whole_row(items) {
-                Some(rt) => self.column(rt, 0, 0),
-                None => self.function("ROW", items),
-            },
+            ExprKind::Row(items, desc) => {
+                let items = live_items(items, desc);
+                match self.whole_row(&items) {
+                    Some(rt) => self.column(rt, 0, 0),
+                    None => {
+                        self.function("ROW", &items);
+                        if e.ty >= oids::FIRST_NORMAL {
+                            let name = self.type_name(e);
+                            self.push(&format!("::{name}"));
+                        }
+                    }
+                }
+            }
             ExprKind::RowCompare(op, pairs) => {
                 let op = match op {
                     CompareOp::Eq => "=",

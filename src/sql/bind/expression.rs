@@ -7,6 +7,7 @@ use pg_query::protobuf::{
     self, AExprKind, BoolExprType, BoolTestType, MinMaxOp, Node, NullTestType, SqlValueFunctionOp, SubLinkType, a_const,
 };
 
+use super::deparse::live_items;
 use super::expr::{ArrayCompare, CallExpr, CaseExpr, Expr, ExprKind, SubLink, SubLinkKind};
 use super::scope::{Binder, NameItem, Place, SYSTEM_COLUMNS, strings_of};
 use crate::executor::code::{BoolTest, CompareOp, SessionValue, row_desc};
@@ -284,7 +285,9 @@ impl Binder<'_> {
             Some(Meaning::Variable(i)) => Ok(Some(whole(i))),
             Some(Meaning::Field(i, field)) => {
                 let record = names.get(names.len().saturating_sub(2)).copied().unwrap_or_default();
-                let Some(shape) = variables.shapes.get(i).cloned().flatten() else {
+                let known = variables.shapes.get(i).cloned().flatten();
+                let declared = variables.types.get(i).map_or(0, |(ty, _)| *ty);
+                let Some(shape) = known.map_or_else(|| self.composite(declared), |shape| Ok(Some(shape)))? else {
                     let message = format!("record \"{record}\" is not assigned yet");
                     return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
                         .detail("The tuple structure of a not-yet-assigned record is indeterminate."));
@@ -391,6 +394,7 @@ impl Binder<'_> {
             && let super::query::RteSource::Function { calls, ordinality: false } = &rte.source
             && let [(call, 1)] = calls.as_slice()
             && call.ty != oids::RECORD
+            && call.ty < oids::FIRST_NORMAL
             && let [column] = item.columns.as_slice()
         {
             let mut e = column.expr.clone();
@@ -399,7 +403,20 @@ impl Binder<'_> {
         }
         let mut items = Vec::with_capacity(item.columns.len());
         let mut cols = Vec::with_capacity(item.columns.len());
+        let table =
+            item.rt.and_then(|rt| self.scopes.iter().rev().nth(up).and_then(|s| s.rtable.get(rt))).and_then(|rte| match &rte.source {
+                super::query::RteSource::Table(t) if t.row_type != 0 => Some(t.clone()),
+                _ => None,
+            });
+        let ty = table.as_ref().map_or(oids::RECORD, |t| t.row_type);
+        // In the places the row type has them.
+        let dropped: Vec<usize> =
+            table.iter().flat_map(|t| t.columns.iter().enumerate()).filter(|(_, c)| c.dropped).map(|(i, _)| i).collect();
         for column in &item.columns {
+            while dropped.contains(&items.len()) {
+                items.push(dropped_item());
+                cols.push(ColDesc { dropped: true, ..ColDesc::new("", 0, -1) });
+            }
             let mut e = column.expr.clone();
             if up > 0 {
                 e.shift_levels(0, up);
@@ -407,14 +424,10 @@ impl Binder<'_> {
             cols.push(ColDesc::new(&column.name, e.ty, e.typmod));
             items.push(e);
         }
-        let ty = item
-            .rt
-            .and_then(|rt| self.scopes.iter().rev().nth(up).and_then(|s| s.rtable.get(rt)))
-            .and_then(|rte| match &rte.source {
-                super::query::RteSource::Table(t) if t.row_type != 0 => Some(t.row_type),
-                _ => None,
-            })
-            .unwrap_or(oids::RECORD);
+        while dropped.contains(&items.len()) {
+            items.push(dropped_item());
+            cols.push(ColDesc { dropped: true, ..ColDesc::new("", 0, -1) });
+        }
         Ok(Expr::new(ExprKind::Row(items, Arc::new(TupleDesc::new(cols))), ty, -1).located(at))
     }
 
@@ -682,9 +695,10 @@ impl Binder<'_> {
 
     /// `ROW(..) op ROW(..)`.
     fn row_operator(&mut self, name: &str, left: Expr, right: Expr, at: i32) -> Result<Expr, SqlError> {
-        let (ExprKind::Row(left, _), ExprKind::Row(right, _)) = (left.kind, right.kind) else {
+        let (ExprKind::Row(left, left_desc), ExprKind::Row(right, right_desc)) = (left.kind, right.kind) else {
             return Err(self.error(SqlState::FEATURE_NOT_SUPPORTED, "row comparison with something that is no row is not supported", at));
         };
+        let (left, right) = (live_items(&left, &left_desc), live_items(&right, &right_desc));
         if left.len() != right.len() {
             return Err(self.error(SqlState::SYNTAX_ERROR, "unequal number of entries in row expressions", at));
         }
@@ -995,8 +1009,24 @@ impl Binder<'_> {
     }
 
     /// Shape of a record-valued expression.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     pub(super) fn record_shape(&mut self, e: &Expr) -> Result<Option<Arc<TupleDesc>>, SqlError> {
+        let found = self.shape_of_kind(e)?;
+        if found.is_some() || e.ty < oids::FIRST_NORMAL {
+            return Ok(found);
+        }
+        self.composite(e.ty)
+    }
+
+    /// Columns of a row type.
+    pub(super) fn composite(&self, ty: Oid) -> Result<Option<Arc<TupleDesc>>, SqlError> {
+        match &self.session.io().names {
+            Some(names) if ty >= oids::FIRST_NORMAL => names.composite(ty),
+            _ => Ok(None),
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
+    fn shape_of_kind(&mut self, e: &Expr) -> Result<Option<Arc<TupleDesc>>, SqlError> {
         Ok(match &e.kind {
             ExprKind::Row(_, desc) => Some(desc.clone()),
             ExprKind::Call(c) => c.func.out_columns(),
@@ -1240,7 +1270,7 @@ impl Binder<'_> {
                     return Err(self.error(SqlState::WRONG_OBJECT_TYPE, format!("type {} is not composite", self.type_text(e.ty)), e.at));
                 };
                 let mut out = Vec::new();
-                for (n, col) in shape.cols.iter().enumerate() {
+                for (n, col) in shape.cols.iter().enumerate().filter(|(_, c)| !c.dropped) {
                     let value = match &e.kind {
                         ExprKind::Row(items, _) => items.get(n).cloned().ok_or_else(|| SqlError::internal("record"))?,
                         _ => Expr::new(ExprKind::Field(Box::new(e.clone()), n), col.type_oid, col.typmod),
@@ -1252,6 +1282,11 @@ impl Binder<'_> {
             _ => Ok(None),
         }
     }
+}
+
+/// What stands in the place of a column that is dropped.
+pub(super) fn dropped_item() -> Expr {
+    Expr::new(ExprKind::Const(Datum::Null), oids::UNKNOWN, -1)
 }
 
 /// Left sides of plain equalities with `SubColumn(0)`, `SubColumn(1)`, ..., if that is all there is and both sides have the same type.

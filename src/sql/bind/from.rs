@@ -258,7 +258,11 @@ impl Binder<'_> {
                     columns.push(RteColumn { name: Arc::from(d.colname.as_str()), ty, typmod });
                 }
             } else if let Some(shape) = self.record_shape(&expr)? {
-                columns.extend(shape.cols.iter().map(|c| RteColumn { name: c.name.clone(), ty: c.type_oid, typmod: c.typmod }));
+                columns.extend(shape.cols.iter().filter(|c| !c.dropped).map(|c| RteColumn {
+                    name: c.name.clone(),
+                    ty: c.type_oid,
+                    typmod: c.typmod,
+                }));
             } else if expr.ty == oids::RECORD {
                 return Err(self.error(
                     SqlState::SYNTAX_ERROR,

@@ -66,6 +66,9 @@ impl Binder<'_> {
             }
             typmod::typmod_in(oid, &values).map_err(|e| self.position(e, name.location))?
         };
+        if !name.array_bounds.is_empty() && oid >= crate::sql::types::oids::FIRST_NORMAL {
+            return Err(self.error(SqlState::FEATURE_NOT_SUPPORTED, "arrays of row types are not supported", name.location));
+        }
         if !name.array_bounds.is_empty() && registry::element_type(oid).is_none_or(|_| type_by_oid(oid).is_none_or(|t| !t.is_array())) {
             oid = registry::array_type(oid).ok_or_else(|| {
                 self.error(

@@ -1,10 +1,10 @@
 //! Rows of the catalogs that are compiled in: types, functions, operators and what surrounds them.
 
 use super::load::CatalogReader as _;
-use super::relation::{BOOTSTRAP_ROLE, PG_CATALOG_NAMESPACE};
+use super::relation::{BOOTSTRAP_ROLE, PG_CATALOG_NAMESPACE, RelKind, row_type_of};
 use super::schema::{
-    self, pg_aggregate, pg_am, pg_amop, pg_amproc, pg_cast, pg_collation, pg_language, pg_opclass, pg_operator, pg_opfamily, pg_proc,
-    pg_range, pg_type,
+    self, pg_aggregate, pg_am, pg_amop, pg_amproc, pg_cast, pg_class, pg_collation, pg_language, pg_opclass, pg_operator, pg_opfamily,
+    pg_proc, pg_range, pg_type,
 };
 use super::virtual_table::{VirtualCx, VirtualTable};
 use crate::sql::functions::registry;
@@ -66,8 +66,9 @@ pub fn text_array<S: AsRef<str>>(list: &[S]) -> Datum {
     Datum::array(ArrayValue::one_dim(oids::TEXT, list.iter().map(Datum::text).collect()))
 }
 
-fn types(_cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+fn types(cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
     let mut row = blank(&pg_type::DEF);
+    row_types(cx, emit)?;
     for t in all_types() {
         row[pg_type::oid] = Datum::Oid(t.oid);
         row[pg_type::typname] = Datum::text(t.name);
@@ -98,6 +99,55 @@ fn types(_cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
         row[pg_type::typtypmod] = Datum::Int4(-1);
         row[pg_type::typndims] = Datum::Int4(0);
         row[pg_type::typcollation] = Datum::Oid(t.collation);
+        emit(&row)?;
+    }
+    Ok(())
+}
+
+/// The row types of tables and views: all that is to be said of one follows from its relation.
+fn row_types(cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
+    for class in cx.catalog.reader()?.rows(&pg_class::DEF, 0, &[])? {
+        let oid = class.oid(pg_class::oid)?;
+        let Some(kind) = RelKind::from_letter(class.char(pg_class::relkind)?) else { continue };
+        if row_type_of(oid, kind) == 0 {
+            continue;
+        }
+        let mut row = blank(&pg_type::DEF);
+        let proc = |name: &str| Datum::Oid(registry::all_procs().iter().find(|p| p.name == name).map_or(0, |p| p.oid));
+        let values = [
+            (pg_type::oid, Datum::Oid(oid)),
+            (pg_type::typname, Datum::text(class.str(pg_class::relname)?)),
+            (pg_type::typnamespace, Datum::Oid(class.oid(pg_class::relnamespace)?)),
+            (pg_type::typowner, Datum::Oid(class.oid(pg_class::relowner)?)),
+            (pg_type::typlen, Datum::Int2(-1)),
+            (pg_type::typbyval, Datum::Bool(false)),
+            (pg_type::typtype, Datum::Char(b'c')),
+            (pg_type::typcategory, Datum::Char(b'C')),
+            (pg_type::typispreferred, Datum::Bool(false)),
+            (pg_type::typisdefined, Datum::Bool(true)),
+            (pg_type::typdelim, Datum::Char(b',')),
+            (pg_type::typrelid, Datum::Oid(oid)),
+            (pg_type::typsubscript, Datum::Oid(0)),
+            (pg_type::typelem, Datum::Oid(0)),
+            (pg_type::typarray, Datum::Oid(0)),
+            (pg_type::typinput, proc("record_in")),
+            (pg_type::typoutput, proc("record_out")),
+            (pg_type::typreceive, proc("record_recv")),
+            (pg_type::typsend, proc("record_send")),
+            (pg_type::typmodin, Datum::Oid(0)),
+            (pg_type::typmodout, Datum::Oid(0)),
+            (pg_type::typanalyze, Datum::Oid(0)),
+            (pg_type::typalign, Datum::Char(b'd')),
+            (pg_type::typstorage, Datum::Char(b'x')),
+            (pg_type::typnotnull, Datum::Bool(false)),
+            (pg_type::typbasetype, Datum::Oid(0)),
+            (pg_type::typtypmod, Datum::Int4(-1)),
+            (pg_type::typndims, Datum::Int4(0)),
+            (pg_type::typcollation, Datum::Oid(0)),
+        ];
+        for (position, value) in values {
+            row[position] = value;
+        }
         emit(&row)?;
     }
     Ok(())

@@ -308,7 +308,8 @@ pub(super) fn relation(reader: &dyn CatalogReader, database: Oid, oid: Oid) -> R
         rel_tuples: class.float4(pg_class::reltuples)?,
         acl: acl(&class, pg_class::relacl)?,
         options: class.strs(pg_class::reloptions)?,
-        row_type: class.oid(pg_class::reltype)?,
+        // Tables made before there were row types have one too.
+        row_type: super::relation::row_type_of(oid, kind),
         stats: if has_indexes { stats(reader, oid, columns.len())? } else { Vec::new() },
         desc,
         columns,

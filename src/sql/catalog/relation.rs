@@ -10,7 +10,7 @@ use afterimage_wal::{Oid, RelId};
 
 use super::virtual_table::VirtualTable;
 use crate::access::{self, RelHandle};
-use crate::sql::types::{ToastTable, TupleDesc};
+use crate::sql::types::{ColDesc, ToastTable, TupleDesc};
 use crate::txn::LockTag;
 
 /// First OID given to user objects; everything below is compiled in or made by bootstrap.
@@ -212,7 +212,21 @@ pub struct Relation {
     pub stats: Vec<Option<Arc<ColumnStats>>>,
 }
 
+/// The type of a relation's rows, 0 if it has none. It has the relation's own OID: OIDs need only be unique within a catalog, and the rows of
+/// `pg_type` for such types are made from `pg_class`. Built-in catalogs and views have none.
+pub fn row_type_of(relation: Oid, kind: RelKind) -> Oid {
+    let has_rows =
+        matches!(kind, RelKind::Table | RelKind::View | RelKind::MatView | RelKind::Composite | RelKind::Foreign | RelKind::Partitioned);
+    if has_rows && relation >= FIRST_NORMAL_OID { relation } else { 0 }
+}
+
 impl Relation {
+    /// Its columns as those of a value of its row type: in their places, dropped ones marked.
+    pub fn row_desc(&self) -> Arc<TupleDesc> {
+        let columns = self.columns.iter().map(|c| ColDesc { dropped: c.dropped, ..ColDesc::new(&c.name, c.type_oid, c.typmod) });
+        Arc::new(TupleDesc::new(columns.collect()))
+    }
+
     /// The file, if it has one.
     pub fn file(&self) -> Option<RelId> {
         match self.source {

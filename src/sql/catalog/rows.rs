@@ -60,7 +60,7 @@ impl ClassRow<'_> {
         row[pg_class::oid] = Datum::Oid(self.oid);
         row[pg_class::relname] = Datum::text(self.name);
         row[pg_class::relnamespace] = Datum::Oid(self.namespace);
-        row[pg_class::reltype] = Datum::Oid(0);
+        row[pg_class::reltype] = Datum::Oid(super::relation::row_type_of(self.oid, self.kind));
         row[pg_class::reloftype] = Datum::Oid(0);
         row[pg_class::relowner] = Datum::Oid(self.owner);
         row[pg_class::relam] = Datum::Oid(self.access_method);

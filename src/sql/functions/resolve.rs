@@ -679,6 +679,15 @@ pub fn undefined_function(name: &str, args: &[Oid]) -> SqlError {
 /// # Errors
 /// `42883` when none fits, `42725` when several do.
 pub fn resolve_operator(name: &str, left: Option<Oid>, right: Oid) -> Result<ResolvedOp, SqlError> {
+    // Rows of all types have the operators of records.
+    let row = |t: Oid| t >= oids::FIRST_NORMAL && is_composite(t);
+    let (left, right) = match left {
+        Some(l) if (row(l) || row(right)) && [l, right].iter().all(|&t| is_composite(t) || t == oids::UNKNOWN) => {
+            let record = |t: Oid| if t == oids::UNKNOWN { t } else { oids::RECORD };
+            (Some(record(l)), record(right))
+        }
+        _ => (left, right),
+    };
     let all = opers_by_name(name);
     let actual: Vec<Oid> = left.into_iter().chain([right]).collect();
     let types_of = |o: &OperEntry| if left.is_some() { vec![o.left, o.right] } else { vec![o.right] };

@@ -92,7 +92,7 @@ impl Planner<'_> {
             ExprKind::Not(x) => Code::Not(Box::new(self.compile(x, layout, deps)?)),
             ExprKind::IsNull(x, negated) => {
                 let code = Box::new(self.compile(x, layout, deps)?);
-                if x.ty == oids::RECORD || matches!(x.kind, ExprKind::Row(..)) {
+                if x.ty == oids::RECORD || x.ty >= oids::FIRST_NORMAL || matches!(x.kind, ExprKind::Row(..)) {
                     Code::RowIsNull(code, *negated)
                 } else {
                     Code::IsNull(code, *negated)

@@ -797,7 +797,26 @@ impl Planner<'_> {
         self.level()?.scan_ids.insert(rt, scan_id);
         self.uses(relation.oid, RelationUse::Read);
         let desc = relation.desc.clone();
-        Ok((Scan { relation: relation.clone(), desc, scan_id, outputs: outputs.into(), wanted: bits.into(), filter: None }, layout))
+        let mut rows = Vec::new();
+        for (at, output) in outputs.iter().enumerate() {
+            if let ScanColumn::Attribute(i) = output
+                && let Some(column) = relation.columns.get(*i).filter(|c| c.type_oid >= oids::FIRST_NORMAL)
+                && let Some(names) = &self.session.io().names
+                && let Some(shape) = names.composite(column.type_oid)?
+            {
+                rows.push((at, shape));
+            }
+        }
+        let scan = Scan {
+            relation: relation.clone(),
+            desc,
+            scan_id,
+            outputs: outputs.into(),
+            wanted: bits.into(),
+            rows: rows.into(),
+            filter: None,
+        };
+        Ok((scan, layout))
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "only these nodes matter here")]
@@ -999,6 +1018,7 @@ impl Planner<'_> {
                     for (e, n) in calls {
                         let record = *n != 1
                             || e.ty == oids::RECORD
+                            || e.ty >= oids::FIRST_NORMAL
                             || matches!(&e.kind, ExprKind::Call(c) if c.func.out_columns().is_some())
                             || matches!(e.kind, ExprKind::Row(..));
                         out.push((self.set_call(e, record, &none, &mut deps)?, *n));

@@ -2,7 +2,7 @@
 
 use super::planner::Planner;
 use crate::executor::code::{BoolTest, CompareOp};
-use crate::sql::bind::deparse::columns_in_order;
+use crate::sql::bind::deparse::{columns_in_order, live_items};
 use crate::sql::bind::expr::{Expr, ExprKind, SubLinkKind};
 use crate::sql::types::{self, Datum};
 
@@ -163,10 +163,13 @@ impl Planner<'_> {
                 }
                 format!("ARRAY[{}]", self.list(items))
             }
-            ExprKind::Row(items, _) => match self.whole_row(items) {
-                Some(text) => text,
-                None => format!("ROW({})", self.list(items)),
-            },
+            ExprKind::Row(items, desc) => {
+                let items = live_items(items, desc);
+                match self.whole_row(&items) {
+                    Some(text) => text,
+                    None => format!("ROW({})", self.list(&items)),
+                }
+            }
             ExprKind::RowCompare(op, pairs) => {
                 let op = match op {
                     CompareOp::Eq => "=",

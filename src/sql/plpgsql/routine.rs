@@ -13,7 +13,7 @@ use crate::executor::eval::{Exec, ExecState};
 use crate::executor::routine::{RoutinePlan, VariableName, Variables};
 use crate::executor::sink::{Collect, Discard};
 use crate::executor::trigger::TriggerCall;
-use crate::executor::{Portal, PortalStatus, RowSink, SessionContext};
+use crate::executor::{ColumnDesc, Portal, PortalStatus, RowSink, SessionContext};
 use crate::sql::bind::{Binder, Expr, ExprKind};
 use crate::sql::catalog::compiled::{PLPGSQL_LANGUAGE, SQL_LANGUAGE};
 use crate::sql::functions::resolve::is_polymorphic;
@@ -21,7 +21,7 @@ use crate::sql::functions::{CallTypes, CoercionContext, ProcEntry};
 use crate::sql::parse::parse_statements;
 use crate::sql::plan::Planner;
 use crate::sql::plan::planner::{Deps, Layout};
-use crate::sql::types::{ColDesc, Datum, Oid, RecordValue, TupleDesc, format_type, oids, registry};
+use crate::sql::types::{ColDesc, Datum, NameLookup, Oid, RecordValue, TupleDesc, oids, registry};
 use crate::sqlstate::{SqlError, SqlState};
 
 /// Numbers of compiled bodies.
@@ -77,11 +77,17 @@ fn resolve(session: &mut SessionContext, tree: Function, signature: String, retu
     for v in &tree.variables {
         let mut shape = None;
         let ty = match &v.ty {
-            TypeName::Known(ty, typmod) => (*ty, *typmod),
+            TypeName::Known(ty, typmod) => {
+                shape = composite(session, *ty)?;
+                (*ty, *typmod)
+            }
             TypeName::Record => (oids::RECORD, -1),
             TypeName::Named(text) => {
                 match named_type(session, text) {
-                    Ok(found) => found,
+                    Ok(found) => {
+                        shape = composite(session, found.0)?;
+                        found
+                    }
                     // A table's name is the type of its rows.
                     Err(e) if e.state() == SqlState::UNDEFINED_OBJECT => {
                         let parts = crate::sql::catalog::names::split_identifiers(text, '.').unwrap_or_default();
@@ -91,7 +97,11 @@ fn resolve(session: &mut SessionContext, tree: Function, signature: String, retu
                     Err(e) => return Err(e),
                 }
             }
-            TypeName::Same(names) => same_type(session, &tree, &types, names)?,
+            TypeName::Same(names) => {
+                let found = same_type(session, &tree, &types, names)?;
+                shape = composite(session, found.0)?;
+                found
+            }
             TypeName::RowOf(names) => {
                 shape = row_of(session, names)?;
                 (oids::RECORD, -1)
@@ -103,7 +113,17 @@ fn resolve(session: &mut SessionContext, tree: Function, signature: String, retu
     }
     let names = (0..tree.scopes.len()).map(|scope| visible(&tree, scope)).collect();
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
-    Ok(Compiled { tree, id, signature, types: types.into(), shapes, names, returns })
+    let any = matches!(returns, Returns::Row(Some(_))) || shapes.iter().any(Option::is_some);
+    let rows_of = any.then(|| session.catalog.version());
+    Ok(Compiled { tree, id, rows_of, signature, types: types.into(), shapes, names, returns })
+}
+
+/// Columns of a row type; `None` for other types.
+fn composite(session: &SessionContext, ty: Oid) -> Result<Option<Arc<TupleDesc>>, SqlError> {
+    if ty < oids::FIRST_NORMAL {
+        return Ok(None);
+    }
+    session.catalog.composite(ty)
 }
 
 /// Columns of the table a name means.
@@ -114,8 +134,7 @@ fn row_of(session: &SessionContext, names: &[String]) -> Result<Option<Arc<Tuple
         _ => return Err(SqlError::new(SqlState::SYNTAX_ERROR, "improper %ROWTYPE reference")),
     };
     let relation = session.catalog.open_relation(schema, name)?;
-    let columns = relation.live_columns().map(|c| ColDesc::new(&c.name, c.type_oid, c.typmod));
-    Ok(Some(Arc::new(TupleDesc::new(columns.collect()))))
+    Ok(Some(relation.row_desc()))
 }
 
 /// Names a scope sees, innermost first.
@@ -161,8 +180,8 @@ fn same_type(session: &mut SessionContext, tree: &Function, types: &[(Oid, i32)]
     })
 }
 
-fn signature(func: &ProcEntry) -> String {
-    let types: Vec<String> = func.args.iter().map(|&t| format_type(t, -1)).collect();
+fn signature(session: &SessionContext, func: &ProcEntry) -> String {
+    let types: Vec<String> = func.args.iter().map(|&t| session.type_text(t)).collect();
     format!("{}({})", func.name, types.join(","))
 }
 
@@ -215,7 +234,12 @@ fn compile(session: &mut SessionContext, func: &'static ProcEntry, purpose: Purp
     if let Some(body) = session.routines.bodies.get(&key)
         && let Ok(body) = Arc::clone(body).downcast::<Body>()
     {
-        return Ok(body);
+        // A table may have got columns since.
+        let stale = matches!(&*body, Body::Plpgsql(Compiled { rows_of: Some(version), .. })
+            if version.is_none() || *version != session.catalog.version());
+        if !stale {
+            return Ok(body);
+        }
     }
     let names = argument_names(func);
     let body = match func.language {
@@ -243,7 +267,10 @@ fn compile(session: &mut SessionContext, func: &'static ProcEntry, purpose: Purp
                 match actual(func, func.result, purpose) {
                     oids::VOID | 0 => Returns::Nothing,
                     oids::RECORD => Returns::Row(None),
-                    ty => Returns::Value(ty, -1),
+                    ty => match composite(session, ty)? {
+                        Some(desc) => Returns::Row(Some(desc)),
+                        None => Returns::Value(ty, -1),
+                    },
                 }
             } else {
                 let desc = outputs.iter().enumerate().map(|(i, (name, ty, _))| {
@@ -252,7 +279,8 @@ fn compile(session: &mut SessionContext, func: &'static ProcEntry, purpose: Purp
                 });
                 Returns::Out(places, Arc::new(TupleDesc::new(desc.collect())))
             };
-            Body::Plpgsql(resolve(session, tree, signature(func), returns)?)
+            let signature = signature(session, func);
+            Body::Plpgsql(resolve(session, tree, signature, returns)?)
         }
         SQL_LANGUAGE => {
             let mut visible: Vec<VariableName> = Vec::new();
@@ -418,9 +446,14 @@ fn call_sql(
     }
     let outputs = outputs(func);
     let desc = Arc::new(TupleDesc::new(columns.iter().map(|c| ColDesc::new(&c.name, c.type_oid, c.typmod)).collect()));
+    let shape = composite(session, func.result)?;
     let composite = func.result == oids::RECORD;
     let mut values = Vec::with_capacity(rows.len());
     for mut row in rows {
+        if let Some(shape) = &shape {
+            values.push(row_value(session, func, row, &columns, shape)?);
+            continue;
+        }
         values.push(if composite && outputs.len() != 1 && !matches!(row.as_slice(), [Datum::Record(_)]) {
             let targets: Vec<Oid> = outputs.iter().map(|(_, ty, _)| *ty).collect();
             let mut fitted = Vec::with_capacity(row.len());
@@ -437,6 +470,45 @@ fn call_sql(
         });
     }
     Ok(if set { Outcome::Set(values) } else { Outcome::Value(values.into_iter().next().unwrap_or_default()) })
+}
+
+/// What a query's row is as a value of the row type that a function returns.
+fn row_value(
+    session: &mut SessionContext,
+    func: &ProcEntry,
+    mut row: Vec<Datum>,
+    columns: &[ColumnDesc],
+    shape: &Arc<TupleDesc>,
+) -> Result<Datum, SqlError> {
+    if columns.first().is_some_and(|c| columns.len() == 1 && c.type_oid == func.result) {
+        return Ok(row.pop().unwrap_or_default());
+    }
+    if row.is_empty() {
+        return Ok(Datum::Null);
+    }
+    let mismatch = |detail: &str| {
+        let name = crate::sql::types::typmod::format_type_with(func.result, None, session.io()).unwrap_or_default();
+        let message = format!("return type mismatch in function declared to return {name}");
+        Err(SqlError::new(SqlState::INVALID_FUNCTION_DEFINITION, message).detail(detail.to_owned()))
+    };
+    let live = shape.cols.iter().filter(|c| !c.dropped).count();
+    if columns.len() != live {
+        return mismatch(if columns.len() < live {
+            "Final statement returns too few columns."
+        } else {
+            "Final statement returns too many columns."
+        });
+    }
+    let mut from = row.into_iter().zip(columns);
+    let mut values = Vec::with_capacity(shape.len());
+    for col in &shape.cols {
+        if col.dropped {
+            values.push(Datum::Null);
+        } else if let Some((value, column)) = from.next() {
+            values.push(cast(session, value, column.type_oid, col.type_oid)?);
+        }
+    }
+    Ok(Datum::Record(Arc::new(RecordValue { type_oid: func.result, desc: Arc::clone(shape), values: values.into() })))
 }
 
 fn cast(session: &mut SessionContext, value: Datum, from: Oid, to: Oid) -> Result<Datum, SqlError> {

@@ -26,6 +26,8 @@ pub(super) struct Compiled {
     pub(super) tree: Function,
     /// A number of its own, for what sessions keep of it.
     pub(super) id: usize,
+    /// If it names row types: the catalogs' version it was made under.
+    pub(super) rows_of: Option<Option<u64>>,
     /// Signature, as messages name it.
     pub(super) signature: String,
     pub(super) types: Arc<[(Oid, i32)]>,
@@ -1107,7 +1109,13 @@ impl Run<'_> {
                 }
             },
             Datum::Null => self.store(variable, Datum::Null),
-            _ => return Err(SqlError::new(SqlState::DATATYPE_MISMATCH, "cannot assign non-composite value to a record variable")),
+            other => match (&other, self.f.shapes.get(variable).cloned().flatten()) {
+                (Datum::Text(text), Some(desc)) => {
+                    let record = RecordValue::parse(text, oids::RECORD, desc, self.session.io())?;
+                    self.store(variable, Datum::Record(Arc::new(record)));
+                }
+                _ => return Err(SqlError::new(SqlState::DATATYPE_MISMATCH, "cannot assign non-composite value to a record variable")),
+            },
         }
         Ok(())
     }
@@ -1117,9 +1125,13 @@ impl Run<'_> {
         let mut from = from.into_iter();
         let mut values = Vec::with_capacity(desc.len());
         for col in &desc.cols {
+            if col.dropped {
+                values.push(Datum::Null);
+                continue;
+            }
             values.push(match from.next() {
-                Some((ty, value)) if !col.dropped => self.convert(value, ty, col.type_oid, col.typmod)?,
-                _ => Datum::Null,
+                Some((ty, value)) => self.convert(value, ty, col.type_oid, col.typmod)?,
+                None => Datum::Null,
             });
         }
         self.store(variable, Datum::Record(Arc::new(RecordValue::anonymous(Arc::clone(desc), values))));

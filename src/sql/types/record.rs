@@ -40,6 +40,13 @@ impl RecordValue {
         Self { type_oid: super::oids::RECORD, desc, values: values.into() }
     }
 
+    /// The row as one of these columns, by place: what it lacks is NULL, and what is dropped.
+    #[must_use]
+    pub fn shaped(&self, desc: &Arc<TupleDesc>) -> Self {
+        let values = desc.cols.iter().enumerate().map(|(i, c)| self.values.get(i).filter(|_| !c.dropped).cloned().unwrap_or_default());
+        Self { type_oid: self.type_oid, desc: Arc::clone(desc), values: values.collect() }
+    }
+
     /// Appends the text form.
     ///
     /// # Errors

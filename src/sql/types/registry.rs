@@ -162,7 +162,11 @@ pub fn element_type(array: Oid) -> Option<Oid> {
 
 /// The array type over an element type.
 pub fn array_type(elem: Oid) -> Option<Oid> {
-    type_by_oid(elem).map(|t| t.array).filter(|&a| a != 0)
+    match type_by_oid(elem) {
+        Some(t) => Some(t.array).filter(|&a| a != 0),
+        // Types that users made are row types, which have no arrays of their own.
+        None => (elem >= super::oids::FIRST_NORMAL).then_some(super::oids::RECORD_ARRAY),
+    }
 }
 
 #[cfg(test)]

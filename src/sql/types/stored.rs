@@ -387,7 +387,8 @@ pub(crate) fn put(value: &Datum, compress: bool, out: &mut Vec<u8>) -> Result<()
             b.extend_from_slice(&r.type_oid.to_le_bytes());
             b.extend_from_slice(&u32::try_from(r.values.len()).map_err(|_| corrupt())?.to_le_bytes());
             for (c, v) in r.desc.cols.iter().zip(&r.values) {
-                b.extend_from_slice(&c.type_oid.to_le_bytes());
+                // A dropped column has no type.
+                b.extend_from_slice(&if c.dropped { 0 } else { c.type_oid }.to_le_bytes());
                 put_bytes(c.name.as_bytes(), &mut b)?;
                 put_nullable(v, &mut b)?;
             }
@@ -641,7 +642,8 @@ fn get_composed(repr: Repr, held: &[u8]) -> Result<Datum, SqlError> {
             let mut values = Vec::new();
             for _ in 0..n {
                 let col_type = u32::from_le_bytes(b.array()?);
-                cols.push(ColDesc::new(&get_text(&b.bytes()?)?, col_type, -1));
+                let column = ColDesc::new(&get_text(&b.bytes()?)?, col_type, -1);
+                cols.push(ColDesc { dropped: col_type == 0, ..column });
                 values.push(get_nullable(Repr::of(col_type), &mut b)?);
             }
             let desc = Arc::new(TupleDesc::new(cols));
