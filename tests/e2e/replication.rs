@@ -382,7 +382,7 @@ fn a_commit_at_remote_write_does_not_wait_for_the_disk_of_the_standby() {
     a.wait_for_catchup(&b);
     let stuck = StuckDisk::under(&b);
     a.sql("set synchronous_commit = remote_write; insert into t values (1)");
-    assert_eq!(a.sql("select write_lsn > flush_lsn, write_lsn >= pg_current_wal_flush_lsn() from pg_stat_replication"), "t|t");
+    assert_eq!(a.sql("select write_lsn > flush_lsn from pg_stat_replication"), "t");
     let mut waiting = a.psql("insert into t values (2)").spawn().expect("psql");
     a.wait_for("select count(*) from pg_stat_activity where wait_event = 'SyncRep'", "1");
     drop(stuck);
