@@ -45,7 +45,14 @@ fn errors_are_those_of_postgresql() {
         text(&c, "rollback; create role other login").await;
         text(&c, "rollback prepared 'b'").await;
         text(&c, "begin; create temp table tt (i int)").await;
-        assert_eq!(error(&c, "prepare transaction 'd'").await, "0A000 cannot PREPARE a transaction that has operated on temporary objects");
+        let refused = "0A000 cannot PREPARE a transaction that has operated on temporary objects";
+        assert_eq!(error(&c, "prepare transaction 'd'").await, refused);
+        text(&c, "create temp table tt (i int); create function pg_temp.tf() returns int language sql as 'select 1'").await;
+        for sql in ["select * from tt", "lock tt", "alter table tt add j int", "drop function pg_temp.tf()", "drop table tt"] {
+            text(&c, "begin").await;
+            text(&c, sql).await;
+            assert_eq!(error(&c, "prepare transaction 'd'").await, refused, "{sql}");
+        }
         text(&c, "set role other").await;
         assert_eq!(error(&c, "rollback prepared 'a'").await, "42501 permission denied to finish prepared transaction");
         text(&c, "reset role").await;

@@ -468,7 +468,11 @@ fn remove(ctx: &mut SessionContext, object: ObjectAddress) -> Result<(), SqlErro
             ctx.namespaces_changed()?;
         }
         pg_proc::ID => {
-            remove_rows(ctx, &pg_proc::DEF, by::PROC_OID, &[Datum::Oid(object.object)])?;
+            let key = [Datum::Oid(object.object)];
+            if let Some(row) = ctx.catalog_reader()?.row(&pg_proc::DEF, by::PROC_OID, &key)? {
+                note_temporary(ctx, row.oid(pg_proc::pronamespace)?)?;
+                ctx.writer()?.delete(&pg_proc::DEF, &row)?;
+            }
             super::function::changed(ctx)?;
         }
         other => return Err(SqlError::unsupported(format_args!("dropping objects of catalog {other}"))),
@@ -482,9 +486,18 @@ fn remove(ctx: &mut SessionContext, object: ObjectAddress) -> Result<(), SqlErro
     Ok(())
 }
 
+/// A transaction that has dropped what was temporary cannot be prepared: once it is, the session could not end before it.
+fn note_temporary(ctx: &mut SessionContext, namespace: Oid) -> Result<(), SqlError> {
+    if ctx.catalog.viewer().temp_namespace == Some(namespace) {
+        ctx.transaction()?.note_temporary();
+    }
+    Ok(())
+}
+
 fn remove_relation(ctx: &mut SessionContext, oid: Oid) -> Result<(), SqlError> {
     ctx.lock_oid(oid, false, LockMode::AccessExclusive, WaitPolicy::Block)?;
     let Some(class) = ctx.catalog_reader()?.row(&pg_class::DEF, by::CLASS_OID, &[Datum::Oid(oid)])? else { return Ok(()) };
+    note_temporary(ctx, class.oid(pg_class::relnamespace)?)?;
     let kind = RelKind::from_letter(class.char(pg_class::relkind)?);
     let file = crate::sql::catalog::load::file_of(&class, ctx.database)?;
     let key = [Datum::Oid(oid)];
