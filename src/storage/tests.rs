@@ -12,8 +12,8 @@ const SYSTEM: SystemId = SystemId::new(7);
 fn pool(dir: &Path, buffers: usize, region_slots: usize) -> Arc<BufferPool> {
     let disk = RealDisk::shared();
     let options = WalOptions { segment_bytes: 1 << 20, ..WalOptions::default() };
-    let wal_dir = dir.join("pg_wal");
-    let _old = std::fs::remove_dir_all(&wal_dir);
+    // A pool before it in the same directory may still be making segments of its own WAL.
+    let wal_dir = tempfile::Builder::new().prefix("pg_wal").tempdir_in(dir).unwrap().keep().join("pg_wal");
     let wal = Wal::create(Arc::clone(&disk), &wal_dir, SYSTEM, options).unwrap();
     let files = Arc::new(Files::new(Arc::clone(&disk), dir));
     let area = DoubleWrite::open_sized(disk.as_ref(), dir, SYSTEM, region_slots).unwrap();
