@@ -30,6 +30,7 @@ pub fn children(node: &PlanNode) -> Vec<&PlanNode> {
         PlanOp::Append(list) => list.iter().map(|c| &**c).collect(),
         PlanOp::NestLoop(j) => vec![&j.left, &j.right],
         PlanOp::HashJoin(j) => vec![&j.left, &j.right],
+        PlanOp::MergeJoin(j) => vec![&j.left, &j.right],
         PlanOp::Limit(l) => vec![&l.child],
         PlanOp::Aggregate(a) => vec![&a.child],
         PlanOp::Window(w) => vec![&w.child],
@@ -98,6 +99,8 @@ fn shown(node: &PlanNode) -> Shown<'_> {
         _ => None,
     };
     let mut out = Shown { text, node, memory, children: Vec::new() };
+    let handed_on =
+        matches!(node.op, PlanOp::Sort(..) | PlanOp::Materialize(_) | PlanOp::Limit(_) | PlanOp::Unique(..) | PlanOp::LockRows(..));
     if let Some(index) = out.text.bitmap.take() {
         let props = out.text.props.iter().filter(|p| p.0 == "Recheck Cond").map(|p| ("Index Cond", p.1.clone())).collect();
         let text = NodeText { node_type: "Bitmap Index Scan".into(), relation: Some(index), props, ..NodeText::default() };
@@ -110,11 +113,15 @@ fn shown(node: &PlanNode) -> Shown<'_> {
             && std::ptr::eq(c, &*j.right)
         {
             child = Shown {
-                text: NodeText { node_type: "Hash".into(), ..NodeText::default() },
+                text: NodeText { node_type: "Hash".into(), output: child.text.output.clone(), ..NodeText::default() },
                 node: c,
                 memory: Some((node.id, Table::Join)),
                 children: vec![(None, child)],
             };
+        }
+        // What hands its rows on as they are has the same output.
+        if handed_on && out.text.output.is_empty() {
+            out.text.output.clone_from(&child.text.output);
         }
         out.children.push((None, child));
     }
@@ -143,7 +150,7 @@ fn actual(s: &NodeStats, timing: bool) -> String {
     }
 }
 
-fn head(s: &Shown<'_>) -> String {
+fn head(s: &Shown<'_>, verbose: bool) -> String {
     let t = &s.text;
     let mut line = if t.node_type.is_empty() { "Result".to_owned() } else { t.node_type.clone() };
     if t.backward {
@@ -152,12 +159,13 @@ fn head(s: &Shown<'_>) -> String {
     if let Some(i) = &t.index {
         line.push_str(&format!(" using {i}"));
     }
+    let schema = t.schema.as_deref().filter(|_| verbose).map_or_else(String::new, |s| format!("{s}."));
     match (&t.relation, &t.alias) {
         (Some(r), Some(a)) if a != r => {
-            line.push_str(&format!(" on {r} {a}"));
+            line.push_str(&format!(" on {schema}{r} {a}"));
         }
         (Some(r), _) => {
-            line.push_str(&format!(" on {r}"));
+            line.push_str(&format!(" on {schema}{r}"));
         }
         (None, Some(a)) => {
             line.push_str(&format!(" on \"{a}\""));
@@ -172,7 +180,7 @@ fn text_node(e: &Explain, state: Option<&ExecState>, s: &Shown<'_>, indent: usiz
     if !root {
         line.push_str("->  ");
     }
-    line.push_str(&head(s));
+    line.push_str(&head(s, e.verbose));
     if e.costs {
         line.push_str(&format!(
             "  (cost={:.2}..{:.2} rows={:.0} width={})",
@@ -188,6 +196,9 @@ fn text_node(e: &Explain, state: Option<&ExecState>, s: &Shown<'_>, indent: usiz
     let pad = " ".repeat(inner);
     if e.verbose && !s.text.output.is_empty() {
         out.push(format!("{pad}Output: {}", s.text.output.join(", ")));
+    }
+    if e.verbose && s.text.inner_unique == Some(true) {
+        out.push(format!("{pad}Inner Unique: true"));
     }
     for (label, value) in &s.text.props {
         match value {
@@ -283,6 +294,7 @@ fn json_node(e: &Explain, state: Option<&ExecState>, s: &Shown<'_>, relationship
         "HashAggregate" | "GroupAggregate" => ("Aggregate", None),
         n if n.starts_with("Nested Loop") => ("Nested Loop", None),
         n if n.starts_with("Hash") && n.ends_with("Join") => ("Hash Join", None),
+        n if n.starts_with("Merge") && n.ends_with("Join") => ("Merge Join", None),
         n if n.starts_with("HashSetOp") => ("SetOp", None),
         "" => ("Result", None),
         n => (n, None),
@@ -348,6 +360,9 @@ fn json_node(e: &Explain, state: Option<&ExecState>, s: &Shown<'_>, relationship
     }
     if e.verbose && !t.output.is_empty() {
         m.insert("Output".into(), json!(t.output));
+    }
+    if let Some(unique) = t.inner_unique {
+        m.insert("Inner Unique".into(), json!(unique));
     }
     for (label, value) in &t.props {
         m.insert(

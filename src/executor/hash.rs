@@ -1,5 +1,6 @@
 //! Hash tables over values: groups, distinct rows, join keys.
 
+use std::cmp::Ordering;
 use std::hash::Hasher;
 
 use rustc_hash::FxHasher;
@@ -59,6 +60,20 @@ pub(super) fn same_value(a: &Datum, b: &Datum) -> bool {
                 (Datum::Float8(a), Datum::Float4(b)) => types::compare(&Datum::Float8(*a), &Datum::Float8(f64::from(*b))).is_eq(),
                 _ => types::compare(a, b).is_eq(),
             },
+        },
+    }
+}
+
+/// The order of two values that are not NULL, integers and floats across widths.
+pub(super) fn compare_values(a: &Datum, b: &Datum) -> Ordering {
+    match (a, b) {
+        (Datum::Int4(a), Datum::Int4(b)) => a.cmp(b),
+        (Datum::Int8(a), Datum::Int8(b)) => a.cmp(b),
+        (Datum::Float4(a), Datum::Float8(b)) => types::compare(&Datum::Float8(f64::from(*a)), &Datum::Float8(*b)),
+        (Datum::Float8(a), Datum::Float4(b)) => types::compare(&Datum::Float8(*a), &Datum::Float8(f64::from(*b))),
+        _ => match (wide(a), wide(b)) {
+            (Some(a), Some(b)) => a.cmp(&b),
+            _ => types::compare(a, b),
         },
     }
 }

@@ -19,6 +19,7 @@ mod join;
 pub(crate) mod large;
 pub(crate) mod loader;
 mod lock_rows;
+mod merge;
 pub mod modify;
 pub mod node;
 pub mod plan;

@@ -7,6 +7,7 @@ use super::aggregate::AggregateNode;
 use super::eval::{Exec, Row};
 use super::join::{HashJoinNode, NestLoopNode};
 use super::lock_rows::LockRowsNode;
+use super::merge::MergeJoinNode;
 use super::modify::ModifyNode;
 use super::plan::{PlanNode, PlanOp};
 use super::scan::{FunctionNode, IndexScanNode, SeqScanNode, TidScanNode, ValuesNode, VirtualScanNode};
@@ -65,6 +66,14 @@ pub fn build_as(plan: &Arc<PlanNode>, x: &mut Exec<'_>, packed: bool) -> Result<
         PlanOp::Project(child, _) => Box::new(ProjectNode::new(p.clone(), build_as(child, x, true)?, packed)),
         PlanOp::NestLoop(j) => Box::new(NestLoopNode::new(p.clone(), build_as(&j.left, x, packed)?, build_as(&j.right, x, packed)?)),
         PlanOp::HashJoin(j) => Box::new(HashJoinNode::new(p.clone(), build_as(&j.left, x, packed)?, build_as(&j.right, x, packed)?)),
+        PlanOp::MergeJoin(j) => {
+            // A merge join keeps the rows it goes back to by itself.
+            let right = match &j.right.op {
+                PlanOp::Materialize(child) => measured(build_as(child, x, packed)?, &j.right, x),
+                _ => build_as(&j.right, x, packed)?,
+            };
+            Box::new(MergeJoinNode::new(p.clone(), build_as(&j.left, x, packed)?, right))
+        }
         PlanOp::Materialize(child) => Box::new(MaterializeNode::new(p.clone(), build_as(child, x, packed)?)),
         PlanOp::Sort(child, _) => Box::new(SortNode::new(p.clone(), build_as(child, x, packed)?)),
         PlanOp::Unique(child, _) => Box::new(UniqueNode::new(p.clone(), build(child, x)?)),
@@ -79,10 +88,15 @@ pub fn build_as(plan: &Arc<PlanNode>, x: &mut Exec<'_>, packed: bool) -> Result<
         PlanOp::LockRows(child, _) => Box::new(LockRowsNode::new(p.clone(), build(child, x)?)),
         PlanOp::Modify(m) => Box::new(ModifyNode::new(p.clone(), build_as(&m.child, x, true)?)),
     };
-    Ok(match &x.state.stats {
+    Ok(measured(node, plan, x))
+}
+
+/// With its rows and time counted, if they are asked for.
+fn measured(node: Box<dyn Node>, plan: &PlanNode, x: &Exec<'_>) -> Box<dyn Node> {
+    match &x.state.stats {
         Some(_) => Box::new(Measured { node, id: plan.id, started: false }),
         None => node,
-    })
+    }
 }
 
 /// A node whose rows and time are counted.

@@ -117,6 +117,8 @@ pub struct NodeText {
     pub bitmap: Option<String>,
     /// Backward scan.
     pub backward: bool,
+    /// Of a join: no left row matches more than one right row.
+    pub inner_unique: Option<bool>,
     /// Join type word for JSON (`Inner`, `Left`).
     pub join_type: Option<&'static str>,
     /// Strategy (`Plain`, `Sorted`, `Hashed`) or operation.
@@ -244,6 +246,8 @@ pub enum PlanOp {
     NestLoop(Box<NestLoop>),
     /// Right side into a hash table.
     HashJoin(Box<HashJoin>),
+    /// Two sides in the order of their keys, side by side.
+    MergeJoin(Box<MergeJoin>),
     /// Remembers its child's rows for rescans.
     Materialize(Arc<PlanNode>),
     /// Sorted; with a bound only the first rows matter.
@@ -450,6 +454,32 @@ pub struct HashJoin {
     pub right_keys: Box<[Code]>,
     /// The rest of the join condition, on the joined row.
     pub condition: Option<Code>,
+}
+
+/// A merge join.
+#[derive(Debug)]
+pub struct MergeJoin {
+    /// Kind; any. Right and Full have no `condition`.
+    pub kind: JoinKind,
+    /// Outer side.
+    pub left: Arc<PlanNode>,
+    /// Inner side.
+    pub right: Arc<PlanNode>,
+    /// What both sides are sorted by, first to last.
+    pub keys: Box<[MergeKey]>,
+    /// The rest of the join condition, on the joined row.
+    pub condition: Option<Code>,
+}
+
+/// A key of a merge join.
+#[derive(Debug)]
+pub struct MergeKey {
+    /// Over left rows.
+    pub left: Code,
+    /// Over right rows.
+    pub right: Code,
+    /// DESC.
+    pub desc: bool,
 }
 
 /// One sort column.

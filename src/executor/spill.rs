@@ -312,6 +312,16 @@ impl Store {
         PartReader { blocks: part.blocks.into_iter(), block: part.buf, at: 0 }
     }
 
+    /// Reads a part that is read again later.
+    pub(super) fn read_again(part: &Part) -> PartReader {
+        PartReader { blocks: part.blocks.clone().into_iter(), block: part.buf.clone(), at: 0 }
+    }
+
+    /// Writes over all parts from here on.
+    pub(super) fn clear(&mut self) {
+        self.end = 0;
+    }
+
     /// The next row of a part.
     pub(super) fn next(&self, reader: &mut PartReader) -> Result<Option<Row>, SqlError> {
         loop {

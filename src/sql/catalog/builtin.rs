@@ -216,6 +216,7 @@ fn blank(oid: Oid, name: &str, namespace: Oid, kind: RelKind, columns: Vec<Colum
         sequence: None,
         rel_pages: 0,
         rel_tuples: -1.0,
+        rel_all_visible: 0,
         acl: None,
         options: Vec::new(),
         row_type: 0,

@@ -306,6 +306,7 @@ pub(super) fn relation(reader: &dyn CatalogReader, database: Oid, oid: Oid) -> R
         sequence: if kind == RelKind::Sequence { sequence(reader, oid)? } else { None },
         rel_pages: u32::try_from(class.int4(pg_class::relpages)?).unwrap_or(0),
         rel_tuples: class.float4(pg_class::reltuples)?,
+        rel_all_visible: u32::try_from(class.int4(pg_class::relallvisible)?).unwrap_or(0),
         acl: acl(&class, pg_class::relacl)?,
         options: class.strs(pg_class::reloptions)?,
         // Tables made before there were row types have one too.

@@ -200,6 +200,8 @@ pub struct Relation {
     pub rel_pages: u32,
     /// `pg_class.reltuples`; below 0: unknown.
     pub rel_tuples: f32,
+    /// `pg_class.relallvisible`: pages all of whose rows everybody sees.
+    pub rel_all_visible: u32,
     /// `pg_class.relacl` items as text (`role=arwdDxt/grantor`); `None`: the default for its owner.
     pub acl: Option<Vec<Arc<str>>>,
     /// `reloptions`, `name=value`.

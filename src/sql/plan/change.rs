@@ -347,6 +347,20 @@ impl Planner<'_> {
                 wanted.add(*r, -1);
             }
         }
+        // As PostgreSQL has it: new values, the row's place, what MERGE's actions read, the other rows' places.
+        let mut shown: Vec<Expr> = q.assignments.iter().map(|(_, e)| e.clone()).collect();
+        let place = |r: usize| Expr::new(ExprKind::Var(r, -1, 0), oids::TID, -1);
+        shown.push(place(rt));
+        for e in q.merge.iter().flat_map(query::MergeAction::exprs) {
+            e.visit_vars(0, &mut |r, att| {
+                let var = Expr::new(ExprKind::Var(r, att, 0), oids::TID, -1);
+                if r != rt && !shown.iter().any(|s| s.same(&var)) {
+                    shown.push(var);
+                }
+            });
+        }
+        shown.extend(others.iter().filter(|r| wanted.columns.get(r).is_some_and(|c| c.contains(&-1))).map(|r| place(*r)));
+        self.mention(q, &shown);
         let (built, _) = self.from_where(q, &wanted, &[], None)?;
         let scan_id = self.level()?.scan_ids.get(&rt).copied().unwrap_or(usize::MAX);
         let mut companions = Vec::new();
@@ -406,7 +420,8 @@ impl Planner<'_> {
                 exprs.push(Expr::new(ExprKind::Var(r, att, 0), ty, typmod));
             }
         }
-        let built = self.project(built, &exprs)?;
+        let mut built = self.project(built, &exprs)?;
+        self.set_output(&mut built.node, &shown);
         input.width = exprs.len();
         let mut deps = built.deps.clone();
         let writer = self.table_writer(&relation)?;

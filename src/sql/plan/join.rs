@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::path::{Equal, IndexPath, OrderKey, Path, PathKind, Ready, cost, rels_of};
+use super::path::{Equal, IndexPath, MergeKey, MergePath, OrderKey, Path, PathKind, Ready, add_path, cost, rels_of};
 use super::planner::{Built, Deps, Layout, Nest, Planner, RelSet};
-use super::selectivity::selectivity;
+use super::selectivity::{Spread, selectivity, strip};
 use crate::config::Setting;
 use crate::executor::code::Code;
 use crate::executor::plan::{
-    self, FunctionScan, HashJoin, IndexBound, IndexEqual, IndexScan, JoinKind, NestLoop, PlanOp, RelationUse, Scan, ScanColumn, SortColumn,
+    self, FunctionScan, HashJoin, IndexBound, IndexEqual, IndexScan, JoinKind, MergeJoin, NestLoop, PlanOp, RelationUse, Scan, ScanColumn,
+    SortColumn,
 };
 use crate::sql::bind::expr::{Expr, ExprKind};
 use crate::sql::bind::query::{self, Distinct, FromItem, Query, RteSource};
@@ -210,7 +211,12 @@ impl Planner<'_> {
             .into_iter()
             .partition(|e| rels_of(e).is_empty() && !e.is_volatile() && !matches!(e.kind, ExprKind::Const(Datum::Bool(true))));
         group.quals = quals;
-        let path = self.solve(q, group, want, limit, &[])?;
+        if let Ok(level) = self.level() {
+            level.limited = limit.is_some();
+            level.wanted.clone_from(&wanted.columns);
+        }
+        let paths = self.solve(q, group, want, &[])?;
+        let path = self.choose(paths, want, limit)?;
         // An index that answers the condition has an order of its own, which need not be the one wanted.
         let ordered = super::path::satisfies(&path.order, want, &[]);
         let mut built = self.build(q, wanted, &path)?;
@@ -241,11 +247,10 @@ impl Planner<'_> {
         Ok((built, ordered))
     }
 
-    /// The cheapest path for a group. `outer`: conditions from around that one of its items may use as index conditions.
-    fn solve(&mut self, q: &Query, group: Group, want: &[OrderKey], limit: Option<f64>, outer: &[Expr]) -> Result<Rc<Path>, SqlError> {
+    /// Ways to get the rows of a group. `want`: an order that would be welcome; `merges`: what they may be merged by with others.
+    fn solve(&mut self, q: &Query, group: Group, want: &[OrderKey], merges: &[Expr]) -> Result<Vec<Rc<Path>>, SqlError> {
         let Group { items, quals } = group;
         let sets: Vec<RelSet> = items.iter().map(Item::rels).collect();
-        let single = items.len() == 1;
         let mut own: Vec<Vec<Expr>> = items.iter().map(|_| Vec::new()).collect();
         let mut joins: Vec<(Expr, RelSet)> = Vec::new();
         let here = sets.iter().fold(RelSet::default(), |s, r| s.union(r));
@@ -262,46 +267,86 @@ impl Planner<'_> {
                 None => joins.push((e, mine)),
             }
         }
-        let join_exprs: Vec<Expr> = joins.iter().map(|(e, _)| e.clone()).chain(outer.iter().cloned()).collect();
+        let join_exprs: Vec<Expr> = joins.iter().map(|(e, _)| e.clone()).collect();
+        let mut merges = merges.to_vec();
+        merges.extend(merge_sides(&join_exprs));
         let mut leaves: Vec<Vec<Rc<Path>>> = Vec::with_capacity(items.len());
         for (item, own) in items.into_iter().zip(own) {
-            let want = if single { want } else { &[] };
-            leaves.push(self.item_paths(q, item, own, &join_exprs, want)?);
+            let want = wanted_of(&item.rels(), want, &join_exprs);
+            leaves.push(self.item_paths(q, item, own, &join_exprs, &want, &merges)?);
         }
-        if single {
-            let paths = leaves.pop().unwrap_or_default();
-            let score = |p: &Path| {
-                let mut total = p.total;
-                if !want.is_empty() && p.order.is_empty() {
-                    // It will have to be sorted, all of it.
-                    return total + p.rows * p.rows.max(2.0).log2() * cost::OPERATOR * 2.0;
-                }
-                if let Some(limit) = limit
-                    && (want.is_empty() || !p.order.is_empty())
-                {
-                    total = p.startup + (p.total - p.startup) * (limit / p.rows.max(1.0)).min(1.0);
-                }
-                total
+        if leaves.len() == 1 {
+            return Ok(leaves.pop().unwrap_or_default());
+        }
+        self.order(q, &leaves, &joins, want)
+    }
+
+    /// The best of ways to get the same rows: the cheapest of those in the wanted order and of the cheapest of all, sorted.
+    fn choose(&self, paths: Vec<Rc<Path>>, want: &[OrderKey], limit: Option<f64>) -> Result<Rc<Path>, SqlError> {
+        let cheapest = cheapest(&paths).cloned();
+        let ordered = |p: &Path| want.is_empty() || super::path::satisfies(&p.order, want, &[]);
+        let mut best: Option<(Rc<Path>, f64, f64)> = None;
+        for p in paths {
+            let (startup, total) = if ordered(&p) {
+                (p.startup, p.total)
+            } else if cheapest.as_ref().is_some_and(|c| Rc::ptr_eq(c, &p)) {
+                self.sort_costs(&p, limit)
+            } else {
+                continue;
             };
-            let outside = !outer.is_empty();
-            return paths
-                .into_iter()
-                .filter(|p| outside || p.requires.is_empty() || self.nested(&p.requires))
-                .min_by(|a, b| score(a).total_cmp(&score(b)))
-                .ok_or_else(|| SqlError::internal("no path"));
+            let fraction = limit.map_or(1.0, |n| (n / p.rows.max(1.0)).min(1.0));
+            let cost = startup + (total - startup) * fraction;
+            if best.as_ref().is_none_or(|(_, c, s)| cost < *c || cost <= *c && startup < *s) {
+                best = Some((p, cost, startup));
+            }
         }
-        self.order(q, &leaves, &joins)
+        best.map(|(p, _, _)| p).ok_or_else(|| SqlError::internal("no path"))
     }
 
-    /// Are these tables outer sides of nested loops being built (LATERAL)? Then paths may require them.
-    fn nested(&self, _requires: &RelSet) -> bool {
-        // While paths are compared nothing is built; a group of one whose path requires others is only made under a join.
-        true
+    /// What a path costs once it is sorted, up to the first row and in all. PostgreSQL: `cost_sort`.
+    fn sort_costs(&self, path: &Path, limit: Option<f64>) -> (f64, f64) {
+        let rows = path.rows.max(2.0);
+        let compares = match limit {
+            Some(n) if n * 2.0 < rows => (2.0 * n.max(1.0)).log2(),
+            _ => rows.log2(),
+        };
+        let startup = path.total + self.unless(Setting::EnableSort) + rows * compares * cost::OPERATOR * 2.0;
+        (startup, startup + rows * cost::OPERATOR)
     }
 
-    fn item_paths(&mut self, q: &Query, item: Item, own: Vec<Expr>, joins: &[Expr], want: &[OrderKey]) -> Result<Vec<Rc<Path>>, SqlError> {
+    /// A path's rows in an order, which they may be in already.
+    fn sorted(&self, path: &Rc<Path>, order: &[OrderKey]) -> Rc<Path> {
+        if super::path::satisfies(&path.order, order, &[]) {
+            return path.clone();
+        }
+        let (startup, total) = self.sort_costs(path, None);
+        Rc::new(Path {
+            kind: PathKind::Sort(path.clone(), order.to_vec()),
+            rels: path.rels.clone(),
+            requires: path.requires.clone(),
+            rows: path.rows,
+            startup,
+            total,
+            order: order.to_vec(),
+        })
+    }
+
+    /// Whether not all of this level's rows may be asked for.
+    fn limited(&self) -> bool {
+        self.levels.last().is_some_and(|l| l.limited)
+    }
+
+    fn item_paths(
+        &mut self,
+        q: &Query,
+        item: Item,
+        own: Vec<Expr>,
+        joins: &[Expr],
+        want: &[OrderKey],
+        merges: &[Expr],
+    ) -> Result<Vec<Rc<Path>>, SqlError> {
         match item {
-            Item::Rel(rt) => self.rel_paths(q, rt, own, joins, want),
+            Item::Rel(rt) => self.rel_paths(q, rt, own, joins, (want, merges)),
             Item::Outer { mut left, mut right, kind, mut on } => {
                 let right_rels = right.rels();
                 let left_rels = left.rels();
@@ -318,45 +363,180 @@ impl Planner<'_> {
                 } else {
                     above = own;
                 }
-                let left = self.solve(q, left, &[], None, &[])?;
-                let mut candidates: Vec<Rc<Path>> = Vec::new();
+                let mut sides = merges.to_vec();
+                sides.extend(merge_sides(&on));
+                let kept = if kind == JoinKind::Left && want.iter().all(|k| rels_of(&k.expr).subset(&left_rels)) { want } else { &[] };
+                let left = self.solve(q, left, kept, &sides)?;
                 // The nullable side on its own, or looked up for each left row.
-                let lookup = match right.items.as_slice() {
-                    [Item::Rel(rt)] if kind == JoinKind::Left => Some(*rt),
-                    _ => None,
-                };
-                let (keys, rest) = hash_keys(&on, &left_rels, &right_rels);
-                if let Some(rt) = lookup {
-                    for p in self.rel_paths(q, rt, right.quals.clone(), &on, &[])? {
-                        if p.requires.subset(&left_rels) && !p.requires.is_empty() {
-                            candidates.push(self.nest(q, kind, &left, &p, &on));
-                        }
+                let mut lookups = Vec::new();
+                if let ([Item::Rel(rt)], JoinKind::Left) = (right.items.as_slice(), kind) {
+                    lookups = self.rel_paths(q, *rt, right.quals.clone(), &on, (&[], &[]))?;
+                    lookups.retain(|p| p.requires.subset(&left_rels) && !p.requires.is_empty());
+                }
+                let right = self.solve(q, right, &[], &sides)?;
+                let mut paths = Vec::new();
+                self.join_all(q, kind, (&left, &right, &lookups), &on, want, &mut paths);
+                if paths.is_empty() {
+                    let message = "FULL JOIN is only supported with merge-joinable or hash-joinable join conditions";
+                    return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message));
+                }
+                if above.is_empty() {
+                    return Ok(paths);
+                }
+                let filtered = paths.into_iter().map(|best| {
+                    let kept: f64 = above.iter().map(|e| selectivity(q, e, &|_| best.rows)).product();
+                    Rc::new(Path {
+                        rels: best.rels.clone(),
+                        requires: best.requires.union(&above.iter().fold(RelSet::default(), |s, e| s.union(&rels_of(e))).minus(&best.rels)),
+                        rows: (best.rows * kept).max(1.0),
+                        startup: best.startup,
+                        total: best.total + best.rows * cost::OPERATOR,
+                        order: best.order.clone(),
+                        kind: PathKind::Filter(best, above.clone()),
+                    })
+                });
+                Ok(filtered.collect())
+            }
+        }
+    }
+
+    /// Adds the ways to join two sides. `lookups`: ways to get the right one's rows for each of the left one's.
+    /// PostgreSQL: `add_paths_to_joinrel`.
+    fn join_all(
+        &self,
+        q: &Query,
+        kind: JoinKind,
+        (left, right, lookups): (&[Rc<Path>], &[Rc<Path>], &[Rc<Path>]),
+        quals: &[Expr],
+        want: &[OrderKey],
+        out: &mut Vec<Rc<Path>>,
+    ) {
+        let limited = self.limited();
+        let mut add = |p: Rc<Path>| add_path(out, p, limited);
+        let Some(best_left) = cheapest(left) else { return };
+        let right_best = cheapest(right);
+        let right_rels = match (right_best, lookups.first()) {
+            (Some(p), _) | (None, Some(p)) => p.rels.clone(),
+            (None, None) => return,
+        };
+        // A side that is run inside of the other can be neither sorted nor hashed.
+        let apart = right_best.filter(|r| !r.requires.overlaps(&best_left.rels) && !best_left.requires.overlaps(&r.rels));
+        let (keys, rest) = hash_keys(quals, &best_left.rels, &right_rels);
+        // Inner joins come both ways anyway.
+        let other_way = match kind {
+            JoinKind::Left => Some(JoinKind::Right),
+            JoinKind::Full => Some(JoinKind::Full),
+            JoinKind::Inner | JoinKind::Right | JoinKind::Semi | JoinKind::Anti => None,
+        };
+        if let Some(r) = apart {
+            let (pairs, others) = merge_pairs(quals, &best_left.rels, &right_rels);
+            if !pairs.is_empty() {
+                self.merges(q, kind, (left, right), &pairs, &others, want, &mut add);
+                if let Some(kind) = other_way {
+                    let turned: Vec<Pair> =
+                        pairs.iter().map(|p| Pair { left: p.right.clone(), right: p.left.clone(), qual: p.qual.clone() }).collect();
+                    self.merges(q, kind, (right, left), &turned, &others, want, &mut add);
+                }
+            }
+            if !keys.is_empty() {
+                add(self.hash(q, kind, best_left, r, &keys, &rest));
+                if let Some(kind) = other_way {
+                    let turned: Vec<(Expr, Expr)> = keys.iter().map(|(l, r)| (r.clone(), l.clone())).collect();
+                    add(self.hash(q, kind, r, best_left, &turned, &rest));
+                }
+            }
+        }
+        if kind == JoinKind::Full {
+            // What always holds, or never: every row pairs with every other, or none does.
+            if let Some(r) = apart.filter(|_| keys.is_empty() && quals.iter().all(|e| rels_of(e).is_empty())) {
+                add(self.hash(q, kind, best_left, r, &keys, &rest));
+            }
+            return;
+        }
+        for l in left {
+            for r in right_best.into_iter().chain(lookups) {
+                add(self.nest(q, kind, l, r, quals));
+            }
+        }
+    }
+
+    /// Adds the ways to merge two sides: both sorted, the outer one as it comes, the inner one as it comes. PostgreSQL:
+    /// `sort_inner_and_outer`, `match_unsorted_outer` and `generate_mergejoin_paths` in optimizer/path/joinpath.c.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a join")]
+    fn merges(
+        &self,
+        q: &Query,
+        kind: JoinKind,
+        (left, right): (&[Rc<Path>], &[Rc<Path>]),
+        keys: &[Pair],
+        rest: &[Expr],
+        want: &[OrderKey],
+        add: &mut dyn FnMut(Rc<Path>),
+    ) {
+        // In a merge every row of a key pairs with every row of the other side, or it is not known in time which of them never did.
+        let exact = matches!(kind, JoinKind::Right | JoinKind::Full);
+        let (Some(best_left), Some(best_right)) = (cheapest(left), cheapest(right)) else { return };
+        if exact && !rest.is_empty() {
+            return;
+        }
+        // The wanted order first, if the join can give it; then each key in front once.
+        let mut first: Vec<(usize, bool, bool)> = Vec::new();
+        if matches!(kind, JoinKind::Inner | JoinKind::Left) {
+            for w in want {
+                let side =
+                    |p: &Pair| strip(&p.left).same(strip(&w.expr)) || kind == JoinKind::Inner && strip(&p.right).same(strip(&w.expr));
+                match keys.iter().position(side) {
+                    Some(i) if !first.iter().any(|(n, ..)| *n == i) => first.push((i, w.desc, w.nulls_first)),
+                    _ => {
+                        first.clear();
+                        break;
                     }
                 }
-                let right = self.solve(q, right, &[], None, &[])?;
-                if right.requires.minus(&left_rels) == right.requires && (!keys.is_empty() || kind == JoinKind::Full) {
-                    candidates.push(self.hash(q, kind, &left, &right, &keys, &rest));
+            }
+        }
+        let directed = |i: usize, given: &[(usize, bool, bool)]| -> Option<MergeKey> {
+            let pair = keys.get(i)?;
+            let (desc, nulls_first) = given.iter().find(|g| g.0 == i).map_or((false, false), |g| (g.1, g.2));
+            Some(MergeKey { left: pair.left.clone(), right: pair.right.clone(), desc, nulls_first })
+        };
+        for front in 0..keys.len() {
+            let mut numbers: Vec<usize> = if first.is_empty() { Vec::new() } else { first.iter().map(|f| f.0).collect() };
+            numbers.extend((0..keys.len()).filter(|i| !first.iter().any(|f| f.0 == *i)));
+            let number = numbers.remove(front);
+            numbers.insert(0, number);
+            let chosen: Vec<MergeKey> = numbers.into_iter().filter_map(|i| directed(i, &first)).collect();
+            let (l, r) = (self.sorted(best_left, &left_order(&chosen)), self.sorted(best_right, &right_order(&chosen)));
+            add(self.merge(q, kind, &l, &r, chosen, rest));
+        }
+        for l in left {
+            // As many of the keys as its order begins with.
+            let mut chosen: Vec<MergeKey> = Vec::new();
+            let mut used: Vec<usize> = Vec::new();
+            for o in &l.order {
+                let Some((i, pair)) = keys.iter().enumerate().find(|(i, p)| !used.contains(i) && o.is(&p.left)) else { break };
+                used.push(i);
+                chosen.push(MergeKey { left: pair.left.clone(), right: pair.right.clone(), desc: o.desc, nulls_first: o.nulls_first });
+            }
+            if chosen.is_empty() || exact && chosen.len() < keys.len() {
+                continue;
+            }
+            let with_rest = |n: usize| -> Vec<Expr> {
+                let others = keys.iter().enumerate().filter(|(i, _)| !used.iter().take(n).any(|u| u == i));
+                others.map(|(_, p)| p.qual.clone()).chain(rest.iter().cloned()).collect()
+            };
+            let sorted = self.sorted(best_right, &right_order(&chosen));
+            add(self.merge(q, kind, l, &sorted, chosen.clone(), &with_rest(chosen.len())));
+            for n in (1..=chosen.len()).rev() {
+                let part = chosen.get(..n).unwrap_or_default();
+                let order = right_order(part);
+                let best =
+                    right.iter().filter(|r| super::path::satisfies(&r.order, &order, &[])).min_by(|a, b| a.total.total_cmp(&b.total));
+                if let Some(r) = best {
+                    add(self.merge(q, kind, l, r, part.to_vec(), &with_rest(n)));
                 }
-                if kind != JoinKind::Full {
-                    candidates.push(self.nest(q, kind, &left, &right, &on));
+                if exact {
+                    break;
                 }
-                let best = candidates
-                    .into_iter()
-                    .min_by(|a, b| a.total.total_cmp(&b.total))
-                    .ok_or_else(|| SqlError::internal("no way to join"))?;
-                if above.is_empty() {
-                    return Ok(vec![best]);
-                }
-                let kept: f64 = above.iter().map(|e| selectivity(q, e, &|_| best.rows)).product();
-                Ok(vec![Rc::new(Path {
-                    rels: best.rels.clone(),
-                    requires: best.requires.union(&above.iter().fold(RelSet::default(), |s, e| s.union(&rels_of(e))).minus(&best.rels)),
-                    rows: (best.rows * kept).max(1.0),
-                    startup: best.startup,
-                    total: best.total + best.rows * cost::OPERATOR,
-                    order: Vec::new(),
-                    kind: PathKind::Filter(best, above),
-                })])
             }
         }
     }
@@ -367,7 +547,7 @@ impl Planner<'_> {
         rt: usize,
         mut quals: Vec<Expr>,
         joins: &[Expr],
-        want: &[OrderKey],
+        useful: (&[OrderKey], &[Expr]),
     ) -> Result<Vec<Rc<Path>>, SqlError> {
         let Some(rte) = q.rtable.get(rt) else { return Err(SqlError::internal("range table")) };
         // Cheap conditions first, as they were written otherwise.
@@ -396,7 +576,7 @@ impl Planner<'_> {
                     return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message));
                 }
                 match relation.source {
-                    Source::File(_) => self.table_paths(q, rt, &relation, &quals, joins, want),
+                    Source::File(_) => self.table_paths(q, rt, &relation, &quals, joins, useful),
                     Source::Virtual(_) | Source::View(_) | Source::None => {
                         let (_, rows) = self.size(&relation);
                         Ok(ready(rows, 0.0, 5.0 + rows * cost::TUPLE, RelSet::default(), Ready::Late, quals))
@@ -514,16 +694,22 @@ impl Planner<'_> {
     }
 
     /// Chooses the join order.
-    fn order(&mut self, q: &Query, leaves: &[Vec<Rc<Path>>], joins: &[(Expr, RelSet)]) -> Result<Rc<Path>, SqlError> {
+    fn order(
+        &mut self,
+        q: &Query,
+        leaves: &[Vec<Rc<Path>>],
+        joins: &[(Expr, RelSet)],
+        want: &[OrderKey],
+    ) -> Result<Vec<Rc<Path>>, SqlError> {
         let n = leaves.len();
         let sets: Vec<RelSet> = leaves.iter().map(|l| l.first().map(|p| p.rels.clone()).unwrap_or_default()).collect();
         let all = sets.iter().fold(RelSet::default(), |s, r| s.union(r));
-        // The best way to have one item alone: requiring nothing of this group.
-        let alone = |i: usize| -> Option<Rc<Path>> {
-            leaves.get(i)?.iter().filter(|p| !p.requires.overlaps(&all)).min_by(|a, b| a.total.total_cmp(&b.total)).cloned()
+        // The ways to have one item alone: requiring nothing of this group.
+        let alone = |i: usize| -> Vec<Rc<Path>> {
+            leaves.get(i).map(|l| l.iter().filter(|p| !p.requires.overlaps(&all)).cloned().collect()).unwrap_or_default()
         };
         if n <= EXHAUSTIVE {
-            let mut best: Vec<Option<Rc<Path>>> = vec![None; 1 << n];
+            let mut best: Vec<Vec<Rc<Path>>> = vec![Vec::new(); 1 << n];
             for i in 0..n {
                 if let Some(slot) = best.get_mut(1 << i) {
                     *slot = alone(i);
@@ -533,32 +719,23 @@ impl Planner<'_> {
                 if mask.count_ones() < 2 {
                     continue;
                 }
-                let mut found: Option<Rc<Path>> = None;
+                let mut found: Vec<Rc<Path>> = Vec::new();
                 for connected in [true, false] {
-                    let mut sub = (mask - 1) & mask;
-                    while sub > 0 {
+                    // Upwards: of ways that cost the same the first table is the outer one.
+                    let mut sub = mask & mask.wrapping_neg();
+                    while sub != mask {
                         let other = mask & !sub;
-                        if let Some(Some(left)) = best.get(sub).cloned() {
+                        if let (Some(left), Some(right)) = (best.get(sub), best.get(other))
+                            && !left.is_empty()
+                        {
                             let right_leaf = (other.count_ones() == 1).then(|| other.trailing_zeros() as usize);
-                            let right = best.get(other).cloned().flatten();
-                            let paths = self.join_paths(
-                                q,
-                                &left,
-                                right.as_ref(),
-                                right_leaf.and_then(|i| leaves.get(i)).map(Vec::as_slice),
-                                joins,
-                                connected,
-                            );
-                            for p in paths {
-                                if found.as_ref().is_none_or(|f| p.total < f.total) {
-                                    found = Some(p);
-                                }
-                            }
+                            let leaf = right_leaf.and_then(|i| leaves.get(i)).map(Vec::as_slice);
+                            self.join_paths(q, (left, right, leaf), joins, connected, want, &mut found);
                         }
-                        sub = (sub - 1) & mask;
+                        sub = sub.wrapping_sub(mask) & mask;
                     }
                     // Without a condition between them only if there is no other way.
-                    if found.is_some() {
+                    if !found.is_empty() {
                         break;
                     }
                 }
@@ -566,26 +743,28 @@ impl Planner<'_> {
                     *slot = found;
                 }
             }
-            return best.pop().flatten().ok_or_else(|| SqlError::internal("no join order"));
+            return best.pop().filter(|paths| !paths.is_empty()).ok_or_else(|| SqlError::internal("no join order"));
         }
         // Greedily: of all pairs the join with the fewest rows.
-        let mut parts: Vec<(Option<Rc<Path>>, Option<usize>)> = (0..n).map(|i| (alone(i), Some(i))).collect();
+        let mut parts: Vec<(Vec<Rc<Path>>, Option<usize>)> = (0..n).map(|i| (alone(i), Some(i))).collect();
         while parts.len() > 1 {
-            let mut found: Option<(usize, usize, Rc<Path>)> = None;
+            let mut found: Option<(usize, usize, Vec<Rc<Path>>)> = None;
             for connected in [true, false] {
                 for a in 0..parts.len() {
                     for b in 0..parts.len() {
-                        if a == b {
+                        let (Some((left, _)), Some((right, leaf))) = (parts.get(a), parts.get(b)) else { continue };
+                        if a == b || left.is_empty() {
                             continue;
                         }
-                        let (Some((Some(left), _)), Some((right, leaf))) = (parts.get(a), parts.get(b)) else { continue };
-                        let (left, right, leaf) = (left.clone(), right.clone(), *leaf);
-                        for p in
-                            self.join_paths(q, &left, right.as_ref(), leaf.and_then(|i| leaves.get(i)).map(Vec::as_slice), joins, connected)
-                        {
-                            if found.as_ref().is_none_or(|(_, _, f)| (p.rows, p.total) < (f.rows, f.total)) {
-                                found = Some((a, b, p));
-                            }
+                        let leaf = leaf.and_then(|i| leaves.get(i)).map(Vec::as_slice);
+                        let mut paths = Vec::new();
+                        self.join_paths(q, (left, right, leaf), joins, connected, want, &mut paths);
+                        let better = |f: &[Rc<Path>]| match (cheapest(&paths), cheapest(f)) {
+                            (Some(p), Some(f)) => (p.rows, p.total) < (f.rows, f.total),
+                            (p, _) => p.is_some(),
+                        };
+                        if !paths.is_empty() && found.as_ref().is_none_or(|(_, _, f)| better(f)) {
+                            found = Some((a, b, paths));
                         }
                     }
                 }
@@ -593,53 +772,43 @@ impl Planner<'_> {
                     break;
                 }
             }
-            let Some((a, b, p)) = found else { return Err(SqlError::internal("no join order")) };
+            let Some((a, b, paths)) = found else { return Err(SqlError::internal("no join order")) };
             let (first, second) = (a.max(b), a.min(b));
             parts.remove(first);
             parts.remove(second);
-            parts.push((Some(p), None));
+            parts.push((paths, None));
         }
-        parts.pop().and_then(|p| p.0).ok_or_else(|| SqlError::internal("no join order"))
+        parts.pop().map(|p| p.0).filter(|paths| !paths.is_empty()).ok_or_else(|| SqlError::internal("no join order"))
     }
 
-    /// Ways to join two parts.
+    /// Adds the ways to join two parts.
     fn join_paths(
-        &mut self,
+        &self,
         q: &Query,
-        left: &Rc<Path>,
-        right: Option<&Rc<Path>>,
-        leaf: Option<&[Rc<Path>]>,
+        (left, right, leaf): (&[Rc<Path>], &[Rc<Path>], Option<&[Rc<Path>]>),
         joins: &[(Expr, RelSet)],
         connected: bool,
-    ) -> Vec<Rc<Path>> {
-        let mut out = Vec::new();
-        let right_rels = match (right, leaf.and_then(<[_]>::first)) {
-            (Some(r), _) | (None, Some(r)) => r.rels.clone(),
-            (None, None) => return out,
+        want: &[OrderKey],
+        out: &mut Vec<Rc<Path>>,
+    ) {
+        let (Some(left_rels), Some(right_rels)) =
+            (left.first().map(|p| &p.rels), right.first().or(leaf.and_then(<[_]>::first)).map(|p| &p.rels))
+        else {
+            return;
         };
-        let both = left.rels.union(&right_rels);
+        let both = left_rels.union(right_rels);
         let quals: Vec<Expr> = joins
             .iter()
-            .filter(|(_, s)| s.subset(&both) && !s.subset(&left.rels) && !s.subset(&right_rels))
+            .filter(|(_, s)| s.subset(&both) && !s.subset(left_rels) && !s.subset(right_rels))
             .map(|(e, _)| e.clone())
             .collect();
-        let lateral = leaf.is_some_and(|l| l.iter().all(|p| p.requires.overlaps(&left.rels)));
+        let lateral = leaf.is_some_and(|l| l.iter().all(|p| p.requires.overlaps(left_rels)));
         if connected && quals.is_empty() && !lateral {
-            return out;
+            return;
         }
-        for p in leaf.unwrap_or_default() {
-            if !p.requires.is_empty() && p.requires.overlaps(&left.rels) && p.requires.subset(&left.rels) {
-                out.push(self.nest(q, JoinKind::Inner, left, p, &quals));
-            }
-        }
-        if let Some(right) = right {
-            let (keys, rest) = hash_keys(&quals, &left.rels, &right_rels);
-            if !keys.is_empty() {
-                out.push(self.hash(q, JoinKind::Inner, left, right, &keys, &rest));
-            }
-            out.push(self.nest(q, JoinKind::Inner, left, right, &quals));
-        }
-        out
+        let lookups: Vec<Rc<Path>> =
+            leaf.unwrap_or_default().iter().filter(|p| p.requires.overlaps(left_rels) && p.requires.subset(left_rels)).cloned().collect();
+        self.join_all(q, JoinKind::Inner, (left, right, &lookups), &quals, want, out);
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
@@ -678,39 +847,127 @@ impl Planner<'_> {
             rows,
             startup: off + left.startup + right.startup,
             total,
-            order: Vec::new(),
+            order: left.order.clone(),
         })
     }
 
-    fn hash(&self, q: &Query, kind: JoinKind, left: &Rc<Path>, right: &Rc<Path>, keys: &[(Expr, Expr)], rest: &[Expr]) -> Rc<Path> {
-        let mut quals: Vec<Expr> = rest.to_vec();
+    /// Rows of a join by equality.
+    fn keyed_rows(
+        &self,
+        q: &Query,
+        kind: JoinKind,
+        left: &Path,
+        right: &Path,
+        keys: impl Iterator<Item = (Expr, Expr)>,
+        rest: &[Expr],
+    ) -> (f64, f64) {
         let mut kept = 1.0;
         for (l, r) in keys {
             let d = |e: &Expr, rows: f64| match super::selectivity::column_of(e) {
                 Some((rt, att)) => super::selectivity::distinct_values(q, rt, att, rows),
                 None => 200.0f64.min(rows),
             };
-            kept /= d(l, left.rows).max(d(r, right.rows)).max(1.0);
+            kept /= d(&l, left.rows).max(d(&r, right.rows)).max(1.0);
         }
         let estimate = |rt: usize| if left.rels.contains(rt) { left.rows } else { right.rows };
-        kept *= quals.iter().map(|e| selectivity(q, e, &estimate)).product::<f64>();
-        let mut rows = (left.rows * right.rows * kept).max(1.0);
-        if matches!(kind, JoinKind::Left | JoinKind::Full) {
-            rows = rows.max(left.rows);
-        }
+        let pairs = (left.rows * right.rows * kept).max(1.0);
+        kept *= rest.iter().map(|e| selectivity(q, e, &estimate)).product::<f64>();
+        let rows = (left.rows * right.rows * kept).max(1.0);
+        let rows = match kind {
+            JoinKind::Left => rows.max(left.rows),
+            JoinKind::Right => rows.max(right.rows),
+            JoinKind::Full => rows.max(left.rows).max(right.rows),
+            JoinKind::Inner | JoinKind::Semi | JoinKind::Anti => rows,
+        };
+        (rows, pairs)
+    }
+
+    fn hash(&self, q: &Query, kind: JoinKind, left: &Rc<Path>, right: &Rc<Path>, keys: &[(Expr, Expr)], rest: &[Expr]) -> Rc<Path> {
+        let (rows, _) = self.keyed_rows(q, kind, left, right, keys.iter().cloned(), rest);
         #[expect(clippy::cast_precision_loss, reason = "a cost")]
         let hashing = keys.len().max(1) as f64 * cost::OPERATOR;
         let build = self.unless(Setting::EnableHashjoin) + right.total + right.rows * (hashing + cost::TUPLE);
         let total = build + left.total + left.rows * hashing + rows * cost::TUPLE;
-        let rest = std::mem::take(&mut quals);
         Rc::new(Path {
-            kind: PathKind::Hash(kind, left.clone(), right.clone(), keys.to_vec(), rest),
+            kind: PathKind::Hash(kind, left.clone(), right.clone(), keys.to_vec(), rest.to_vec()),
             rels: left.rels.union(&right.rels),
             requires: left.requires.union(&right.requires).minus(&left.rels).minus(&right.rels),
             rows,
             startup: build + left.startup,
             total,
             order: Vec::new(),
+        })
+    }
+
+    /// A merge join of two sides that are in order. PostgreSQL: `final_cost_mergejoin` in optimizer/path/costsize.c.
+    fn merge(&self, q: &Query, kind: JoinKind, left: &Rc<Path>, right: &Rc<Path>, keys: Vec<MergeKey>, rest: &[Expr]) -> Rc<Path> {
+        let pairs = keys.iter().map(|k| (k.left.clone(), k.right.clone()));
+        let (rows, pairs) = self.keyed_rows(q, kind, left, right, pairs, rest);
+        let single = unique_by(q, right, keys.iter().map(|k| &k.right));
+        let ((left_from, left_upto), (right_from, right_upto)) = keys.first().map_or(((0.0, 1.0), (0.0, 1.0)), |k| parts_read(q, kind, k));
+        let right_rows = (right.rows * right_upto).max(1.0);
+        // Rows of the inner side that are read again, for each further outer row of the same key.
+        let again = if single && rest.is_empty() { 0.0 } else { (pairs - right.rows).max(0.0) };
+        let ratio = 1.0 + again / right_rows;
+        let (left_run, right_run) = (left.total - left.startup, right.total - right.startup);
+        let run = right_run * (right_upto - right_from);
+        let (bare, kept) = (run * ratio, run + cost::OPERATOR * right_rows * ratio);
+        // Going back takes an index or rows that are kept.
+        let goes_back = match &right.kind {
+            PathKind::Index(i) => !i.bitmap,
+            PathKind::Sort(..) => true,
+            PathKind::Seq(..)
+            | PathKind::Tid(..)
+            | PathKind::Ready(..)
+            | PathKind::Nest(..)
+            | PathKind::Hash(..)
+            | PathKind::Merge(_)
+            | PathKind::Filter(..) => false,
+        };
+        let materialize =
+            !(single && rest.is_empty()) && (!goes_back || self.session.settings.bool(Setting::EnableMaterial) && kept < bare);
+        #[expect(clippy::cast_precision_loss, reason = "a cost")]
+        let (compare, check) = (keys.len() as f64 * cost::OPERATOR, rest.len() as f64 * cost::OPERATOR);
+        let (left_skipped, right_skipped) = ((left.rows * left_from).round(), (right.rows * right_from).round() * ratio);
+        let startup = self.unless(Setting::EnableMergejoin)
+            + left.startup
+            + right.startup
+            + left_run * left_from
+            + right_run * right_from
+            + compare * (left_skipped + right_skipped);
+        let total = startup
+            + left_run * (left_upto - left_from)
+            + if materialize { kept } else { bare }
+            + compare * ((left.rows * left_upto).max(1.0) - left_skipped + right_rows * ratio - right_skipped)
+            + (cost::TUPLE + check) * pairs;
+        let order = match kind {
+            JoinKind::Inner | JoinKind::Left | JoinKind::Semi | JoinKind::Anti => {
+                // In an inner join what is equal orders alike.
+                let mut order = if left.order.is_empty() { left_order(&keys) } else { left.order.clone() };
+                if kind == JoinKind::Inner {
+                    for (o, k) in order.iter_mut().zip(&keys).filter(|(o, k)| o.is(&k.left)) {
+                        o.also.push(k.right.clone());
+                    }
+                }
+                order
+            }
+            JoinKind::Right | JoinKind::Full => Vec::new(),
+        };
+        Rc::new(Path {
+            rels: left.rels.union(&right.rels),
+            requires: left.requires.union(&right.requires).minus(&left.rels).minus(&right.rels),
+            rows,
+            startup,
+            total,
+            order,
+            kind: PathKind::Merge(Box::new(MergePath {
+                kind,
+                left: left.clone(),
+                right: right.clone(),
+                keys,
+                rest: rest.to_vec(),
+                materialize,
+            })),
         })
     }
 
@@ -739,8 +996,45 @@ impl Planner<'_> {
             }
             PathKind::Nest(kind, left, right, quals) => self.build_nest(q, wanted, path, *kind, left, right, quals)?,
             PathKind::Hash(kind, left, right, keys, rest) => self.build_hash(q, wanted, path, *kind, left, right, keys, rest)?,
+            PathKind::Merge(m) => self.build_merge(q, wanted, path, m)?,
+            PathKind::Sort(child, order) => {
+                let child = self.build(q, wanted, child)?;
+                self.sort_by(child, order)?
+            }
         };
         Ok(built)
+    }
+
+    /// What is read of a table, for EXPLAIN: as it is mentioned, first in what comes out, then in conditions.
+    fn mentioned(&self, rt: usize) -> Vec<String> {
+        let Some(level) = self.levels.last() else { return Vec::new() };
+        level
+            .mentioned
+            .iter()
+            .filter(|(e, _)| *e == rt)
+            .map(|(rt, att)| self.text_bare(&Expr::new(ExprKind::Var(*rt, *att, 0), 0, -1)))
+            .collect()
+    }
+
+    /// Notes for EXPLAIN in which order columns are mentioned: in `first`, then in conditions, then elsewhere.
+    pub(super) fn mention(&mut self, q: &Query, first: &[Expr]) {
+        if !self.explain {
+            return;
+        }
+        let mut list: Vec<(usize, i16)> = Vec::new();
+        let mut note = |rt: usize, att: i16| {
+            if !list.contains(&(rt, att)) {
+                list.push((rt, att));
+            }
+        };
+        let targets = q.targets.iter().map(|t| &t.expr).filter(|_| q.command == query::Command::Select);
+        for e in first.iter().chain(targets) {
+            e.visit_vars(0, &mut note);
+        }
+        q.visit_exprs(&mut |e, depth| e.visit_vars(depth, &mut note), 0);
+        if let Ok(level) = self.level() {
+            level.mentioned = list;
+        }
     }
 
     /// A filter on top.
@@ -850,6 +1144,7 @@ impl Planner<'_> {
         let alias = q.rtable.get(rt).map(|r| r.alias.to_string());
         self.describe(&mut node, |p| {
             let mut text = plan::NodeText {
+                output: p.mentioned(rt),
                 node_type: name.into(),
                 relation: Some(relation.name.to_string()),
                 schema: Some(relation.namespace_name.to_string()),
@@ -909,10 +1204,7 @@ impl Planner<'_> {
             .outputs
             .iter()
             .map(|o| match o {
-                ScanColumn::Attribute(a) => (0..).zip(&i.index.columns).position(|(n, k)| {
-                    usize::try_from(k.attnum).ok().and_then(|n| n.checked_sub(1)) == Some(*a)
-                        && (n >= i.index.n_key || crate::sql::types::key::is_lossless(k.type_oid))
-                }),
+                ScanColumn::Attribute(a) => super::path::entry_column(&i.index, i16::try_from(a + 1).unwrap_or(0)),
                 _ => None,
             })
             .collect::<Option<Vec<usize>>>()
@@ -941,6 +1233,7 @@ impl Planner<'_> {
         let alias = q.rtable.get(i.rt).map(|r| r.alias.to_string());
         self.describe(&mut node, |p| {
             let mut text = plan::NodeText {
+                output: p.mentioned(i.rt),
                 node_type: match (bitmap, only) {
                     (true, _) => "Bitmap Heap Scan",
                     (false, true) => "Index Only Scan",
@@ -1069,6 +1362,7 @@ impl Planner<'_> {
         right: &Path,
         quals: &[Expr],
     ) -> Result<Built, SqlError> {
+        let left_rels = left.rels.clone();
         let left = self.build(q, wanted, left)?;
         self.nests.push(Nest { layout: left.layout.clone(), params: Vec::new() });
         let inner = self.build(q, wanted, right);
@@ -1083,11 +1377,7 @@ impl Planner<'_> {
             && !matches!(inner.node.op, PlanOp::Materialize(_) | PlanOp::Values(_) | PlanOp::Result { .. } | PlanOp::CteScan(_))
             && left.node.rows > 1.0
         {
-            let (width, rows, costs) =
-                (inner.node.width, inner.node.rows, (inner.node.startup_cost, inner.node.total_cost + inner.node.rows * cost::OPERATOR));
-            let mut node = self.node(PlanOp::Materialize(Arc::new(inner.node)), width, rows, costs, &inner.deps);
-            self.describe(&mut node, |_| plan::NodeText { node_type: "Materialize".into(), ..plan::NodeText::default() });
-            inner.node = node;
+            inner = self.materialize(inner);
         }
         let layout = joined(&left.layout, &inner.layout, left.node.width);
         let answered: &[Expr] = match &right.kind {
@@ -1099,7 +1389,11 @@ impl Planner<'_> {
             Some(e) => Some(self.compile(&e, &layout, &mut deps)?),
             None => None,
         };
-        let single = matches!(&right.kind, PathKind::Index(i) if i.single) && matches!(kind, JoinKind::Inner | JoinKind::Left);
+        let unique = {
+            let (pairs, _) = merge_pairs(quals, &left_rels, &right.rels);
+            unique_by(q, right, pairs.iter().map(|p| &p.right))
+        };
+        let single = unique && matches!(kind, JoinKind::Inner | JoinKind::Left);
         let width = layout.width;
         let op = PlanOp::NestLoop(Box::new(NestLoop {
             kind,
@@ -1112,8 +1406,9 @@ impl Planner<'_> {
         let mut node = self.node(op, width, path.rows, (path.startup, path.total), &deps);
         self.describe(&mut node, |p| {
             let mut text = plan::NodeText {
-                node_type: format!("Nested Loop{}", join_suffix(kind)),
+                node_type: if kind == JoinKind::Inner { "Nested Loop".into() } else { format!("Nested Loop{} Join", join_suffix(kind)) },
                 join_type: Some(join_word(kind)),
+                inner_unique: Some(unique),
                 ..plan::NodeText::default()
             };
             if let Some(e) = Expr::and(rest) {
@@ -1136,6 +1431,7 @@ impl Planner<'_> {
         keys: &[(Expr, Expr)],
         rest: &[Expr],
     ) -> Result<Built, SqlError> {
+        let unique = unique_by(q, right, keys.iter().map(|(_, r)| r));
         let left = self.build(q, wanted, left)?;
         let right = self.build(q, wanted, right)?;
         let mut deps = left.deps.clone();
@@ -1165,6 +1461,7 @@ impl Planner<'_> {
             let mut text = plan::NodeText {
                 node_type: format!("Hash{} Join", join_suffix(kind)),
                 join_type: Some(join_word(kind)),
+                inner_unique: Some(unique),
                 ..plan::NodeText::default()
             };
             if kind == JoinKind::Inner {
@@ -1179,6 +1476,62 @@ impl Planner<'_> {
             text
         });
         Ok(Built { node, layout, deps, order: Vec::new() })
+    }
+
+    fn build_merge(&mut self, q: &Query, wanted: &Wanted, path: &Path, m: &MergePath) -> Result<Built, SqlError> {
+        let left = self.build(q, wanted, &m.left)?;
+        let mut right = self.build(q, wanted, &m.right)?;
+        if m.materialize {
+            right = self.materialize(right);
+        }
+        let mut deps = left.deps.clone();
+        deps.extend(&right.deps);
+        let mut keys = Vec::with_capacity(m.keys.len());
+        for k in &m.keys {
+            let (left, right) = (self.compile(&k.left, &left.layout, &mut deps)?, self.compile(&k.right, &right.layout, &mut deps)?);
+            keys.push(plan::MergeKey { left, right, desc: k.desc });
+        }
+        let layout = joined(&left.layout, &right.layout, left.node.width);
+        let condition = match Expr::and(m.rest.clone()) {
+            Some(e) => Some(self.compile(&e, &layout, &mut deps)?),
+            None => None,
+        };
+        let single = unique_by(q, &m.right, m.keys.iter().map(|k| &k.right));
+        let width = layout.width;
+        let op = PlanOp::MergeJoin(Box::new(MergeJoin {
+            kind: m.kind,
+            left: Arc::new(left.node),
+            right: Arc::new(right.node),
+            keys: keys.into(),
+            condition,
+        }));
+        let mut node = self.node(op, width, path.rows, (path.startup, path.total), &deps);
+        self.describe(&mut node, |p| {
+            let mut text = plan::NodeText {
+                node_type: format!("Merge{} Join", join_suffix(m.kind)),
+                join_type: Some(join_word(m.kind)),
+                inner_unique: Some(single),
+                ..plan::NodeText::default()
+            };
+            let conditions: Vec<String> =
+                m.keys.iter().map(|k| format!("({} = {})", p.text_bare(&k.left), p.text_bare(&k.right))).collect();
+            let value = if conditions.len() == 1 { conditions.concat() } else { format!("({})", conditions.join(" AND ")) };
+            text.props.push(super::planner::prop("Merge Cond", value));
+            if let Some(e) = Expr::and(m.rest.clone()) {
+                text.props.push(super::planner::prop("Join Filter", p.text(&e)));
+            }
+            text
+        });
+        Ok(Built { node, layout, deps, order: Vec::new() })
+    }
+
+    /// Rows kept for those who go back.
+    fn materialize(&mut self, built: Built) -> Built {
+        let Built { node, layout, deps, order } = built;
+        let (width, rows, costs) = (node.width, node.rows, (node.startup_cost, node.total_cost + node.rows * cost::OPERATOR));
+        let mut node = self.node(PlanOp::Materialize(Arc::new(node)), width, rows, costs, &deps);
+        self.describe(&mut node, |_| plan::NodeText { node_type: "Materialize".into(), ..plan::NodeText::default() });
+        Built { node, layout, deps, order }
     }
 
     /// Columns of an order, if all are plain columns of the layout.
@@ -1229,6 +1582,163 @@ pub(super) fn joined(left: &Layout, right: &Layout, left_width: usize) -> Layout
     }
     layout.width = left_width + right.width;
     layout
+}
+
+/// The cheapest of some paths.
+fn cheapest(paths: &[Rc<Path>]) -> Option<&Rc<Path>> {
+    paths.iter().min_by(|a, b| a.total.total_cmp(&b.total))
+}
+
+/// Which parts of its two sides a merge reads, from and up to, the rest having nothing to be merged with; as far as ANALYZE knows how far
+/// their numbers go. PostgreSQL: `mergejoinscansel` in utils/adt/selfuncs.c.
+fn parts_read(q: &Query, kind: JoinKind, key: &MergeKey) -> ((f64, f64), (f64, f64)) {
+    let stats = |e: &Expr| {
+        let (rt, att) = super::selectivity::column_of(e)?;
+        let Some(RteSource::Table(relation)) = q.rtable.get(rt).map(|r| &r.source) else { return None };
+        let number = matches!(strip(e).ty, oids::INT2 | oids::INT4 | oids::INT8 | oids::FLOAT4 | oids::FLOAT8 | oids::NUMERIC);
+        let position = usize::try_from(att).ok()?.checked_sub(1)?;
+        if number { relation.stats.get(position)?.as_deref().and_then(Spread::of) } else { None }
+    };
+    let whole = (0.0, 1.0);
+    let (Some(left), Some(right)) = (stats(&key.left), stats(&key.right)) else { return (whole, whole) };
+    // Fractions before the other's first value, and up to its last.
+    let part = |own: &Spread, other: &Spread| {
+        let (least, greatest) = other.range();
+        if key.desc { (1.0 - own.upto(greatest), 1.0 - own.before(least)) } else { (own.before(least), own.upto(greatest)) }
+    };
+    let ((mut left_from, mut left_upto), (mut right_from, mut right_upto)) = (part(&left, &right), part(&right, &left));
+    // Only one side can begin, and one end, ahead of the other; the estimates may say that both do.
+    match left_from.total_cmp(&right_from) {
+        std::cmp::Ordering::Less => left_from = 0.0,
+        std::cmp::Ordering::Greater => right_from = 0.0,
+        std::cmp::Ordering::Equal => (left_from, right_from) = (0.0, 0.0),
+    }
+    match left_upto.total_cmp(&right_upto) {
+        std::cmp::Ordering::Greater => left_upto = 1.0,
+        std::cmp::Ordering::Less => right_upto = 1.0,
+        std::cmp::Ordering::Equal => (left_upto, right_upto) = (1.0, 1.0),
+    }
+    let all = |shown: bool, from: f64, upto: f64| if shown || from >= upto { whole } else { (from, upto) };
+    let (left_shown, right_shown) = match kind {
+        JoinKind::Inner | JoinKind::Semi => (false, false),
+        JoinKind::Left | JoinKind::Anti => (true, false),
+        JoinKind::Right => (false, true),
+        JoinKind::Full => (true, true),
+    };
+    (all(left_shown, left_from, left_upto), all(right_shown, right_from, right_upto))
+}
+
+/// An order as tables of a join may come in it: by what is theirs, or equal to it by a condition of the join.
+fn wanted_of(rels: &RelSet, want: &[OrderKey], joins: &[Expr]) -> Vec<OrderKey> {
+    let own = |e: &Expr| {
+        let used = rels_of(e);
+        used.subset(rels) && !used.is_empty()
+    };
+    let translated = want.iter().map(|k| {
+        if own(&k.expr) {
+            return Some(k.clone());
+        }
+        let other = joins.iter().filter_map(merge_pair).find_map(|(a, b)| {
+            let (is_a, is_b) = (strip(&a).same(strip(&k.expr)), strip(&b).same(strip(&k.expr)));
+            if is_a && own(&b) {
+                Some(b)
+            } else if is_b && own(&a) {
+                Some(a)
+            } else {
+                None
+            }
+        });
+        other.map(|e| OrderKey::of(strip(&e), k.desc, k.nulls_first))
+    });
+    translated.collect::<Option<Vec<_>>>().unwrap_or_default()
+}
+
+/// A condition two sides can be merged by.
+struct Pair {
+    left: Expr,
+    right: Expr,
+    qual: Expr,
+}
+
+/// Both sides of a condition that rows can be merged by: an equality of two orders that are one.
+fn merge_pair(e: &Expr) -> Option<(Expr, Expr)> {
+    let ExprKind::Call(c) = &e.kind else { return None };
+    let [a, b] = c.args.as_slice() else { return None };
+    if !c.oper.is_some_and(|o| o.can_merge) || a.is_volatile() || b.is_volatile() {
+        return None;
+    }
+    let (x, y) = (strip(a).ty, strip(b).ty);
+    let int = |t| matches!(t, oids::INT2 | oids::INT4 | oids::INT8);
+    let float = |t| matches!(t, oids::FLOAT4 | oids::FLOAT8);
+    let text = |t| matches!(t, oids::TEXT | oids::VARCHAR | oids::NAME);
+    let alike = x == y || (int(x) && int(y)) || (float(x) && float(y)) || (text(x) && text(y));
+    alike.then(|| (a.clone(), b.clone()))
+}
+
+/// What rows may be sorted by to be merged by these conditions.
+fn merge_sides(quals: &[Expr]) -> Vec<Expr> {
+    quals.iter().filter_map(merge_pair).flat_map(|(a, b)| [a, b]).collect()
+}
+
+/// Splits conditions into those two sides can be merged by and the rest.
+fn merge_pairs(quals: &[Expr], left: &RelSet, right: &RelSet) -> (Vec<Pair>, Vec<Expr>) {
+    let (mut pairs, mut rest) = (Vec::new(), Vec::new());
+    for e in quals {
+        let pair = merge_pair(e).and_then(|(a, b)| {
+            let (ra, rb) = (rels_of(&a), rels_of(&b));
+            if ra.is_empty() || rb.is_empty() {
+                None
+            } else if ra.subset(left) && rb.subset(right) {
+                Some(Pair { left: a, right: b, qual: e.clone() })
+            } else if rb.subset(left) && ra.subset(right) {
+                Some(Pair { left: b, right: a, qual: e.clone() })
+            } else {
+                None
+            }
+        });
+        match pair {
+            Some(pair) => pairs.push(pair),
+            None => rest.push(e.clone()),
+        }
+    }
+    (pairs, rest)
+}
+
+fn order_of<'k>(keys: impl Iterator<Item = (&'k Expr, &'k MergeKey)>) -> Vec<OrderKey> {
+    let mut order: Vec<OrderKey> = Vec::new();
+    for (e, k) in keys {
+        // What is ordered by already orders nothing more.
+        if !order.iter().any(|o| o.is(e)) {
+            order.push(OrderKey::of(strip(e), k.desc, k.nulls_first));
+        }
+    }
+    order
+}
+
+/// The order a merge asks of its outer side.
+fn left_order(keys: &[MergeKey]) -> Vec<OrderKey> {
+    order_of(keys.iter().map(|k| (&k.left, k)))
+}
+
+/// The order a merge asks of its inner side.
+fn right_order(keys: &[MergeKey]) -> Vec<OrderKey> {
+    order_of(keys.iter().map(|k| (&k.right, k)))
+}
+
+/// Whether at most one row of a table has the same values of these expressions.
+fn unique_by<'e>(q: &Query, path: &Path, exprs: impl Iterator<Item = &'e Expr>) -> bool {
+    let mut columns: Vec<(usize, i16)> = Vec::new();
+    columns.extend(exprs.filter_map(super::selectivity::column_of));
+    let Some(&(rt, _)) = columns.first() else { return false };
+    let Some(RteSource::Table(relation)) = q.rtable.get(rt).map(|r| &r.source) else { return false };
+    path.rels == RelSet::one(rt)
+        && relation.indexes.iter().any(|i| {
+            i.unique
+                && i.immediate
+                && i.valid
+                && i.predicate.is_none()
+                && i.keys().iter().all(|k| k.expression.is_none() && columns.contains(&(rt, k.attnum)))
+        })
 }
 
 /// Splits conditions into equalities that can be hashed, as (left, right), and the rest.

@@ -59,10 +59,108 @@ pub struct Path {
 pub struct OrderKey {
     /// What is ordered.
     pub expr: Expr,
+    /// What is equal to it in all rows.
+    pub also: Vec<Expr>,
     /// DESC.
     pub desc: bool,
     /// NULLS FIRST.
     pub nulls_first: bool,
+}
+
+impl OrderKey {
+    /// By an expression.
+    pub fn of(expr: &Expr, desc: bool, nulls_first: bool) -> Self {
+        Self { expr: expr.clone(), also: Vec::new(), desc, nulls_first }
+    }
+
+    /// Whether what this orders is `e`, or equal to it.
+    pub fn is(&self, e: &Expr) -> bool {
+        let e = strip(e);
+        strip(&self.expr).same(e) || self.also.iter().any(|a| strip(a).same(e))
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        self.desc == other.desc && self.nulls_first == other.nulls_first && (self.is(&other.expr) || other.also.iter().any(|e| self.is(e)))
+    }
+}
+
+/// How two paths compare in one respect.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Compared {
+    Equal,
+    Better,
+    Worse,
+    Different,
+}
+
+/// Costs within this factor of each other are taken for equal.
+const FUZZ: f64 = 1.01;
+/// The same where nothing else tells two paths apart.
+const TINY_FUZZ: f64 = 1.000_000_000_1;
+
+/// Compares costs. `startup`: not all rows may be wanted, so that a lower cost before the first may outweigh a higher one of all. PostgreSQL:
+/// `compare_path_costs_fuzzily` in optimizer/util/pathnode.c.
+fn compare_costs(a: &Path, b: &Path, fuzz: f64, startup: bool) -> Compared {
+    if a.total > b.total * fuzz {
+        return if startup && b.startup > a.startup * fuzz { Compared::Different } else { Compared::Worse };
+    }
+    if b.total > a.total * fuzz {
+        return if startup && a.startup > b.startup * fuzz { Compared::Different } else { Compared::Better };
+    }
+    if a.startup > b.startup * fuzz {
+        Compared::Worse
+    } else if b.startup > a.startup * fuzz {
+        Compared::Better
+    } else {
+        Compared::Equal
+    }
+}
+
+/// Compares orders: one that begins like the other and goes on is better.
+fn compare_orders(a: &[OrderKey], b: &[OrderKey]) -> Compared {
+    if !a.iter().zip(b).all(|(x, y)| x.same(y)) {
+        return Compared::Different;
+    }
+    match a.len().cmp(&b.len()) {
+        std::cmp::Ordering::Equal => Compared::Equal,
+        std::cmp::Ordering::Greater => Compared::Better,
+        std::cmp::Ordering::Less => Compared::Worse,
+    }
+}
+
+/// Adds a way to get the same rows, unless one of those there is as good in every respect; those it is as good as go. Cheapest first. PostgreSQL:
+/// `add_path`.
+pub fn add_path(list: &mut Vec<Rc<Path>>, new: Rc<Path>, startup: bool) {
+    let mut i = 0;
+    while let Some(old) = list.get(i) {
+        let costs = compare_costs(&new, old, FUZZ, startup);
+        let order = compare_orders(&new.order, &old.order);
+        // Which may be run inside of fewer others. With the same ones they have the same rows, whatever is estimated.
+        let (fewer, more) = (new.requires.subset(&old.requires), old.requires.subset(&new.requires));
+        let as_few = fewer && (more || new.rows <= old.rows);
+        let as_many = more && (fewer || new.rows >= old.rows);
+        let (replaces, refused) = match (costs, order) {
+            (Compared::Different, _) | (_, Compared::Different) => (false, false),
+            (Compared::Equal, Compared::Better) | (Compared::Better, Compared::Better | Compared::Equal) => (as_few, false),
+            (Compared::Equal, Compared::Worse) | (Compared::Worse, Compared::Worse | Compared::Equal) => (false, as_many),
+            (Compared::Equal, Compared::Equal) if fewer && more => {
+                let cheaper = compare_costs(&new, old, TINY_FUZZ, startup) == Compared::Better;
+                (cheaper, !cheaper)
+            }
+            (Compared::Equal, Compared::Equal) => (as_few, !as_few && as_many),
+            (Compared::Better, Compared::Worse) | (Compared::Worse, Compared::Better) => (false, false),
+        };
+        if refused {
+            return;
+        }
+        if replaces {
+            list.remove(i);
+            continue;
+        }
+        i += 1;
+    }
+    let at = list.iter().take_while(|p| p.total <= new.total).count();
+    list.insert(at, new);
 }
 
 /// Kinds of paths.
@@ -80,8 +178,41 @@ pub enum PathKind {
     Nest(JoinKind, Rc<Path>, Rc<Path>, Vec<Expr>),
     /// Hash join: keys (left, right), then the rest.
     Hash(JoinKind, Rc<Path>, Rc<Path>, Vec<(Expr, Expr)>, Vec<Expr>),
+    /// Merge join.
+    Merge(Box<MergePath>),
+    /// Sorted.
+    Sort(Rc<Path>, Vec<OrderKey>),
     /// Filtered.
     Filter(Rc<Path>, Vec<Expr>),
+}
+
+/// A merge join.
+pub struct MergePath {
+    /// Kind.
+    pub kind: JoinKind,
+    /// Outer side.
+    pub left: Rc<Path>,
+    /// Inner side.
+    pub right: Rc<Path>,
+    /// Both sides' columns in the order they are sorted by.
+    pub keys: Vec<MergeKey>,
+    /// The rest of the condition.
+    pub rest: Vec<Expr>,
+    /// The inner side cannot or had better not go back by itself.
+    pub materialize: bool,
+}
+
+/// An equality two sides are merged by.
+#[derive(Clone, Debug)]
+pub struct MergeKey {
+    /// Of the outer side.
+    pub left: Expr,
+    /// Of the inner side.
+    pub right: Expr,
+    /// DESC.
+    pub desc: bool,
+    /// NULLS FIRST.
+    pub nulls_first: bool,
 }
 
 /// A planned source.
@@ -249,7 +380,7 @@ impl Planner<'_> {
         if self.session.settings.bool(setting) { 0.0 } else { cost::DISABLED }
     }
 
-    /// Paths of a table.
+    /// Paths of a table. `want`: the order its rows should come in; `merges`: what else they may be ordered by to be of use.
     ///
     /// # Errors
     /// An index's expression cannot be bound.
@@ -261,7 +392,7 @@ impl Planner<'_> {
         relation: &Arc<Relation>,
         quals: &[Expr],
         joins: &[Expr],
-        want: &[OrderKey],
+        (want, merges): (&[OrderKey], &[Expr]),
     ) -> Result<Vec<Rc<Path>>, SqlError> {
         let (pages, tuples) = self.size(relation);
         let rows_of = |_: usize| tuples;
@@ -359,17 +490,22 @@ impl Planner<'_> {
                 let own = n == 0;
                 let Some(mut path) = match_index(index, rt, &keys, clauses, quals) else {
                     // Without conditions an index may still give an order.
-                    if own && !want.is_empty() {
+                    if own && (!want.is_empty() || !merges.is_empty()) {
                         let path = IndexPath { quals: quals.to_vec(), ..IndexPath::all(index, rt) };
-                        self.push_index(q, path, relation, &keys, (pages, tuples), want, &mut paths, true);
+                        self.push_index(q, path, relation, &keys, (pages, tuples), (want, merges), &mut paths, true);
                     }
                     continue;
                 };
                 path.quals.retain(|e| !implied.iter().any(|p| p.same(e)));
-                self.push_index(q, path, relation, &keys, (pages, tuples), want, &mut paths, false);
+                self.push_index(q, path, relation, &keys, (pages, tuples), (want, merges), &mut paths, false);
             }
         }
-        Ok(paths)
+        let startup = self.levels.last().is_some_and(|l| l.limited);
+        let mut kept = Vec::new();
+        for path in paths {
+            add_path(&mut kept, path, startup);
+        }
+        Ok(kept)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one caller")]
@@ -381,7 +517,7 @@ impl Planner<'_> {
         relation: &Relation,
         keys: &[Expr],
         (pages, tuples): (f64, f64),
-        want: &[OrderKey],
+        (want, merges): (&[OrderKey], &[Expr]),
         out: &mut Vec<Rc<Path>>,
         only_if_ordered: bool,
     ) {
@@ -432,58 +568,83 @@ impl Planner<'_> {
         let rest: f64 = rest.map(|e| selectivity(q, e, &rows_of)).product();
         let rows = (matched * rest).max(1.0);
         let fraction = (matched / tuples.max(1.0)).min(1.0);
-        let index_pages = if path.index.rel_pages > 0 { f64::from(path.index.rel_pages) } else { (tuples / 200.0).ceil().max(1.0) };
-        // Pages of the table: at most one per row, at most all; neighbours come cheaper.
-        let heap_pages = matched.min(pages);
-        let heap_cost =
-            if heap_pages <= 1.0 { cost::RANDOM_PAGE } else { cost::RANDOM_PAGE + (heap_pages - 1.0) * (cost::RANDOM_PAGE * 0.5) };
-        let descent = (tuples.max(2.0).log2() * cost::OPERATOR + 0.125) * lookups;
-        #[expect(clippy::cast_precision_loss, reason = "a cost")]
-        let filter = cost::OPERATOR * path.quals.len() as f64;
-        let total = descent
-            + (fraction * index_pages).ceil() * cost::RANDOM_PAGE * if lookups > 1.0 { lookups.min(index_pages) } else { 1.0 }
-                / if fraction > 0.5 { 4.0 } else { 1.0 }
-            + matched * (cost::INDEX_TUPLE + cost::TUPLE + filter)
-            + heap_cost;
         let requires =
             path.answered.iter().chain(&path.quals).fold(RelSet::default(), |s, e| s.union(&rels_of(e))).minus(&RelSet::one(path.rt));
+        let index_pages = if path.index.rel_pages > 0 {
+            f64::from(path.index.rel_pages)
+        } else {
+            let blocks = self.session.engine.ctx().pool.n_blocks(path.index.file, Fork::Main).map_or(0, |b| b.get());
+            f64::from(blocks).max(1.0)
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a cost")]
+        let (filter, answering) = (cost::OPERATOR * path.quals.len() as f64, cost::OPERATOR * path.answered.len() as f64);
+        // PostgreSQL: `btcostestimate` in utils/adt/selfuncs.c.
+        let leaves = if index_pages > 1.0 { (matched / lookups * index_pages / tuples.max(1.0)).ceil().max(1.0) } else { 1.0 };
+        let leaves = if lookups > 1.0 { pages_fetched(leaves * lookups, index_pages) } else { leaves };
+        let levels = if index_pages <= 2.0 { 1.0 } else { 1.0 + (index_pages.ln() / 300f64.ln()).ceil() };
+        let descent = (tuples.max(2.0).log2().ceil() * cost::OPERATOR + levels * 50.0 * cost::OPERATOR) * lookups;
+        let entries = descent + leaves * cost::RANDOM_PAGE + matched * (cost::INDEX_TUPLE + answering);
+        // Pages of the table, `cost_index` in optimizer/path/costsize.c: between each row from elsewhere and one next to the other.
+        let heap_cost = if requires.is_empty() {
+            let only = self.session.settings.bool(Setting::EnableIndexonlyscan) && self.answers(&path);
+            let hidden = if only { (1.0 - f64::from(relation.rel_all_visible) / pages.max(1.0)).clamp(0.0, 1.0) } else { 1.0 };
+            let scattered = (pages_fetched(matched, pages) * hidden).ceil() * cost::RANDOM_PAGE;
+            let together = ((fraction * pages).ceil() * hidden).ceil();
+            let together = if together > 0.0 { cost::RANDOM_PAGE + (together - 1.0) * cost::SEQ_PAGE } else { 0.0 };
+            let correlation = correlation(relation, &path.index);
+            scattered + correlation * correlation * (together - scattered)
+        } else {
+            // Run again and again, it finds many of them where the last run has left them.
+            cost::RANDOM_PAGE + (matched.min(pages) - 1.0).max(0.0) * (cost::RANDOM_PAGE * 0.5)
+        };
+        let total = entries + matched * (cost::TUPLE + filter) + heap_cost;
         // The order it yields: the columns after those bound to one value, which order nothing.
         let bound = path.equal.iter().take_while(|e| !matches!(e, Equal::Any(_))).count();
         let any = path.equal.len() > bound;
         let mut order = Vec::new();
         if !any {
             for (key, column) in keys.iter().zip(path.index.keys()).skip(bound) {
-                order.push(OrderKey { expr: strip(key).clone(), desc: column.desc, nulls_first: column.nulls_first });
+                order.push(OrderKey::of(strip(key), column.desc, column.nulls_first));
             }
         }
         let fixed: Vec<Expr> = keys.iter().take(bound).map(|k| strip(k).clone()).collect();
-        let satisfied = satisfies(&order, want, &fixed);
-        if !want.is_empty() && !satisfied && !any {
-            let reversed: Vec<OrderKey> =
-                order.iter().map(|k| OrderKey { expr: k.expr.clone(), desc: !k.desc, nulls_first: !k.nulls_first }).collect();
-            if satisfies(&reversed, want, &fixed) {
-                path.backward = true;
-                order = want.to_vec();
-            } else if only_if_ordered {
-                return;
-            }
-        } else if satisfied && !want.is_empty() {
+        let reversed: Vec<OrderKey> = order.iter().map(|k| OrderKey::of(&k.expr, !k.desc, !k.nulls_first)).collect();
+        // As far as others can be merged with it, which are in ascending order.
+        let merged = |order: &[OrderKey]| order.iter().take_while(|k| !k.desc && merges.iter().any(|m| k.is(m))).count();
+        let (ahead, back) = (merged(&order), merged(&reversed));
+        if satisfies(&order, want, &fixed) {
+            let merged = order.get(..ahead).unwrap_or_default();
+            order = if ahead > want.len() { merged.to_vec() } else { want.to_vec() };
+        } else if satisfies(&reversed, want, &fixed) {
+            path.backward = true;
             order = want.to_vec();
+        } else if ahead > 0 {
+            order.truncate(ahead);
+        } else if back > 0 {
+            path.backward = true;
+            order = reversed;
+            order.truncate(back);
         } else if only_if_ordered {
             return;
+        } else {
+            order.clear();
+        }
+        // Inside of others it starts over for each of their rows.
+        if !requires.is_empty() {
+            order.clear();
+            path.backward = false;
         }
         let rels = RelSet::one(path.rt);
         // Many rows: in the table's order each page is visited once, and the nearer to each other the cheaper.
         if !path.single && matched > 1.0 && (!path.equal.is_empty() || path.is_bounded()) {
-            let visited = (2.0 * pages * matched / (2.0 * pages + matched)).min(pages).max(1.0);
+            let visited = pages_fetched(matched, pages);
             let per_page = if visited >= 2.0 {
                 cost::RANDOM_PAGE - (cost::RANDOM_PAGE - cost::SEQ_PAGE) * (visited / pages.max(1.0)).sqrt()
             } else {
                 cost::RANDOM_PAGE
             };
-            let gather =
-                descent + (fraction * index_pages).ceil() * cost::RANDOM_PAGE + matched * (cost::INDEX_TUPLE + cost::OPERATOR * 0.1);
-            let visit = visited * per_page + matched * (cost::TUPLE + filter + cost::OPERATOR);
+            let gather = entries + matched * cost::OPERATOR * 0.1;
+            let visit = visited * per_page + matched * (cost::TUPLE + filter + answering);
             let gather = gather + self.unless(Setting::EnableBitmapscan);
             let bitmap = IndexPath { bitmap: true, backward: false, ..path.clone() };
             out.push(Rc::new(Path {
@@ -508,6 +669,12 @@ impl Planner<'_> {
         }));
     }
 
+    /// Whether an index has all that is asked of its table.
+    fn answers(&self, path: &IndexPath) -> bool {
+        let wanted = self.levels.last().and_then(|l| l.wanted.get(&path.rt));
+        wanted.is_some_and(|list| list.iter().all(|att| entry_column(&path.index, *att).is_some()))
+    }
+
     /// An index's expression or predicate over range table entry `rt`.
     ///
     /// # Errors
@@ -519,6 +686,27 @@ impl Planner<'_> {
         move_var(&mut e, rt);
         Ok(e)
     }
+}
+
+/// Which column of an index's entries has an attribute's values as they are.
+pub fn entry_column(index: &Index, att: i16) -> Option<usize> {
+    (0..)
+        .zip(&index.columns)
+        .position(|(n, k)| att > 0 && k.attnum == att && (n >= index.n_key || crate::sql::types::key::is_lossless(k.type_oid)))
+}
+
+/// How the rows of a table lie in the order of an index: 1 or -1 as the index has them, 0 anyhow.
+fn correlation(relation: &Relation, index: &Index) -> f64 {
+    let first = index.keys().first().and_then(|k| usize::try_from(k.attnum).ok()?.checked_sub(1));
+    let known = first.and_then(|i| relation.stats.get(i)?.as_ref()?.correlation).map_or(0.0, f64::from);
+    if index.n_key > 1 { known * 0.75 } else { known }
+}
+
+/// Pages that so many rows of anywhere in a table are on. Mackert and Lohman; PostgreSQL: `index_pages_fetched` with a cache that takes it all.
+fn pages_fetched(rows: f64, pages: f64) -> f64 {
+    let pages = pages.max(1.0);
+    let found = 2.0 * pages * rows / (2.0 * pages + rows);
+    if found >= pages { pages } else { found.ceil().max(1.0) }
 }
 
 /// Points variables of the one table to `rt`.
@@ -543,7 +731,7 @@ pub fn satisfies(order: &[OrderKey], want: &[OrderKey], fixed: &[Expr]) -> bool 
         if fixed.iter().any(|f| f.same(e)) {
             return true;
         }
-        have.next().is_some_and(|h| h.expr.same(e) && h.desc == w.desc && h.nulls_first == w.nulls_first)
+        have.next().is_some_and(|h| h.is(e) && h.desc == w.desc && h.nulls_first == w.nulls_first)
     })
 }
 

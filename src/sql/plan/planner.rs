@@ -65,6 +65,12 @@ pub struct Level {
     pub nest_base: usize,
     /// Scan number of each range table entry that is scanned.
     pub scan_ids: FxHashMap<usize, usize>,
+    /// Columns its scans must yield.
+    pub wanted: FxHashMap<usize, Vec<i16>>,
+    /// Columns in the order in which they are mentioned, for EXPLAIN.
+    pub mentioned: Vec<(usize, i16)>,
+    /// Maybe not all of its rows are asked for.
+    pub limited: bool,
     /// Its tables have so many columns each, and all of them in a row are shown as the whole row.
     pub rows: Option<usize>,
 }
@@ -247,6 +253,7 @@ fn is_short(node: &PlanNode, scanned: &mut Vec<RelId>) -> bool {
         PlanOp::Aggregate(a) => is_short(&a.child, scanned),
         PlanOp::NestLoop(j) => is_short(&j.left, scanned) && is_short(&j.right, scanned),
         PlanOp::HashJoin(j) => is_short(&j.left, scanned) && is_short(&j.right, scanned),
+        PlanOp::MergeJoin(j) => is_short(&j.left, scanned) && is_short(&j.right, scanned),
         _ => false,
     }
 }

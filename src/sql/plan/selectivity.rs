@@ -3,6 +3,7 @@
 use crate::sql::bind::expr::{Expr, ExprKind};
 use crate::sql::bind::query::{Query, RteSource};
 use crate::sql::catalog::Relation;
+use crate::sql::catalog::relation::ColumnStats;
 use crate::sql::types::Datum;
 
 /// `=` with unknown distinct values.
@@ -60,6 +61,67 @@ pub fn relation_distinct(relation: &Relation, att: i16, rows: f64) -> f64 {
         return 2.0;
     }
     rows.clamp(1.0, 200.0)
+}
+
+/// How a column's numbers are spread, as ANALYZE found them.
+pub struct Spread {
+    /// Common ones, with their fractions of the rows.
+    common: Vec<(f64, f64)>,
+    /// Bounds of as many equal parts of the others.
+    bounds: Vec<f64>,
+    /// The fraction of the rows that are others.
+    rest: f64,
+}
+
+impl Spread {
+    /// Of a column of numbers; `None` if nothing is known of it.
+    pub fn of(stats: &ColumnStats) -> Option<Self> {
+        let number = |text: &str| text.parse::<f64>().ok().filter(|v| v.is_finite());
+        let common = stats.common.iter().map(|(v, part)| Some((number(v)?, f64::from(*part)))).collect::<Option<Vec<_>>>()?;
+        let bounds = stats.histogram.iter().map(|v| number(v)).collect::<Option<Vec<_>>>()?;
+        if common.is_empty() && bounds.is_empty() {
+            return None;
+        }
+        let taken: f64 = common.iter().map(|(_, part)| part).sum();
+        Some(Self { common, bounds, rest: (1.0 - f64::from(stats.null_frac) - taken).max(0.0) })
+    }
+
+    /// The least and the greatest.
+    pub fn range(&self) -> (f64, f64) {
+        let all = self.common.iter().map(|(v, _)| *v).chain(self.bounds.first().copied()).chain(self.bounds.last().copied());
+        all.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, greatest), v| (least.min(v), greatest.max(v)))
+    }
+
+    /// The fraction of the rows less than a value.
+    pub fn before(&self, value: f64) -> f64 {
+        self.fraction(value, |v| v < value)
+    }
+
+    /// The fraction of the rows up to and with a value.
+    pub fn upto(&self, value: f64) -> f64 {
+        self.fraction(value, |v| v <= value)
+    }
+
+    fn fraction(&self, value: f64, within: impl Fn(f64) -> bool) -> f64 {
+        let common: f64 = self.common.iter().filter(|(v, _)| within(*v)).map(|(_, part)| part).sum();
+        let (Some(first), Some(last)) = (self.bounds.first(), self.bounds.last()) else { return common };
+        let part = if !within(*first) {
+            0.0
+        } else if within(*last) {
+            1.0
+        } else {
+            let after = self.bounds.partition_point(|b| within(*b));
+            let (low, high) = (self.bounds.get(after.saturating_sub(1)), self.bounds.get(after));
+            let inside = match (low, high) {
+                (Some(low), Some(high)) if high > low => ((value - low) / (high - low)).clamp(0.0, 1.0),
+                _ => 0.5,
+            };
+            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+            let (before, parts) = (after.saturating_sub(1) as f64, (self.bounds.len() - 1).max(1) as f64);
+            (before + inside) / parts
+        };
+        common + part * self.rest
+    }
 }
 
 /// Fraction of rows for which `e` holds. `rows`: of the table a column belongs to.

@@ -95,6 +95,7 @@ impl Planner<'_> {
             for mark in &q.row_marks {
                 wanted.add(mark.rt, -1);
             }
+            self.mention(q, &[]);
             let plain = !q.has_aggregates && q.windows.is_empty() && !has_sets && matches!(q.distinct, Distinct::No);
             let mut want: Vec<OrderKey> = if plain { self.order_wanted(q, &q.sort) } else { Vec::new() };
             want.retain(|k| !is_fixed(&k.expr));
@@ -232,9 +233,7 @@ impl Planner<'_> {
     }
 
     fn order_wanted(&mut self, q: &Query, sort: &[SortKey]) -> Vec<OrderKey> {
-        sort.iter()
-            .filter_map(|k| q.targets.get(k.target).map(|t| OrderKey { expr: t.expr.clone(), desc: k.desc, nulls_first: k.nulls_first }))
-            .collect()
+        sort.iter().filter_map(|k| q.targets.get(k.target).map(|t| OrderKey::of(&t.expr, k.desc, k.nulls_first))).collect()
     }
 
     /// First `width` columns only.
@@ -282,7 +281,7 @@ impl Planner<'_> {
         Ok(Built { node, layout: out, deps, order: Vec::new() })
     }
 
-    fn set_output(&self, node: &mut plan::PlanNode, exprs: &[Expr]) {
+    pub(super) fn set_output(&self, node: &mut plan::PlanNode, exprs: &[Expr]) {
         if self.explain {
             let output: Vec<String> = exprs.iter().map(|e| self.text_bare(e)).collect();
             node.explain.get_or_insert_default().output = output;
@@ -358,6 +357,23 @@ impl Planner<'_> {
             ..NodeText::default()
         });
         Built { node, layout, deps, order: columns }
+    }
+
+    /// Sorts by expressions.
+    ///
+    /// # Errors
+    /// One cannot be computed.
+    pub(super) fn sort_by(&mut self, built: Built, order: &[OrderKey]) -> Result<Built, SqlError> {
+        let exprs: Vec<Expr> = order.iter().map(|k| k.expr.clone()).collect();
+        let (built, places) = self.with_columns(built, &exprs)?;
+        let columns: Vec<SortColumn> =
+            order.iter().zip(places).map(|(k, column)| SortColumn { column, desc: k.desc, nulls_first: k.nulls_first }).collect();
+        let mut texts = Vec::new();
+        if self.explain {
+            let numbered: Vec<SortColumn> = columns.iter().enumerate().map(|(column, c)| SortColumn { column, ..*c }).collect();
+            texts = self.sort_texts(&numbered, &exprs);
+        }
+        Ok(self.sort(built, columns, None, texts))
     }
 
     /// `SELECT min(x) FROM t WHERE ..` by index: each aggregate becomes the first value of an ordered subquery.
