@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 use super::context::SessionContext;
 use super::node::Node;
 use super::plan::{PlanNode, PlannedStmt};
+use super::row_store::SharedRows;
 use super::subplan::SubplanRun;
 use crate::access::{AccessCtx, Tid};
 use crate::engine::Engine;
@@ -45,7 +46,7 @@ pub struct ExecState {
     /// WITH queries.
     pub ctes: Vec<CteState>,
     /// Working tables of recursive queries, by WITH query number.
-    pub working: Vec<Arc<Vec<Row>>>,
+    pub(super) working: Vec<SharedRows>,
     /// Rows changed so far, for the command tag.
     pub processed: u64,
     /// In a re-check: the rows scans return instead of scanning, by scan number.
@@ -94,7 +95,7 @@ pub struct CteState {
     /// It has no more rows.
     pub done: bool,
     /// Rows so far.
-    pub rows: Arc<Vec<Row>>,
+    pub(super) rows: SharedRows,
     /// Values of the slots it reads, when it was started.
     pub slots: Vec<Datum>,
 }

@@ -27,6 +27,7 @@ pub mod portal;
 pub mod privileges;
 pub mod referential;
 pub mod routine;
+mod row_store;
 mod scan;
 mod set;
 pub mod setting;

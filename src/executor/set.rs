@@ -8,6 +8,7 @@ use super::eval::{Exec, Row};
 use super::hash::{hash_values, same_rows, same_value};
 use super::node::{Node, build};
 use super::plan::{PlanNode, PlanOp, SetOpKind};
+use super::row_store::{RowStore, SharedRows, shared, work_mem};
 use super::spill::Aside;
 use crate::sql::types::Datum;
 use crate::sqlstate::SqlError;
@@ -265,13 +266,13 @@ pub(super) struct RecursiveNode {
     left: Box<dyn Node>,
     right: Box<dyn Node>,
     seen: Seen,
-    next_turn: Vec<Row>,
+    next_turn: Option<RowStore>,
     in_right: bool,
 }
 
 impl RecursiveNode {
     pub(super) fn new(plan: Arc<PlanNode>, left: Box<dyn Node>, right: Box<dyn Node>) -> Self {
-        Self { plan, left, right, seen: Seen::default(), next_turn: Vec::new(), in_right: false }
+        Self { plan, left, right, seen: Seen::default(), next_turn: None, in_right: false }
     }
 }
 
@@ -286,14 +287,12 @@ impl Node for RecursiveNode {
                 if *distinct && !self.seen.insert(out).1 {
                     continue;
                 }
-                self.next_turn.push(out.clone());
+                self.next_turn.get_or_insert_with(|| RowStore::new(work_mem(x))).push(x, out.clone())?;
                 return Ok(true);
             }
-            if self.next_turn.is_empty() {
-                return Ok(false);
-            }
+            let Some(rows) = self.next_turn.take() else { return Ok(false) };
             if let Some(table) = x.state.working.get_mut(*number) {
-                *table = Arc::new(std::mem::take(&mut self.next_turn));
+                *table = shared(rows);
             }
             if let Some(slot) = x.state.exec.get_mut(*turn) {
                 *slot = Datum::Int8(if let Datum::Int8(n) = slot { *n + 1 } else { 0 });
@@ -305,7 +304,7 @@ impl Node for RecursiveNode {
 
     fn rescan(&mut self, x: &mut Exec<'_>) -> Result<(), SqlError> {
         self.seen = Seen::default();
-        self.next_turn.clear();
+        self.next_turn = None;
         self.in_right = false;
         self.left.rescan(x)
     }
@@ -314,7 +313,7 @@ impl Node for RecursiveNode {
 /// Rows of a working table.
 pub(super) struct WorkingScanNode {
     number: usize,
-    rows: Option<Arc<Vec<Row>>>,
+    rows: Option<SharedRows>,
     at: usize,
 }
 
@@ -328,7 +327,8 @@ impl Node for WorkingScanNode {
     fn next(&mut self, x: &mut Exec<'_>, out: &mut Row) -> Result<bool, SqlError> {
         let rows = self.rows.get_or_insert_with(|| x.state.working.get(self.number).cloned().unwrap_or_default());
         out.clear();
-        let Some(row) = rows.get(self.at) else { return Ok(false) };
+        let mut rows = rows.lock();
+        let Some(row) = rows.get(self.at)? else { return Ok(false) };
         self.at += 1;
         out.extend_from_slice(row);
         Ok(true)
@@ -371,6 +371,10 @@ pub(super) fn pull_cte(x: &mut Exec<'_>, number: usize) -> Result<bool, SqlError
         None => {
             state.started = true;
             state.slots = slots;
+            let rows = shared(RowStore::new(work_mem(x)));
+            if let Some(state) = x.state.ctes.get_mut(number) {
+                state.rows = rows;
+            }
             build(&cte.plan, x)?
         }
     };
@@ -380,15 +384,18 @@ pub(super) fn pull_cte(x: &mut Exec<'_>, number: usize) -> Result<bool, SqlError
         let found = node.next(x, &mut row)?;
         let state = x.state.ctes.get_mut(number).ok_or_else(wrong_plan)?;
         if found {
-            Arc::make_mut(&mut state.rows).push(std::mem::take(&mut row));
+            let rows = Arc::clone(&state.rows);
+            rows.lock().push(x, std::mem::take(&mut row))?;
             if cte.modifies {
                 continue;
             }
-            state.node = Some(node);
-        } else {
-            state.done = true;
+            if let Some(state) = x.state.ctes.get_mut(number) {
+                state.node = Some(node);
+            }
+            return Ok(true);
         }
-        return Ok(found || (cte.modifies && !state.rows.is_empty()));
+        state.done = true;
+        return Ok(cte.modifies && state.rows.lock().len() > 0);
     }
 }
 
@@ -404,7 +411,7 @@ impl Node for CteScanNode {
         loop {
             let state = x.state.ctes.get(self.number).ok_or_else(wrong_plan)?;
             if !deps_changed || self.at > 0 {
-                if let Some(row) = state.rows.get(self.at) {
+                if let Some(row) = state.rows.lock().get(self.at)? {
                     self.at += 1;
                     out.extend_from_slice(row);
                     return Ok(true);
@@ -415,20 +422,17 @@ impl Node for CteScanNode {
             }
             if !pull_cte(x, self.number)? {
                 let state = x.state.ctes.get(self.number).ok_or_else(wrong_plan)?;
-                if self.at >= state.rows.len() {
+                if self.at >= state.rows.lock().len() {
                     return Ok(false);
                 }
             }
             if deps_changed && self.at == 0 {
                 let state = x.state.ctes.get(self.number).ok_or_else(wrong_plan)?;
-                match state.rows.first() {
-                    Some(row) => {
-                        self.at = 1;
-                        out.extend_from_slice(row);
-                        return Ok(true);
-                    }
-                    None => return Ok(false),
-                }
+                let mut rows = state.rows.lock();
+                let Some(row) = rows.get(0)? else { return Ok(false) };
+                self.at = 1;
+                out.extend_from_slice(row);
+                return Ok(true);
             }
         }
     }

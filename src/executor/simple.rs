@@ -6,6 +6,7 @@ use super::code::Code;
 use super::eval::{Exec, Row};
 use super::node::Node;
 use super::plan::{PlanNode, PlanOp, SetCall, SetItem};
+use super::row_store::{RowStore, work_mem};
 use crate::sql::functions::{Call, SetRows};
 use crate::sql::types::{self, Datum};
 use crate::sqlstate::{SqlError, SqlState};
@@ -252,24 +253,25 @@ impl Node for ProjectSetNode {
     }
 }
 
-/// Keeps its child's rows for rescans.
+/// Keeps its child's rows for rescans, in memory up to `work_mem`.
 pub(super) struct MaterializeNode {
     plan: Arc<PlanNode>,
     child: Box<dyn Node>,
-    rows: Vec<Row>,
+    rows: Option<RowStore>,
     at: usize,
     complete: bool,
 }
 
 impl MaterializeNode {
     pub(super) fn new(plan: Arc<PlanNode>, child: Box<dyn Node>) -> Self {
-        Self { plan, child, rows: Vec::new(), at: 0, complete: false }
+        Self { plan, child, rows: None, at: 0, complete: false }
     }
 }
 
 impl Node for MaterializeNode {
     fn next(&mut self, x: &mut Exec<'_>, out: &mut Row) -> Result<bool, SqlError> {
-        if let Some(row) = self.rows.get(self.at) {
+        let rows = self.rows.get_or_insert_with(|| RowStore::new(work_mem(x)));
+        if let Some(row) = rows.get(self.at)? {
             self.at += 1;
             out.clear();
             out.extend_from_slice(row);
@@ -279,7 +281,7 @@ impl Node for MaterializeNode {
             return Ok(false);
         }
         if self.child.next(x, out)? {
-            self.rows.push(out.clone());
+            rows.push(x, out.clone())?;
             self.at += 1;
             return Ok(true);
         }
@@ -290,7 +292,9 @@ impl Node for MaterializeNode {
     fn rescan(&mut self, x: &mut Exec<'_>) -> Result<(), SqlError> {
         self.at = 0;
         if self.plan.correlated {
-            self.rows.clear();
+            if let Some(rows) = &mut self.rows {
+                rows.clear();
+            }
             self.complete = false;
             self.child.rescan(x)?;
         }

@@ -411,3 +411,107 @@ fn beyond_each_limit_there_is_an_error_and_the_server_lives() {
     assert_eq!(node.server_pids().len(), 1);
     assert!(!node.log().contains("terminated by signal"), "{}", node.log());
 }
+
+/// Most memory the server took since the last call, in kB.
+fn peak(node: &Node) -> u64 {
+    let pid = node.server_pids()[0];
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the server's status");
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("the peak can be reset");
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).expect("the peak");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// What keeps rows to read them again spills: windows, WITH, recursion, the inner side of a nested loop.
+#[test]
+fn rows_kept_to_be_read_again_stay_within_work_mem() {
+    let node = Node::start_new("kept_rows", "autovacuum = off\nwork_mem = 1MB\nshared_buffers = 16MB");
+    let n = 60_000_u64;
+    let sum = n * (n + 1) / 2;
+    node.sql(&format!(
+        "create table t (i int, k int, v text); insert into t select g, g / 2, repeat('v', 1000) from generate_series(1, {n}) g"
+    ));
+    node.sql("analyze t");
+    node.sql("select count(*), max(v) from (select * from t order by i offset 1) x");
+    peak(&node);
+    let before = peak(&node);
+    for (sql, expected) in [
+        (
+            "select count(v), sum(n), sum(p), max(length(e)) from (
+                select row_number() over w n, lag(i) over w p, first_value(v) over w e, v from t window w as (order by i)) x",
+            format!("{n}|{sum}|{}|1000", sum - n),
+        ),
+        (
+            "select sum(s), max(length(v)) from (select sum(i) over (order by i rows between 2 preceding and current row) s, v from t) x",
+            format!("{}|1000", 3 * sum - 2 * n - (n - 1)),
+        ),
+        (
+            "select max(c), sum(c), max(length(v)) from (
+                select count(*) over (order by k range between 1 preceding and 1 following) c, v from t) x",
+            format!("6|{}|1000", (n / 2 - 3) * 12 + 26),
+        ),
+        (
+            "select max(d), max(r), max(length(v)) from (select dense_rank() over (order by k) d, rank() over (order by k) r, v from t) x",
+            format!("{}|{n}|1000", n / 2 + 1),
+        ),
+        (
+            "select sum(c), count(v) from (select count(*) filter (where i % 2 = 0) over (partition by k % 2) c, v from t) x",
+            format!("{}|{n}", n * n / 4),
+        ),
+        ("with m as materialized (select * from t) select (select sum(i) from m), (select max(length(v)) from m)", format!("{sum}|1000")),
+        (
+            "with recursive r (i, v, d) as (select i, v, 0 from t union all select i, v, d + 1 from r where d < 1) select count(v), sum(d) from r",
+            format!("{}|{n}", 2 * n),
+        ),
+        (
+            "select count(*), max(length(v)) from (values (0), (1)) a (x) left join (select * from t) b on b.i % 2 = a.x",
+            format!("{n}|1000"),
+        ),
+    ] {
+        assert_eq!(node.sql(&format!("set enable_hashjoin = off; set enable_mergejoin = off; {sql}")), expected, "{sql}");
+        let took = peak(&node).saturating_sub(before);
+        println!("{took} kB: {sql}");
+        // All rows are 66 MB.
+        assert!(took < 45_000, "{sql} took {took} kB");
+    }
+    // Every kind of frame gives the same, wherever the rows are.
+    node.sql("create table f as select i, i * 7919 % 1009 o, nullif(i % 13, 5) m, v from t where i <= 300");
+    // RANGE is what it says.
+    let said = |order: &str, condition: &str| {
+        let frame = format!("order by {order} range between 3 preceding and 2 following");
+        format!(
+            "set work_mem = '64kB'; select count(*) from (select *, sum(i) over (partition by i % 2 {frame}) s from f) a \
+             where s is distinct from (select sum(i) from f b where b.i % 2 = a.i % 2 and ({condition}))"
+        )
+    };
+    for (order, condition) in [
+        ("o", "b.o between a.o - 3 and a.o + 2"),
+        ("o desc", "b.o between a.o - 2 and a.o + 3"),
+        ("m", "b.m between a.m - 3 and a.m + 2 or a.m is null and b.m is null"),
+        ("m desc", "b.m between a.m - 2 and a.m + 3 or a.m is null and b.m is null"),
+    ] {
+        assert_eq!(node.sql(&said(order, condition)), "0", "{order}");
+    }
+    let edges = ["unbounded preceding", "3 preceding", "current row", "2 following", "unbounded following"];
+    let mut frames = Vec::new();
+    for mode in ["rows", "range", "groups"] {
+        for (at, start) in edges[..4].iter().enumerate() {
+            for end in edges[at.max(1)..].iter().filter(|end| start != *end || *start == "current row") {
+                for exclude in ["", " exclude current row", " exclude group", " exclude ties"] {
+                    frames.push(format!("{mode} between {start} and {end}{exclude}"));
+                }
+            }
+        }
+    }
+    for order in ["o", "m desc nulls first"] {
+        let columns: Vec<String> = frames
+            .iter()
+            .enumerate()
+            .map(|(n, frame)| format!("sum(i) over (partition by i % 2 order by {order} {frame}) c{n}, last_value(i) over (partition by i % 2 order by {order}, i {}) l{n}", frame.replace("range", "groups")))
+            .collect();
+        for some in columns.chunks(40) {
+            let sql = format!("select md5(string_agg(x::text, ',' order by i)) from (select i, v, {} from f) x", some.join(", "));
+            let wide = node.sql(&format!("set work_mem = '1GB'; {sql}"));
+            assert_eq!(node.sql(&format!("set work_mem = '64kB'; {sql}")), wide, "{sql}");
+        }
+    }
+}
