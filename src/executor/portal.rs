@@ -184,6 +184,8 @@ pub struct Portal {
     run: Run,
     /// It runs as a parallel worker would (`force_parallel_mode`).
     worker: bool,
+    /// It may be asked to begin again: a cursor.
+    keep: bool,
 }
 
 /// How far an execution is.
@@ -192,6 +194,8 @@ enum Run {
     Rows(Box<Running>),
     Lines(std::vec::IntoIter<String>),
     Done(String),
+    /// Done, and kept to begin again.
+    Ended(Box<Running>, String),
 }
 
 struct Running {
@@ -219,7 +223,7 @@ impl Portal {
                 _ => error,
             });
         }
-        Ok(Self { prepared, params: params.into(), run: Run::Ready, worker: false })
+        Ok(Self { prepared, params: params.into(), run: Run::Ready, worker: false, keep: false })
     }
 
     /// The values of `$1`, `$2`, ...
@@ -240,6 +244,52 @@ impl Portal {
             }
         }
         status
+    }
+
+    /// Makes it a cursor: what it sees is settled now, though nothing is read yet.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn begin(&mut self, session: &mut SessionContext) -> Result<(), SqlError> {
+        self.keep = self.scrolls();
+        if let (Body::Plan(cell), Run::Ready) = (&self.prepared.body, &self.run) {
+            tablespace::reserve_temporary(session)?;
+            let plan = current_plan(session, &self.prepared, cell)?;
+            if plan.modifies {
+                let message = "DECLARE CURSOR must not contain data-modifying statements in WITH";
+                return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message));
+            }
+            self.run = Run::Rows(Box::new(start(session, &plan, self.params.clone(), false)?));
+        }
+        Ok(())
+    }
+
+    /// Whether it can be read again from its beginning, at little cost: PostgreSQL's `ExecSupportsBackwardScan`.
+    pub fn scrolls(&self) -> bool {
+        let Body::Plan(cell) = &self.prepared.body else { return false };
+        scrolls(&cell.plan().root)
+    }
+
+    /// Begins again, seeing what it saw.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn rewind(&mut self, session: &mut SessionContext) -> Result<(), SqlError> {
+        match std::mem::replace(&mut self.run, Run::Ready) {
+            Run::Rows(mut running) | Run::Ended(mut running, _) => {
+                running.node.rescan(&mut Exec { session, state: &mut running.state })?;
+                running.sent = 0;
+                self.run = Run::Rows(running);
+                Ok(())
+            }
+            Run::Ready => Ok(()),
+            Run::Lines(_) | Run::Done(_) => Err(SqlError::internal("a cursor that cannot begin again")),
+        }
+    }
+
+    /// Lets go of what it looks at; it has no more rows.
+    pub fn release(&mut self) {
+        self.run = Run::Done("SELECT 0".into());
     }
 
     fn run_on(&mut self, session: &mut SessionContext, max_rows: u64, sink: &mut dyn RowSink) -> Result<PortalStatus, SqlError> {
@@ -274,7 +324,10 @@ impl Portal {
                     return Ok(PortalStatus::Suspended);
                 }
                 let tag = running.tag()?;
-                self.run = Run::Done(tag.clone());
+                self.run = match std::mem::replace(&mut self.run, Run::Ready) {
+                    Run::Rows(running) if self.keep => Run::Ended(running, tag.clone()),
+                    Run::Ready | Run::Rows(_) | Run::Lines(_) | Run::Done(_) | Run::Ended(..) => Run::Done(tag.clone()),
+                };
                 Ok(PortalStatus::Complete(tag))
             }
             Run::Lines(lines) => {
@@ -289,7 +342,7 @@ impl Portal {
                 }
                 Ok(PortalStatus::Suspended)
             }
-            Run::Done(tag) => {
+            Run::Done(tag) | Run::Ended(_, tag) => {
                 // Asked again: nothing more to send.
                 let mut tag = tag.clone();
                 if let Some((word, _)) = tag.rsplit_once(' ')
@@ -301,6 +354,20 @@ impl Portal {
             }
             Run::Ready => Err(SqlError::internal("portal that did not start")),
         }
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these nodes can be read backwards in PostgreSQL")]
+fn scrolls(node: &PlanNode) -> bool {
+    match &node.op {
+        PlanOp::SeqScan(_) | PlanOp::TidScan(..) | PlanOp::Values(_) | PlanOp::Function(_) | PlanOp::Sort(..) | PlanOp::Materialize(_) => {
+            true
+        }
+        PlanOp::IndexScan(scan) => !scan.bitmap,
+        PlanOp::Project(input, _) | PlanOp::Filter(input, _) => scrolls(input),
+        PlanOp::Limit(limit) => scrolls(&limit.child),
+        PlanOp::Append(inputs) => inputs.iter().all(|input| scrolls(input)),
+        _ => false,
     }
 }
 

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::context::SessionContext;
 use super::eval::{Exec, Row};
 use crate::access::{Persistence, RelHandle};
 use crate::sql::types::{Compression, Datum, Held, Interval, Packed, Pointer, Repr, Tid, ToastTable, stored};
@@ -53,9 +54,14 @@ pub fn remove_temporary_files(data_dir: &Path) -> io::Result<()> {
 
 /// A new temporary file in one of the transaction's tablespaces for such, unlinked already.
 pub(super) fn temp_file(x: &Exec<'_>) -> Result<File, SqlError> {
-    let data_dir = x.state.engine()?.data_dir();
+    temp_file_of(x.session)
+}
+
+/// As [`temp_file`].
+pub(super) fn temp_file_of(session: &SessionContext) -> Result<File, SqlError> {
+    let data_dir = session.engine.data_dir();
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let space = x.session.transaction.as_ref().and_then(|t| t.temp_space(number));
+    let space = session.transaction.as_ref().and_then(|t| t.temp_space(number));
     let create = |dir: &Path| {
         let path = dir.join(format!("{TEMP_DIR}{}.{number}", std::process::id()));
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;

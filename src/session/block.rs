@@ -4,6 +4,7 @@
 //! protocol; several statements in one query share an `Implicit` block.
 
 use super::client::{End, Session};
+use super::extended::PortalEntry;
 use super::registry::now;
 use crate::config::{SetScope, Setting, Value};
 use crate::executor::TransactionKind;
@@ -182,8 +183,9 @@ impl Session {
     }
 
     async fn commit(&mut self) -> Result<(), SqlError> {
+        // Cursors WITH HOLD take what they have still to give before temporary tables are emptied.
         if self.ctx.transaction.is_some()
-            && let Err(e) = utility::before_commit(&mut self.ctx)
+            && let Err(e) = self.hold_cursors().and_then(|()| utility::before_commit(&mut self.ctx))
         {
             self.rollback()?;
             return Err(e);
@@ -373,6 +375,11 @@ impl Session {
             }
             self.rollback()?;
             return Ok("ROLLBACK".into());
+        }
+        if self.portals.values().any(PortalEntry::is_to_hold) {
+            let message = "cannot PREPARE a transaction that has created a cursor WITH HOLD";
+            self.rollback()?;
+            return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message));
         }
         self.portals.retain(|_, p| p.outlives_transaction);
         let prepared = self.prepare_now(gid);

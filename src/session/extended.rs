@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::block::{Kind, aborted};
 use super::client::{End, Session};
+use super::cursor::Cursor;
 use super::output::{RowWriter, describe, format_of};
 use super::query::{duplicate_portal, duplicate_statement, ends_block, unknown_statement};
 use super::registry::now;
@@ -47,12 +48,13 @@ pub(super) struct PortalEntry {
     text: Arc<str>,
     pub(super) formats: Vec<i16>,
     pub(super) done: bool,
-    /// A cursor WITH HOLD.
+    /// A cursor WITH HOLD that holds its rows by now.
     pub(super) outlives_transaction: bool,
+    pub(super) cursor: Cursor,
 }
 
 impl PortalEntry {
-    pub(super) fn cursor(portal: Portal) -> Self {
+    pub(super) fn cursor(portal: Portal, cursor: Cursor) -> Self {
         let text = Arc::clone(&portal.prepared.statement.source);
         Self {
             portal: Some(portal),
@@ -62,6 +64,7 @@ impl PortalEntry {
             formats: Vec::new(),
             done: false,
             outlives_transaction: false,
+            cursor,
         }
     }
 }
@@ -276,7 +279,16 @@ impl Session {
             None => None,
         };
         let wait = self.statements.get(statement).and_then(|entry| entry.wait.clone());
-        let entry = PortalEntry { portal, wait, kind, text, formats: result_formats, done: false, outlives_transaction: false };
+        let entry = PortalEntry {
+            portal,
+            wait,
+            kind,
+            text,
+            formats: result_formats,
+            done: false,
+            outlives_transaction: false,
+            cursor: Cursor::default(),
+        };
         self.portals.insert(name, entry);
         self.conn.out.empty(b'2');
         Ok(())

@@ -8,6 +8,7 @@ mod autovacuum;
 mod block;
 pub mod bootstrap;
 mod client;
+mod cursor;
 mod extended;
 mod functions;
 mod hba;

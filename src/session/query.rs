@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{self, DiscardMode, FetchDirection};
+use pg_query::protobuf::{self, DiscardMode};
 
 use super::block::{Kind, aborted};
 use super::client::{End, Session, redact};
-use super::extended::{PortalEntry, StatementEntry};
+use super::extended::StatementEntry;
 use super::output::{RowWriter, describe};
 use super::registry::now;
 use crate::config::Setting;
@@ -472,86 +472,6 @@ impl Session {
         sql::open_portal(&mut self.ctx, prepared, values).map(Some)
     }
 
-    // ---- cursors
-
-    pub(super) fn declare_cursor(&mut self, statement: &RawStmt) -> Result<String, SqlError> {
-        const HOLD: i32 = 0x20;
-        let NodeEnum::DeclareCursorStmt(d) = &*statement.node else { return Err(SqlError::internal("not a DECLARE")) };
-        let hold = d.options & HOLD != 0;
-        if !hold && !self.block.is_block() {
-            return Err(SqlError::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, "DECLARE CURSOR can only be used in transaction blocks"));
-        }
-        if hold {
-            return Err(SqlError::unsupported("DECLARE CURSOR WITH HOLD"));
-        }
-        if self.portals.contains_key(&d.portalname) {
-            return Err(duplicate_portal(&d.portalname));
-        }
-        let Some(node) = d.query.as_ref().and_then(|q| q.node.clone()) else {
-            return Err(SqlError::internal("DECLARE without a query"));
-        };
-        let prepared = sql::prepare(&mut self.ctx, statement.with_node(node), &[])?;
-        let portal = sql::open_portal(&mut self.ctx, prepared, Vec::new())?;
-        self.portals.insert(d.portalname.clone(), PortalEntry::cursor(portal));
-        Ok("DECLARE CURSOR".into())
-    }
-
-    pub(super) fn close_cursor(&mut self, name: Option<String>) -> Result<String, SqlError> {
-        match name {
-            None => {
-                self.portals.clear();
-                Ok("CLOSE CURSOR ALL".into())
-            }
-            Some(name) => match self.portals.remove(&name) {
-                Some(_) => Ok("CLOSE CURSOR".into()),
-                None => Err(unknown_cursor(&name)),
-            },
-        }
-    }
-
-    /// FETCH and MOVE, forward. With `formats` the rows are described first (simple protocol).
-    pub(super) fn fetch(&mut self, statement: &RawStmt, described: Option<&[i16]>) -> Result<String, SqlError> {
-        let NodeEnum::FetchStmt(f) = &*statement.node else { return Err(SqlError::internal("not a FETCH")) };
-        let forward = f.direction == FetchDirection::FetchForward as i32;
-        if !forward || f.how_many < 0 {
-            return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "cursor can only scan forward")
-                .hint("Declare it with SCROLL option to enable backward scan."));
-        }
-        let mut entry = self.portals.remove(&f.portalname).ok_or_else(|| unknown_cursor(&f.portalname))?;
-        let result = self.fetch_from(&mut entry, f, described);
-        if result.is_ok() {
-            self.portals.insert(f.portalname.clone(), entry);
-        }
-        result
-    }
-
-    fn fetch_from(&mut self, entry: &mut PortalEntry, f: &protobuf::FetchStmt, described: Option<&[i16]>) -> Result<String, SqlError> {
-        let what = if f.ismove { "MOVE" } else { "FETCH" };
-        let wanted = u64::try_from(f.how_many).unwrap_or(0);
-        let Some(portal) = entry.portal.as_mut() else { return Ok(format!("{what} 0")) };
-        let prepared = Arc::clone(&portal.prepared);
-        let columns = prepared.columns.as_deref().unwrap_or(&[]);
-        if let (Some(formats), false) = (described, f.ismove) {
-            describe(&mut self.conn, columns, formats);
-        }
-        if wanted == 0 || entry.done {
-            return Ok(format!("{what} 0"));
-        }
-        // FETCH ALL is the largest number there is.
-        let max = if f.how_many == i64::MAX { 0 } else { wanted };
-        let io = self.ctx.io.clone();
-        let (status, rows) = if f.ismove {
-            let mut sink = Counter::default();
-            (portal.run(&mut self.ctx, max, &mut sink)?, sink.rows)
-        } else {
-            let mut sink = RowWriter::new(&mut self.conn, columns, &entry.formats, &io);
-            let status = portal.run(&mut self.ctx, max, &mut sink)?;
-            (status, sink.rows)
-        };
-        entry.done = matches!(status, PortalStatus::Complete(_));
-        Ok(format!("{what} {rows}"))
-    }
-
     // ---- logging
 
     /// Whether `log_statement` asks for statements of this kind.
@@ -587,27 +507,6 @@ impl Session {
     }
 }
 
-/// Counts rows, for MOVE.
-#[derive(Default)]
-struct Counter {
-    rows: u64,
-}
-
-impl crate::executor::RowSink for Counter {
-    fn row(&mut self, _values: &[Datum]) -> Result<(), SqlError> {
-        self.rows += 1;
-        Ok(())
-    }
-
-    fn copy_out_begin(&mut self, _binary: bool, _columns: usize) -> Result<(), SqlError> {
-        Err(SqlError::internal("COPY inside a cursor"))
-    }
-
-    fn copy_data(&mut self, _bytes: &[u8]) -> Result<(), SqlError> {
-        Err(SqlError::internal("COPY inside a cursor"))
-    }
-}
-
 fn client_left() -> SqlError {
     SqlError::new(SqlState::CONNECTION_FAILURE, "unexpected EOF on client connection with an open transaction").fatal()
 }
@@ -629,6 +528,6 @@ pub(super) fn duplicate_portal(name: &str) -> SqlError {
     SqlError::new(SqlState::DUPLICATE_CURSOR, format!("cursor \"{name}\" already exists"))
 }
 
-fn unknown_cursor(name: &str) -> SqlError {
+pub(super) fn unknown_cursor(name: &str) -> SqlError {
     SqlError::new(SqlState::INVALID_CURSOR_NAME, format!("cursor \"{name}\" does not exist"))
 }
