@@ -626,7 +626,7 @@ impl BufferPool {
                 self.files.create(rel, fork)?;
                 let extension = self.files.extension(rel, fork)?;
                 let growing = extension.lock(&self.files);
-                self.fill_up_to(&growing, PageTag { rel, fork, block })
+                self.fill_up_to(&growing, PageTag { rel, fork, block }, |_| Ok(()))
             }
             other => other,
         }
@@ -711,19 +711,37 @@ impl BufferPool {
 
     /// A buffer holding an initialised page without reading the disk; an existing one is overwritten.
     fn fresh(&self, tag: PageTag) -> Result<Buffer, StorageError> {
-        loop {
+        self.rebuild(tag, |_| Ok(()))
+    }
+
+    /// As [`Self::fresh`], with what `change` puts on the page. Readers of a page that is in use see it as it was or as it will be: the page is
+    /// emptied and changed under one latch.
+    fn rebuild<E: From<StorageError>>(&self, tag: PageTag, change: impl FnOnce(&mut Page) -> Result<(), E>) -> Result<Buffer, E> {
+        let mut change = Some(change);
+        let mut failed = None;
+        let mut make = |page: &mut Page| {
+            page.init(0);
+            if let Some(change) = change.take() {
+                failed = change(page).err();
+            }
+        };
+        let buffer = loop {
             if let Some(buffer) = self.lookup_valid(tag) {
-                buffer.write().init(0);
-                return Ok(buffer);
+                make(&mut buffer.write());
+                break buffer;
             }
             let made = self.load(tag, |page| {
-                page.init(0);
+                make(page);
                 Ok(())
             })?;
             if let Some(buffer) = made {
                 buffer.frame.dirty.store(true, Ordering::Release);
-                return Ok(buffer);
+                break buffer;
             }
+        };
+        match failed {
+            None => Ok(buffer),
+            Some(error) => Err(error),
         }
     }
 
@@ -1187,14 +1205,20 @@ impl BufferPool {
     }
 
     /// A fresh page at `tag`, and empty ones between the end of the fork and it. The extension lock is held.
-    fn fill_up_to(&self, growing: &Growing<'_>, tag: PageTag) -> Result<Buffer, StorageError> {
+    /// [Rebuilds](Self::rebuild) a block, with empty ones up to it where the relation ends before it.
+    fn fill_up_to<E: From<StorageError>>(
+        &self,
+        growing: &Growing<'_>,
+        tag: PageTag,
+        change: impl FnOnce(&mut Page) -> Result<(), E>,
+    ) -> Result<Buffer, E> {
         let mut at = growing.n_blocks();
         growing.reserve(tag.block.get().saturating_sub(at.get()).saturating_add(1))?;
         while at < tag.block {
             self.fresh(PageTag { block: at, ..tag })?;
             at = BlockNo::new(at.get() + 1);
         }
-        let buffer = self.fresh(tag)?;
+        let buffer = self.rebuild(tag, change)?;
         if growing.n_blocks() <= tag.block {
             growing.grown_to(BlockNo::new(tag.block.get() + 1));
         }
@@ -1206,30 +1230,33 @@ impl BufferPool {
         for i in 0..n {
             let block = BlockNo::new(first.get().saturating_add(i));
             // A page already here may have changes from records after this one; those will be redone, so it may start over.
-            if let Some(buffer) = self.read_for_redo(rel, fork, block, true)? {
-                buffer.write().set_lsn(end);
-            }
+            self.rebuild_for_redo(PageTag { rel, fork, block }, |page| {
+                page.set_lsn(end);
+                Ok::<_, StorageError>(())
+            })?;
         }
         Ok(())
     }
 
-    /// The page a record changes, for redo. With `init` it is not read: the record rebuilds it. `None` if the block does not
-    /// exist: before consistency that is noted, and must be explained by a later truncate or drop.
+    /// A block that a record makes anew, for redo: what was there is not read.
+    fn rebuild_for_redo<E: From<StorageError>>(&self, tag: PageTag, change: impl FnOnce(&mut Page) -> Result<(), E>) -> Result<(), E> {
+        self.files.create(tag.rel, tag.fork)?;
+        let extension = self.files.extension(tag.rel, tag.fork)?;
+        let growing = extension.lock(&self.files);
+        // Blocks grow in order, so those in between were here once: a later truncate or drop took them, and must explain it.
+        for at in growing.n_blocks().get()..tag.block.get() {
+            self.missing.note(PageTag { block: BlockNo::new(at), ..tag }, &self.files)?;
+        }
+        self.fill_up_to(&growing, tag, change).map(|_buffer| ())
+    }
+
+    /// The page a record changes, for redo. `None` if the block does not exist: before consistency that is noted, and must be explained by a
+    /// later truncate or drop.
     ///
     /// # Errors
     /// A missing block after consistency; I/O; a damaged page.
-    pub fn read_for_redo(&self, rel: RelId, fork: Fork, block: BlockNo, init: bool) -> Result<Option<Buffer>, StorageError> {
+    pub fn read_for_redo(&self, rel: RelId, fork: Fork, block: BlockNo) -> Result<Option<Buffer>, StorageError> {
         let tag = PageTag { rel, fork, block };
-        if init {
-            self.files.create(rel, fork)?;
-            let extension = self.files.extension(rel, fork)?;
-            let growing = extension.lock(&self.files);
-            // Blocks grow in order, so those in between were here once: a later truncate or drop took them, and must explain it.
-            for at in growing.n_blocks().get()..block.get() {
-                self.missing.note(PageTag { block: BlockNo::new(at), ..tag }, &self.files)?;
-            }
-            return self.fill_up_to(&growing, tag).map(Some);
-        }
         if self.files.n_blocks(rel, fork)? <= block {
             self.missing.note(tag, &self.files)?;
             return Ok(None);
@@ -1269,9 +1296,20 @@ impl BufferPool {
     ) -> Result<bool, E> {
         let bad = |what| StorageError::BadRecord { at: record.start(), what };
         let block = record.block(index).ok_or_else(|| bad("block reference missing"))?;
-        let init = block.is_fpi() || block.will_init();
         let tag = PageTag { rel: block.rel, fork: block.fork, block: block.block };
-        let found = match self.read_for_redo(block.rel, block.fork, block.block, init) {
+        if block.is_fpi() || block.will_init() {
+            self.rebuild_for_redo(tag, |page| {
+                if block.is_fpi() {
+                    *page.bytes_mut() = block.data.try_into().map_err(|_| bad("full page image of the wrong size"))?;
+                } else {
+                    change(page, block.data)?;
+                }
+                page.set_lsn(record.end());
+                Ok::<_, E>(())
+            })?;
+            return Ok(true);
+        }
+        let found = match self.read_for_redo(block.rel, block.fork, block.block) {
             Err(damage @ StorageError::BadPage { .. }) => match self.mend_for_redo(tag, record.end(), damage) {
                 // Nobody has a copy: bits that are not set are no lie.
                 Err(StorageError::BadPage { .. }) if tag.fork == Fork::Vm => Some(self.read_map(tag.rel, tag.fork, tag.block)?),
@@ -1284,11 +1322,7 @@ impl BufferPool {
         if page.lsn() >= record.end() {
             return Ok(false);
         }
-        if block.is_fpi() {
-            *page.bytes_mut() = block.data.try_into().map_err(|_| bad("full page image of the wrong size"))?;
-        } else {
-            change(&mut page, block.data)?;
-        }
+        change(&mut page, block.data)?;
         page.set_lsn(record.end());
         Ok(true)
     }

@@ -156,7 +156,7 @@ pub(super) fn check_from(pool: &BufferPool, rel: RelId, n: BlockNo) -> Result<()
 pub(super) fn forget_from(pool: &BufferPool, rel: RelId, n: BlockNo, end: Lsn) -> Result<(), StorageError> {
     for block in map_block(n).get()..pool.n_blocks(rel, Fork::Vm)?.get() {
         // Missing before the consistent point: the map is newer than the record, or gone with its relation.
-        let buffer = match pool.read_for_redo(rel, Fork::Vm, BlockNo::new(block), false) {
+        let buffer = match pool.read_for_redo(rel, Fork::Vm, BlockNo::new(block)) {
             Err(StorageError::BadPage { .. }) => pool.read_map(rel, Fork::Vm, BlockNo::new(block))?,
             other => match other? {
                 Some(buffer) => buffer,
