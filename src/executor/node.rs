@@ -68,9 +68,10 @@ pub fn build_as(plan: &Arc<PlanNode>, x: &mut Exec<'_>, packed: bool) -> Result<
         PlanOp::HashJoin(j) => Box::new(HashJoinNode::new(p.clone(), build_as(&j.left, x, packed)?, build_as(&j.right, x, packed)?)),
         PlanOp::MergeJoin(j) => {
             // A merge join keeps the rows it goes back to by itself.
-            let right = match &j.right.op {
-                PlanOp::Materialize(child) => measured(build_as(child, x, packed)?, &j.right, x),
-                _ => build_as(&j.right, x, packed)?,
+            let right = if let PlanOp::Materialize(child) = &j.right.op {
+                measured(build_as(child, x, packed)?, &j.right, x)
+            } else {
+                build_as(&j.right, x, packed)?
             };
             Box::new(MergeJoinNode::new(p.clone(), build_as(&j.left, x, packed)?, right))
         }

@@ -509,6 +509,7 @@ fn table_whose_file_is_gone_is_an_error_and_not_empty() {
     standby.stop("fast");
     let kept = node.home.path().join("kept");
     for on in [&node, &standby] {
+        #[expect(clippy::disallowed_methods, reason = "what an administrator does with mv")]
         fs::rename(file(on, &shown), &kept).expect("the table's file");
     }
     fs::remove_file(file(&node, &shown_u)).expect("the unlogged table's file");

@@ -26,6 +26,9 @@ use crate::sql::types::key::KeyOrder;
 use crate::sql::types::{Datum, oids};
 use crate::sqlstate::{SqlError, SqlState};
 
+/// The ways to the rows of one side.
+type Paths<'a> = &'a [Rc<Path>];
+
 /// Items up to which all join orders are compared.
 const EXHAUSTIVE: usize = 9;
 
@@ -406,7 +409,7 @@ impl Planner<'_> {
         &self,
         q: &Query,
         kind: JoinKind,
-        (left, right, lookups): (&[Rc<Path>], &[Rc<Path>], &[Rc<Path>]),
+        (left, right, lookups): (Paths<'_>, Paths<'_>, Paths<'_>),
         quals: &[Expr],
         want: &[OrderKey],
         out: &mut Vec<Rc<Path>>,
@@ -785,7 +788,7 @@ impl Planner<'_> {
     fn join_paths(
         &self,
         q: &Query,
-        (left, right, leaf): (&[Rc<Path>], &[Rc<Path>], Option<&[Rc<Path>]>),
+        (left, right, leaf): (Paths<'_>, Paths<'_>, Option<Paths<'_>>),
         joins: &[(Expr, RelSet)],
         connected: bool,
         want: &[OrderKey],
