@@ -57,8 +57,8 @@ pub enum StmtKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransactionKind {
     /// `BEGIN`, `START TRANSACTION`, with (name, value) options: `transaction_isolation`, `transaction_read_only`,
-    /// `transaction_deferrable`.
-    Begin(Vec<(String, String)>),
+    /// `transaction_deferrable`; and its tag.
+    Begin(Vec<(String, String)>, &'static str),
     /// `COMMIT`, `END`; and whether `AND CHAIN`.
     Commit(bool),
     /// `ROLLBACK`, `ABORT`; and whether `AND CHAIN`.
@@ -117,7 +117,8 @@ impl RawStmt {
 
 fn transaction_kind(t: &protobuf::TransactionStmt) -> Option<TransactionKind> {
     Some(match TransactionStmtKind::try_from(t.kind).ok()? {
-        TransactionStmtKind::TransStmtBegin | TransactionStmtKind::TransStmtStart => TransactionKind::Begin(options(&t.options)),
+        TransactionStmtKind::TransStmtBegin => TransactionKind::Begin(options(&t.options), "BEGIN"),
+        TransactionStmtKind::TransStmtStart => TransactionKind::Begin(options(&t.options), "START TRANSACTION"),
         TransactionStmtKind::TransStmtCommit => TransactionKind::Commit(t.chain),
         TransactionStmtKind::TransStmtRollback => TransactionKind::Rollback(t.chain),
         TransactionStmtKind::TransStmtSavepoint => TransactionKind::Savepoint(t.savepoint_name.clone()),

@@ -32,11 +32,6 @@ pub struct IndexCheck {
 }
 
 /// As PostgreSQL's messages have it.
-fn plural(kind: RelKind) -> String {
-    let noun = kind.noun();
-    if noun.ends_with('x') { format!("{noun}es") } else { format!("{noun}s") }
-}
-
 fn superuser_only(ctx: &SessionContext, func: &ProcEntry) -> Result<(), SqlError> {
     if ctx.catalog.is_superuser(ctx.user)? {
         return Ok(());
@@ -58,10 +53,9 @@ pub(super) fn call(ctx: &mut SessionContext, func: &'static ProcEntry, args: &[D
     let relation = ctx
         .catalog
         .relation(oid)?
-        .ok_or_else(|| SqlError::new(SqlState::UNDEFINED_TABLE, format!("could not open relation with OID {oid}")))?;
+        .ok_or_else(|| SqlError::new(SqlState::INTERNAL_ERROR, format!("could not open relation with OID {oid}")))?;
     if relation.kind != RelKind::Index {
-        return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "only B-Tree indexes are supported as targets for verification")
-            .detail(format!("Relation \"{}\" is not a B-Tree index.", relation.name)));
+        return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not an index", relation.name)));
     }
     if exclusive && ctx.engine.is_in_recovery() {
         let error = SqlError::new(
@@ -116,8 +110,8 @@ pub(super) fn call_set(
     ctx.lock_oid(oid, relation.shared, LockMode::AccessShare, WaitPolicy::Block)?;
     let relation = ctx.reopen(oid)?;
     let Some(handle) = relation.rel_handle().filter(|_| matches!(relation.kind, RelKind::Table | RelKind::MatView | RelKind::Toast)) else {
-        let error = SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("cannot check relation \"{}\"", relation.name));
-        return Err(error.detail(format!("This operation is not supported for {}.", plural(relation.kind))));
+        let error = SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("cannot check relation \"{}\"", relation.name));
+        return Err(error.detail(format!("This operation is not supported for {}.", relation.kind.plural())));
     };
     let blocks = ctx.engine.pool().n_blocks(handle.file, Fork::Main)?.get();
     let bound = |i: usize, name: &str, default: u32| -> Result<u32, SqlError> {

@@ -309,7 +309,7 @@ impl Session {
     /// Runs a transaction statement; returns its tag.
     pub(super) async fn transaction_statement(&mut self, kind: TransactionKind) -> Result<String, SqlError> {
         match kind {
-            TransactionKind::Begin(options) => {
+            TransactionKind::Begin(options, tag) => {
                 match self.block.kind {
                     Kind::Explicit => {
                         self.ctx.warning(SqlState::ACTIVE_SQL_TRANSACTION, "there is already a transaction in progress");
@@ -318,7 +318,7 @@ impl Session {
                     Kind::None | Kind::Single | Kind::Implicit => self.block.kind = Kind::Explicit,
                 }
                 self.apply_options(&options)?;
-                Ok("BEGIN".into())
+                Ok(tag.into())
             }
             TransactionKind::Commit(chain) => self.end_block(true, chain).await,
             TransactionKind::Rollback(chain) => self.end_block(false, chain).await,

@@ -447,7 +447,15 @@ fn locks(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), 
     let Some(services) = server.services_even_if_stopping() else { return Ok(()) };
     let locks = services.engine.ctx().txns.locks().list();
     let numbers: std::collections::HashMap<ProcId, u64> = locks.iter().map(|l| (l.proc, l.transaction)).collect();
+    let mut advisory = std::collections::HashSet::new();
     for lock in locks {
+        // What the session and its transaction hold is one.
+        if let Locked::Tag(tag @ LockTag::Advisory { .. }) = lock.what
+            && lock.granted
+            && !advisory.insert((tag, lock.proc, lock.mode))
+        {
+            continue;
+        }
         // Row locks that are held are not shown, as in PostgreSQL: there may be millions.
         if lock.granted && matches!(lock.what, Locked::Tag(LockTag::Tuple { .. })) {
             continue;

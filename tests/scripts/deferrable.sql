@@ -179,3 +179,79 @@ p_pkey|f
 
 drop table u, p, n;
 ---
+
+# ALTER CONSTRAINT, of foreign keys only
+create table p (id int primary key); create table c (id int, k int unique deferrable, constraint c_fk foreign key (id) references p); alter table c alter constraint c_fk deferrable initially deferred;
+---
+
+begin; insert into c values (5); insert into p values (5); commit; select * from c;
+---
+id|k
+5|
+(1 row)
+
+insert into c values (6);
+---
+ERROR:  23503: insert or update on table "c" violates foreign key constraint "c_fk"
+DETAIL:  Key (id)=(6) is not present in table "p".
+SCHEMA NAME:  public
+TABLE NAME:  c
+CONSTRAINT NAME:  c_fk
+
+alter table c alter constraint c_fk deferrable;
+---
+
+begin; insert into c values (6);
+---
+ERROR:  23503: insert or update on table "c" violates foreign key constraint "c_fk"
+DETAIL:  Key (id)=(6) is not present in table "p".
+SCHEMA NAME:  public
+TABLE NAME:  c
+CONSTRAINT NAME:  c_fk
+
+rollback; begin; set constraints c_fk deferred; insert into c values (6); insert into p values (6); commit;
+---
+
+alter table c alter constraint c_fk not deferrable; begin; set constraints c_fk deferred;
+---
+ERROR:  42809: constraint "c_fk" is not deferrable
+
+rollback; alter table c alter constraint c_k_key deferrable; alter table c alter constraint nope deferrable;
+---
+ERROR:  42809: constraint "c_k_key" of relation "c" is not a foreign key constraint
+ERROR:  42704: constraint "nope" of relation "c" does not exist
+
+drop table c, p;
+---
+
+# What a clause may stand behind
+create table n (id int not null deferrable); create table n (id int unique not deferrable initially deferred); create table n (id int unique deferrable deferrable); create table n (id int check (id > 0) deferrable); create table n (id int deferrable); create table n (id int, check (id > 0) deferrable);
+---
+ERROR:  42601: misplaced DEFERRABLE clause
+LINE 1: create table n (id int not null deferrable);
+                                        ^
+ERROR:  42601: constraint declared INITIALLY DEFERRED must be DEFERRABLE
+LINE 1: create table n (id int unique not deferrable initially defer...
+                                                     ^
+ERROR:  42601: multiple DEFERRABLE/NOT DEFERRABLE clauses not allowed
+LINE 1: create table n (id int unique deferrable deferrable);
+                                                 ^
+ERROR:  42601: misplaced DEFERRABLE clause
+LINE 1: create table n (id int check (id > 0) deferrable);
+                                              ^
+ERROR:  42601: misplaced DEFERRABLE clause
+LINE 1: create table n (id int deferrable);
+                               ^
+ERROR:  0A000: CHECK constraints cannot be marked DEFERRABLE
+
+create table n (id int unique deferrable not null initially deferred);
+---
+ERROR:  42601: misplaced INITIALLY DEFERRED clause
+LINE 1: create table n (id int unique deferrable not null initially ...
+                                                          ^
+
+create table n (id int unique initially deferred); select conname, condeferrable, condeferred from pg_constraint where conrelid = 'n'::regclass; drop table n;
+---
+conname|condeferrable|condeferred
+n_id_key|t|t
+(1 row)

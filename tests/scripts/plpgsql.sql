@@ -381,3 +381,12 @@ ERROR:  42809: ag(integer) is not a procedure
 
 drop function ag, afs.ag; drop schema afs;
 ---
+
+# Who catches a cancel goes on
+do $$ begin perform pg_cancel_backend(pg_backend_pid()); perform pg_sleep(60); exception when query_canceled then raise notice 'caught: %', sqlerrm; perform 1; end $$;
+---
+NOTICE:  00000: caught: canceling statement due to user request
+
+do $$ begin perform pg_cancel_backend(pg_backend_pid()); perform pg_sleep(60); exception when others then raise notice 'caught: %', sqlerrm; end $$;
+---
+ERROR:  57014: canceling statement due to user request

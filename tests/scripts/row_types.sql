@@ -385,3 +385,32 @@ create table wrong (a nothing_like_it);
 ERROR:  42704: type "nothing_like_it" does not exist
 LINE 1: create table wrong (a nothing_like_it);
                               ^
+
+# What is unknown on one side of a comparison is what the other side is
+create table keyset (id int, d date); insert into keyset values (1, '2020-01-01'), (1, '2020-01-02'), (2, '2020-01-01'); select * from keyset where (id, d) > (1, '2020-01-01') order by id, d;
+---
+id|d
+1|2020-01-02
+2|2020-01-01
+(2 rows)
+
+prepare after as select * from keyset where (id, d) > ($1, $2) order by id, d limit 1; execute after (1, '2020-01-02');
+---
+id|d
+2|2020-01-01
+(1 row)
+
+select (1, '2020-01-01') < (1, current_date), (1, date '2020-01-01') in ((1, '2020-01-01'), (2, '2020-01-01')), (1, date '2020-01-01') between (1, '2019-12-31') and (1, '2020-01-01'), (1, date '2020-01-01') is distinct from (1, '2020-01-01'), (1, '2020-01-01') in (select * from keyset), (1, '2020-01-01') = (select id, d from keyset limit 1);
+---
+?column?|?column?|?column?|?column?|?column?|?column?
+t|t|t|f|t|t
+(1 row)
+
+select ('a', 1) = ('a', 1), ('a', null) = ('b', null), (1, 'x') = (1, date '2020-01-01');
+---
+ERROR:  22007: invalid input syntax for type date: "x"
+LINE 1: ...a', 1) = ('a', 1), ('a', null) = ('b', null), (1, 'x') = (1,...
+                                                             ^
+
+deallocate after; drop table keyset;
+---

@@ -191,3 +191,61 @@ ERROR:  42P17: including column does not support NULLS FIRST/LAST options
 create index on inc (a) include (b int4_ops);
 ---
 ERROR:  42P17: including column does not support an operator class
+
+# Made and filled in one go
+begin; create temp table filled on commit delete rows as select 1 as a; select * from filled; commit; select * from filled; drop table filled;
+---
+a
+1
+(1 row)
+a
+(0 rows)
+
+create unlogged table pg_temp.never (i int);
+---
+ERROR:  42P16: only temporary relations may be created in temporary schemas
+LINE 1: create unlogged table pg_temp.never (i int);
+                              ^
+
+# A table is no sequence, nor a view
+create table k (i int); create sequence ks; alter sequence k rename to x; alter view k rename to x; alter materialized view k rename to x; alter view ks rename to x;
+---
+ERROR:  42809: "k" is not a sequence
+ERROR:  42809: "k" is not a view
+ERROR:  42809: "k" is not a materialized view
+ERROR:  42809: "ks" is not a view
+
+alter table ks rename to ks2; select relname from pg_class where relname in ('k', 'ks', 'ks2', 'x') order by 1; drop table k; drop sequence ks2;
+---
+relname
+k
+ks2
+(2 rows)
+
+create sequence x increment 1 increment 2; create sequence x maxvalue 9223372036854775808;
+---
+ERROR:  42601: conflicting or redundant options
+LINE 1: create sequence x increment 1 increment 2;
+                                      ^
+ERROR:  22003: value "9223372036854775808" is out of range for type bigint
+
+create table x (a int default 1 generated always as identity); create table x (a int null generated always as identity); create table x (a int generated always as identity generated always as identity); create table x (a int generated always as (1) stored generated always as identity); create table x (a int generated always as identity default 3); create table x (a int not null null);
+---
+ERROR:  42601: both default and identity specified for column "a" of table "x"
+LINE 1: create table x (a int default 1 generated always as identity...
+                                        ^
+ERROR:  42601: conflicting NULL/NOT NULL declarations for column "a" of table "x"
+LINE 1: create table x (a int null generated always as identity);
+                                   ^
+ERROR:  42601: multiple identity specifications for column "a" of table "x"
+LINE 1: ...reate table x (a int generated always as identity generated ...
+                                                             ^
+ERROR:  42601: both identity and generation expression specified for column "a" of table "x"
+LINE 1: ...ate table x (a int generated always as (1) stored generated ...
+                                                             ^
+ERROR:  42601: both default and identity specified for column "a" of table "x"
+LINE 1: ...reate table x (a int generated always as identity default 3)...
+                                                             ^
+ERROR:  42601: conflicting NULL/NOT NULL declarations for column "a" of table "x"
+LINE 1: create table x (a int not null null);
+                                       ^

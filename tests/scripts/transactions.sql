@@ -188,3 +188,68 @@ select txid_current() > 0 as x, pg_current_xact_id_if_assigned() is null as y;
 x|y
 t|f
 (1 row)
+
+# A transaction begun again is told by its own tag
+\set QUIET off
+start transaction; start transaction; begin; commit;
+\set QUIET on
+---
+START TRANSACTION
+WARNING:  25001: there is already a transaction in progress
+START TRANSACTION
+WARNING:  25001: there is already a transaction in progress
+BEGIN
+COMMIT
+
+# Rows that may not be there are not locked
+create table lr (id int primary key, v text); insert into lr values (1, 'a'), (2, 'b'); select * from lr left join lr u using (id) for update;
+---
+ERROR:  0A000: FOR UPDATE cannot be applied to the nullable side of an outer join
+
+select * from lr right join lr u using (id) for no key update of lr; select * from lr full join lr u using (id) for share of u;
+---
+ERROR:  0A000: FOR NO KEY UPDATE cannot be applied to the nullable side of an outer join
+ERROR:  0A000: FOR SHARE cannot be applied to the nullable side of an outer join
+
+select id from lr left join lr u using (id) for update of lr; select id from lr left join lr u using (id) where u.v = 'b' for update;
+---
+id
+1
+2
+(2 rows)
+id
+2
+(1 row)
+
+create sequence ls; select * from ls for update; create materialized view lm as select 1 as a; select * from lm for key share;
+---
+ERROR:  42809: cannot lock rows in sequence "ls"
+ERROR:  42809: cannot lock rows in materialized view "lm"
+
+begin; lock table lr_pkey;
+---
+ERROR:  42809: cannot lock relation "lr_pkey"
+DETAIL:  This operation is not supported for indexes.
+
+rollback; drop materialized view lm; drop table lr; drop sequence ls;
+---
+
+# What session and transaction hold is shown once
+begin; select pg_advisory_xact_lock(1), pg_advisory_lock(1), pg_advisory_lock(1), pg_advisory_lock_shared(1); select mode, objid, granted from pg_locks where locktype = 'advisory' order by 1;
+---
+pg_advisory_xact_lock|pg_advisory_lock|pg_advisory_lock|pg_advisory_lock_shared
+|||
+(1 row)
+mode|objid|granted
+ExclusiveLock|1|t
+ShareLock|1|t
+(2 rows)
+
+rollback; select mode, count(*) from pg_locks where locktype = 'advisory' group by 1 order by 1; select pg_advisory_unlock_all();
+---
+mode|count
+ExclusiveLock|1
+ShareLock|1
+(2 rows)
+pg_advisory_unlock_all
+(1 row)

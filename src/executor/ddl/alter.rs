@@ -131,6 +131,7 @@ fn run_command(ctx: &mut SessionContext, oid: Oid, command: &AlterTableCmd, sour
             }
         }
         AlterTableType::AtDropConstraint => drop_constraint(ctx, &relation, command, cascade),
+        AlterTableType::AtAlterConstraint => alter_constraint(ctx, &relation, command),
         AlterTableType::AtValidateConstraint => validate_constraint(ctx, &relation, &command.name),
         AlterTableType::AtAlterColumnType => alter_type(ctx, &relation, command, source),
         AlterTableType::AtChangeOwner => match &command.newowner {
@@ -182,9 +183,9 @@ fn run_command(ctx: &mut SessionContext, oid: Oid, command: &AlterTableCmd, sour
             table::update_attribute(ctx, oid, attnum, &[(pg_attribute::attcompression, Datum::Char(letter))])
         }
         AlterTableType::AtSetRelOptions | AlterTableType::AtResetRelOptions => rel_options(ctx, &relation, command),
-        AlterTableType::AtAddIdentity => add_identity(ctx, &relation, command),
+        AlterTableType::AtAddIdentity => add_identity(ctx, &relation, command, source),
         AlterTableType::AtDropIdentity => drop_identity(ctx, &relation, command),
-        AlterTableType::AtSetIdentity => set_identity(ctx, &relation, command),
+        AlterTableType::AtSetIdentity => set_identity(ctx, &relation, command, source),
         AlterTableType::AtDropExpression => drop_expression(ctx, &relation, command),
         AlterTableType::AtSetLogged | AlterTableType::AtSetUnLogged => {
             let logged = command.subtype() == AlterTableType::AtSetLogged;
@@ -230,7 +231,7 @@ fn add_column(ctx: &mut SessionContext, relation: &Arc<Relation>, command: &Alte
     }
     table::check_column_name(name)?;
     let mut constraints = Vec::new();
-    let mut new = table::column(ctx, def, source, &mut constraints)?;
+    let mut new = table::column(ctx, def, &relation.name, source, &mut constraints)?;
     let attnum = i16::try_from(relation.columns.len() + 1)
         .ok()
         .filter(|&n| n <= 1600)
@@ -658,6 +659,27 @@ fn validate_constraint(ctx: &mut SessionContext, relation: &Arc<Relation>, name:
     ctx.relation_changed(relation.oid)
 }
 
+/// ALTER CONSTRAINT: whether, and whether at first, a foreign key is checked at the end of the transaction.
+fn alter_constraint(ctx: &mut SessionContext, relation: &Arc<Relation>, command: &AlterTableCmd) -> Result<(), SqlError> {
+    let Some(NodeEnum::Constraint(c)) = command.def.as_deref().and_then(|d| d.node.as_ref()) else {
+        return Err(SqlError::internal("ALTER CONSTRAINT without one"));
+    };
+    let name = &c.conname;
+    let oid = constraint_oid(relation, name).ok_or_else(|| {
+        let message = format!("constraint \"{name}\" of relation \"{}\" does not exist", relation.name);
+        SqlError::new(SqlState::UNDEFINED_OBJECT, message)
+    })?;
+    if !relation.constraints.iter().any(|f| f.oid == oid && matches!(f.kind, ConstraintKind::Foreign(_))) {
+        let message = format!("constraint \"{name}\" of relation \"{}\" is not a foreign key constraint", relation.name);
+        return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, message));
+    }
+    let row = ctx.catalog_reader()?.row(&pg_constraint::DEF, by::CONSTRAINT_OID, &[Datum::Oid(oid)])?;
+    let row = row.ok_or_else(|| SqlError::internal("constraint vanished"))?;
+    let changes = [(pg_constraint::condeferrable, Datum::Bool(c.deferrable)), (pg_constraint::condeferred, Datum::Bool(c.initdeferred))];
+    ctx.writer()?.set(&pg_constraint::DEF, &row, &changes)?;
+    ctx.relation_changed(relation.oid)
+}
+
 /// `42P16` if a table's rows would be part of themselves.
 fn refuse_own_type(ctx: &SessionContext, relation: &Relation, type_oid: Oid) -> Result<(), SqlError> {
     if type_oid == relation.row_type && type_oid != 0 {
@@ -698,7 +720,7 @@ fn alter_type(ctx: &mut SessionContext, relation: &Arc<Relation>, command: &Alte
     let name = command.name.as_str();
     let old = relation.column(name).ok_or_else(|| undefined_column(relation, name))?.clone();
     let changed = ColumnDef { colname: name.to_owned(), constraints: Vec::new(), raw_default: None, ..(**def).clone() };
-    let new: Column = table::column(ctx, &changed, source, &mut Vec::<NewConstraint>::new())?.column;
+    let new: Column = table::column(ctx, &changed, &relation.name, source, &mut Vec::<NewConstraint>::new())?.column;
     if old.generated {
         return Err(SqlError::unsupported("changing the type of a generated column"));
     }
@@ -881,7 +903,7 @@ fn set_options(ctx: &mut SessionContext, relation: &Relation, command: &AlterTab
     table::update_class(ctx, relation.oid, &[(pg_class::reloptions, value)])
 }
 
-fn add_identity(ctx: &mut SessionContext, relation: &Arc<Relation>, command: &AlterTableCmd) -> Result<(), SqlError> {
+fn add_identity(ctx: &mut SessionContext, relation: &Arc<Relation>, command: &AlterTableCmd, source: &str) -> Result<(), SqlError> {
     let Some(NodeEnum::Constraint(c)) = command.def.as_deref().and_then(|n| n.node.as_ref()) else {
         return Err(SqlError::internal("ADD IDENTITY without a definition"));
     };
@@ -904,7 +926,7 @@ fn add_identity(ctx: &mut SessionContext, relation: &Arc<Relation>, command: &Al
     if column.default.is_some() {
         return refuse("already has a default value");
     }
-    let spec = SequenceSpec::parse(ctx, &c.options, Some(column.type_oid))?;
+    let spec = SequenceSpec::parse(ctx, &c.options, Some(column.type_oid), source)?;
     let made = table::column_sequence(ctx, &relation.name, relation.namespace, relation.persistence, name, &spec)?;
     let address = ObjectAddress::column(relation.oid, column.attnum);
     ctx.depend(ObjectAddress::relation(made), address, DependKind::Internal)?;
@@ -953,7 +975,7 @@ fn drop_expression(ctx: &mut SessionContext, relation: &Relation, command: &Alte
 }
 
 /// ALTER COLUMN ... SET GENERATED, SET INCREMENT, RESTART: changes the column, or the sequence behind it.
-fn set_identity(ctx: &mut SessionContext, relation: &Relation, command: &AlterTableCmd) -> Result<(), SqlError> {
+fn set_identity(ctx: &mut SessionContext, relation: &Relation, command: &AlterTableCmd, source: &str) -> Result<(), SqlError> {
     let name = command.name.as_str();
     let column = relation.column(name).ok_or_else(|| undefined_column(relation, name))?.clone();
     if column.identity.is_none() {
@@ -978,7 +1000,7 @@ fn set_identity(ctx: &mut SessionContext, relation: &Relation, command: &AlterTa
     if rest.is_empty() {
         return Ok(());
     }
-    let spec = SequenceSpec::parse(ctx, &rest, None)?;
+    let spec = SequenceSpec::parse(ctx, &rest, None, source)?;
     let key = [Datum::Oid(pg_class::ID), Datum::Oid(relation.oid), Datum::Int4(i32::from(column.attnum))];
     for row in ctx.catalog_reader()?.rows(&pg_depend::DEF, by::DEPEND_REFERENCED, &key)? {
         if row.oid(pg_depend::classid)? == pg_class::ID && row.char(pg_depend::deptype)? == b'i' {

@@ -139,22 +139,46 @@ fn action(letter: &str) -> FkAction {
     FkAction::from_letter(letter.bytes().next().unwrap_or(b'a'))
 }
 
-/// Applies DEFERRABLE and its kin, which follow a column constraint as nodes of their own.
-pub(crate) fn set_attribute(last: Option<&mut NewConstraint>, kind: ConstrType) -> Result<(), SqlError> {
-    let Some(last) = last else {
-        return Err(SqlError::new(SqlState::SYNTAX_ERROR, "misplaced DEFERRABLE clause"));
-    };
-    #[expect(clippy::wildcard_enum_match_arm, reason = "called for these four kinds")]
-    match kind {
-        ConstrType::ConstrAttrDeferrable => last.deferrable = true,
-        ConstrType::ConstrAttrNotDeferrable => last.deferrable = false,
-        ConstrType::ConstrAttrDeferred => {
-            last.deferrable = true;
-            last.deferred = true;
+/// Applies DEFERRABLE and its kin, which follow a column constraint as nodes of their own. PostgreSQL: `transformConstraintAttrs`.
+#[derive(Default)]
+pub(crate) struct Attributes {
+    saw_deferrability: bool,
+    saw_initially: bool,
+}
+
+impl Attributes {
+    /// `last`: the constraint before it, if that can be deferred.
+    pub(crate) fn apply(&mut self, last: Option<&mut NewConstraint>, c: &protobuf::Constraint, source: &str) -> Result<(), SqlError> {
+        let wrong = |message: String| Err(nodes::located(SqlError::new(SqlState::SYNTAX_ERROR, message), source, c.location));
+        let clause = match c.contype() {
+            ConstrType::ConstrAttrDeferrable => "DEFERRABLE",
+            ConstrType::ConstrAttrNotDeferrable => "NOT DEFERRABLE",
+            ConstrType::ConstrAttrDeferred => "INITIALLY DEFERRED",
+            _ => "INITIALLY IMMEDIATE",
+        };
+        let Some(last) = last else { return wrong(format!("misplaced {clause} clause")) };
+        let (seen, what) = match clause {
+            "DEFERRABLE" | "NOT DEFERRABLE" => (&mut self.saw_deferrability, "DEFERRABLE/NOT DEFERRABLE"),
+            _ => (&mut self.saw_initially, "INITIALLY IMMEDIATE/DEFERRED"),
+        };
+        if std::mem::replace(seen, true) {
+            return wrong(format!("multiple {what} clauses not allowed"));
         }
-        _ => last.deferred = false,
+        match clause {
+            "DEFERRABLE" => last.deferrable = true,
+            "NOT DEFERRABLE" => last.deferrable = false,
+            "INITIALLY DEFERRED" => {
+                // Deferred by itself means deferrable.
+                last.deferrable |= !self.saw_deferrability;
+                last.deferred = true;
+            }
+            _ => last.deferred = false,
+        }
+        if last.deferred && !last.deferrable {
+            return wrong("constraint declared INITIALLY DEFERRED must be DEFERRABLE".into());
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Sets NOT NULL on the columns of a new table's primary key, of which there may be one.

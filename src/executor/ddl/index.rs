@@ -89,7 +89,7 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &IndexStmt, source: &str) -
     let relation = ctx.open_locked(range, source, mode)?;
     if !matches!(relation.kind, RelKind::Table | RelKind::MatView) {
         return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("cannot create index on relation \"{}\"", relation.name))
-            .detail(format!("This operation is not supported for {}s.", relation.kind.noun())));
+            .detail(format!("This operation is not supported for {}.", relation.kind.plural())));
     }
     ctx.check_owner(&relation)?;
     check_method(&stmt.access_method)?;

@@ -32,7 +32,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &LockStmt) -> Result<(), SqlEr
         if !matches!(relation.kind, RelKind::Table | RelKind::View | RelKind::Partitioned) {
             let message = format!("cannot lock relation \"{}\"", relation.name);
             return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, message)
-                .detail(format!("This operation is not supported for {}s.", relation.kind.noun())));
+                .detail(format!("This operation is not supported for {}.", relation.kind.plural())));
         }
         check_rights(ctx, &relation, mode, ctx.user)?;
         let found = ctx.find_locked(schema, name, mode, wait)?;

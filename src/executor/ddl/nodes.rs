@@ -108,9 +108,15 @@ pub(crate) fn option_bool(element: &protobuf::DefElem) -> Result<bool, SqlError>
 
 /// An option's value as an integer.
 pub(crate) fn option_int(element: &protobuf::DefElem) -> Result<i64, SqlError> {
-    option_text(element)
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| SqlError::new(SqlState::SYNTAX_ERROR, format!("{} requires a numeric value", element.defname)))
+    let text = option_text(element).filter(|t| t.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.')));
+    let text = text.ok_or_else(|| SqlError::new(SqlState::SYNTAX_ERROR, format!("{} requires a numeric value", element.defname)))?;
+    text.parse().map_err(|_| {
+        if text.contains(['.', 'e', 'E']) {
+            SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, format!("invalid input syntax for type bigint: \"{text}\""))
+        } else {
+            SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, format!("value \"{text}\" is out of range for type bigint"))
+        }
+    })
 }
 
 /// Before the options that are for the table of large values.

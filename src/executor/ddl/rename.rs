@@ -29,7 +29,19 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &RenameStmt, source: &str) -> 
         | ObjectType::ObjectSequence
         | ObjectType::ObjectView
         | ObjectType::ObjectMatview => match open(ctx, stmt, source)? {
-            Some(relation) => rename_relation(ctx, &relation, new),
+            Some(relation) => {
+                // ALTER TABLE and ALTER INDEX are lenient, as in PostgreSQL.
+                let wanted = match stmt.rename_type() {
+                    ObjectType::ObjectSequence if relation.kind != RelKind::Sequence => Some("sequence"),
+                    ObjectType::ObjectView if relation.kind != RelKind::View => Some("view"),
+                    ObjectType::ObjectMatview if relation.kind != RelKind::MatView => Some("materialized view"),
+                    _ => None,
+                };
+                match wanted {
+                    Some(wanted) => Err(step::is_not(&relation, wanted)),
+                    None => rename_relation(ctx, &relation, new),
+                }
+            }
             None => Ok(()),
         },
         ObjectType::ObjectColumn | ObjectType::ObjectAttribute => match open(ctx, stmt, source)? {

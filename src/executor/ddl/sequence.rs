@@ -48,9 +48,13 @@ impl SequenceSpec {
     }
 
     /// Reads options. `type_oid`: given already, as for identity columns.
-    pub(crate) fn parse(ctx: &mut SessionContext, options: &[Node], type_oid: Option<Oid>) -> Result<Self, SqlError> {
+    pub(crate) fn parse(ctx: &mut SessionContext, options: &[Node], type_oid: Option<Oid>, source: &str) -> Result<Self, SqlError> {
         let mut spec = Self { type_oid, ..Self::default() };
-        for option in nodes::options(options) {
+        for (i, option) in nodes::options(options).enumerate() {
+            if nodes::options(options).take(i).any(|earlier| earlier.defname == option.defname) {
+                let error = SqlError::new(SqlState::SYNTAX_ERROR, "conflicting or redundant options");
+                return Err(nodes::located(error, source, option.location));
+            }
             match option.defname.as_str() {
                 "as" => {
                     if let Some(NodeEnum::TypeName(name)) = option.arg.as_ref().and_then(|a| a.node.as_ref()) {
@@ -283,7 +287,7 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateSeqStmt, source: &st
     if !check_name_free(ctx, namespace, name, stmt.if_not_exists)? {
         return Ok(());
     }
-    let spec = SequenceSpec::parse(ctx, &stmt.options, None)?;
+    let spec = SequenceSpec::parse(ctx, &stmt.options, None, source)?;
     let oid = create_sequence(ctx, namespace, name, persistence, &spec)?;
     let _ = (schema, source);
     own(ctx, oid, &spec)
@@ -315,11 +319,7 @@ fn own(ctx: &mut SessionContext, sequence: Oid, spec: &SequenceSpec) -> Result<(
     let relation = ctx.catalog.open_relation(schema, table)?;
     if !matches!(relation.kind, RelKind::Table | RelKind::View) {
         return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("sequence cannot be owned by relation \"{}\"", relation.name))
-            .detail(if relation.kind == RelKind::Index {
-                "This operation is not supported for indexes.".to_owned()
-            } else {
-                format!("This operation is not supported for {}s.", relation.kind.noun())
-            }));
+            .detail(format!("This operation is not supported for {}.", relation.kind.plural())));
     }
     let differs =
         |what| Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("sequence must {what} table it is linked to")));
@@ -348,7 +348,7 @@ pub(crate) fn alter(ctx: &mut SessionContext, stmt: &AlterSeqStmt, source: &str)
         return Err(super::step::wrong_kind(&relation, "sequence"));
     }
     ctx.check_owner(&relation)?;
-    let spec = SequenceSpec::parse(ctx, &stmt.options, None)?;
+    let spec = SequenceSpec::parse(ctx, &stmt.options, None, source)?;
     change(ctx, &relation, &spec)?;
     own(ctx, relation.oid, &spec)
 }

@@ -373,9 +373,14 @@ impl SessionContext {
 }
 
 /// `42809`: the relation is of another kind than the command is for.
-pub(crate) fn wrong_kind(relation: &Relation, wanted: &str) -> SqlError {
+pub(crate) fn is_not(relation: &Relation, wanted: &str) -> SqlError {
     let article = if wanted.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
-    let e = SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not {article} {wanted}", relation.name));
+    SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not {article} {wanted}", relation.name))
+}
+
+/// The same, with the command that drops it.
+pub(crate) fn wrong_kind(relation: &Relation, wanted: &str) -> SqlError {
+    let e = is_not(relation, wanted);
     let hint = match relation.kind {
         RelKind::View => "DROP VIEW to remove a view",
         RelKind::Sequence => "DROP SEQUENCE to remove a sequence",

@@ -43,6 +43,10 @@ pub(crate) fn target_namespace(ctx: &mut SessionContext, range: &RangeVar) -> Re
         if schema.is_some_and(|s| s != "pg_temp") {
             return Err(SqlError::new(SqlState::INVALID_TABLE_DEFINITION, "cannot create temporary relation in non-temporary schema"));
         }
+        if range.relpersistence == "u" {
+            let message = "only temporary relations may be created in temporary schemas";
+            return Err(SqlError::new(SqlState::INVALID_TABLE_DEFINITION, message));
+        }
         return Ok((super::schema::temp_namespace(ctx)?, Persistence::Temporary));
     }
     let persistence = if range.relpersistence == "u" { Persistence::Unlogged } else { Persistence::Permanent };
@@ -134,7 +138,7 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateStmt, source: &str) 
         let message = format!("access method \"{}\" does not exist", stmt.access_method);
         return Err(SqlError::new(SqlState::UNDEFINED_OBJECT, message));
     }
-    let (namespace, persistence) = target_namespace(ctx, range)?;
+    let (namespace, persistence) = target_namespace(ctx, range).map_err(|e| nodes::located(e, source, range.location))?;
     super::temp::check(stmt.oncommit(), persistence)?;
     if !check_name_free(ctx, namespace, &name, stmt.if_not_exists)? {
         return Ok(None);
@@ -142,7 +146,7 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreateStmt, source: &str) 
     let (mut columns, mut constraints) = (Vec::new(), Vec::new());
     for element in &stmt.table_elts {
         match &element.node {
-            Some(NodeEnum::ColumnDef(def)) => columns.push(column(ctx, def, source, &mut constraints)?),
+            Some(NodeEnum::ColumnDef(def)) => columns.push(column(ctx, def, &name, source, &mut constraints)?),
             Some(NodeEnum::Constraint(c)) => constraints.extend(constraint::parse(c, None, source)?),
             Some(NodeEnum::TableLikeClause(like)) => like_columns(ctx, like, &mut columns, &mut constraints)?,
             _ => return Err(SqlError::unsupported("this table element")),
@@ -364,6 +368,7 @@ fn serial_type(def: &ColumnDef) -> Option<Oid> {
 pub(crate) fn column(
     ctx: &mut SessionContext,
     def: &ColumnDef,
+    table: &str,
     source: &str,
     constraints: &mut Vec<NewConstraint>,
 ) -> Result<NewColumn, SqlError> {
@@ -394,21 +399,52 @@ pub(crate) fn column(
         new.column.compression = compression(&def.compression, type_oid)?;
     }
     let (mut saw_null, mut saw_not_null) = (false, false);
+    let wrong = |location: i32, what: &str| {
+        // The default of a serial column is nowhere in the text.
+        let location = if serial.is_some() { -1 } else { location };
+        let message = format!("{what} for column \"{name}\" of table \"{table}\"");
+        Err(nodes::located(SqlError::new(SqlState::SYNTAX_ERROR, message), source, location))
+    };
+    // Whether what stands before may be deferred, and what was said of that.
+    let (mut deferrable, mut attributes) = (false, constraint::Attributes::default());
     for node in &def.constraints {
         let Some(NodeEnum::Constraint(c)) = &node.node else { continue };
         match c.contype() {
             ConstrType::ConstrNotnull => {
+                if saw_null {
+                    return wrong(c.location, "conflicting NULL/NOT NULL declarations");
+                }
                 saw_not_null = true;
                 new.column.not_null = true;
             }
-            ConstrType::ConstrNull => saw_null = true,
+            ConstrType::ConstrNull => {
+                if saw_not_null || new.column.not_null {
+                    return wrong(c.location, "conflicting NULL/NOT NULL declarations");
+                }
+                saw_null = true;
+            }
             ConstrType::ConstrDefault => {
+                if new.column.identity.is_some() {
+                    return wrong(c.location, "both default and identity specified");
+                }
+                if new.column.generated {
+                    return wrong(c.location, "both default and generation expression specified");
+                }
                 if new.default.is_some() || new.sequence.is_some() {
-                    return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("multiple default values specified for column \"{name}\"")));
+                    return wrong(c.location, "multiple default values specified");
                 }
                 new.default = c.raw_expr.as_deref().cloned();
             }
             ConstrType::ConstrGenerated => {
+                if new.column.identity.is_some() {
+                    return wrong(c.location, "both identity and generation expression specified");
+                }
+                if new.column.generated {
+                    return wrong(c.location, "multiple generation clauses specified");
+                }
+                if new.default.is_some() || new.sequence.is_some() {
+                    return wrong(c.location, "both default and generation expression specified");
+                }
                 new.default = c.raw_expr.as_deref().cloned();
                 new.column.generated = true;
             }
@@ -419,7 +455,19 @@ pub(crate) fn column(
                         "identity column type must be smallint, integer, or bigint",
                     ));
                 }
-                new.sequence = Some(SequenceSpec::parse(ctx, &c.options, Some(type_oid))?);
+                if new.column.identity.is_some() {
+                    return wrong(c.location, "multiple identity specifications");
+                }
+                if new.column.generated {
+                    return wrong(c.location, "both identity and generation expression specified");
+                }
+                if new.default.is_some() || new.sequence.is_some() {
+                    return wrong(c.location, "both default and identity specified");
+                }
+                if saw_null {
+                    return wrong(c.location, "conflicting NULL/NOT NULL declarations");
+                }
+                new.sequence = Some(SequenceSpec::parse(ctx, &c.options, Some(type_oid), source)?);
                 new.column.identity = Some(if c.generated_when == "a" { Identity::Always } else { Identity::ByDefault });
                 new.column.not_null = true;
             }
@@ -431,12 +479,18 @@ pub(crate) fn column(
             ConstrType::ConstrAttrDeferrable
             | ConstrType::ConstrAttrNotDeferrable
             | ConstrType::ConstrAttrDeferred
-            | ConstrType::ConstrAttrImmediate => constraint::set_attribute(constraints.last_mut(), c.contype())?,
+            | ConstrType::ConstrAttrImmediate => {
+                let last = constraints.last_mut().filter(|_| deferrable);
+                attributes.apply(last, c, source)?;
+                continue;
+            }
             ConstrType::Undefined => {}
         }
-    }
-    if saw_null && (saw_not_null || new.column.not_null) {
-        return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("conflicting NULL/NOT NULL declarations for column \"{name}\"")));
+        attributes = constraint::Attributes::default();
+        deferrable = matches!(
+            c.contype(),
+            ConstrType::ConstrPrimary | ConstrType::ConstrUnique | ConstrType::ConstrExclusion | ConstrType::ConstrForeign
+        );
     }
     Ok(new)
 }

@@ -17,7 +17,7 @@ use crate::sql::catalog::relation::{Persistence, RelKind, Relation};
 use crate::sql::catalog::schema::pg_class;
 use crate::sql::types::Datum;
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::LockMode;
+use crate::txn::{LockMode, WaitPolicy};
 
 /// Rows fetched before they are stored.
 const BATCH: u64 = 1000;
@@ -83,6 +83,8 @@ fn run(
     let new = NewRelation { name: &name, namespace, kind, persistence, columns: &columns, options: &options, tablespace };
     let oid = insert_relation(ctx, &new)?;
     super::temp::register(ctx, oid, into.on_commit());
+    // The commit that empties tables looks for who was locked for writing.
+    ctx.lock_oid(oid, false, LockMode::RowExclusive, WaitPolicy::Block)?;
     if let Some(stored) = stored {
         view::insert_rule(ctx, oid, &stored)?;
     }

@@ -205,7 +205,7 @@ pub(crate) fn move_relation(ctx: &mut SessionContext, relation: &Relation, name:
     if !matches!(relation.kind, RelKind::Table | RelKind::MatView | RelKind::Index) {
         let message = format!("ALTER action SET TABLESPACE cannot be performed on relation \"{}\"", relation.name);
         return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, message)
-            .detail(format!("This operation is not supported for {}s.", relation.kind.noun())));
+            .detail(format!("This operation is not supported for {}.", relation.kind.plural())));
     }
     let Some(file) = relation.file() else { return Err(SqlError::internal("a relation without a file")) };
     let to = choose(ctx, name, Persistence::Permanent)?;

@@ -88,22 +88,7 @@ impl Binder<'_> {
                 let typmod = common_typmod(&items);
                 Ok(Expr::new(ExprKind::MinMax(items, greatest), ty, typmod).located(m.location))
             }
-            NodeEnum::RowExpr(r) => {
-                let mut items = Vec::with_capacity(r.args.len());
-                for arg in &r.args {
-                    if let Some(stars) = self.star(arg)? {
-                        items.extend(stars.into_iter().map(|(_, e)| e));
-                    } else {
-                        let e = self.expr(arg)?;
-                        items.push(self.settle_unknown(e)?);
-                    }
-                }
-                if items.len() > 1664 {
-                    return Err(self.error(SqlState::TOO_MANY_COLUMNS, "ROW expressions can have at most 1664 entries", r.location));
-                }
-                let desc = row_desc(&items.iter().map(|e| (e.ty, e.typmod)).collect::<Vec<_>>());
-                Ok(Expr::new(ExprKind::Row(items, desc), oids::RECORD, -1).located(r.location))
-            }
+            NodeEnum::RowExpr(r) => self.row(r, true),
             NodeEnum::AArrayExpr(a) => self.array_expr(a, None),
             NodeEnum::AIndirection(i) => self.indirection(i),
             NodeEnum::CollateClause(c) => {
@@ -480,14 +465,14 @@ impl Binder<'_> {
                 // Both sides rows?
                 if let (Some(l), Some(r)) = (&e.lexpr, &e.rexpr) {
                     if is_row(l) && is_row(r) {
-                        let (l, r) = (self.expr(l)?, self.expr(r)?);
+                        let (l, r) = (self.side(l)?, self.side(r)?);
                         return self.row_operator(&name, l, r, at);
                     }
                     if is_row(l)
                         && let Some(NodeEnum::SubLink(s)) = &r.node
                         && SubLinkType::try_from(s.sub_link_type) == Ok(SubLinkType::ExprSublink)
                     {
-                        let l = self.expr(l)?;
+                        let l = self.side(l)?;
                         let r = self.row_sublink(s)?;
                         return self.row_operator(&name, l, r, at);
                     }
@@ -524,8 +509,11 @@ impl Binder<'_> {
             }
             AExprKind::AexprDistinct | AExprKind::AexprNotDistinct => {
                 let negated = kind == AExprKind::AexprNotDistinct;
-                if e.lexpr.as_deref().is_some_and(is_row) && e.rexpr.as_deref().is_some_and(is_row) {
-                    let (l, r) = (self.boxed(&e.lexpr)?, self.boxed(&e.rexpr)?);
+                if let (Some(l), Some(r)) = (&e.lexpr, &e.rexpr)
+                    && is_row(l)
+                    && is_row(r)
+                {
+                    let (l, r) = (self.side(l)?, self.side(r)?);
                     let (ExprKind::Row(l, _), ExprKind::Row(r, _)) = (l.kind, r.kind) else { return Err(SqlError::internal("row")) };
                     if l.len() != r.len() {
                         return Err(self.error(SqlState::SYNTAX_ERROR, "unequal number of entries in row expressions", at));
@@ -560,9 +548,10 @@ impl Binder<'_> {
                     return Err(SqlError::internal("BETWEEN without bounds"));
                 };
                 let [low, high] = bounds.items.as_slice() else { return Err(SqlError::internal("BETWEEN without bounds")) };
-                let x = self.boxed(&e.lexpr)?;
-                let low = self.expr(low)?;
-                let high = self.expr(high)?;
+                let (x, low, high) = match e.lexpr.as_deref() {
+                    Some(x) if is_row(x) && is_row(low) && is_row(high) => (self.side(x)?, self.side(low)?, self.side(high)?),
+                    _ => (self.boxed(&e.lexpr)?, self.expr(low)?, self.expr(high)?),
+                };
                 let mut between = |low: &Expr, high: &Expr| -> Result<Expr, SqlError> {
                     let mut compare = |name: &str, bound: &Expr| match (&x.kind, &bound.kind) {
                         (ExprKind::Row(..), ExprKind::Row(..)) => self.row_operator(name, x.clone(), bound.clone(), at),
@@ -643,8 +632,10 @@ impl Binder<'_> {
             return Err(SqlError::internal("IN without a list"));
         };
         let any = name == "=";
-        let left = self.boxed(&e.lexpr)?;
-        let items = self.exprs(&list.items)?;
+        let (left, items) = match e.lexpr.as_deref().filter(|l| is_row(l)) {
+            Some(row) => (self.side(row)?, list.items.iter().map(|i| self.side(i)).collect::<Result<Vec<_>, _>>()?),
+            None => (self.boxed(&e.lexpr)?, self.exprs(&list.items)?),
+        };
         let rows = matches!(left.kind, ExprKind::Row(..));
         if !rows && items.len() > 1 {
             // Only what has no variables goes into the array.
@@ -691,6 +682,32 @@ impl Binder<'_> {
             return Ok(one);
         }
         Ok(Expr::new(if any { ExprKind::Or(result) } else { ExprKind::And(result) }, oids::BOOL, -1).located(at))
+    }
+
+    /// `ROW(..)`. Literals and parameters of unknown type become text if `settle`.
+    fn row(&mut self, r: &protobuf::RowExpr, settle: bool) -> Result<Expr, SqlError> {
+        let mut items = Vec::with_capacity(r.args.len());
+        for arg in &r.args {
+            if let Some(stars) = self.star(arg)? {
+                items.extend(stars.into_iter().map(|(_, e)| e));
+            } else {
+                let e = self.expr(arg)?;
+                items.push(if settle { self.settle_unknown(e)? } else { e });
+            }
+        }
+        if items.len() > 1664 {
+            return Err(self.error(SqlState::TOO_MANY_COLUMNS, "ROW expressions can have at most 1664 entries", r.location));
+        }
+        let desc = row_desc(&items.iter().map(|e| (e.ty, e.typmod)).collect::<Vec<_>>());
+        Ok(Expr::new(ExprKind::Row(items, desc), oids::RECORD, -1).located(r.location))
+    }
+
+    /// One side of a comparison: what a row's items of unknown type are, the other side says.
+    fn side(&mut self, node: &Node) -> Result<Expr, SqlError> {
+        match &node.node {
+            Some(NodeEnum::RowExpr(r)) => self.deeper(|b| b.row(r, false)),
+            _ => self.expr(node),
+        }
     }
 
     /// `ROW(..) op ROW(..)`.
@@ -1185,7 +1202,10 @@ impl Binder<'_> {
             SubLinkType::AnySublink | SubLinkType::AllSublink => {
                 let any = kind == SubLinkType::AnySublink;
                 let name = strings_of(&s.oper_name).last().copied().unwrap_or("=").to_owned();
-                let left = self.boxed(&s.testexpr)?;
+                let left = match s.testexpr.as_deref() {
+                    Some(test) => self.side(test)?,
+                    None => return Err(SqlError::internal("expression without an operand")),
+                };
                 let lefts = match left.kind {
                     ExprKind::Row(items, _) => items,
                     _ => vec![left],

@@ -13,6 +13,7 @@ use super::query::{Command, Cte, Distinct, Query, RowMark, Rte, RteColumn, RteSo
 use super::recursion::Item;
 use super::scope::{Binder, Place, Scope, columns_of, string_of, strings_of};
 use crate::executor::plan::{LockStrength, WaitPolicy};
+use crate::sql::catalog::relation::RelKind;
 use crate::sql::functions::{CoercionContext, select_common_type};
 use crate::sql::types::{Oid, oids};
 use crate::sqlstate::{SqlError, SqlState};
@@ -547,13 +548,14 @@ impl Binder<'_> {
     fn locking(&mut self, s: &SelectStmt, query: &mut Query) -> Result<(), SqlError> {
         for node in &s.locking_clause {
             let Some(NodeEnum::LockingClause(l)) = &node.node else { continue };
-            let (strength, word) = match LockClauseStrength::try_from(l.strength) {
-                Ok(LockClauseStrength::LcsForkeyshare) => (LockStrength::KeyShare, "FOR KEY SHARE"),
-                Ok(LockClauseStrength::LcsForshare) => (LockStrength::Share, "FOR SHARE"),
-                Ok(LockClauseStrength::LcsFornokeyupdate) => (LockStrength::NoKeyUpdate, "FOR NO KEY UPDATE"),
-                Ok(LockClauseStrength::LcsForupdate) => (LockStrength::Update, "FOR UPDATE"),
+            let strength = match LockClauseStrength::try_from(l.strength) {
+                Ok(LockClauseStrength::LcsForkeyshare) => LockStrength::KeyShare,
+                Ok(LockClauseStrength::LcsForshare) => LockStrength::Share,
+                Ok(LockClauseStrength::LcsFornokeyupdate) => LockStrength::NoKeyUpdate,
+                Ok(LockClauseStrength::LcsForupdate) => LockStrength::Update,
                 _ => continue,
             };
+            let word = strength.clause();
             let wait = match LockWaitPolicy::try_from(l.wait_policy) {
                 Ok(LockWaitPolicy::LockWaitSkip) => WaitPolicy::Skip,
                 Ok(LockWaitPolicy::LockWaitError) => WaitPolicy::Error,
@@ -637,6 +639,16 @@ impl Binder<'_> {
         for m in query.row_marks.clone() {
             if let Some(RteSource::Table(t)) = query.rtable.get(m.rt).map(|r| &r.source) {
                 let oid = t.oid;
+                let kind = match t.kind {
+                    RelKind::Sequence => Some("sequence"),
+                    RelKind::MatView => Some("materialized view"),
+                    RelKind::Toast => Some("TOAST relation"),
+                    _ => None,
+                };
+                if let Some(kind) = kind {
+                    let message = format!("cannot lock rows in {kind} \"{}\"", t.name);
+                    return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, message));
+                }
                 self.need(oid, b'w');
             }
         }

@@ -100,6 +100,12 @@ impl RelKind {
             Self::Foreign => "foreign table",
         }
     }
+
+    /// More than one of them.
+    pub fn plural(self) -> String {
+        let noun = self.noun();
+        if noun.ends_with('x') { format!("{noun}es") } else { format!("{noun}s") }
+    }
 }
 
 /// `pg_class.relpersistence`.

@@ -23,7 +23,11 @@ pub(crate) fn char_position(text: &str, byte: usize) -> u32 {
 fn state_of(message: &str) -> SqlState {
     if message.starts_with("stack depth limit") {
         SqlState::STATEMENT_TOO_COMPLEX
-    } else if message.contains("not supported") || message.contains("not yet") || message.contains("not implemented") {
+    } else if message.contains("not supported")
+        || message.contains("not yet")
+        || message.contains("not implemented")
+        || message.contains("cannot be marked ")
+    {
         SqlState::FEATURE_NOT_SUPPORTED
     } else if message.starts_with("invalid Unicode") {
         SqlState::SYNTAX_ERROR

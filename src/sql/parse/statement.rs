@@ -104,10 +104,10 @@ mod tests {
         );
         assert_eq!(
             list[1].kind(),
-            StmtKind::Transaction(TransactionKind::Begin(vec![
-                ("transaction_isolation".into(), "repeatable read".into()),
-                ("transaction_read_only".into(), "on".into())
-            ]))
+            StmtKind::Transaction(TransactionKind::Begin(
+                vec![("transaction_isolation".into(), "repeatable read".into()), ("transaction_read_only".into(), "on".into())],
+                "BEGIN"
+            ))
         );
         assert_eq!(list[2].kind(), StmtKind::Transaction(TransactionKind::Commit(true)));
     }

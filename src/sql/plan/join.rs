@@ -184,6 +184,36 @@ fn reduce(group: &mut Group, outer_quals: &[Expr]) {
     }
 }
 
+/// The range table entries that outer joins may fill with NULLs.
+fn nullable(group: &Group, under: bool, found: &mut Vec<usize>) {
+    for item in &group.items {
+        match item {
+            Item::Rel(rt) if under => found.push(*rt),
+            Item::Rel(_) => {}
+            Item::Outer { left, right, kind, .. } => {
+                nullable(left, under || *kind == JoinKind::Full, found);
+                nullable(right, true, found);
+            }
+        }
+    }
+}
+
+/// `0A000` if rows are to be locked that may not be there. PostgreSQL: `make_outerjoininfo`.
+fn refuse_nullable_locks(q: &Query, group: &Group) -> Result<(), SqlError> {
+    if q.row_marks.is_empty() {
+        return Ok(());
+    }
+    let mut found = Vec::new();
+    nullable(group, false, &mut found);
+    match q.row_marks.iter().find(|m| found.contains(&m.rt)) {
+        Some(mark) => {
+            let message = format!("{} cannot be applied to the nullable side of an outer join", mark.strength.clause());
+            Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message))
+        }
+        None => Ok(()),
+    }
+}
+
 impl Planner<'_> {
     /// Plans FROM and WHERE. `want`: an order that would be welcome.
     ///
@@ -198,6 +228,7 @@ impl Planner<'_> {
             group.quals.extend(e.clone().conjuncts());
         }
         reduce(&mut group, &[]);
+        refuse_nullable_locks(q, &group)?;
         if group.items.is_empty() {
             let mut deps = Deps::new();
             let condition = match Expr::and(group.quals) {

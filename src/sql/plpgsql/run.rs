@@ -358,6 +358,8 @@ impl Run<'_> {
                     Some(s) => s == code || (s.ends_with("000") && s.get(..2) == code.get(..2)),
                 };
                 let Some(handler) = block.handlers.iter().find(|h| h.states.iter().any(catches)) else { return Err(e) };
+                // Whoever catches the cancel of a query goes on.
+                self.session.cancel.reset();
                 if let Some((state, message)) = block.error {
                     self.store(state, Datum::text(code));
                     self.store(message, Datum::text(&e.fields().message));
