@@ -8,7 +8,7 @@ use super::eval::{Exec, Row};
 use super::hash::{hash_values, row_bytes, same_rows, same_value};
 use super::node::Node;
 use super::plan::{AggCall, AggStrategy, Aggregate, PlanNode, PlanOp, SortColumn};
-use super::sort::Sorter;
+use super::sort::{Sorted, Sorter};
 use super::spill::Aside;
 use crate::sql::functions::{Accumulator, Call};
 use crate::sql::types::Datum;
@@ -23,26 +23,84 @@ enum AggState {
     /// Takes rows as they come.
     Direct(Box<dyn Accumulator>),
     /// DISTINCT or ORDER BY: arguments are gathered and sorted first.
-    Gathered(Sorter),
+    Gathered(Sorter, Count),
+    /// As that, but of many groups at a time: the arguments of all are sorted together ([`Together`]).
+    Shared(Count),
+}
+
+/// Rows gathered for an aggregate, those whose last argument is not NULL.
+type Count = u64;
+
+/// What calls with DISTINCT or ORDER BY gather for many groups: by call, each row with its group's number at the end, sorted by that first.
+/// A sorter for each group would take `work_mem` for each.
+struct Together(Vec<Option<Sorter>>);
+
+impl Together {
+    fn new(x: &Exec<'_>, a: &Aggregate) -> Self {
+        let sorter = |call: &AggCall| {
+            let group = SortColumn { column: call.args.len(), desc: false, nulls_first: false };
+            Sorter::new(x, std::iter::once(group).chain(order_of(call).iter().copied()).collect())
+        };
+        Self(a.calls.iter().map(|c| is_gathered(c).then(|| sorter(c))).collect())
+    }
+
+    fn finish(self, x: &Exec<'_>) -> Result<Vec<Option<Grouped>>, SqlError> {
+        let sorters = self.0.into_iter();
+        sorters.map(|s| s.map(|s| Ok(Grouped { rows: s.finish(x)?, ahead: None })).transpose()).collect()
+    }
+}
+
+/// The sorted arguments of many groups, to be asked for in the order of the groups' numbers.
+struct Grouped {
+    rows: Sorted,
+    ahead: Option<Row>,
+}
+
+impl Grouped {
+    fn next(&mut self, group: i64) -> Result<Option<Row>, SqlError> {
+        let row = match self.ahead.take() {
+            Some(row) => Some(row),
+            None => self.rows.next()?,
+        };
+        if let Some(row) = &row
+            && !matches!(row.last(), Some(Datum::Int8(n)) if *n == group)
+        {
+            self.ahead = Some(row.clone());
+            return Ok(None);
+        }
+        Ok(row)
+    }
 }
 
 struct Group {
     keys: Row,
     states: Vec<AggState>,
     set: usize,
+    /// Rises in the order the groups are given out.
+    number: i64,
 }
 
-fn new_states(x: &Exec<'_>, a: &Aggregate) -> Vec<AggState> {
-    a.calls
-        .iter()
-        .map(|c| {
-            if c.distinct || !c.order.is_empty() {
-                AggState::Gathered(Sorter::new(x, order_of(c)))
-            } else {
-                AggState::Direct((c.new)(&c.types))
-            }
-        })
-        .collect()
+impl Group {
+    /// Of many: number `at` of a grouping set.
+    fn one_of_many(a: &Aggregate, keys: Row, set: usize, at: usize) -> Self {
+        let states = a.calls.iter().map(|c| if is_gathered(c) { AggState::Shared(0) } else { AggState::Direct((c.new)(&c.types)) });
+        // There are at most 4096 sets.
+        let number = i64::try_from(set << 48 | at).unwrap_or(i64::MAX);
+        Self { keys, states: states.collect(), set, number }
+    }
+
+    /// The only one at this time.
+    fn alone(x: &Exec<'_>, a: &Aggregate, keys: Row) -> Self {
+        let state = |c: &AggCall| match is_gathered(c) {
+            true => AggState::Gathered(Sorter::new(x, order_of(c)), 0),
+            false => AggState::Direct((c.new)(&c.types)),
+        };
+        Self { keys, states: a.calls.iter().map(state).collect(), set: 0, number: 0 }
+    }
+}
+
+fn is_gathered(call: &AggCall) -> bool {
+    call.distinct || !call.order.is_empty()
 }
 
 /// The order in which an aggregate takes its arguments.
@@ -58,8 +116,17 @@ fn order_of(call: &AggCall) -> Arc<[SortColumn]> {
     order.into()
 }
 
-fn accumulate(x: &mut Exec<'_>, a: &Aggregate, states: &mut [AggState], row: &[Datum], args: &mut Vec<Datum>) -> Result<(), SqlError> {
-    for (call, state) in a.calls.iter().zip(states) {
+/// Takes a row into a group; the bytes of memory that took.
+fn accumulate(
+    x: &mut Exec<'_>,
+    a: &Aggregate,
+    group: &mut Group,
+    row: &[Datum],
+    args: &mut Vec<Datum>,
+    mut together: Option<&mut Together>,
+) -> Result<usize, SqlError> {
+    let mut grown = 0;
+    for (at, (call, state)) in a.calls.iter().zip(&mut group.states).enumerate() {
         if let Some(f) = &call.filter
             && !f.holds(x, row)?
         {
@@ -70,37 +137,56 @@ fn accumulate(x: &mut Exec<'_>, a: &Aggregate, states: &mut [AggState], row: &[D
             let v = arg.eval(x, row)?;
             args.push(v);
         }
+        let counts =
+            |args: &[Datum]| Count::from(call.arg_count.checked_sub(1).and_then(|last| args.get(last)).is_some_and(|v| !v.is_null()));
         match state {
-            AggState::Direct(acc) => acc.add(&mut Call { ctx: x.session, types: &call.types }, args)?,
-            AggState::Gathered(sorter) => sorter.push(x, args.clone())?,
+            AggState::Direct(acc) => {
+                let before = acc.heap_bytes();
+                acc.add(&mut Call { ctx: x.session, types: &call.types }, args)?;
+                grown += acc.heap_bytes().saturating_sub(before);
+            }
+            AggState::Gathered(sorter, count) => {
+                *count += counts(args);
+                sorter.push(x, args.clone())?;
+            }
+            AggState::Shared(count) => {
+                *count += counts(args);
+                let mut row = args.clone();
+                row.push(Datum::Int8(group.number));
+                match together.as_mut().and_then(|t| t.0.get_mut(at)) {
+                    Some(Some(sorter)) => sorter.push(x, row)?,
+                    _ => return Err(wrong_plan()),
+                }
+            }
         }
     }
-    Ok(())
+    Ok(grown)
 }
 
-fn finish(x: &mut Exec<'_>, call: &AggCall, state: AggState) -> Result<Datum, SqlError> {
-    match state {
-        AggState::Direct(acc) => acc.finish(&mut Call { ctx: x.session, types: &call.types }),
-        AggState::Gathered(sorter) => {
-            let mut rows = sorter.finish()?;
-            let mut acc = (call.new)(&call.types);
-            let mut last: Option<Row> = None;
-            let mut count = 0u32;
-            while let Some(mut row) = rows.next()? {
-                count = count.wrapping_add(1);
-                if count & 1023 == 0 {
-                    x.session.check_cancel()?;
-                }
-                row.truncate(call.arg_count);
-                if call.distinct && last.as_ref().is_some_and(|l| same_rows(l, &row)) {
-                    continue;
-                }
-                acc.add(&mut Call { ctx: x.session, types: &call.types }, &row)?;
-                last = call.distinct.then_some(row);
-            }
-            acc.finish(&mut Call { ctx: x.session, types: &call.types })
+/// The result of a call whose arguments were gathered.
+fn finish_gathered(
+    x: &mut Exec<'_>,
+    call: &AggCall,
+    count: Count,
+    mut next: impl FnMut() -> Result<Option<Row>, SqlError>,
+) -> Result<Datum, SqlError> {
+    let mut acc = (call.new)(&call.types);
+    acc.expect(count);
+    let mut last: Option<Row> = None;
+    let mut at = 0u32;
+    while let Some(mut row) = next()? {
+        at = at.wrapping_add(1);
+        if at & 1023 == 0 {
+            x.session.check_cancel()?;
         }
+        row.truncate(call.arg_count);
+        if call.distinct && last.as_ref().is_some_and(|l| same_rows(l, &row)) {
+            continue;
+        }
+        acc.add(&mut Call { ctx: x.session, types: &call.types }, &row)?;
+        last = call.distinct.then_some(row);
     }
+    acc.finish(&mut Call { ctx: x.session, types: &call.types })
 }
 
 /// Aggregation.
@@ -110,6 +196,8 @@ pub(super) struct AggregateNode {
     row: Row,
     args: Vec<Datum>,
     groups: Option<std::vec::IntoIter<Group>>,
+    /// By call, of these groups.
+    gathered: Vec<Option<Grouped>>,
     /// Sorted input: the group at hand, and whether the input is used up.
     current: Option<Group>,
     done: bool,
@@ -118,7 +206,17 @@ pub(super) struct AggregateNode {
 
 impl AggregateNode {
     pub(super) fn new(plan: Arc<PlanNode>, child: Box<dyn Node>) -> Self {
-        Self { plan, child, row: Row::new(), args: Vec::new(), groups: None, current: None, done: false, aside: Aside::default() }
+        Self {
+            plan,
+            child,
+            row: Row::new(),
+            args: Vec::new(),
+            groups: None,
+            gathered: Vec::new(),
+            current: None,
+            done: false,
+            aside: Aside::default(),
+        }
     }
 
     /// Reads the input, or the next of its parts that were set aside, into groups. Once they fill the memory, rows of other groups are set
@@ -137,6 +235,7 @@ impl AggregateNode {
         let mut any = false;
         let mut masked = Row::new();
         let again = self.aside.reading();
+        let mut together = Together::new(x, a);
         loop {
             // A row set aside ends with the number of the grouping set it is for.
             let mut only = None;
@@ -180,7 +279,7 @@ impl AggregateNode {
                     None => {
                         let at = groups.len();
                         bytes += row_bytes(&masked) + 48 + 80 * a.calls.len();
-                        groups.push(Group { keys: masked.clone(), states: new_states(x, a), set: number });
+                        groups.push(Group::one_of_many(a, masked.clone(), number, at));
                         table.insert_unique(hash, at, |g| {
                             groups.get(*g).map_or(0, |g| hash_values(g.keys.iter()) ^ (g.set as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15))
                         });
@@ -188,7 +287,7 @@ impl AggregateNode {
                     }
                 };
                 if let Some(g) = groups.get_mut(at) {
-                    accumulate(x, a, &mut g.states, &self.row, &mut self.args)?;
+                    bytes += accumulate(x, a, g, &self.row, &mut self.args, Some(&mut together))?;
                 }
             }
         }
@@ -196,7 +295,7 @@ impl AggregateNode {
             // An empty grouping set has a row even so.
             for (number, set) in sets.iter().enumerate() {
                 if a.sets.is_some() && set.iter().all(|u| !u) {
-                    groups.push(Group { keys: vec![Datum::Null; a.keys.len()], states: new_states(x, a), set: number });
+                    groups.push(Group::one_of_many(a, vec![Datum::Null; a.keys.len()], number, 0));
                 }
             }
         }
@@ -204,6 +303,7 @@ impl AggregateNode {
             groups.sort_by_key(|g| g.set);
         }
         self.aside.note(x, self.plan.id, bytes);
+        self.gathered = together.finish(x)?;
         Ok(groups)
     }
 
@@ -222,11 +322,11 @@ impl AggregateNode {
             let finished = if same {
                 None
             } else {
-                let group = Group { keys, states: new_states(x, a), set: 0 };
+                let group = Group::alone(x, a, keys);
                 self.current.replace(group)
             };
             if let Some(g) = &mut self.current {
-                accumulate(x, a, &mut g.states, &self.row, &mut self.args)?;
+                accumulate(x, a, g, &self.row, &mut self.args, None)?;
             }
             if finished.is_some() {
                 return Ok(finished);
@@ -234,12 +334,21 @@ impl AggregateNode {
         }
     }
 
-    fn emit(&self, x: &mut Exec<'_>, a: &Aggregate, group: Group, out: &mut Row) -> Result<bool, SqlError> {
+    fn emit(&mut self, x: &mut Exec<'_>, a: &Aggregate, group: Group, out: &mut Row) -> Result<bool, SqlError> {
         out.clear();
         out.extend(group.keys);
-        for (call, state) in a.calls.iter().zip(group.states) {
-            let v = finish(x, call, state)?;
-            out.push(v);
+        for (at, (call, state)) in a.calls.iter().zip(group.states).enumerate() {
+            out.push(match state {
+                AggState::Direct(acc) => acc.finish(&mut Call { ctx: x.session, types: &call.types })?,
+                AggState::Gathered(sorter, count) => {
+                    let mut rows = sorter.finish(x)?;
+                    finish_gathered(x, call, count, || rows.next())?
+                }
+                AggState::Shared(count) => {
+                    let rows = self.gathered.get_mut(at).and_then(Option::as_mut).ok_or_else(wrong_plan)?;
+                    finish_gathered(x, call, count, || rows.next(group.number))?
+                }
+            });
         }
         if a.sets.is_some() {
             out.push(Datum::Int4(i32::try_from(group.set).unwrap_or(0)));
@@ -261,14 +370,14 @@ impl Node for AggregateNode {
                     return Ok(false);
                 }
                 self.done = true;
-                let mut group = Group { keys: Row::new(), states: new_states(x, a), set: 0 };
+                let mut group = Group::alone(x, a, Row::new());
                 let mut count = 0u32;
                 while self.child.next(x, &mut self.row)? {
                     count = count.wrapping_add(1);
                     if count & 1023 == 0 {
                         x.session.check_cancel()?;
                     }
-                    accumulate(x, a, &mut group.states, &self.row, &mut self.args)?;
+                    accumulate(x, a, &mut group, &self.row, &mut self.args, None)?;
                 }
                 self.emit(x, a, group, out)
             }

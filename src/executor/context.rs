@@ -62,6 +62,8 @@ pub struct SessionContext {
     pub routines: super::routine::Routines,
     /// Constraints whose checks are put off.
     pub deferral: super::referential::Deferral,
+    /// Bytes in temporary files of its queries.
+    pub temp_space: super::TempSpace,
     /// Temporary tables that COMMIT empties or drops.
     pub on_commit: Vec<super::OnCommit>,
     /// Notices and warnings the session has yet to send; severity is the first word of each (`NOTICE`, `WARNING`).
@@ -318,8 +320,7 @@ impl FnCtx for SessionContext {
         super::privileges::check_function(self, func)?;
         if func.oid >= oids::FIRST_NORMAL {
             let front_end = self.front_end;
-            let rows = front_end.call_routine_set(self, func, types, args)?;
-            return Ok(Box::new(rows.into_iter().map(Ok)));
+            return front_end.call_routine_set(self, func, types, args);
         }
         // Nothing is partitioned.
         if matches!(func.source, "pg_partition_ancestors" | "pg_partition_tree") {

@@ -12,7 +12,7 @@ use super::sink::RowSink;
 use super::statement::RawStmt;
 use super::trigger::TriggerCall;
 use crate::sql::catalog::Relation;
-use crate::sql::functions::{CallTypes, ProcEntry};
+use crate::sql::functions::{CallTypes, ProcEntry, SetRows};
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::SqlError;
 
@@ -151,7 +151,7 @@ pub trait SqlFrontEnd: Send + Sync {
         func: &'static ProcEntry,
         types: &CallTypes,
         args: &[Datum],
-    ) -> Result<Vec<Datum>, SqlError>;
+    ) -> Result<SetRows, SqlError>;
 
     /// Calls a trigger's function. The row it returns; `None` for NULL, and for whatever a trigger FOR EACH STATEMENT returns.
     ///

@@ -172,14 +172,22 @@ const MAX_BATCHES: usize = 1 << 16;
 /// What does not fit: both sides split by hash, one batch at a time in memory.
 ///
 /// Doubling their number moves a row to a later batch or leaves it where it is, so that batches done with never get another row.
-/// PostgreSQL: nodeHash.c, `ExecHashIncreaseNumBatches`.
+/// PostgreSQL: nodeHash.c, `ExecHashIncreaseNumBatches`. A batch that doubling does not make smaller, because one key has most of its rows, is
+/// joined in pieces: so many right rows as fit, with all left rows of the batch, which are kept for the next piece.
+#[derive(Default)]
 struct Batches {
     count: usize,
     /// Number at the start, for EXPLAIN.
     original: usize,
     current: usize,
-    /// Doubling helps: not all rows of a batch have one hash.
+    /// Doubling helps: most rows of the current batch have not one hash.
     grow: bool,
+    /// Right rows of the first batch that wait for the next piece, while they are being read from the child.
+    over: Part,
+    /// Right rows of the current batch that wait for the next piece, and how many.
+    rest: Option<(PartReader, u64)>,
+    /// Left rows of the current batch for the next piece, each with whether it has had a match.
+    again: Option<(Store, Part)>,
     store: Option<Store>,
     inner: Vec<Part>,
     outer: Vec<Part>,
@@ -187,7 +195,8 @@ struct Batches {
 
 impl Batches {
     fn new() -> Self {
-        Self { count: 1, original: 1, current: 0, grow: true, store: None, inner: vec![Part::default()], outer: vec![Part::default()] }
+        let one = || vec![Part::default()];
+        Self { count: 1, original: 1, inner: one(), outer: one(), grow: true, ..Self::default() }
     }
 
     fn of(&self, hash: u64) -> usize {
@@ -231,12 +240,33 @@ impl Batches {
                 self.push(x, false, batch, &row, memory)?;
             }
         }
-        // One value that fills the memory by itself is not split by doubling.
-        if built.rows.len() == before || built.rows.is_empty() {
+        // Half of them stay if their hashes differ.
+        if built.rows.len() * 4 > before * 3 || built.rows.is_empty() {
             self.grow = false;
         }
         Ok(())
     }
+
+    /// Keeps a left row for the next piece.
+    fn keep(&mut self, x: &Exec<'_>, row: &mut Row, matched: bool) -> Result<(), SqlError> {
+        let (store, part) = match &mut self.again {
+            Some(again) => again,
+            none => none.insert((Store::new(x)?, Part::default())),
+        };
+        row.push(Datum::Bool(matched));
+        store.push(part, row, 64 << 10)
+    }
+
+    /// Are there right rows of this batch for another piece?
+    fn has_rest(&self) -> bool {
+        self.rest.as_ref().is_some_and(|(_, rows)| *rows > 0)
+    }
+}
+
+/// Left rows of a batch after the first, or of a piece after a batch's first.
+enum Probe {
+    Batch(PartReader),
+    Again(Store, PartReader),
 }
 
 /// Rows with a NULL key of a side whose rows all appear: they match nothing.
@@ -300,8 +330,7 @@ pub(super) struct HashJoinNode {
     built: Option<Built>,
     batches: Batches,
     loose: Loose,
-    /// Left rows of a batch after the first.
-    probe: Option<PartReader>,
+    probe: Option<Probe>,
     row: Row,
     keys: Vec<Datum>,
     /// Candidate at hand for the current left row.
@@ -350,11 +379,20 @@ impl HashJoinNode {
         if batch != self.batches.current {
             return self.batches.push(x, false, batch, &row, self.memory);
         }
+        if self.is_full(built) {
+            let Some(store) = &mut self.batches.store else { return Err(wrong_plan()) };
+            return store.push(&mut self.batches.over, &row, 64 << 10);
+        }
         built.insert(hash, keys, row)?;
         if built.bytes > self.memory && self.batches.grow {
             self.batches.double(x, built, self.memory)?;
         }
         Ok(())
+    }
+
+    /// The table takes no more, and more batches do not help.
+    fn is_full(&self, built: &Built) -> bool {
+        built.bytes > self.memory && !self.batches.grow && !built.rows.is_empty() && self.batches.store.is_some()
     }
 
     /// Tells EXPLAIN ANALYZE about the table at hand.
@@ -377,60 +415,87 @@ impl HashJoinNode {
             self.tick(x)?;
             self.place(x, j, &mut built, std::mem::take(&mut row))?;
         }
+        let over = std::mem::take(&mut self.batches.over);
+        if over.rows > 0 {
+            let rows = over.rows;
+            self.batches.rest = Some((Store::read(over), rows));
+        }
         self.note(x, &built);
         Ok(built)
     }
 
-    /// Loads the next batch that can yield a row; false after the last.
+    /// Loads the next piece or batch that can yield a row; false after the last.
     fn advance(&mut self, x: &mut Exec<'_>, j: &HashJoin) -> Result<bool, SqlError> {
         loop {
-            self.batches.current += 1;
-            let current = self.batches.current;
-            if current >= self.batches.count {
-                return Ok(false);
-            }
-            let inner = self.batches.inner.get_mut(current).map(std::mem::take).unwrap_or_default();
-            let outer = self.batches.outer.get_mut(current).map(std::mem::take).unwrap_or_default();
+            let rest = self.batches.rest.take().filter(|(_, rows)| *rows > 0);
+            let again = self.batches.again.take();
+            let (mut reader, mut inner, outer, probe) = match rest {
+                Some((reader, inner)) => {
+                    let (store, part) = match again {
+                        Some(again) => again,
+                        None => (Store::new(x)?, Part::default()),
+                    };
+                    (reader, inner, part.rows, Probe::Again(store, Store::read(part)))
+                }
+                None => {
+                    self.batches.current += 1;
+                    let current = self.batches.current;
+                    if current >= self.batches.count {
+                        return Ok(false);
+                    }
+                    self.batches.grow = self.batches.count < MAX_BATCHES;
+                    let inner = self.batches.inner.get_mut(current).map(std::mem::take).unwrap_or_default();
+                    let outer = self.batches.outer.get_mut(current).map(std::mem::take).unwrap_or_default();
+                    let (inner_rows, outer_rows) = (inner.rows, outer.rows);
+                    (Store::read(inner), inner_rows, outer_rows, Probe::Batch(Store::read(outer)))
+                }
+            };
             let useful = match j.kind {
-                JoinKind::Inner | JoinKind::Semi => inner.rows > 0 && outer.rows > 0,
-                JoinKind::Left | JoinKind::Anti => outer.rows > 0,
-                JoinKind::Right => inner.rows > 0,
-                JoinKind::Full => inner.rows > 0 || outer.rows > 0,
+                JoinKind::Inner | JoinKind::Semi => inner > 0 && outer > 0,
+                JoinKind::Left | JoinKind::Anti => outer > 0,
+                JoinKind::Right => inner > 0,
+                JoinKind::Full => inner > 0 || outer > 0,
             };
             if !useful {
                 continue;
             }
             let mut built = Built::default();
-            let mut reader = Store::read(inner);
-            loop {
+            while inner > 0 && !self.is_full(&built) {
                 self.tick(x)?;
                 let row = match &self.batches.store {
                     Some(store) => store.next(&mut reader)?,
                     None => None,
                 };
-                let Some(row) = row else { break };
+                let Some(row) = row else { return Err(wrong_plan()) };
+                inner -= 1;
                 self.place(x, j, &mut built, row)?;
             }
+            self.batches.rest = Some((reader, inner));
             self.note(x, &built);
             self.built = Some(built);
-            self.probe = Some(Store::read(outer));
+            self.probe = Some(probe);
             return Ok(true);
         }
     }
 
     /// The next left row of the current batch.
     fn next_left(&mut self, x: &mut Exec<'_>) -> Result<bool, SqlError> {
-        match (&mut self.probe, &self.batches.store) {
-            (None, _) => self.left.next(x, &mut self.row),
-            (Some(reader), Some(store)) => match store.next(reader)? {
-                Some(row) => {
-                    self.row = row;
-                    Ok(true)
+        self.matched = false;
+        let row = match (&mut self.probe, &self.batches.store) {
+            (None, _) => return self.left.next(x, &mut self.row),
+            (Some(Probe::Batch(reader)), Some(store)) => store.next(reader)?,
+            (Some(Probe::Again(store, reader)), _) => match store.next(reader)? {
+                Some(mut row) => {
+                    self.matched = matches!(row.pop(), Some(Datum::Bool(true)));
+                    Some(row)
                 }
-                None => Ok(false),
+                None => None,
             },
-            (Some(_), None) => Ok(false),
-        }
+            (Some(Probe::Batch(_)), None) => None,
+        };
+        let found = row.is_some();
+        self.row = row.unwrap_or_default();
+        Ok(found)
     }
 
     /// A right row without a match.
@@ -500,7 +565,6 @@ impl Node for HashJoinNode {
                     continue;
                 }
                 self.tick(x)?;
-                self.matched = false;
                 self.keys.clear();
                 for k in &j.left_keys {
                     let v = k.eval(x, &self.row)?;
@@ -554,6 +618,12 @@ impl Node for HashJoinNode {
                 }
             }
             self.have = false;
+            if self.batches.has_rest() {
+                if !self.matched || j.kind != JoinKind::Anti {
+                    self.batches.keep(x, &mut self.row, self.matched)?;
+                }
+                continue;
+            }
             if !self.matched {
                 match j.kind {
                     JoinKind::Left | JoinKind::Full => {
@@ -578,7 +648,7 @@ impl Node for HashJoinNode {
         self.phase = Phase::Probe;
         self.probe = None;
         let PlanOp::HashJoin(j) = &self.plan.op else { return Err(wrong_plan()) };
-        let spilled = self.batches.count > 1 || self.loose.store.is_some() || self.loose.reader.is_some();
+        let spilled = self.batches.store.is_some() || self.batches.count > 1 || self.loose.store.is_some() || self.loose.reader.is_some();
         if j.right.correlated || spilled {
             self.right.rescan(x)?;
             self.built = None;

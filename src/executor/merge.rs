@@ -27,13 +27,14 @@ struct Group {
 }
 
 impl Group {
-    fn clear(&mut self) {
+    fn clear(&mut self) -> Result<(), SqlError> {
         self.rows.clear();
         self.bytes = 0;
         self.part = Part::default();
         self.reader = None;
-        if let Some(store) = &mut self.store {
-            store.clear();
+        match &mut self.store {
+            Some(store) => store.clear(),
+            None => Ok(()),
         }
     }
 
@@ -160,7 +161,7 @@ impl MergeJoinNode {
 
     /// All inner rows with the keys of the one ahead.
     fn gather(&mut self, x: &mut Exec<'_>, j: &MergeJoin) -> Result<(), SqlError> {
-        self.group.clear();
+        self.group.clear()?;
         self.group_keys.clone_from(&self.ahead_keys);
         self.have_group = true;
         loop {
@@ -250,7 +251,7 @@ impl Node for MergeJoinNode {
                             continue;
                         }
                         self.have_group = false;
-                        self.group.clear();
+                        self.group.clear()?;
                     }
                     self.phase = Phase::Inner;
                 }
@@ -330,7 +331,7 @@ impl Node for MergeJoinNode {
         self.have_ahead = false;
         self.ended = false;
         self.have_group = false;
-        self.group.clear();
+        self.group.clear()?;
         self.phase = Phase::Outer;
         self.left.rescan(x)?;
         self.right.rescan(x)

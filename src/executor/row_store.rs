@@ -1,7 +1,5 @@
 //! Rows in the order they came, to be read at any place and again: in memory up to a limit, behind that in a temporary file.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -9,6 +7,7 @@ use parking_lot::Mutex;
 use super::eval::{Exec, Row};
 use super::hash::row_bytes;
 use super::spill;
+use super::temp_file::{TempFile, temp_file};
 use crate::config::Setting;
 use crate::sqlstate::SqlError;
 
@@ -24,7 +23,7 @@ pub(super) struct RowStore {
     memory: usize,
     used: usize,
     head: Vec<Row>,
-    file: Option<File>,
+    file: Option<TempFile>,
     end: u64,
     /// Number of its first row and place of each block.
     blocks: Vec<(usize, u64)>,
@@ -80,9 +79,9 @@ impl RowStore {
         if self.bytes.len() >= BLOCK {
             let file = match &mut self.file {
                 Some(file) => file,
-                none => none.insert(spill::temp_file(x)?),
+                none => none.insert(temp_file(x.session)?),
             };
-            file.write_all_at(&self.bytes, self.end).map_err(spill::io_error)?;
+            file.write_at(&self.bytes, self.end)?;
             self.blocks.push((self.count - self.last.len(), self.end));
             self.end += self.bytes.len() as u64;
             self.bytes.clear();
@@ -128,7 +127,7 @@ impl RowStore {
         let (first, at) = *self.blocks.get(block).ok_or_else(gone)?;
         let upto = self.blocks.get(block + 1).map_or(self.end, |(_, at)| *at);
         let mut bytes = vec![0; usize::try_from(upto - at).map_err(|_| gone())?];
-        self.file.as_ref().ok_or_else(gone)?.read_exact_at(&mut bytes, at).map_err(spill::io_error)?;
+        self.file.as_ref().ok_or_else(gone)?.read_at(&mut bytes, at)?;
         let (mut rest, mut rows) = (bytes.as_slice(), Vec::new());
         while let Some(row) = spill::read_row(&mut rest)? {
             rows.push(row);

@@ -91,24 +91,26 @@ struct Seen {
 }
 
 impl Seen {
-    fn find(&self, row: &[Datum]) -> Option<usize> {
-        self.find_hashed(hash_values(row), row)
-    }
-
     fn find_hashed(&self, hash: u64, row: &[Datum]) -> Option<usize> {
         self.table.find(hash, |i| self.rows.get(*i).is_some_and(|r| same_rows(r, row))).copied()
     }
 
     /// Its number, and whether it is new.
     fn insert(&mut self, row: &[Datum]) -> (usize, bool) {
-        if let Some(i) = self.find(row) {
-            return (i, false);
+        let hash = hash_values(row);
+        match self.find_hashed(hash, row) {
+            Some(i) => (i, false),
+            None => (self.insert_hashed(hash, row), true),
         }
+    }
+
+    /// The number of a row that is new.
+    fn insert_hashed(&mut self, hash: u64, row: &[Datum]) -> usize {
         let i = self.rows.len();
         self.rows.push(row.to_vec());
         let rows = &self.rows;
-        self.table.insert_unique(hash_values(row), i, |i| rows.get(*i).map_or(0, |r| hash_values(r.iter())));
-        (i, true)
+        self.table.insert_unique(hash, i, |i| rows.get(*i).map_or(0, |r| hash_values(r.iter())));
+        i
     }
 }
 
@@ -167,8 +169,8 @@ impl Node for HashUniqueNode {
                 self.aside.push(x, hash, out, memory)?;
                 continue;
             }
-            self.bytes += super::hash::row_bytes(out) + 16;
-            self.seen.insert(out);
+            self.bytes += super::hash::row_bytes(out) + 32;
+            self.seen.insert_hashed(hash, out);
             return Ok(true);
         }
     }
@@ -181,80 +183,125 @@ impl Node for HashUniqueNode {
     }
 }
 
-/// INTERSECT and EXCEPT.
+/// INTERSECT and EXCEPT: how often each row is on the left, and on the right.
+///
+/// Once the table of the left side's rows is full, rows that are not in it are set aside by hash: those of the left side, and of the right side those
+/// that might be equal to one of them. They are read again when the table's rows are done with.
 pub(super) struct SetOpNode {
     plan: Arc<PlanNode>,
     left: Box<dyn Node>,
     right: Box<dyn Node>,
-    result: Option<std::vec::IntoIter<(Row, usize)>>,
-    pending: Option<(Row, usize)>,
+    seen: Seen,
+    counts: Vec<(u64, u64)>,
+    bytes: usize,
+    aside: Aside,
+    /// The row of the table to give out, and how often it was; `None` before the table is made.
+    at: Option<(usize, u64)>,
 }
 
 impl SetOpNode {
     pub(super) fn new(plan: Arc<PlanNode>, left: Box<dyn Node>, right: Box<dyn Node>) -> Self {
-        Self { plan, left, right, result: None, pending: None }
+        Self { plan, left, right, seen: Seen::default(), counts: Vec::new(), bytes: 0, aside: Aside::default(), at: None }
     }
 
-    fn compute(&mut self, x: &mut Exec<'_>) -> Result<Vec<(Row, usize)>, SqlError> {
-        let PlanOp::SetOp(s) = &self.plan.op else { return Err(wrong_plan()) };
-        let mut seen = Seen::default();
-        let mut counts: Vec<(usize, usize)> = Vec::new();
+    /// Counts a row, or sets it aside.
+    fn count(&mut self, x: &mut Exec<'_>, row: &mut Row, right: bool, memory: usize) -> Result<(), SqlError> {
+        let hash = hash_values(row.iter());
+        let at = match self.seen.find_hashed(hash, row) {
+            Some(at) => at,
+            None if self.bytes > memory && self.aside.can_split() => {
+                if !right || self.aside.has_like(hash) {
+                    row.push(Datum::Bool(right));
+                    self.aside.push(x, hash, row, memory)?;
+                }
+                return Ok(());
+            }
+            None if right => return Ok(()),
+            None => {
+                self.bytes += super::hash::row_bytes(row) + 32;
+                self.counts.push((0, 0));
+                self.seen.insert_hashed(hash, row)
+            }
+        };
+        if let Some((l, r)) = self.counts.get_mut(at) {
+            *if right { r } else { l } += 1;
+        }
+        Ok(())
+    }
+
+    /// Makes the table of the input, or of the next of its parts that were set aside.
+    fn fill(&mut self, x: &mut Exec<'_>) -> Result<(), SqlError> {
+        let memory = super::hash::memory(x);
+        self.seen = Seen::default();
+        self.counts.clear();
+        self.bytes = 0;
         let mut row = Row::new();
-        while self.left.next(x, &mut row)? {
-            x.session.check_cancel()?;
-            let (i, new) = seen.insert(&row);
-            if new {
-                counts.push((0, 0));
+        let mut count = 0u32;
+        let mut tick = |x: &mut Exec<'_>| {
+            count = count.wrapping_add(1);
+            if count & 1023 == 0 { x.session.check_cancel() } else { Ok(()) }
+        };
+        if self.aside.reading() {
+            // A part's rows come as they were set aside: those of the left side first.
+            while let Some(mut row) = self.aside.next_row()? {
+                tick(x)?;
+                let Some(Datum::Bool(right)) = row.pop() else { return Err(wrong_plan()) };
+                self.count(x, &mut row, right, memory)?;
             }
-            if let Some(c) = counts.get_mut(i) {
-                c.0 += 1;
+        } else {
+            while self.left.next(x, &mut row)? {
+                tick(x)?;
+                self.count(x, &mut row, false, memory)?;
+            }
+            while self.right.next(x, &mut row)? {
+                tick(x)?;
+                self.count(x, &mut row, true, memory)?;
             }
         }
-        while self.right.next(x, &mut row)? {
-            x.session.check_cancel()?;
-            if let Some(c) = seen.find(&row).and_then(|i| counts.get_mut(i)) {
-                c.1 += 1;
-            }
-        }
-        Ok(seen
-            .rows
-            .into_iter()
-            .zip(counts)
-            .filter_map(|(row, (l, r))| {
-                let n = match (s.kind, s.all) {
-                    (SetOpKind::Intersect, true) => l.min(r),
-                    (SetOpKind::Intersect, false) => usize::from(r > 0),
-                    (_, true) => l.saturating_sub(r),
-                    (_, false) => usize::from(r == 0),
-                };
-                (n > 0).then_some((row, n))
-            })
-            .collect())
+        self.aside.note(x, self.plan.id, self.bytes);
+        self.at = Some((0, 0));
+        Ok(())
     }
 }
 
 impl Node for SetOpNode {
     fn next(&mut self, x: &mut Exec<'_>, out: &mut Row) -> Result<bool, SqlError> {
-        if self.result.is_none() {
-            let rows = self.compute(x)?;
-            self.result = Some(rows.into_iter());
-        }
-        if self.pending.is_none() {
-            self.pending = self.result.as_mut().and_then(Iterator::next);
-        }
+        let plan = Arc::clone(&self.plan);
+        let PlanOp::SetOp(s) = &plan.op else { return Err(wrong_plan()) };
         out.clear();
-        let Some((row, n)) = &mut self.pending else { return Ok(false) };
-        out.extend_from_slice(row);
-        *n -= 1;
-        if *n == 0 {
-            self.pending = None;
+        loop {
+            let (at, given) = match self.at {
+                Some(at) => at,
+                None => {
+                    self.fill(x)?;
+                    (0, 0)
+                }
+            };
+            let Some((row, (l, r))) = self.seen.rows.get(at).zip(self.counts.get(at).copied()) else {
+                if !self.aside.open_next() {
+                    return Ok(false);
+                }
+                self.at = None;
+                continue;
+            };
+            let wanted = match (s.kind, s.all) {
+                (SetOpKind::Intersect, true) => l.min(r),
+                (SetOpKind::Intersect, false) => u64::from(r > 0),
+                (_, true) => l.saturating_sub(r),
+                (_, false) => u64::from(r == 0),
+            };
+            if given < wanted {
+                self.at = Some((at, given + 1));
+                out.extend_from_slice(row);
+                return Ok(true);
+            }
+            self.at = Some((at + 1, 0));
         }
-        Ok(true)
     }
 
     fn rescan(&mut self, x: &mut Exec<'_>) -> Result<(), SqlError> {
-        self.result = None;
-        self.pending = None;
+        self.at = None;
+        self.aside = Aside::default();
         self.left.rescan(x)?;
         self.right.rescan(x)
     }

@@ -1,9 +1,10 @@
-//! Sorting: in memory up to `work_mem`, then runs in a temporary file, merged.
+//! Sorting: in memory up to `work_mem`, then runs in temporary files, merged.
+//!
+//! As many runs are merged at once as there is memory for a block of each. Beyond that some are first merged into one, which goes one level up,
+//! so that a row is written once more for each level, and the number of levels is the logarithm of the number of runs.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
-use std::fs::File;
-use std::io::{BufReader, BufWriter, Seek as _, SeekFrom};
 use std::sync::Arc;
 
 use super::eval::{Exec, Row};
@@ -11,7 +12,7 @@ use super::hash::row_bytes;
 use super::large;
 use super::node::Node;
 use super::plan::{PlanNode, PlanOp, SortColumn};
-use super::spill;
+use super::spill::{Part, PartReader, Store};
 use crate::config::Setting;
 use crate::sql::types::{self, Datum};
 use crate::sqlstate::SqlError;
@@ -93,9 +94,14 @@ pub(super) enum Sorted {
     Merge(Merge),
 }
 
+/// Bytes of a run that are read together.
+const BLOCK: usize = 16 << 10;
+
 /// Runs being merged.
 pub(super) struct Merge {
-    readers: Vec<BufReader<File>>,
+    stores: Vec<Store>,
+    /// Each run, and its store's number.
+    readers: Vec<(usize, PartReader)>,
     /// Smallest first: reversed order on a max-heap.
     heap: BinaryHeap<std::cmp::Reverse<Keyed>>,
     columns: Arc<[SortColumn]>,
@@ -104,23 +110,51 @@ pub(super) struct Merge {
 }
 
 impl Merge {
+    /// Of levels, those with the oldest runs first, and rows that came after all of them.
+    fn new(levels: Vec<Level>, columns: Arc<[SortColumn]>, memory: Vec<Row>) -> Result<Self, SqlError> {
+        let mut merge = Self { stores: Vec::new(), readers: Vec::new(), heap: BinaryHeap::new(), columns, memory: memory.into_iter() };
+        for level in levels {
+            merge.readers.extend(level.runs.into_iter().map(|run| (merge.stores.len(), Store::read(run))));
+            merge.stores.push(level.store);
+        }
+        for run in 0..=merge.readers.len() {
+            merge.pull(run)?;
+        }
+        Ok(merge)
+    }
+
+    fn row_of(&mut self, run: usize) -> Result<Option<Row>, SqlError> {
+        match self.readers.get_mut(run) {
+            Some((store, reader)) => match self.stores.get(*store) {
+                Some(store) => store.next(reader),
+                None => Ok(None),
+            },
+            None => Ok(self.memory.next()),
+        }
+    }
+
     fn pull(&mut self, run: usize) -> Result<(), SqlError> {
-        let row = match self.readers.get_mut(run) {
-            Some(reader) => spill::read_row(reader)?,
-            None => self.memory.next(),
-        };
-        if let Some(row) = row {
+        if let Some(row) = self.row_of(run)? {
             self.heap.push(std::cmp::Reverse(Keyed { row, columns: self.columns.clone(), number: run as u64 }));
         }
         Ok(())
     }
 
     fn next(&mut self) -> Result<Option<Row>, SqlError> {
-        let Some(std::cmp::Reverse(top)) = self.heap.pop() else { return Ok(None) };
-        let run = usize::try_from(top.number).unwrap_or(usize::MAX);
-        self.pull(run)?;
-        Ok(Some(top.row))
+        let Some(top) = self.heap.peek() else { return Ok(None) };
+        let run = usize::try_from(top.0.number).unwrap_or(usize::MAX);
+        match self.row_of(run)? {
+            // The run's next row in place of this one: the heap is put in order once, not twice.
+            Some(row) => Ok(self.heap.peek_mut().map(|mut top| std::mem::replace(&mut top.0.row, row))),
+            None => Ok(self.heap.pop().map(|top| top.0.row)),
+        }
     }
+}
+
+/// Runs that were merged equally often, in their order.
+struct Level {
+    store: Store,
+    runs: Vec<Part>,
 }
 
 /// Takes rows in any order and gives them back sorted, through runs in temporary files once they are more than `work_mem`.
@@ -130,14 +164,14 @@ pub(super) struct Sorter {
     rows: Vec<Row>,
     used: usize,
     peak: usize,
-    runs: Vec<File>,
+    levels: Vec<Level>,
     disk: u64,
 }
 
 impl Sorter {
     pub(super) fn new(x: &Exec<'_>, columns: Arc<[SortColumn]>) -> Self {
         let memory = usize::try_from(x.session.settings.bytes(Setting::WorkMem).unwrap_or(4 << 20)).unwrap_or(usize::MAX);
-        Self { columns, memory, rows: Vec::new(), used: 0, peak: 0, runs: Vec::new(), disk: 0 }
+        Self { columns, memory, rows: Vec::new(), used: 0, peak: 0, levels: Vec::new(), disk: 0 }
     }
 
     pub(super) fn push(&mut self, x: &Exec<'_>, row: Row) -> Result<(), SqlError> {
@@ -147,17 +181,52 @@ impl Sorter {
         if self.used <= self.memory || self.rows.len() < 2 {
             return Ok(());
         }
-        self.rows.sort_by(|a, b| compare_rows(a, b, &self.columns));
-        let mut file = BufWriter::with_capacity(256 << 10, spill::temp_file(x)?);
-        for r in self.rows.drain(..) {
-            spill::write_row(&mut file, &r)?;
-        }
-        let mut file = file.into_inner().map_err(|e| spill::io_error(e.into_error()))?;
-        self.disk += file.stream_position().map_err(spill::io_error)?;
-        file.seek(SeekFrom::Start(0)).map_err(spill::io_error)?;
-        self.runs.push(file);
         self.used = 0;
+        self.rows.sort_by(|a, b| compare_rows(a, b, &self.columns));
+        let mut rows = std::mem::take(&mut self.rows);
+        let mut sorted = rows.drain(..);
+        self.write(x, 0, || Ok(sorted.next()))?;
+        drop(sorted);
+        self.rows = rows;
+        let mut level = 0;
+        while self.levels.get(level).is_some_and(|l| l.runs.len() >= self.order()) {
+            self.merge(x, level)?;
+            level += 1;
+        }
         Ok(())
+    }
+
+    /// How many runs are merged at once.
+    fn order(&self) -> usize {
+        (self.memory / BLOCK).clamp(8, 1024)
+    }
+
+    /// A new run on a level.
+    fn write(&mut self, x: &Exec<'_>, level: usize, mut next: impl FnMut() -> Result<Option<Row>, SqlError>) -> Result<(), SqlError> {
+        while self.levels.len() <= level {
+            self.levels.push(Level { store: Store::new(x)?, runs: Vec::new() });
+        }
+        let Some(Level { store, runs }) = self.levels.get_mut(level) else { return Err(SqlError::internal("a sort's levels")) };
+        let before = store.bytes();
+        let mut run = Part::default();
+        while let Some(row) = next()? {
+            if run.rows & 1023 == 0 {
+                x.session.check_cancel()?;
+            }
+            store.push(&mut run, &row, BLOCK)?;
+        }
+        store.flush(&mut run)?;
+        self.disk += store.bytes() - before;
+        runs.push(run);
+        Ok(())
+    }
+
+    /// Makes one run of a level's, on the next.
+    fn merge(&mut self, x: &Exec<'_>, level: usize) -> Result<(), SqlError> {
+        let Some(at) = self.levels.get_mut(level) else { return Ok(()) };
+        let whole = Level { store: std::mem::replace(&mut at.store, Store::new(x)?), runs: std::mem::take(&mut at.runs) };
+        let mut merge = Merge::new(vec![whole], self.columns.clone(), Vec::new())?;
+        self.write(x, level + 1, || merge.next())
     }
 
     /// How it went, for EXPLAIN ANALYZE.
@@ -170,20 +239,20 @@ impl Sorter {
         });
     }
 
-    pub(super) fn finish(mut self) -> Result<Sorted, SqlError> {
+    /// The rows in order.
+    pub(super) fn finish(mut self, x: &Exec<'_>) -> Result<Sorted, SqlError> {
         self.rows.sort_by(|a, b| compare_rows(a, b, &self.columns));
-        if self.runs.is_empty() {
+        if self.levels.is_empty() {
             return Ok(Sorted::Memory(self.rows.into_iter()));
         }
-        // Few enough to be merged at once, whatever their number: each has its own buffer.
-        let buffer = (self.memory / (self.runs.len() + 1)).clamp(8 << 10, 1 << 20);
-        let readers: Vec<BufReader<File>> = self.runs.into_iter().map(|f| BufReader::with_capacity(buffer, f)).collect();
-        let count = readers.len();
-        let mut merge = Merge { readers, heap: BinaryHeap::new(), columns: self.columns, memory: self.rows.into_iter() };
-        for run in 0..=count {
-            merge.pull(run)?;
+        let runs = |levels: &[Level]| levels.iter().map(|l| l.runs.len()).sum::<usize>();
+        let mut level = 0;
+        while runs(&self.levels) > self.order() {
+            self.merge(x, level)?;
+            level += 1;
         }
-        Ok(Sorted::Merge(merge))
+        self.levels.reverse();
+        Ok(Sorted::Merge(Merge::new(self.levels, self.columns, self.rows)?))
     }
 }
 
@@ -263,7 +332,7 @@ impl SortNode {
             sorter.push(x, std::mem::take(&mut row))?;
         }
         sorter.note(x, self.plan.id);
-        sorter.finish()
+        sorter.finish(x)
     }
 }
 

@@ -1,85 +1,13 @@
-//! Rows in temporary files. A file has no name from the moment it is open, so that nothing is left of it after a crash.
+//! Rows in temporary files.
 //!
-//! A sort's run is a file read from start to end. What is split by hash ([`Store`]) shares one file, whose parts take turns in it block by block,
-//! so that the number of parts is not bound by the number of files that may be open.
+//! The runs of a sort, and what is split by hash, share one file ([`Store`]), whose parts take turns in it block by block, so that the number of
+//! parts is not bound by the number of files that may be open.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use super::context::SessionContext;
 use super::eval::{Exec, Row};
+use super::temp_file::{TempFile, temp_file};
 use crate::access::{Persistence, RelHandle};
 use crate::sql::types::{Compression, Datum, Held, Interval, Packed, Pointer, Repr, Tid, ToastTable, stored};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::storage::files::TABLESPACE_VERSION_DIR;
-
-static NEXT: AtomicU64 = AtomicU64::new(0);
-
-/// An I/O failure on a temporary file.
-pub(super) fn io_error(e: io::Error) -> SqlError {
-    let state = if e.kind() == io::ErrorKind::StorageFull { SqlState::DISK_FULL } else { SqlState::IO_ERROR };
-    SqlError::new(state, format!("could not use temporary file: {e}"))
-}
-
-const TEMP_DIR: &str = "pgsql_tmp";
-
-fn space_dir(space: impl std::fmt::Display) -> String {
-    format!("pg_tblspc/{space}/{TABLESPACE_VERSION_DIR}/{TEMP_DIR}")
-}
-
-/// Removes what a crash between opening a temporary file and unlinking it, or in the middle of an index build, has left.
-///
-/// # Errors
-/// The directory cannot be read, a file not be removed.
-pub fn remove_temporary_files(data_dir: &Path) -> io::Result<()> {
-    let list = |dir: &str| match fs::read_dir(data_dir.join(dir)) {
-        Ok(entries) => entries.collect::<io::Result<Vec<_>>>(),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(e) => Err(e),
-    };
-    let mut dirs = vec![format!("base/{TEMP_DIR}")];
-    dirs.extend(list("pg_tblspc")?.iter().map(|entry| space_dir(entry.file_name().display())));
-    for dir in dirs {
-        for entry in list(&dir)? {
-            if entry.file_name().to_string_lossy().starts_with(TEMP_DIR) {
-                fs::remove_file(entry.path())?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A new temporary file in one of the transaction's tablespaces for such, unlinked already.
-pub(super) fn temp_file(x: &Exec<'_>) -> Result<File, SqlError> {
-    temp_file_of(x.session)
-}
-
-/// As [`temp_file`].
-pub(super) fn temp_file_of(session: &SessionContext) -> Result<File, SqlError> {
-    let data_dir = session.engine.data_dir();
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let space = session.transaction.as_ref().and_then(|t| t.temp_space(number));
-    let create = |dir: &Path| {
-        let path = dir.join(format!("{TEMP_DIR}{}.{number}", std::process::id()));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-        fs::remove_file(&path)?;
-        Ok(file)
-    };
-    if let Some(space) = space {
-        let dir = data_dir.join(space_dir(space));
-        match fs::create_dir(&dir) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return create(&dir).map_err(io_error),
-            // Dropped since the transaction chose it: as if it had not been named.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            made => return made.and_then(|()| create(&dir)).map_err(io_error),
-        }
-    }
-    let dir = data_dir.join("base").join(TEMP_DIR);
-    fs::create_dir_all(&dir).and_then(|()| create(&dir)).map_err(io_error)
-}
 
 fn tag(v: &Datum) -> Option<u8> {
     Some(match v {
@@ -118,9 +46,30 @@ fn tag(v: &Datum) -> Option<u8> {
     })
 }
 
-/// Writes a row.
-pub(super) fn write_row(w: &mut impl Write, row: &[Datum]) -> Result<(), SqlError> {
-    let mut buf: Vec<u8> = Vec::with_capacity(64);
+/// Length of the values, and their number.
+const HEAD: usize = 8;
+
+/// Appends a row.
+pub(super) fn write_row(buf: &mut Vec<u8>, row: &[Datum]) -> Result<(), SqlError> {
+    let at = buf.len();
+    buf.extend([0; HEAD]);
+    let written = write_values(buf, row).and_then(|()| {
+        let count = u32::try_from(row.len()).map_err(|_| SqlError::internal("row too wide"))?;
+        let len = u32::try_from(buf.len() - at - HEAD)
+            .map_err(|_| SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "row too big for a temporary file"))?;
+        if let Some((head, _)) = buf.get_mut(at..).and_then(|b| b.split_first_chunk_mut::<HEAD>()) {
+            let ([a, b, c, d], [e, f, g, h]) = (len.to_le_bytes(), count.to_le_bytes());
+            *head = [a, b, c, d, e, f, g, h];
+        }
+        Ok(())
+    });
+    if written.is_err() {
+        buf.truncate(at);
+    }
+    written
+}
+
+fn write_values(buf: &mut Vec<u8>, row: &[Datum]) -> Result<(), SqlError> {
     for v in row {
         buf.push(tag(v).ok_or_else(|| SqlError::internal("a value that cannot be written to a temporary file"))?);
         #[expect(clippy::wildcard_enum_match_arm, reason = "tag() refuses the others")]
@@ -134,8 +83,8 @@ pub(super) fn write_row(w: &mut impl Write, row: &[Datum]) -> Result<(), SqlErro
             Datum::Xid8(v) | Datum::Lsn(v) => buf.extend(v.to_le_bytes()),
             Datum::Float4(v) => buf.extend(v.to_bits().to_le_bytes()),
             Datum::Float8(v) => buf.extend(v.to_bits().to_le_bytes()),
-            Datum::Text(t) => bytes(&mut buf, t.as_bytes()),
-            Datum::Bytea(b) => bytes(&mut buf, b),
+            Datum::Text(t) => bytes(buf, t.as_bytes()),
+            Datum::Bytea(b) => bytes(buf, b),
             Datum::TimeTz(t, z) => {
                 buf.extend(t.to_le_bytes());
                 buf.extend(z.to_le_bytes());
@@ -157,16 +106,12 @@ pub(super) fn write_row(w: &mut impl Write, row: &[Datum]) -> Result<(), SqlErro
             | Datum::Bits(_)
             | Datum::Array(_)
             | Datum::Range(_)
-            | Datum::Record(_) => stored::put(v, false, &mut buf)?,
-            Datum::Packed(p) => write_packed(p, &mut buf),
+            | Datum::Record(_) => stored::put(v, false, buf)?,
+            Datum::Packed(p) => write_packed(p, buf),
             _ => {}
         }
     }
-    let count = u32::try_from(row.len()).map_err(|_| SqlError::internal("row too wide"))?;
-    let len = u32::try_from(buf.len()).map_err(|_| SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "row too big for a temporary file"))?;
-    w.write_all(&len.to_le_bytes()).map_err(io_error)?;
-    w.write_all(&count.to_le_bytes()).map_err(io_error)?;
-    w.write_all(&buf).map_err(io_error)
+    Ok(())
 }
 
 /// Representations of packed values, by number.
@@ -263,7 +208,7 @@ impl<'b> Cursor<'b> {
 
 /// A temporary file of many parts.
 pub(super) struct Store {
-    file: File,
+    file: TempFile,
     end: u64,
 }
 
@@ -278,9 +223,18 @@ pub(super) struct Part {
     pub rows: u64,
 }
 
+impl Part {
+    /// Blocks in the file.
+    pub(super) fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+}
+
 /// Reads a part.
 pub(super) struct PartReader {
     blocks: std::vec::IntoIter<(u64, usize)>,
+    /// What was not yet written when reading began: the last rows.
+    tail: Vec<u8>,
     block: Vec<u8>,
     at: usize,
 }
@@ -288,7 +242,7 @@ pub(super) struct PartReader {
 impl Store {
     /// An empty one.
     pub(super) fn new(x: &Exec<'_>) -> Result<Self, SqlError> {
-        Ok(Self { file: temp_file(x)?, end: 0 })
+        Ok(Self { file: temp_file(x.session)?, end: 0 })
     }
 
     /// Bytes written.
@@ -303,9 +257,10 @@ impl Store {
         if part.buf.len() >= block { self.flush(part) } else { Ok(()) }
     }
 
-    fn flush(&mut self, part: &mut Part) -> Result<(), SqlError> {
+    /// Writes what a part has gathered.
+    pub(super) fn flush(&mut self, part: &mut Part) -> Result<(), SqlError> {
         if !part.buf.is_empty() {
-            self.file.write_all_at(&part.buf, self.end).map_err(io_error)?;
+            self.file.write_at(&part.buf, self.end)?;
             part.blocks.push((self.end, part.buf.len()));
             self.end += part.buf.len() as u64;
             part.buf.clear();
@@ -313,19 +268,20 @@ impl Store {
         Ok(())
     }
 
-    /// Reads a part: the rows not yet written first.
+    /// Reads a part, in the order it was written.
     pub(super) fn read(part: Part) -> PartReader {
-        PartReader { blocks: part.blocks.into_iter(), block: part.buf, at: 0 }
+        PartReader { blocks: part.blocks.into_iter(), tail: part.buf, block: Vec::new(), at: 0 }
     }
 
     /// Reads a part that is read again later.
     pub(super) fn read_again(part: &Part) -> PartReader {
-        PartReader { blocks: part.blocks.clone().into_iter(), block: part.buf.clone(), at: 0 }
+        PartReader { blocks: part.blocks.clone().into_iter(), tail: part.buf.clone(), block: Vec::new(), at: 0 }
     }
 
-    /// Writes over all parts from here on.
-    pub(super) fn clear(&mut self) {
+    /// Forgets all parts.
+    pub(super) fn clear(&mut self) -> Result<(), SqlError> {
         self.end = 0;
+        self.file.clear()
     }
 
     /// The next row of a part.
@@ -337,11 +293,38 @@ impl Store {
                 reader.at += before - rest.len();
                 return Ok(Some(row));
             }
-            let Some((at, len)) = reader.blocks.next() else { return Ok(None) };
-            reader.block.resize(len, 0);
-            self.file.read_exact_at(&mut reader.block, at).map_err(io_error)?;
             reader.at = 0;
+            match reader.blocks.next() {
+                Some((at, len)) => {
+                    reader.block.resize(len, 0);
+                    self.file.read_at(&mut reader.block, at)?;
+                }
+                None if reader.tail.is_empty() => {
+                    reader.block.clear();
+                    return Ok(None);
+                }
+                None => reader.block = std::mem::take(&mut reader.tail),
+            }
         }
+    }
+
+    /// Rows of one block of a part, the first being 0; those not yet written are the last.
+    pub(super) fn block(&self, part: &Part, number: usize) -> Result<Vec<Row>, SqlError> {
+        let read;
+        let mut rest = match part.blocks.get(number) {
+            Some((at, len)) => {
+                let mut bytes = vec![0; *len];
+                self.file.read_at(&mut bytes, *at)?;
+                read = bytes;
+                read.as_slice()
+            }
+            None => part.buf.as_slice(),
+        };
+        let mut rows = Vec::new();
+        while let Some(row) = read_row(&mut rest)? {
+            rows.push(row);
+        }
+        Ok(rows)
     }
 }
 
@@ -374,6 +357,16 @@ impl Aside {
         self.level < MAX_LEVEL
     }
 
+    /// Which of the pass's parts a hash belongs to.
+    fn part(&self, hash: u64) -> usize {
+        usize::try_from(hash >> (24 + 4 * self.level)).unwrap_or(0) % FAN_OUT
+    }
+
+    /// Was a row set aside in this pass whose hash may be the same?
+    pub(super) fn has_like(&self, hash: u64) -> bool {
+        self.parts.get(self.part(hash)).is_some_and(|p| p.rows > 0)
+    }
+
     /// Sets a row aside.
     pub(super) fn push(&mut self, x: &Exec<'_>, hash: u64, row: &[Datum], memory: usize) -> Result<(), SqlError> {
         if self.store.is_none() {
@@ -382,7 +375,7 @@ impl Aside {
         if self.parts.is_empty() {
             self.parts.resize_with(FAN_OUT, Part::default);
         }
-        let at = usize::try_from(hash >> (24 + 4 * self.level)).unwrap_or(0) % FAN_OUT;
+        let at = self.part(hash);
         match (&mut self.store, self.parts.get_mut(at)) {
             (Some(store), Some(part)) => store.push(part, row, (memory / 8 / FAN_OUT).clamp(1 << 10, 64 << 10)),
             _ => Err(SqlError::internal("rows set aside")),
@@ -426,20 +419,16 @@ impl Aside {
     }
 }
 
-/// Reads a row; `None` at the end.
-pub(super) fn read_row(r: &mut impl Read) -> Result<Option<Row>, SqlError> {
-    let mut head = [0u8; 8];
-    match r.read_exact(&mut head) {
-        Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(e) => return Err(io_error(e)),
+/// Takes a row off the front; `None` at the end.
+pub(super) fn read_row(bytes: &mut &[u8]) -> Result<Option<Row>, SqlError> {
+    if bytes.is_empty() {
+        return Ok(None);
     }
-    let [a, b, c, d, e, f, g, h] = head;
-    let len = usize::try_from(u32::from_le_bytes([a, b, c, d])).unwrap_or(0);
-    let count = usize::try_from(u32::from_le_bytes([e, f, g, h])).unwrap_or(0);
-    let mut buf = vec![0u8; len];
-    r.read_exact(&mut buf).map_err(io_error)?;
-    let mut c = Cursor(&buf);
+    let mut whole = Cursor(bytes);
+    let len = u32::from_le_bytes(whole.array()?);
+    let count = usize::try_from(u32::from_le_bytes(whole.array()?)).unwrap_or(0);
+    let mut c = Cursor(whole.take(usize::try_from(len).unwrap_or(usize::MAX))?);
+    *bytes = whole.0;
     let mut row = Row::with_capacity(count);
     for _ in 0..count {
         let [tag] = c.array()?;

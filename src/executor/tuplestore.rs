@@ -1,18 +1,19 @@
-//! Rows kept in the order they came, to be read again at any place: what a cursor has fetched, or holds beyond its transaction.
+//! Rows kept in the order they came, to be read again at any place: what a cursor has fetched, or holds beyond its transaction, and what a
+//! set-returning function has returned.
 //!
 //! They are kept in memory up to `work_mem`, then in a temporary file, in blocks. A block is the unit of reading; where each begins is kept in memory.
 //!
 //! PostgreSQL: tuplestore.c.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 
 use super::context::SessionContext;
 use super::eval::Row;
 use super::sink::RowSink;
-use super::spill::{io_error, read_row, temp_file_of, write_row};
+use super::spill::{read_row, write_row};
+use super::temp_file::{TempFile, temp_file};
 use crate::config::Setting;
-use crate::sql::types::Datum;
+use crate::sql::types::{Datum, Oid, RecordValue, TupleDesc};
 use crate::sqlstate::SqlError;
 
 /// Rows of a block in the file.
@@ -31,7 +32,7 @@ pub struct TupleStore {
 /// The part in a file.
 #[derive(Debug)]
 struct Blocks {
-    file: File,
+    file: TempFile,
     /// Where each block begins, and at last where the next one will.
     starts: Vec<u64>,
     /// The block read last, by number.
@@ -79,7 +80,7 @@ impl TupleStore {
         }
         let blocks = match &mut self.file {
             Some(blocks) => blocks,
-            None => self.file.insert(Blocks { file: temp_file_of(session)?, starts: vec![0], read: None }),
+            None => self.file.insert(Blocks { file: temp_file(session)?, starts: vec![0], read: None }),
         };
         let whole = self.tail.len() / BLOCK_ROWS * BLOCK_ROWS;
         let mut bytes = Vec::new();
@@ -87,7 +88,7 @@ impl TupleStore {
             bytes.clear();
             block.iter().try_for_each(|row| write_row(&mut bytes, row))?;
             let start = blocks.starts.last().copied().unwrap_or(0);
-            blocks.file.write_all_at(&bytes, start).map_err(io_error)?;
+            blocks.file.write_at(&bytes, start)?;
             blocks.starts.push(start + u64::try_from(bytes.len()).unwrap_or(0));
         }
         self.tail.drain(..whole);
@@ -102,7 +103,7 @@ impl Blocks {
             let start = self.starts.get(n).copied().unwrap_or(0);
             let end = self.starts.get(n + 1).copied().unwrap_or(start);
             let mut bytes = vec![0; usize::try_from(end - start).unwrap_or(0)];
-            self.file.read_exact_at(&mut bytes, start).map_err(io_error)?;
+            self.file.read_at(&mut bytes, start)?;
             let (mut rest, mut rows) = (bytes.as_slice(), Vec::with_capacity(BLOCK_ROWS));
             while let Some(row) = read_row(&mut rest)? {
                 rows.push(row);
@@ -110,6 +111,54 @@ impl Blocks {
             self.read = Some((n, rows));
         }
         Ok(self.read.as_ref().map_or(&[], |(_, rows)| rows))
+    }
+}
+
+/// The values a set-returning function gave, to be read once. Rows of one type are kept as rows, what they are is kept once.
+#[derive(Debug, Default)]
+pub struct ValueStore {
+    rows: TupleStore,
+    shape: Option<(Oid, Arc<TupleDesc>)>,
+}
+
+impl ValueStore {
+    /// Adds a value.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn push(&mut self, session: &SessionContext, value: Datum) -> Result<(), SqlError> {
+        let fields = if let Datum::Record(record) = &value {
+            let (ty, desc) = self.shape.get_or_insert_with(|| (record.type_oid, Arc::clone(&record.desc)));
+            (*ty == record.type_oid && Arc::ptr_eq(desc, &record.desc)).then(|| record.values.iter().cloned())
+        } else {
+            None
+        };
+        let mark = Datum::Bool(fields.is_some());
+        let row: Row = match fields {
+            Some(fields) => fields.chain([mark]).collect(),
+            None => vec![value, mark],
+        };
+        self.rows.bytes += super::hash::row_bytes(&row);
+        self.rows.tail.push(row);
+        self.rows.spill(session)
+    }
+
+    /// The values, in the order they came.
+    pub fn into_values(mut self) -> impl Iterator<Item = Result<Datum, SqlError>> + Send {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let row = match self.rows.get(at).transpose()? {
+                Ok(row) => row,
+                Err(e) => return Some(Err(e)),
+            };
+            at += 1;
+            Some(Ok(match (row, &self.shape) {
+                ([values @ .., Datum::Bool(true)], Some((type_oid, desc))) => {
+                    Datum::Record(Arc::new(RecordValue { type_oid: *type_oid, desc: Arc::clone(desc), values: values.into() }))
+                }
+                (row, _) => row.first().cloned().unwrap_or_default(),
+            }))
+        })
     }
 }
 

@@ -156,6 +156,7 @@ impl Session {
             variables: None,
             routines: crate::executor::routine::Routines::default(),
             deferral: crate::executor::referential::Deferral::default(),
+            temp_space: crate::executor::TempSpace::default(),
             on_commit: Vec::new(),
             notices: Vec::new(),
             told: 0,

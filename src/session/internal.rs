@@ -63,6 +63,7 @@ pub(super) fn context(
         variables: None,
         routines: crate::executor::routine::Routines::default(),
         deferral: crate::executor::referential::Deferral::default(),
+        temp_space: crate::executor::TempSpace::default(),
         on_commit: Vec::new(),
         notices: Vec::new(),
         told: 0,

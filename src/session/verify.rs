@@ -167,6 +167,7 @@ fn context(engine: &Arc<Engine>, catalog: &Arc<Catalog>, config: &Arc<Config>, d
         variables: None,
         routines: crate::executor::routine::Routines::default(),
         deferral: crate::executor::referential::Deferral::default(),
+        temp_space: crate::executor::TempSpace::default(),
         on_commit: Vec::new(),
         front_end: &crate::sql::FRONT_END,
         externals: Vec::new(),

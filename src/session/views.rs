@@ -268,7 +268,10 @@ fn stat_database(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Res
         row[0] = Datum::Oid(oid);
         row[1] = name;
         row[2] = Datum::Int4(i32::try_from(connected.iter().filter(|db| **db == oid).count()).unwrap_or(i32::MAX));
-        row[12] = Datum::Int8(i64::try_from(conflicts.sum(oid)).unwrap_or(i64::MAX));
+        let (files, bytes) = crate::executor::temporary_files_of(oid);
+        for (column, count) in [(12, conflicts.sum(oid)), (13, files), (14, bytes)] {
+            row[column] = Datum::Int8(i64::try_from(count).unwrap_or(i64::MAX));
+        }
         emit(&row)?;
     }
     Ok(())

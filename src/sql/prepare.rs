@@ -6,7 +6,7 @@ use pg_query::{NodeEnum, protobuf};
 
 use super::bind::deparse::Deparser;
 use super::bind::{Binder, Expr, ExprKind};
-use super::functions::{CallTypes, ProcEntry};
+use super::functions::{CallTypes, ProcEntry, SetRows};
 use super::parse;
 use super::plan::planner::{Deps, Layout, Level};
 use super::plan::{self, Planner};
@@ -286,7 +286,7 @@ impl SqlFrontEnd for FrontEnd {
         func: &'static ProcEntry,
         types: &CallTypes,
         args: &[Datum],
-    ) -> Result<Vec<Datum>, SqlError> {
+    ) -> Result<SetRows, SqlError> {
         plpgsql::call_set(session, func, types, args)
     }
 

@@ -336,6 +336,14 @@ fn a_standby_spills_exports_snapshots_and_tells_how_far_it_is() {
         "20000|20000"
     );
     assert_eq!(b.sql("set work_mem = '64kB'; select count(*) from t a join t b using (id)"), "20000");
+    assert_eq!(b.sql("set work_mem = '64kB'; select count(*), min(id) from (select id, v from t except select id + 1, v from t) x"), "1|1");
+    assert_eq!(b.sql("set work_mem = '64kB'; select count(*) from t where v || id not in (select v || (id + 5000) from t)"), "5000");
+    assert_eq!(
+        b.sql("set work_mem = '64kB'; select count(*), max(c) from (select count(distinct v || id) c from t group by id % 10) x"),
+        "10|2000"
+    );
+    b.wait_for("select temp_files >= 5 from pg_stat_database where datname = 'postgres'", "t");
+    until("temporary files to be gone", || b.temporary_files() == 0);
     block_on(async {
         let (first, second) = (connect(&b).await, connect(&b).await);
         text(&first, "begin isolation level repeatable read").await;

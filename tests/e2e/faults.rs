@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::node::{Node, file, run};
+use crate::support::node::{Node, file, run, until};
 use crate::verify::{change, relation_file};
 
 const SEGMENT: u64 = 1 << 24;
@@ -197,6 +197,58 @@ fn work_mem_spills_and_temporary_files_of_a_crash_are_gone_after_the_start() {
     assert_eq!(node.sql("select count(*) from t"), "100000");
 }
 
+#[test]
+fn temporary_files_are_counted_logged_limited_and_gone_after_an_error() {
+    let node = Node::start_new("tempusage", "autovacuum = off\nwork_mem = 64kB\nlog_temp_files = 1000");
+    let used = |what: &str| format!("select {what} from pg_stat_database where datname = 'postgres'");
+    let sort =
+        |rows: u32| format!("select count(*) from (select repeat('x', 100) || g from generate_series(1, {rows}) g order by 1 offset 0) x");
+    assert_eq!(node.sql(&used("temp_files, temp_bytes")), "0|0");
+    assert_eq!(node.sql(&sort(1000)), "1000");
+    node.wait_for(&used("temp_files > 0 and temp_bytes between 50000 and 300000"), "t");
+    assert_eq!(node.sql(&sort(20_000)), "20000");
+    node.wait_for(&used("temp_bytes > 2000000"), "t");
+    let logged = || {
+        let log = node.log();
+        let lines = log.split("LOG:  temporary file: path \"base/pgsql_tmp/pgsql_tmp").skip(1).filter_map(|l| l.split_once("\", size "));
+        lines.filter_map(|(_, size)| size.lines().next()?.parse::<u64>().ok()).collect::<Vec<_>>()
+    };
+    until("the largest one in the log", || !logged().is_empty());
+    assert!(logged().iter().all(|size| *size >= 1_024_000), "{:?}", logged());
+
+    // Beyond the limit the statement fails; what it had is free again for the next.
+    let limited = format!("set temp_file_limit = '1MB'; {}", sort(20_000));
+    let error = node.sql_error(&limited);
+    assert!(error.contains("53400: temporary file size exceeds temp_file_limit (1024kB)"), "{error}");
+    let again = format!(
+        "set temp_file_limit = '1MB'; do $$ begin perform v from ({}) x (v); exception when configuration_limit_exceeded then null; end $$; {}",
+        sort(20_000),
+        sort(5000)
+    );
+    assert_eq!(node.sql(&again), "5000");
+
+    // Cancelled with files open, in a sort, a set operation, a subquery and a function.
+    node.sql("create table t as select g, repeat('v', 50) || g as v from generate_series(1, 50000) g");
+    node.sql(
+        "create function stuck(g int) returns int immutable language plpgsql as
+           $$ begin if g = 49000 then perform pg_sleep(600); end if; return g; end $$;
+         create function rows() returns setof t language plpgsql as $$ begin return query select stuck(g), v from t; end $$",
+    );
+    for query in [
+        "select v, stuck(g) from t order by 1, 2 offset 1000000",
+        "select v, stuck(g) from t except select v, g from t",
+        "select count(*) from t where v not in (select v || stuck(g) from t)",
+        "select count(distinct v || stuck(g)) from t group by g % 10",
+        "select count(*) from rows()",
+    ] {
+        let mut psql = node.psql(query).stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn().expect("psql");
+        until("a temporary file", || node.temporary_files() > 0);
+        node.sql(&format!("select pg_cancel_backend(pid) from pg_stat_activity where query = $query${query}$query$"));
+        assert!(!psql.wait().expect("psql ends").success(), "{query}");
+        until("temporary files to be gone", || node.temporary_files() == 0);
+    }
+}
+
 /// A small file system of its own, gone with this.
 struct SmallDisk(PathBuf);
 
@@ -224,12 +276,24 @@ fn full_disk_fails_the_statement_and_the_server_lives() {
     node.conf("autovacuum = off\nwork_mem = 64kB");
     node.start();
     node.sql("create table t (n int, v text)");
+    let long = "select repeat('x', 500) || g from generate_series(1, 100000) g";
+    node.sql(&format!("create function long() returns setof text language plpgsql as $$ begin return query {long}; end $$"));
     let error = node.sql_error("insert into t select g, repeat('v', 1000) from generate_series(1, 40000) g");
     assert!(error.contains("53100: could not extend file \"base/"), "{error}");
     assert!(error.contains("No space left on device\n") && error.contains("HINT:  Check free disk space."), "{error}");
     let error = node.sql_error("select count(*) from (select repeat('x', 500) || g as v from generate_series(1, 100000) g order by 1) s");
     assert!(error.contains("53100"), "{error}");
+    for query in [
+        format!("select count(*) from ({long} except select 'y') x"),
+        format!("select count(*) from generate_series(1, 3) g where g::text not in ({long})"),
+        format!("select count(distinct v) from ({long}) x (v) group by length(v)"),
+        "select count(*) from long()".to_owned(),
+    ] {
+        let error = node.sql_error(&query);
+        assert!(error.contains("53100"), "{query}: {error}");
+    }
     assert_eq!(node.server_pids().len(), 1);
+    until("temporary files to be gone", || node.temporary_files() == 0);
     assert_eq!(node.sql("select count(*) from t"), "0");
     node.sql("drop table t");
     node.sql("checkpoint");
@@ -309,7 +373,7 @@ fn unreadable_block_fails_the_statement_that_needs_it() {
 
 /// Waits until a process is traced.
 fn attached(pid: i32) {
-    crate::support::node::until("strace to attach", || {
+    until("strace to attach", || {
         fs::read_to_string(format!("/proc/{pid}/status"))
             .is_ok_and(|s| s.lines().any(|l| l.starts_with("TracerPid:") && !l.ends_with("\t0")))
     });
@@ -341,9 +405,7 @@ fn truncation_that_fails_stops_the_node_and_recovery_ends_it() {
     attached(server);
     let vacuum = node.psql("vacuum t").output().expect("psql");
     assert!(!vacuum.status.success());
-    crate::support::node::until("the supervisor to start another server", || {
-        !node.server_pids().is_empty() && !node.server_pids().contains(&server)
-    });
+    until("the supervisor to start another server", || !node.server_pids().is_empty() && !node.server_pids().contains(&server));
     drop(strace.kill());
     drop(strace.wait());
     node.wait_for("select count(*) from t", "100");
@@ -387,9 +449,7 @@ fn failed_sync_stops_the_node_and_loses_nothing() {
             }
             acknowledged = n;
         }
-        crate::support::node::until("the supervisor to start another server", || {
-            !node.server_pids().is_empty() && !node.server_pids().contains(&server)
-        });
+        until("the supervisor to start another server", || !node.server_pids().is_empty() && !node.server_pids().contains(&server));
         drop(strace.kill());
         drop(strace.wait());
         node.wait_for("select 1", "1");

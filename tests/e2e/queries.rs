@@ -1,7 +1,7 @@
 //! What a statement may cost: how deeply it may nest, how much memory it takes.
 
 use crate::client::{block_on, connect};
-use crate::support::node::Node;
+use crate::support::node::{Node, until};
 
 /// A statement that nests `n` levels in some way, and what it returns.
 type Nested = (&'static str, fn(usize) -> String);
@@ -513,5 +513,153 @@ fn rows_kept_to_be_read_again_stay_within_work_mem() {
             let wide = node.sql(&format!("set work_mem = '1GB'; {sql}"));
             assert_eq!(node.sql(&format!("set work_mem = '64kB'; {sql}")), wide, "{sql}");
         }
+    }
+}
+
+/// What has to keep rows by value, or in an order, spills: set operations, hashed subqueries, ordered aggregates of many groups, joins over one key,
+/// and what functions return. The results follow from how the rows were made.
+#[test]
+fn sets_subqueries_aggregates_and_functions_stay_within_work_mem() {
+    let node = Node::start_new("sets", "autovacuum = off\nwork_mem = 1MB\nshared_buffers = 16MB");
+    let n = 20_000_u64;
+    let half = n / 2;
+    node.sql(&format!(
+        "create table t (i int, k int, v text); insert into t select g, g / 2, repeat('v', 1000) from generate_series(1, {n}) g; analyze t;
+         create function rows_of_sql() returns setof t volatile language sql as 'select * from t';
+         create function rows_of_query() returns setof t language plpgsql as 'begin return query select * from t; end';
+         create function next_of_all() returns setof text language plpgsql as
+           'declare r record; begin for r in select * from t loop return next r.v; end loop; end'"
+    ));
+    node.sql("select count(*), max(v) from (select * from t order by i offset 1) x");
+    peak(&node);
+    let before = peak(&node);
+    let files = |what: &str| format!("select {what} from pg_stat_database where datname = 'postgres'");
+    for (sql, expected) in [
+        (format!("select count(*), max(length(v)) from (select i, v from t except select i + {half}, v from t) x"), format!("{half}|1000")),
+        (
+            "select count(*), sum(k), max(length(v)) from (select k, v from t except all select k, v from t where i % 2 = 0) x".to_owned(),
+            format!("{half}|{}|1000", half * (half - 1) / 2),
+        ),
+        (format!("select count(*), max(length(v)) from (select i, v from t intersect select i + {half}, v from t) x"), format!("{half}|1000")),
+        (
+            "select count(*), sum(k), max(length(v)) from (select k, v from t intersect all select k, v from t where i % 2 = 0) x".to_owned(),
+            format!("{half}|{}|1000", half * (half + 1) / 2),
+        ),
+        (format!("select count(*), max(i) from t where v || i not in (select v || (i + {half}) from t)"), format!("{half}|{half}")),
+        (format!("select count(*), min(i) from t where v || i in (select v || (i + {half}) from t) or i < 0"), format!("{half}|{}", half + 1)),
+        (
+            "select count(*) filter (where b), count(*) filter (where not b), count(*) from
+               (select (i, v) in (select nullif(i, 7), v from t) b from t) x"
+                .to_owned(),
+            format!("{}|0|{n}", n - 1),
+        ),
+        (
+            "select count(*), sum(c), max(length(a)) from
+               (select k % 100 g, count(distinct v || i) c, max(v || i order by i desc) a from t group by k % 100 offset 0) x"
+                .to_owned(),
+            format!("100|{n}|1004"),
+        ),
+        (
+            "select count(*), sum(c) from (select k % 100 a, i % 3 b, count(distinct v || i) c from t group by grouping sets (1, 2, ())) x".to_owned(),
+            format!("104|{}", 3 * n),
+        ),
+        (
+            "select substr(percentile_disc(0.5) within group (order by v || lpad(i::text, 6, '0')), 1001)::int, percentile_cont(0.25) within group (order by i),
+                    length(mode() within group (order by v)) from t"
+                .to_owned(),
+            format!("{half}|{}|1000", 1.0 + 0.25 * (n - 1) as f64),
+        ),
+        (
+            "select count(*), max(length(b.v)) from (select 1 j, i, v from t where i <= 1500) a join (select 1 j, i, v from t where i <= 1500) b
+               on a.j = b.j and a.i - b.i = 1 and length(a.v) > 0"
+                .to_owned(),
+            "1499|1000".to_owned(),
+        ),
+        ("select count(*), sum(i), max(length(v)) from rows_of_sql()".to_owned(), format!("{n}|{}|1000", n * (n + 1) / 2)),
+        ("select count(*), sum(i), max(length(v)) from rows_of_query()".to_owned(), format!("{n}|{}|1000", n * (n + 1) / 2)),
+        ("select count(*), max(length(v)) from (select next_of_all() v offset 0) x".to_owned(), format!("{n}|1000")),
+    ] {
+        let (used, settings) = (node.sql(&files("temp_files")), "set hash_mem_multiplier = 1; set enable_mergejoin = off; set enable_nestloop = off");
+        assert_eq!(node.sql(&format!("{settings}; {sql}")), expected, "{sql}");
+        let took = peak(&node).saturating_sub(before);
+        println!("{took} kB: {sql}");
+        // All rows are 22 MB.
+        assert!(took < 14_000, "{sql} took {took} kB");
+        // It wrote some.
+        node.wait_for(&files(&format!("temp_files > {used}")), "t");
+    }
+    until("temporary files to be gone", || node.temporary_files() == 0);
+}
+
+/// Set operations, subqueries and joins give the same from disk, with NULLs and rows that are there several times.
+#[test]
+fn spilled_sets_subqueries_and_joins_give_what_those_in_memory_give() {
+    let node = Node::start_new("spilled_sets", "autovacuum = off");
+    node.sql(
+        "create table l as select i, case when i % 17 = 0 then null else i * 31 % 1301 end a, case when i % 23 = 0 then null else i % 5 end b,
+                repeat('l', i % 30) c from generate_series(1, 4000) i;
+         create table r as select i, case when i % 13 = 0 then null else i * 37 % 1001 end a, case when i % 29 = 0 then null else i % 4 end b,
+                repeat('l', i % 40) c from generate_series(1, 3000) i;
+         create table s as select i, case when i % 2 = 0 then 1 else i end k, repeat('s', 50) || i v from generate_series(1, 2000) i;
+         analyze l; analyze r; analyze s",
+    );
+    let small = "set work_mem = '64kB'; set hash_mem_multiplier = 1; set enable_mergejoin = off; set enable_nestloop = off; ";
+    let digest = |sql: &str| format!("select count(*), md5(string_agg(x::text, ',' order by x::text)) from ({sql}) x");
+    let mut queries = Vec::new();
+    for operation in ["except", "except all", "intersect", "intersect all"] {
+        for columns in ["a", "a, b", "a, b, c"] {
+            queries.push((
+                digest(&format!("select {columns} from l {operation} select {columns} from r")),
+                // The same, counted.
+                {
+                    let all = operation.ends_with("all");
+                    let result = match (operation.starts_with("except"), all) {
+                        (true, true) => "generate_series(1, greatest(l - r, 0))",
+                        (true, false) => "generate_series(1, case when l > 0 and r = 0 then 1 else 0 end)",
+                        (false, true) => "generate_series(1, least(l, r))",
+                        (false, false) => "generate_series(1, case when l > 0 and r > 0 then 1 else 0 end)",
+                    };
+                    digest(&format!(
+                        "select {columns} from (select {columns}, sum(l)::int l, sum(r)::int r from
+                           (select {columns}, 1 l, 0 r from l union all select {columns}, 0, 1 from r) u group by {columns}) g, {result}"
+                    ))
+                },
+            ));
+        }
+    }
+    // Each value of the comparison, by looking at every row.
+    for (left, right, condition, truth, possible) in [
+        ("l.a", "a", "true", "r.a = l.a", "r.a is null or l.a is null"),
+        ("l.a", "a", "a is not null", "r.a = l.a", "l.a is null"),
+        ("(l.a, l.b)", "a, b", "true", "r.a = l.a and r.b = l.b", "(r.a = l.a) is not false and (r.b = l.b) is not false"),
+    ] {
+        let few = "select * from l where i % 40 = 0";
+        queries.push((
+            digest(&format!("select i, {left} in (select {right} from r where {condition}) q from ({few}) l")),
+            digest(&format!(
+                "select i, case when exists (select from r where {condition} and {truth}) then true
+                               when exists (select from r where {condition} and ({possible})) then null else false end q from ({few}) l"
+            )),
+        ));
+        queries.push((
+            digest(&format!("select i from ({few}) l where {left} not in (select {right} from r where {condition} and i > 50)")),
+            digest(&format!(
+                "select i from ({few}) l where not exists (select from r where {condition} and i > 50 and (({truth}) or ({possible})))"
+            )),
+        ));
+    }
+    for (sql, same) in &queries {
+        assert_eq!(node.sql(&format!("{small}{sql}")), node.sql(same), "{sql}");
+    }
+    // Half of a side has one key.
+    for (join, condition) in
+        [("join", "(a.i + b.i) % 3 < 2"), ("left join", "(a.i + b.i) % 3 < 2"), ("right join", "a.i < b.i"), ("full join", "true")]
+    {
+        let sql = format!(
+            "select count(*), sum(a.i), sum(b.i), count(a.i), count(b.i), sum(length(a.v)), sum(length(b.v))
+             from (select * from s where i % 7 < 3 or i > 1950) a {join} (select * from s where i % 7 > 1) b on a.k = b.k and {condition}"
+        );
+        let wide = node.sql(&format!("set enable_hashjoin = off; set work_mem = '64MB'; {sql}"));
+        assert_eq!(node.sql(&format!("{small}{sql}")), wide, "{sql}");
     }
 }

@@ -250,6 +250,14 @@ impl Node {
             .collect()
     }
 
+    /// How many temporary files of queries the server has open, or has left in its directory.
+    pub fn temporary_files(&self) -> usize {
+        let named = fs::read_dir(self.data().join("base/pgsql_tmp")).map_or(0, Iterator::count);
+        let open = fs::read_dir(format!("/proc/{}/fd", self.server_pids()[0])).expect("the server's files");
+        let targets = open.flatten().filter_map(|f| fs::read_link(f.path()).ok());
+        named + targets.filter(|to| to.to_string_lossy().contains("/pgsql_tmp/")).count()
+    }
+
     /// SIGKILL to supervisor and server, as when a machine is gone; returns when both are.
     pub fn kill(&self) {
         let pids: Vec<i32> = self.server_pids().into_iter().chain(self.pid()).collect();

@@ -1,5 +1,6 @@
 //! Aggregates: running states and the table that binds them to `pg_aggregate`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::call::{Call, CallTypes, enlarged};
@@ -32,6 +33,11 @@ pub trait Accumulator: Send {
     fn remove(&mut self, call: &mut Call<'_>, args: &[Datum]) -> Result<bool, SqlError> {
         let _ = (call, args);
         Ok(false)
+    }
+
+    /// How many rows will come whose last argument is not NULL. Told before the first to aggregates whose rows come sorted.
+    fn expect(&mut self, rows: u64) {
+        let _ = rows;
     }
 
     /// Bytes held beyond a fixed size, for hash aggregation's memory limit.
@@ -168,9 +174,9 @@ pub(super) fn body(proc: &ProcEntry) -> Option<NewAccumulator> {
         "jsonb_agg" => |_| Box::new(JsonAgg { text: None, values: Vec::new(), binary: true }),
         "json_object_agg" => |_| Box::new(JsonObjectAgg { text: None, members: Vec::new(), binary: false }),
         "jsonb_object_agg" => |_| Box::new(JsonObjectAgg { text: None, members: Vec::new(), binary: true }),
-        "mode" => |_| Box::new(Ordered { fraction: Datum::Null, values: Vec::new(), kind: OrderedKind::Mode }),
-        "percentile_disc" => |_| Box::new(Ordered { fraction: Datum::Null, values: Vec::new(), kind: OrderedKind::Discrete }),
-        "percentile_cont" => |_| Box::new(Ordered { fraction: Datum::Null, values: Vec::new(), kind: OrderedKind::Continuous }),
+        "mode" => |_| Box::new(Ordered::new(OrderedKind::Mode)),
+        "percentile_disc" => |_| Box::new(Ordered::new(OrderedKind::Discrete)),
+        "percentile_cont" => |_| Box::new(Ordered::new(OrderedKind::Continuous)),
         _ => return None,
     })
 }
@@ -815,31 +821,62 @@ enum OrderedKind {
     Continuous,
 }
 
-/// Ordered-set aggregates: rows come sorted; arguments are the direct ones, then the value.
+/// Ordered-set aggregates: rows come sorted; arguments are the direct ones, then the value. Only the rows that the result is made of are kept.
 struct Ordered {
-    fraction: Datum,
-    values: Vec<Datum>,
     kind: OrderedKind,
+    fraction: Datum,
+    /// Values that will come, and have.
+    count: u64,
+    at: u64,
+    /// Places of the values to keep.
+    wanted: Option<BTreeSet<u64>>,
+    kept: BTreeMap<u64, Datum>,
+    /// The value at hand and the one most often seen, and how often.
+    run: (Datum, u64),
+    best: (Datum, u64),
 }
 
 impl Ordered {
+    fn new(kind: OrderedKind) -> Self {
+        let none = || (Datum::Null, 0);
+        Self { kind, fraction: Datum::Null, count: 0, at: 0, wanted: None, kept: BTreeMap::new(), run: none(), best: none() }
+    }
+
+    /// The places of the two values around a fraction, and how far from the first to the second it lies.
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a position among the rows")]
+    fn place(&self, p: f64) -> (u64, u64, f64) {
+        let last = self.count.saturating_sub(1);
+        if matches!(self.kind, OrderedKind::Discrete) {
+            let at = (((p * self.count as f64).ceil() as u64).max(1) - 1).min(last);
+            return (at, at, 0.0);
+        }
+        let at = p * last as f64;
+        ((at.floor() as u64).min(last), (at.ceil() as u64).min(last), at - at.floor())
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a fraction is of no other type")]
+    fn wanted(&self) -> BTreeSet<u64> {
+        let fractions = match &self.fraction {
+            Datum::Array(a) => a.values.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        let places = fractions.iter().filter_map(|p| match p {
+            Datum::Float8(p) if (0.0..=1.0).contains(p) => Some(self.place(*p)),
+            _ => None,
+        });
+        places.flat_map(|(low, high, _)| [low, high]).collect()
+    }
+
     fn percentile(&self, p: f64) -> Out {
         if !(0.0..=1.0).contains(&p) {
             return Err(SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, format!("percentile value {p} is not between 0 and 1")));
         }
-        let n = self.values.len();
-        if n == 0 {
-            return Ok(Datum::Null);
-        }
+        let (low, high, part) = self.place(p);
+        let (Some(low), Some(high)) = (self.kept.get(&low), self.kept.get(&high)) else { return Ok(Datum::Null) };
         if matches!(self.kind, OrderedKind::Discrete) {
-            let at = ((p * n as f64).ceil() as usize).max(1) - 1;
-            return Ok(self.values[at.min(n - 1)].clone());
+            return Ok(low.clone());
         }
-        let at = p * (n - 1) as f64;
-        let (low, high) = (at.floor() as usize, at.ceil() as usize);
-        let part = at - at.floor();
-        match (&self.values[low], &self.values[high.min(n - 1)]) {
+        match (low, high) {
             (Datum::Float8(a), Datum::Float8(b)) => Ok(Datum::Float8(a + part * (b - a))),
             (Datum::Interval(a), Datum::Interval(b)) => {
                 let span = b.checked_add(a.checked_neg()?)?;
@@ -851,35 +888,47 @@ impl Ordered {
 }
 
 impl Accumulator for Ordered {
+    fn expect(&mut self, rows: u64) {
+        self.count = rows;
+    }
+
     fn add(&mut self, _: &mut Call<'_>, args: &[Datum]) -> Result<(), SqlError> {
-        if let [direct @ .., v] = args {
-            if let Some(f) = direct.first() {
-                self.fraction = f.clone();
-            }
-            if !v.is_null() {
-                self.values.push(v.clone());
-            }
+        let [direct @ .., v] = args else { return Ok(()) };
+        if let Some(f) = direct.first() {
+            self.fraction = f.clone();
         }
+        if v.is_null() {
+            return Ok(());
+        }
+        if matches!(self.kind, OrderedKind::Mode) {
+            if self.run.1 > 0 && compare(&self.run.0, v).is_eq() {
+                self.run.1 += 1;
+            } else {
+                self.run = (v.clone(), 1);
+            }
+            if self.run.1 > self.best.1 {
+                self.best = self.run.clone();
+            }
+            return Ok(());
+        }
+        if self.wanted.is_none() {
+            self.wanted = Some(self.wanted());
+        }
+        if self.wanted.as_ref().is_some_and(|w| w.contains(&self.at)) {
+            self.kept.insert(self.at, v.clone());
+        }
+        self.at += 1;
         Ok(())
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
     fn finish(&self, call: &mut Call<'_>) -> Out {
         if matches!(self.kind, OrderedKind::Mode) {
-            let (mut best, mut best_run, mut run) = (&Datum::Null, 0, 0);
-            let mut last: Option<&Datum> = None;
-            for v in &self.values {
-                run = if last.is_some_and(|l| compare(l, v).is_eq()) { run + 1 } else { 1 };
-                if run > best_run {
-                    (best, best_run) = (v, run);
-                }
-                last = Some(v);
-            }
-            return Ok(best.clone());
+            return Ok(self.best.0.clone());
         }
         match &self.fraction {
             Datum::Float8(p) => self.percentile(*p),
-            Datum::Array(a) if !self.values.is_empty() => {
+            Datum::Array(a) if self.at > 0 => {
                 let values = a
                     .values
                     .iter()

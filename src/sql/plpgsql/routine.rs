@@ -13,11 +13,11 @@ use crate::executor::eval::{Exec, ExecState};
 use crate::executor::routine::{RoutinePlan, VariableName, Variables};
 use crate::executor::sink::{Collect, Discard};
 use crate::executor::trigger::TriggerCall;
-use crate::executor::{ColumnDesc, Portal, PortalStatus, RowSink, SessionContext};
+use crate::executor::{ColumnDesc, Portal, PortalStatus, RowSink, SessionContext, ValueStore};
 use crate::sql::bind::{Binder, Expr, ExprKind};
 use crate::sql::catalog::compiled::{PLPGSQL_LANGUAGE, SQL_LANGUAGE};
 use crate::sql::functions::resolve::is_polymorphic;
-use crate::sql::functions::{CallTypes, CoercionContext, ProcEntry};
+use crate::sql::functions::{CallTypes, CoercionContext, ProcEntry, SetRows};
 use crate::sql::parse::parse_statements;
 use crate::sql::plan::Planner;
 use crate::sql::plan::planner::{Deps, Layout};
@@ -396,12 +396,15 @@ pub fn call_trigger(session: &mut SessionContext, func: &'static ProcEntry, call
 ///
 /// # Errors
 /// What the function fails with.
-pub fn call_set(session: &mut SessionContext, func: &'static ProcEntry, types: &CallTypes, args: &[Datum]) -> Result<Vec<Datum>, SqlError> {
-    match call(session, func, types, args, true)? {
-        Outcome::Set(rows) => Ok(rows),
-        Outcome::Value(value) => Ok(vec![value]),
-    }
+pub fn call_set(session: &mut SessionContext, func: &'static ProcEntry, types: &CallTypes, args: &[Datum]) -> Result<SetRows, SqlError> {
+    Ok(match call(session, func, types, args, true)? {
+        Outcome::Set(rows) => Box::new(rows.into_values()),
+        Outcome::Value(value) => Box::new(std::iter::once(Ok(value))),
+    })
 }
+
+/// Rows of a query in a function that are converted at once.
+const BATCH: u64 = 256;
 
 fn call_sql(
     session: &mut SessionContext,
@@ -416,60 +419,90 @@ fn call_sql(
         e.context(context)
     };
     let last = body.statements.len().saturating_sub(1);
-    let mut rows = Vec::new();
-    let mut columns = Vec::new();
+    let mut values = ValueStore::default();
+    let mut first = None;
     for (n, (_, statement)) in body.statements.iter().enumerate() {
         let plan = sql_plan(session, body, n, statement).map_err(|e| context(e, n))?;
         let mut portal = Portal::open(session, Arc::clone(&plan.prepared), args.to_vec())?;
         let wanted = n == last && plan.prepared.columns.is_some() && func.result != oids::VOID;
-        let mut sink = Collect::default();
-        let outer = session.variables.replace(Arc::clone(&plan.variables));
-        let taken: &mut dyn RowSink = if wanted { &mut sink } else { &mut Discard };
-        // Only a set needs more than the first row of the last statement.
-        let max = if wanted && !set && matches!(statement.kind(), crate::executor::StmtKind::Select) { 1 } else { 0 };
-        let status = portal.run(session, max, taken);
-        session.variables = outer;
-        if let PortalStatus::CopyIn(_) = status.map_err(|e| context(e, n))? {
-            return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "cannot COPY to/from client in an SQL function"));
+        let mut shape = match &plan.prepared.columns {
+            Some(columns) if wanted => Some(SqlRows::new(session, func, columns)?),
+            _ => None,
+        };
+        loop {
+            let mut sink = Collect::default();
+            let outer = session.variables.replace(Arc::clone(&plan.variables));
+            // Only a set needs more than the first row of the last statement.
+            let select = matches!(statement.kind(), crate::executor::StmtKind::Select);
+            let status = match wanted {
+                true => portal.run(session, if set || !select { BATCH } else { 1 }, &mut sink),
+                false => portal.run(session, 0, &mut Discard),
+            };
+            session.variables = outer;
+            let status = status.map_err(|e| context(e, n))?;
+            if let Some(shape) = &mut shape {
+                for row in sink.rows {
+                    if set {
+                        let value = shape.value(session, row)?;
+                        values.push(session, value)?;
+                    } else if first.is_none() {
+                        first = Some(shape.value(session, row)?);
+                    }
+                }
+            }
+            match status {
+                PortalStatus::Suspended if set || !select => {}
+                PortalStatus::Suspended | PortalStatus::Complete(_) => break,
+                PortalStatus::CopyIn(_) => {
+                    return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "cannot COPY to/from client in an SQL function"));
+                }
+            }
         }
         session.transaction()?.command_counter_increment()?;
         if plan.prepared.columns.is_none() {
             session.refresh_catalog();
         }
-        if wanted {
-            rows = sink.rows;
-            columns = plan.prepared.columns.clone().unwrap_or_default();
-        }
     }
-    if func.result == oids::VOID {
-        return Ok(if set { Outcome::Set(Vec::new()) } else { Outcome::Value(Datum::Void) });
+    if set {
+        return Ok(Outcome::Set(values));
     }
-    let outputs = outputs(func);
-    let desc = Arc::new(TupleDesc::new(columns.iter().map(|c| ColDesc::new(&c.name, c.type_oid, c.typmod)).collect()));
-    let shape = composite(session, func.result)?;
-    let composite = func.result == oids::RECORD;
-    let mut values = Vec::with_capacity(rows.len());
-    for mut row in rows {
-        if let Some(shape) = &shape {
-            values.push(row_value(session, func, row, &columns, shape)?);
-            continue;
+    Ok(Outcome::Value(if func.result == oids::VOID { Datum::Void } else { first.unwrap_or_default() }))
+}
+
+/// Makes values of the rows of a function's last query.
+struct SqlRows<'f> {
+    func: &'static ProcEntry,
+    columns: &'f [ColumnDesc],
+    desc: Arc<TupleDesc>,
+    shape: Option<Arc<TupleDesc>>,
+    targets: Vec<Oid>,
+}
+
+impl<'f> SqlRows<'f> {
+    fn new(session: &mut SessionContext, func: &'static ProcEntry, columns: &'f [ColumnDesc]) -> Result<Self, SqlError> {
+        let desc = Arc::new(TupleDesc::new(columns.iter().map(|c| ColDesc::new(&c.name, c.type_oid, c.typmod)).collect()));
+        let shape = composite(session, func.result)?;
+        Ok(Self { func, columns, desc, shape, targets: outputs(func).iter().map(|(_, ty, _)| *ty).collect() })
+    }
+
+    fn value(&mut self, session: &mut SessionContext, mut row: Vec<Datum>) -> Result<Datum, SqlError> {
+        let Self { func, columns, targets, .. } = self;
+        if let Some(shape) = &self.shape {
+            return row_value(session, func, row, columns, shape);
         }
-        values.push(if composite && outputs.len() != 1 && !matches!(row.as_slice(), [Datum::Record(_)]) {
-            let targets: Vec<Oid> = outputs.iter().map(|(_, ty, _)| *ty).collect();
+        if func.result == oids::RECORD && targets.len() != 1 && !matches!(row.as_slice(), [Datum::Record(_)]) {
             let mut fitted = Vec::with_capacity(row.len());
             for (i, value) in row.into_iter().enumerate() {
                 let from = columns.get(i).map_or(0, |c| c.type_oid);
                 let to = targets.get(i).copied().unwrap_or(from);
                 fitted.push(cast(session, value, from, to)?);
             }
-            Datum::Record(Arc::new(RecordValue { type_oid: func.result, desc: Arc::clone(&desc), values: fitted.into() }))
-        } else {
-            let value = if row.is_empty() { Datum::Null } else { row.swap_remove(0) };
-            let from = columns.first().map_or(0, |c| c.type_oid);
-            cast(session, value, from, func.result)?
-        });
+            return Ok(Datum::Record(Arc::new(RecordValue { type_oid: func.result, desc: Arc::clone(&self.desc), values: fitted.into() })));
+        }
+        let value = if row.is_empty() { Datum::Null } else { row.swap_remove(0) };
+        let from = columns.first().map_or(0, |c| c.type_oid);
+        cast(session, value, from, func.result)
     }
-    Ok(if set { Outcome::Set(values) } else { Outcome::Value(values.into_iter().next().unwrap_or_default()) })
 }
 
 /// What a query's row is as a value of the row type that a function returns.

@@ -12,7 +12,7 @@ use crate::executor::eval::{Exec, ExecState};
 use crate::executor::routine::{RoutinePlan, VariableName, Variables};
 use crate::executor::sink::{Collect, Discard};
 use crate::executor::trigger::TriggerCall;
-use crate::executor::{ColumnDesc, Portal, PortalStatus, Prepared, RawStmt, RowSink, SessionContext, StmtKind as Kind};
+use crate::executor::{ColumnDesc, Portal, PortalStatus, Prepared, RawStmt, RowSink, SessionContext, StmtKind as Kind, ValueStore};
 use crate::sql::catalog::relation::Trigger;
 use crate::sql::parse::parse_statements;
 use crate::sql::types::{self, ArrayValue, ColDesc, Datum, Oid, RecordValue, TupleDesc, oids, registry};
@@ -71,7 +71,7 @@ pub(super) struct Run<'a> {
     shapes: Vec<Option<Arc<TupleDesc>>>,
     returned: Option<Datum>,
     /// Rows of a set-returning function.
-    set: Option<Vec<Datum>>,
+    set: Option<ValueStore>,
     /// Errors whose handlers run, innermost last.
     handled: Vec<SqlError>,
     cursors: FxHashMap<usize, (Portal, Vec<ColumnDesc>)>,
@@ -83,7 +83,7 @@ pub(super) struct Run<'a> {
 /// The result of a call.
 pub(super) enum Outcome {
     Value(Datum),
-    Set(Vec<Datum>),
+    Set(ValueStore),
 }
 
 /// Runs a body with its arguments.
@@ -99,7 +99,7 @@ pub(super) fn call(session: &mut SessionContext, f: &Compiled, arguments: &[Datu
         types: Arc::clone(&f.types),
         shapes: f.shapes.clone(),
         returned: None,
-        set: set.then(Vec::new),
+        set: set.then(ValueStore::default),
         handled: Vec::new(),
         cursors: FxHashMap::default(),
         row_count: 0,
@@ -750,10 +750,7 @@ impl Run<'_> {
 
     fn push_row(&mut self, row: Datum) -> Result<(), SqlError> {
         match &mut self.set {
-            Some(rows) => {
-                rows.push(row);
-                Ok(())
-            }
+            Some(rows) => rows.push(self.session, row),
             None => Err(SqlError::new(SqlState::DATATYPE_MISMATCH, "cannot use RETURN NEXT in a non-SETOF function")),
         }
     }
