@@ -102,22 +102,23 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &VacuumStmt, source: &str) -> 
     let targets = targets(ctx, stmt, &request)?;
     // A transaction per table, so that locks and the horizon are let go of in between. ANALYZE in a block keeps the one there is.
     let own_transactions = request.vacuum || !ctx.in_block;
-    for (oid, columns) in targets {
+    for Target { oid, name, columns } in targets {
         if own_transactions {
             next_transaction(ctx)?;
         }
         if request.vacuum {
-            let toast = vacuum_one(ctx, oid, &request)?;
-            if let Some(toast) = toast.filter(|_| request.process_toast && !request.full) {
+            // What cannot be vacuumed is not analyzed either.
+            let Some(done) = vacuum_one(ctx, oid, name.as_deref(), &request)? else { continue };
+            if let Some(toast) = done.toast.filter(|_| request.process_toast && !request.full) {
                 next_transaction(ctx)?;
-                vacuum_one(ctx, toast, &request)?;
+                vacuum_one(ctx, toast, None, &request)?;
             }
         }
         if request.analyze {
             if request.vacuum {
                 next_transaction(ctx)?;
             }
-            analyze_one(ctx, oid, &columns, &request)?;
+            analyze_one(ctx, oid, name.as_deref(), &columns, &request)?;
         }
     }
     if request.vacuum {
@@ -148,8 +149,23 @@ pub(super) fn next_transaction(ctx: &mut SessionContext) -> Result<(), SqlError>
     Ok(())
 }
 
-/// Tables to work on, with the columns named.
-fn targets(ctx: &mut SessionContext, stmt: &VacuumStmt, request: &Request) -> Result<Vec<(Oid, Vec<String>)>, SqlError> {
+/// A table to work on.
+struct Target {
+    oid: Oid,
+    /// As the statement names it; nothing is said of others that cannot be had.
+    name: Option<String>,
+    /// Those to analyze; all if none is named.
+    columns: Vec<String>,
+}
+
+/// What a vacuum left to do.
+struct Vacuumed {
+    /// The table of its large values.
+    toast: Option<Oid>,
+}
+
+/// Tables to work on.
+fn targets(ctx: &mut SessionContext, stmt: &VacuumStmt, request: &Request) -> Result<Vec<Target>, SqlError> {
     let mut out = Vec::new();
     for node in &stmt.rels {
         let Some(NodeEnum::VacuumRelation(target)) = &node.node else { continue };
@@ -182,7 +198,7 @@ fn targets(ctx: &mut SessionContext, stmt: &VacuumStmt, request: &Request) -> Re
             ctx.warning(SqlState::WARNING, message);
             continue;
         }
-        out.push((relation.oid, columns));
+        out.push(Target { oid: relation.oid, name: Some(name.to_owned()), columns });
     }
     if stmt.rels.is_empty() {
         for row in ctx.catalog_reader()?.rows(&pg_class::DEF, 0, &[])? {
@@ -193,7 +209,7 @@ fn targets(ctx: &mut SessionContext, stmt: &VacuumStmt, request: &Request) -> Re
             if let Some(relation) = ctx.catalog.relation(oid)?
                 && may_maintain(ctx, &relation)?
             {
-                out.push((oid, Vec::new()));
+                out.push(Target { oid, name: None, columns: Vec::new() });
             }
         }
     }
@@ -208,30 +224,45 @@ fn may_maintain(ctx: &SessionContext, relation: &Relation) -> Result<bool, SqlEr
     Ok(!relation.shared && ctx.catalog.has_privileges_of(ctx.user, owner)?)
 }
 
-/// Locks a target; `None` if it is gone, or locked and to be skipped.
-fn open(ctx: &mut SessionContext, oid: Oid, mode: LockMode, request: &Request) -> Result<Option<Arc<Relation>>, SqlError> {
-    let Some(relation) = ctx.catalog.relation(oid)? else { return Ok(None) };
-    let wait = if request.skip_locked { WaitPolicy::Skip } else { WaitPolicy::Block };
-    if !ctx.lock_oid(oid, relation.shared, mode, wait)? {
-        if request.auto.is_some() {
+/// Locks a target; `None` if it is gone, or locked and to be skipped. PostgreSQL: `vacuum_open_relation`.
+fn open(
+    ctx: &mut SessionContext,
+    oid: Oid,
+    name: Option<&str>,
+    mode: LockMode,
+    request: &Request,
+) -> Result<Option<Arc<Relation>>, SqlError> {
+    let mut found = ctx.catalog.relation(oid)?;
+    if let Some(relation) = &found {
+        let wait = if request.skip_locked { WaitPolicy::Skip } else { WaitPolicy::Block };
+        if !ctx.lock_oid(oid, relation.shared, mode, wait)? {
+            skipped(ctx, request, name, SqlState::LOCK_NOT_AVAILABLE, "lock not available");
             return Ok(None);
         }
-        let what = if request.vacuum { "vacuum" } else { "analyze" };
-        let message = format!("skipping {what} of \"{}\" --- lock not available", relation.name);
-        ctx.warning(SqlState::LOCK_NOT_AVAILABLE, message);
-        return Ok(None);
+        ctx.refresh_catalog();
+        found = ctx.catalog.relation(oid)?;
     }
-    ctx.refresh_catalog();
+    if found.is_none() {
+        skipped(ctx, request, name, SqlState::UNDEFINED_TABLE, "relation no longer exists");
+    }
     // Other sessions' temporary tables are theirs; PostgreSQL passes over them silently too.
-    Ok(ctx.catalog.relation(oid)?.filter(|relation| !ctx.catalog.is_other_temporary(relation)))
+    Ok(found.filter(|relation| !ctx.catalog.is_other_temporary(relation)))
 }
 
-/// Vacuums one table. Returns the table of its large values.
-fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<Option<Oid>, SqlError> {
+/// Says of a table that the statement names why nothing is done with it.
+fn skipped(ctx: &mut SessionContext, request: &Request, name: Option<&str>, state: SqlState, why: &str) {
+    if let Some(name) = name {
+        let what = if request.vacuum { "vacuum" } else { "analyze" };
+        ctx.warning(state, format!("skipping {what} of \"{name}\" --- {why}"));
+    }
+}
+
+/// Vacuums one table; `None` if it could not be had.
+fn vacuum_one(ctx: &mut SessionContext, oid: Oid, name: Option<&str>, request: &Request) -> Result<Option<Vacuumed>, SqlError> {
     let mode = if request.full { LockMode::AccessExclusive } else { LockMode::ShareUpdateExclusive };
-    let Some(relation) = open(ctx, oid, mode, request)? else { return Ok(None) };
+    let Some(relation) = open(ctx, oid, name, mode, request)? else { return Ok(None) };
     let Some(handle) = relation.rel_handle() else { return Ok(None) };
-    let toast = relation.toast.map(|t| t.table.oid);
+    let done_with = Vacuumed { toast: relation.toast.map(|t| t.table.oid) };
     if request.verbose {
         let message = format!("vacuuming \"{}.{}.{}\"", ctx.database_name, relation.namespace_name, relation.name);
         ctx.notices.push(super::context::Notice { severity: "INFO", fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message) });
@@ -239,7 +270,7 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<O
     if request.full && !relation.is_system() {
         let desc = relation.desc.clone();
         alter::rewrite_table(ctx, &relation, &desc, |_, _| Ok(()))?;
-        return Ok(toast);
+        return Ok(Some(done_with));
     }
     let indexes: Vec<_> = relation.indexes.iter().map(|i| relation.index_handle(i)).collect();
     let own = ctx
@@ -317,7 +348,7 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<O
         if let Some(xid) = frozen.filter(|_| old) {
             table::update_class(ctx, oid, &table::frozen_at(xid))?;
         }
-        return Ok(toast);
+        return Ok(Some(done_with));
     }
     if let Some(xid) = frozen {
         table::update_class(ctx, oid, &table::frozen_at(xid))?;
@@ -334,7 +365,7 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, request: &Request) -> Result<O
         store_counts(ctx, index.oid, pages, tuples, None)?;
     }
     ctx.relation_changed(oid)?;
-    Ok(toast)
+    Ok(Some(done_with))
 }
 
 /// Below which xid no version in a table needs a status, as `pg_class` says; INVALID for what is no table.
@@ -554,11 +585,11 @@ pub(crate) fn auto(ctx: &mut SessionContext, oid: Oid, work: Auto) -> Result<(),
         ..Request::default()
     };
     if work.vacuum {
-        vacuum_one(ctx, oid, &request)?;
+        vacuum_one(ctx, oid, None, &request)?;
         next_transaction(ctx)?;
     }
     if work.analyze {
-        analyze_one(ctx, oid, &[], &request)?;
+        analyze_one(ctx, oid, None, &[], &request)?;
     }
     Ok(())
 }
@@ -590,9 +621,9 @@ pub(super) fn store_counts(ctx: &mut SessionContext, oid: Oid, pages: u32, tuple
     table::update_class(ctx, oid, &changes)
 }
 
-fn analyze_one(ctx: &mut SessionContext, oid: Oid, columns: &[String], request: &Request) -> Result<(), SqlError> {
+fn analyze_one(ctx: &mut SessionContext, oid: Oid, name: Option<&str>, columns: &[String], request: &Request) -> Result<(), SqlError> {
     let request = Request { vacuum: false, ..request.clone() };
-    let Some(relation) = open(ctx, oid, LockMode::ShareUpdateExclusive, &request)? else { return Ok(()) };
+    let Some(relation) = open(ctx, oid, name, LockMode::ShareUpdateExclusive, &request)? else { return Ok(()) };
     if relation.is_system() {
         return Ok(());
     }
