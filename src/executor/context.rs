@@ -61,7 +61,7 @@ pub struct SessionContext {
     /// Functions called so far.
     pub routines: super::routine::Routines,
     /// Constraints whose checks are put off.
-    pub deferral: super::referential::Deferral,
+    pub deferral: super::deferral::Deferral,
     /// Bytes in temporary files of its queries.
     pub temp_space: super::TempSpace,
     /// Temporary tables that COMMIT empties or drops.

@@ -35,6 +35,8 @@ pub struct ExecState {
     pub engine: Option<Arc<Engine>>,
     /// What it sees.
     pub snapshot: Option<Snapshot>,
+    /// What has to see a row as well, for it to be changed.
+    pub crosscheck: Option<Snapshot>,
     /// `$1`, `$2`, ...
     pub params: Arc<[Datum]>,
     /// Exec slots.
@@ -107,6 +109,7 @@ impl ExecState {
             plan: None,
             engine: None,
             snapshot: None,
+            crosscheck: None,
             params: Arc::from([]),
             exec: Vec::new(),
             case_values: Vec::new(),

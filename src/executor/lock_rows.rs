@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::eval::{Exec, Row};
-use super::modify::{concurrent_delete, concurrent_update};
+use super::modify::concurrent_update;
 use super::node::Node;
 use super::plan::{LockStrength, PlanNode, PlanOp, WaitPolicy};
 use super::scan::datum_tid;
@@ -52,11 +52,12 @@ impl Node for LockRowsNode {
                     let result = heap::lock_row(engine.ctx(), t, &rel, &snapshot, tid, mode, wait)
                         .map_err(|e| not_available(e.into(), &mark.relation.name))?;
                     match result {
-                        ChangeResult::Done { .. } | ChangeResult::SelfModified { .. } => {}
-                        ChangeResult::Skipped => continue 'rows,
+                        ChangeResult::Done { .. } => {}
+                        // What this transaction did to it since the statement began, the statement does not see.
+                        ChangeResult::Skipped | ChangeResult::SelfModified { .. } => continue 'rows,
                         ChangeResult::Deleted { .. } => {
                             if t.isolation() != Isolation::ReadCommitted {
-                                return Err(concurrent_delete());
+                                return Err(concurrent_update());
                             }
                             continue 'rows;
                         }
@@ -64,9 +65,9 @@ impl Node for LockRowsNode {
                             if t.isolation() != Isolation::ReadCommitted {
                                 return Err(concurrent_update());
                             }
-                            let Some(newest) = heap::fetch_latest(engine.ctx(), t, &rel, next, |tid, bytes| (tid, bytes.to_vec()))? else {
-                                continue 'rows;
-                            };
+                            let cid = snapshot.cid();
+                            let newest = heap::fetch_latest(engine.ctx(), t, &rel, next, cid, |tid, bytes| (tid, bytes.to_vec()))?;
+                            let Some(newest) = newest.row() else { continue 'rows };
                             moved.insert(mark.scan_id, Some(newest));
                             // The other locked tables keep their rows.
                             for other in marks.iter().filter(|m| m.scan_id != mark.scan_id) {
@@ -76,7 +77,7 @@ impl Node for LockRowsNode {
                                 let entry = match (out.get(other.tid).and_then(datum_tid), other.relation.rel_handle()) {
                                     (Some(tid), Some(rel)) => {
                                         let t = x.session.transaction()?;
-                                        heap::fetch_latest(engine.ctx(), t, &rel, tid, |tid, bytes| (tid, bytes.to_vec()))?
+                                        heap::fetch_latest(engine.ctx(), t, &rel, tid, cid, |tid, bytes| (tid, bytes.to_vec()))?.row()
                                     }
                                     _ => None,
                                 };

@@ -11,6 +11,7 @@ pub mod code;
 pub mod context;
 pub mod copy;
 pub(crate) mod ddl;
+pub mod deferral;
 pub mod eval;
 pub mod explain;
 pub mod front_end;

@@ -450,7 +450,11 @@ impl ModifyNode {
             }
         }
         let t = x.session.transaction()?;
-        let Some(old) = heap::fetch_latest(engine.ctx(), t, rel, existing, |_, bytes| bytes.to_vec())? else { return Ok(Conflict::Again) };
+        let old = match heap::fetch_latest(engine.ctx(), t, rel, existing, own.cid(), |_, bytes| bytes.to_vec())? {
+            heap::Latest::Row(old) => old,
+            heap::Latest::SelfModified { .. } => return Err(twice()),
+            heap::Latest::Gone => return Ok(Conflict::Again),
+        };
         let count = m.table.desc.len();
         let mut wide = vec![Datum::Null; count];
         row::decode(&m.table.desc, &old, count, &mut wide)?;
@@ -565,6 +569,11 @@ impl ModifyNode {
             let Some(tid) = at else { return Ok(None) };
             let event = event_of(self.act);
             let triggers = m.table.has_triggers(true, Trigger::BEFORE, event);
+            if let Some(crosscheck) = &x.state.crosscheck
+                && heap::fetch_exact(engine.ctx(), rel, tid, crosscheck, |_, _| ())?.is_none()
+            {
+                return Err(concurrent_update());
+            }
             let result = if triggers && let Some(other) = self.lock_for_triggers(x, m, rel, tid)? {
                 other
             } else if self.act == Command::Update {
@@ -618,7 +627,22 @@ impl ModifyNode {
                 let t = x.session.transaction()?;
                 t.at_command(snapshot.cid(), |t| heap::delete(engine.ctx(), t, rel, &snapshot, tid, ChangeOptions::default()))?
             };
-            match result {
+            let newest = match result {
+                ChangeResult::Updated { next, .. } => {
+                    let t = x.session.transaction()?;
+                    if t.isolation() != Isolation::ReadCommitted {
+                        return Err(concurrent_update());
+                    }
+                    heap::fetch_latest(engine.ctx(), t, rel, next, snapshot.cid(), |tid, bytes| (tid, bytes.to_vec()))?
+                }
+                ChangeResult::SelfModified { same_command } => heap::Latest::SelfModified { same_command },
+                ChangeResult::Deleted { .. } => {
+                    if x.session.transaction()?.isolation() != Isolation::ReadCommitted {
+                        return Err(concurrent_delete());
+                    }
+                    heap::Latest::Gone
+                }
+                ChangeResult::Skipped => return Ok(None),
                 ChangeResult::Done { tid: new, hot } => {
                     self.before = Some(tid);
                     if m.table.desc.toast.is_some()
@@ -636,31 +660,18 @@ impl ModifyNode {
                     }
                     return Ok(Some(new));
                 }
-                ChangeResult::SelfModified { same_command: true } if merge => return Err(merged_twice()),
+            };
+            match newest {
+                heap::Latest::SelfModified { same_command: true } if merge => return Err(merged_twice()),
                 // A join gave the row twice: the first change stands.
-                ChangeResult::SelfModified { same_command: true } | ChangeResult::Skipped => return Ok(None),
-                ChangeResult::SelfModified { same_command: false } => return Err(modified_by_trigger(self.act)),
-                ChangeResult::Deleted { .. } => {
-                    if x.session.transaction()?.isolation() != Isolation::ReadCommitted {
-                        return Err(concurrent_delete());
-                    }
-                    if !merge {
-                        return Ok(None);
-                    }
-                    // Its source row has no match any more.
-                    at = None;
+                heap::Latest::SelfModified { same_command: true } => return Ok(None),
+                heap::Latest::SelfModified { same_command: false } => {
+                    return Err(modified_by_trigger(if merge { m.command } else { self.act }));
                 }
-                ChangeResult::Updated { next, .. } => {
-                    let t = x.session.transaction()?;
-                    if t.isolation() != Isolation::ReadCommitted {
-                        return Err(concurrent_update());
-                    }
-                    let latest = heap::fetch_latest(engine.ctx(), t, rel, next, |tid, bytes| (tid, bytes.to_vec()))?;
-                    if latest.is_none() && !merge {
-                        return Ok(None);
-                    }
+                heap::Latest::Gone if !merge => return Ok(None),
+                newest @ (heap::Latest::Gone | heap::Latest::Row(_)) => {
                     let mut replaced: FxHashMap<usize, Option<(Tid, Vec<u8>)>> = FxHashMap::default();
-                    replaced.insert(m.scan_id, latest);
+                    replaced.insert(m.scan_id, newest.row());
                     self.companions(x, m, &mut replaced)?;
                     match x.recheck(&m.child, replaced)? {
                         Some(row) => self.row = row,
@@ -830,7 +841,11 @@ fn merged_twice() -> SqlError {
 
 /// 27000: a function that the statement called changed the row the statement is to change.
 fn modified_by_trigger(command: Command) -> SqlError {
-    let verb = if command == Command::Update { "updated" } else { "deleted" };
+    let verb = match command {
+        Command::Update => "updated",
+        Command::Merge => "updated or deleted",
+        Command::Insert | Command::Delete | Command::Select => "deleted",
+    };
     let message = format!("tuple to be {verb} was already modified by an operation triggered by the current command");
     SqlError::new(SqlState::TRIGGERED_DATA_CHANGE_VIOLATION, message)
         .hint("Consider using an AFTER trigger instead of a BEFORE trigger to propagate changes to other rows.")

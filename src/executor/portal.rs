@@ -18,7 +18,7 @@ use crate::config::Setting;
 use crate::sql::catalog::relation::Persistence;
 use crate::sql::types::{Datum, Oid};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{LockMode, LockTag, WaitPolicy};
+use crate::txn::{Isolation, LockMode, LockTag, WaitPolicy};
 
 /// One result column, as RowDescription tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,6 +186,8 @@ pub struct Portal {
     worker: bool,
     /// It may be asked to begin again: a cursor.
     keep: bool,
+    /// See [`Self::detect_new_rows`].
+    new_rows: bool,
 }
 
 /// How far an execution is.
@@ -223,7 +225,13 @@ impl Portal {
                 _ => error,
             });
         }
-        Ok(Self { prepared, params: params.into(), run: Run::Ready, worker: false, keep: false })
+        Ok(Self { prepared, params: params.into(), run: Run::Ready, worker: false, keep: false, new_rows: false })
+    }
+
+    /// It sees what is committed now, even if the transaction has a snapshot that it keeps; but to change a row that this one does not see
+    /// fails with 40001.
+    pub fn detect_new_rows(&mut self) {
+        self.new_rows = true;
     }
 
     /// The values of `$1`, `$2`, ...
@@ -303,7 +311,11 @@ impl Portal {
                     self.worker = plan.parallel_safe
                         && session.settings.str(Setting::ForceParallelMode) != "off"
                         && session.transaction()?.begin_worker();
-                    let running = start(session, &plan, self.params.clone(), false)?;
+                    let mut running = start(session, &plan, self.params.clone(), false)?;
+                    let t = session.transaction()?;
+                    if self.new_rows && t.isolation() != Isolation::ReadCommitted {
+                        running.state.crosscheck = running.state.snapshot.replace(t.newest_snapshot()?);
+                    }
                     self.run = Run::Rows(Box::new(running));
                 }
             }

@@ -2,14 +2,11 @@
 //! triggers wait in the same queue, so that all is looked at in the order it happened.
 //!
 //! A change notes an event; nothing is looked at while the statement still runs. Checks lock the referenced row FOR KEY SHARE, so that it
-//! stays until the transaction ends. What the rows are now decides, not the event: an event of a row that was changed again or rolled
-//! back asks for nothing. So deferred events need no care when a savepoint is rolled back.
+//! stays until the transaction ends. What the rows are now decides, not the event.
 //!
 //! PostgreSQL: utils/adt/ri_triggers.c, commands/trigger.c.
 
 use std::sync::Arc;
-
-use rustc_hash::FxHashMap;
 
 use super::context::SessionContext;
 use super::eval::ExecState;
@@ -22,9 +19,9 @@ use crate::access::btree::{self, Inserted, Item};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid, heap};
 use crate::sql::catalog::names::{quote_identifier, quote_qualified};
 use crate::sql::catalog::relation::{Constraint, ConstraintKind, FkAction, FkMatch, ForeignKey, Index, Relation};
-use crate::sql::types::{Datum, Oid, text_out};
+use crate::sql::types::{Datum, Oid, row, text_out};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{Isolation, Transaction};
+use crate::txn::Transaction;
 
 /// Something to look at when a statement is over, or later.
 #[derive(Clone, Debug)]
@@ -54,51 +51,9 @@ enum EventKind {
     Entered(Tid, Vec<u8>, Vec<Datum>),
 }
 
-/// SET CONSTRAINTS, until the transaction ends.
-#[derive(Clone, Debug, Default)]
-pub struct Deferral {
-    /// ALL, the last time it was said.
-    all: Option<bool>,
-    /// By constraint, said since.
-    some: FxHashMap<Oid, bool>,
-    /// Events put off.
-    events: Vec<Event>,
-}
-
-impl Deferral {
-    /// Another transaction begins.
-    pub fn clear(&mut self) {
-        self.all = None;
-        self.some.clear();
-        self.events.clear();
-    }
-
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.events.is_empty()
-    }
-
-    fn puts_off(&self, event: &Event) -> bool {
-        let (oid, deferrable, deferred) = event.timing();
-        deferrable && self.some.get(&oid).copied().or(self.all).unwrap_or(deferred)
-    }
-
-    /// Refuses to change a table that something waits for. PostgreSQL: `CheckTableNotInUse`.
-    ///
-    /// # Errors
-    /// 55006.
-    pub fn check_not_pending(&self, relation: &Relation, command: &str) -> Result<(), SqlError> {
-        if !self.events.iter().any(|e| e.changed() == relation.oid) {
-            return Ok(());
-        }
-        let message = format!("cannot {command} \"{}\" because it has pending trigger events", relation.name);
-        Err(SqlError::new(SqlState::OBJECT_IN_USE, message))
-    }
-}
-
 impl Event {
     /// The constraint that says when it is looked at: itself, whether deferrable, whether deferred.
-    fn timing(&self) -> (Oid, bool, bool) {
+    pub(super) fn timing(&self) -> (Oid, bool, bool) {
         match self {
             Self::Key(e) => (e.constraint.oid, e.constraint.deferrable, e.constraint.deferred),
             Self::Trigger(fired) => fired.timing(),
@@ -106,7 +61,7 @@ impl Event {
     }
 
     /// The table whose change it is about.
-    fn changed(&self) -> Oid {
+    pub(super) fn changed(&self) -> Oid {
         match self {
             Self::Key(e) => match (&e.kind, foreign(&e.constraint)) {
                 (EventKind::Gone(..), Some(f)) => f.table,
@@ -251,8 +206,9 @@ pub(super) fn note(state: &mut ExecState, relation: &Relation, command: Command,
 /// 23503, and what the actions fail with.
 pub fn after_statement(session: &mut SessionContext, events: Vec<Event>) -> Result<(), SqlError> {
     for event in events {
-        if !event.is_action() && session.deferral.puts_off(&event) {
-            session.deferral.events.push(event);
+        let t = session.transaction.as_mut().ok_or_else(|| SqlError::internal("no transaction"))?;
+        if !event.is_action() && session.deferral.puts_off(t, &event) {
+            session.deferral.put_off(t.xid()?, event);
         } else {
             event.look(session)?;
         }
@@ -265,8 +221,9 @@ pub fn after_statement(session: &mut SessionContext, events: Vec<Event>) -> Resu
 /// # Errors
 /// 23503, and what the actions fail with.
 pub fn before_commit(session: &mut SessionContext) -> Result<(), SqlError> {
-    while !session.deferral.events.is_empty() {
-        for event in std::mem::take(&mut session.deferral.events) {
+    while !session.deferral.is_empty() {
+        let t = session.transaction.as_ref().ok_or_else(|| SqlError::internal("no transaction"))?;
+        for event in session.deferral.take_all(t) {
             event.look(session)?;
         }
     }
@@ -278,19 +235,12 @@ pub fn before_commit(session: &mut SessionContext) -> Result<(), SqlError> {
 /// # Errors
 /// 23503, if what was put off is due now.
 pub fn set_constraints(session: &mut SessionContext, only: Option<&[Oid]>, deferred: bool) -> Result<(), SqlError> {
-    match only {
-        None => {
-            session.deferral.some.clear();
-            session.deferral.all = Some(deferred);
-        }
-        Some(list) => session.deferral.some.extend(list.iter().map(|oid| (*oid, deferred))),
-    }
+    let t = session.transaction.as_mut().ok_or_else(|| SqlError::internal("no transaction"))?;
+    session.deferral.say(t, only, deferred);
     if deferred {
         return Ok(());
     }
-    let (due, kept): (Vec<Event>, Vec<Event>) =
-        std::mem::take(&mut session.deferral.events).into_iter().partition(|e| only.is_none_or(|list| list.contains(&e.timing().0)));
-    session.deferral.events = kept;
+    let due = session.deferral.take_due(t, only)?;
     due.iter().try_for_each(|event| event.look(session))
 }
 
@@ -347,12 +297,14 @@ enum Question {
     CascadeUpdate = 4,
     SetNull = 5,
     SetDefault = 6,
+    StillPresent = 7,
 }
 
 /// Marks plans of constraints among those of functions.
 const PLANS: usize = usize::MAX / 2;
 
-/// Runs a statement of a constraint as the owner of the table it is about, over what is committed now; its rows.
+/// Runs a statement of a constraint as the owner of the table it is about; its rows. One that looks for rows to do something about sees all that
+/// is committed now, whatever the transaction sees otherwise; but it changes none that the transaction does not see. PostgreSQL: `ri_PerformCheck`.
 fn ask(
     session: &mut SessionContext,
     constraint: Oid,
@@ -369,11 +321,6 @@ fn ask(
     let (user, name) = (session.user, Arc::clone(&session.user_name));
     session.user = owner;
     let outer = session.variables.take();
-    let isolation = session.transaction()?.isolation();
-    if isolation == Isolation::RepeatableRead {
-        // What is there now decides, not what the transaction sees.
-        session.transaction()?.set_isolation(Isolation::ReadCommitted);
-    }
     let result = (|| {
         let plan = match known {
             Some(plan) => plan,
@@ -391,16 +338,16 @@ fn ask(
         };
         let mut portal = Portal::open(session, plan.prepared, params)?;
         let mut sink = Collect::default();
-        let max = if matches!(question, Question::Present | Question::StillReferenced) { 1 } else { 0 };
+        let max = if matches!(question, Question::Present | Question::StillPresent | Question::StillReferenced) { 1 } else { 0 };
+        if question != Question::Present {
+            portal.detect_new_rows();
+        }
         let sink_ref: &mut dyn RowSink = &mut sink;
         match portal.run(session, max, sink_ref)? {
             PortalStatus::CopyIn(_) => Err(SqlError::internal("a constraint's question")),
             PortalStatus::Suspended | PortalStatus::Complete(_) => Ok(u64::try_from(sink.rows.len()).unwrap_or(0)),
         }
     })();
-    if isolation == Isolation::RepeatableRead {
-        session.transaction()?.set_isolation(isolation);
-    }
     session.variables = outer;
     session.user = user;
     session.user_name = name;
@@ -441,12 +388,20 @@ fn not_present(session: &SessionContext, c: &Constraint, s: &Sides, key: &[Datum
 }
 
 fn present(session: &mut SessionContext, c: &Constraint, f: &ForeignKey, s: &Sides, tid: Tid, key: &[Datum]) -> Result<(), SqlError> {
-    // A row that was changed again has an event of its own; one that is gone has none.
+    // A row that is gone asks for nothing. One that was changed again asks as long as it has the key; if it has another, that has an event of
+    // its own.
     let Some(handle) = s.referencing.rel_handle() else { return Ok(()) };
     let engine = session.engine.clone();
-    let latest = session.transaction()?.latest_snapshot()?;
-    if heap::fetch_exact(engine.ctx(), &handle, tid, &latest, |_, _| ())?.is_none() {
-        return Ok(());
+    let newest = heap::fetch_latest(engine.ctx(), session.transaction()?, &handle, tid, u32::MAX, |at, bytes| (at, bytes.to_vec()))?;
+    let Some((at, bytes)) = newest.row() else { return Ok(()) };
+    if at != tid {
+        let desc = &s.referencing.desc;
+        let mut row = vec![Datum::Null; desc.len()];
+        row::decode(desc, &bytes, desc.len(), &mut row)?;
+        super::large::unpack_row(engine.ctx(), &mut row)?;
+        if !same_key(&key_of(&row, &c.columns), key) {
+            return Ok(());
+        }
     }
     if key.iter().any(Datum::is_null) {
         return match f.match_type {
@@ -460,13 +415,20 @@ fn present(session: &mut SessionContext, c: &Constraint, f: &ForeignKey, s: &Sid
             }
         };
     }
-    if is_present(session, c, s, &s.own_types.clone(), key)? { Ok(()) } else { Err(not_present(session, c, s, key)) }
+    if is_present(session, c, s, Question::Present, &s.own_types.clone(), key)? { Ok(()) } else { Err(not_present(session, c, s, key)) }
 }
 
-fn is_present(session: &mut SessionContext, c: &Constraint, s: &Sides, types: &[Oid], key: &[Datum]) -> Result<bool, SqlError> {
+fn is_present(
+    session: &mut SessionContext,
+    c: &Constraint,
+    s: &Sides,
+    question: Question,
+    types: &[Oid],
+    key: &[Datum],
+) -> Result<bool, SqlError> {
     let text =
         format!("SELECT 1 FROM ONLY {} x WHERE {} FOR KEY SHARE OF x", name_of(&s.referenced), conditions("x.", &s.their_columns, 1));
-    Ok(ask(session, c.oid, Question::Present, &text, s.referenced.owner, types, key.to_vec())? > 0)
+    Ok(ask(session, c.oid, question, &text, s.referenced.owner, types, key.to_vec())? > 0)
 }
 
 fn act(
@@ -486,7 +448,7 @@ fn act(
     match action {
         FkAction::NoAction | FkAction::Restrict => {
             // Another row may have the key by now.
-            if action == FkAction::NoAction && is_present(session, c, s, &types, old)? {
+            if action == FkAction::NoAction && is_present(session, c, s, Question::StillPresent, &types, old)? {
                 return Ok(());
             }
             let condition = conditions("x.", &s.own_columns, 1);

@@ -613,26 +613,33 @@ impl TidScanNode {
     }
 }
 
+/// The places that `ctid = ..` asks for, each once, in their order.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
+fn wanted_places(x: &mut Exec<'_>, code: &super::code::Code) -> Result<Vec<Tid>, SqlError> {
+    let mut list: Vec<Tid> = match code.eval(x, &[])? {
+        Datum::Array(a) => a.values.iter().filter_map(datum_tid).collect(),
+        v => datum_tid(&v).into_iter().collect(),
+    };
+    list.sort_unstable();
+    list.dedup();
+    Ok(list)
+}
+
 impl Node for TidScanNode {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
     fn next(&mut self, x: &mut Exec<'_>, out: &mut Row) -> Result<bool, SqlError> {
         let PlanOp::TidScan(scan, code) = &self.plan.op else { return Err(wrong_plan()) };
         if x.state.replaced.is_some()
             && let Some(found) = replaced(x, scan, &mut self.replaced, &mut self.scratch, out, None)?
         {
-            return if found { pass(x, self.packed, out) } else { Ok(false) };
+            let places = wanted_places(x, code)?;
+            // The row has moved on; it is one of those asked for only if its new place is.
+            let at = x.state.replaced.as_ref().and_then(|rows| rows.get(&scan.scan_id)).and_then(|row| row.as_ref()).map(|row| row.0);
+            let meant = found && at.is_some_and(|at| places.contains(&at));
+            return if meant { pass(x, self.packed, out) } else { Ok(false) };
         }
         let tids = match &mut self.tids {
             Some(t) => t,
-            None => {
-                let mut list: Vec<Tid> = match code.eval(x, &[])? {
-                    Datum::Array(a) => a.values.iter().filter_map(datum_tid).collect(),
-                    v => datum_tid(&v).into_iter().collect(),
-                };
-                list.sort_unstable();
-                list.dedup();
-                self.tids.insert(list.into_iter())
-            }
+            None => self.tids.insert(wanted_places(x, code)?.into_iter()),
         };
         let rel = handle(scan)?;
         loop {

@@ -155,7 +155,7 @@ impl Session {
             sequences: crate::executor::catalog_function::SequenceCache::default(),
             variables: None,
             routines: crate::executor::routine::Routines::default(),
-            deferral: crate::executor::referential::Deferral::default(),
+            deferral: crate::executor::deferral::Deferral::default(),
             temp_space: crate::executor::TempSpace::default(),
             on_commit: Vec::new(),
             notices: Vec::new(),

@@ -62,7 +62,7 @@ pub(super) fn context(
         sequences: crate::executor::catalog_function::SequenceCache::default(),
         variables: None,
         routines: crate::executor::routine::Routines::default(),
-        deferral: crate::executor::referential::Deferral::default(),
+        deferral: crate::executor::deferral::Deferral::default(),
         temp_space: crate::executor::TempSpace::default(),
         on_commit: Vec::new(),
         notices: Vec::new(),

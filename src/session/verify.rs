@@ -166,7 +166,7 @@ fn context(engine: &Arc<Engine>, catalog: &Arc<Catalog>, config: &Arc<Config>, d
         statement_timestamp: 0,
         variables: None,
         routines: crate::executor::routine::Routines::default(),
-        deferral: crate::executor::referential::Deferral::default(),
+        deferral: crate::executor::deferral::Deferral::default(),
         temp_space: crate::executor::TempSpace::default(),
         on_commit: Vec::new(),
         front_end: &crate::sql::FRONT_END,

@@ -450,6 +450,18 @@ impl Transaction {
         Ok(Snapshot::new(registration, self.cid, self.own.clone()))
     }
 
+    /// As [`Self::latest_snapshot`]; what a SERIALIZABLE transaction reads with it is noted.
+    ///
+    /// # Errors
+    /// If the node stops.
+    pub fn newest_snapshot(&self) -> Result<Snapshot, TxnError> {
+        let snapshot = self.latest_snapshot()?;
+        Ok(match &self.serializable {
+            Some(s) => snapshot.with_serializable(Arc::clone(s)),
+            None => snapshot,
+        })
+    }
+
     // ---- temporary files
 
     /// Whether it knows where its temporary files go.

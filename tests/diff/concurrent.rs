@@ -87,7 +87,7 @@ struct Speaker {
 }
 
 impl Speaker {
-    fn next(&mut self, rng: &mut StdRng) -> String {
+    fn next(&mut self, rng: &mut StdRng, alone: bool) -> String {
         if self.failed {
             if self.savepoints > 0 && rng.random_bool(0.6) {
                 let to = rng.random_range(1..=self.savepoints);
@@ -127,7 +127,7 @@ impl Speaker {
                 _ => {}
             }
         }
-        statement(rng)
+        statement(rng, alone)
     }
 
     fn heard(&mut self, outcome: &Outcome) {
@@ -137,13 +137,32 @@ impl Speaker {
     }
 }
 
-/// A statement about one row, or a table as a whole: whose outcome does not depend on the order rows are met in.
-fn statement(rng: &mut StdRng) -> String {
-    let t = ["p", "c"].choose(rng).copied().unwrap_or_default();
+/// A statement, `alone`: of one whom nobody waits for. It is about one row, or a table as a whole: whose outcome does not depend on the order rows are met in.
+fn statement(rng: &mut StdRng, alone: bool) -> String {
+    let t = ["p", "p", "c", "c", "d"].choose(rng).copied().unwrap_or_default();
     let id = rng.random_range(1..=ROWS + 3);
     let other = rng.random_range(1..=ROWS + 3);
     let v = rng.random_range(0..100);
-    match rng.random_range(0..100) {
+    match rng.random_range(0..112) {
+        100..=101 => {
+            format!(
+                "with x as (update {t} set v = v + 1 where id = {id} returning *) update {t} a set v = x.v + 100 from x where a.id = {other}"
+            )
+        }
+        102 => format!("with x as (update {t} set v = v + 1 where id = {id} returning *) delete from {t} a using x where a.id = {other}"),
+        103 => {
+            format!("with x as (delete from {t} where id = {id} returning *) update {t} a set v = x.v + 100 from x where a.id = {other}")
+        }
+        104..=106 => format!(
+            "merge into {t} using (values ({id}, {v})) s(id, v) on {t}.id = s.id when matched and {t}.v % 2 = 0 then update set v = s.v \
+             when matched then delete when not matched then insert values (s.id, s.v, s.v % 8)"
+        ),
+        107 => format!(
+            "merge into {t} using (values ({id}, {v}), ({other}, {v})) s(id, v) on {t}.id = {id} when matched then update set v = {t}.v + s.v"
+        ),
+        108..=109 => format!("update {t} set v = v + 1 where ctid = (select ctid from {t} where id = {id}) returning v"),
+        110 => format!("select a.id, a.v, b.v from {t} a join p b on b.id = a.id where a.id = {id} for update of a"),
+        111 => format!("select a.id, a.v, b.v from {t} a left join p b on b.id = a.v where a.id = {id} for share of a"),
         0..=17 => format!("select * from {t} order by 1, 2, 3"),
         18..=29 => {
             let strength = ["update", "no key update", "share", "key share"].choose(rng).copied().unwrap_or_default();
@@ -156,14 +175,16 @@ fn statement(rng: &mut StdRng) -> String {
         55..=57 => format!("update c set p = {other} where id = {id}"),
         58..=63 => format!("delete from {t} where id = {id}"),
         64..=69 => format!("insert into p values ({id}, {v}, {other}) returning id"),
-        70..=74 => format!("insert into c values ({id}, {v}, {other})"),
+        70..=72 => format!("insert into c values ({id}, {v}, {other})"),
+        73..=74 => format!("insert into d values ({id}, {v}, {other})"),
         75..=78 => format!("insert into {t} values ({id}, {v}, {other}) on conflict do nothing"),
         79..=84 => format!("insert into {t} values ({id}, {v}, {other}) on conflict (id) do update set v = {t}.v + excluded.v returning *"),
         85..=86 => {
             let modes =
                 ["access share", "row share", "row exclusive", "share update exclusive", "share", "share row exclusive", "exclusive"];
             let mode = modes.choose(rng).copied().unwrap_or_default();
-            let nowait = if rng.random_bool(0.3) { " nowait" } else { "" };
+            // PostgreSQL 15 refuses where somebody waits, even if he waits for the asker; 17 and we do not.
+            let nowait = if alone && rng.random_bool(0.3) { " nowait" } else { "" };
             format!("lock table {t} in {mode} mode{nowait}")
         }
         87..=88 => format!("select pg_advisory_xact_lock{}({})", if rng.random_bool(0.5) { "_shared" } else { "" }, id % 3),
@@ -172,7 +193,11 @@ fn statement(rng: &mut StdRng) -> String {
         92 => format!("drop index if exists {t}_v"),
         93 => format!("alter table {t} add column if not exists extra int default {v}"),
         94 => format!("alter table {t} drop column if exists extra"),
-        95 => "truncate c".into(),
+        95 => ["truncate c", "truncate d", "set constraints all immediate", "set constraints all deferred"]
+            .choose(rng)
+            .copied()
+            .unwrap_or_default()
+            .into(),
         96 => format!("select count(*), sum(v) from {t}"),
         97 => "alter table c drop constraint if exists more; alter table c add constraint more check (v >= -1)".into(),
         98 => format!("update {t} set v = 1 / (v - v) where id = {id}"),
@@ -187,8 +212,10 @@ pub(crate) fn compare(seed: u64, steps: u64, theirs: &str, ours: &str) -> String
         let mut sides = [Side::open(theirs, 2).await, Side::open(ours, 2).await];
         for side in &sides {
             let sql = format!(
-                "drop table if exists c, p; create table p (id int primary key, v int not null, u int unique); \
+                "drop table if exists d, c, p; create table p (id int primary key, v int not null, u int unique); \
                  create table c (id int primary key, v int not null, p int references p on update cascade on delete set null); \
+                 create table d (id int primary key, v int not null, p int references p on delete cascade deferrable initially deferred); \
+                 insert into d select g, g, g from generate_series(1, 2) g; \
                  insert into p select g, g, g from generate_series(1, {ROWS}) g; insert into c select g, g, g from generate_series(1, {ROWS}) g"
             );
             side.watch.batch_execute(&sql).await.expect("tables");
@@ -202,7 +229,7 @@ pub(crate) fn compare(seed: u64, steps: u64, theirs: &str, ours: &str) -> String
             let free: Vec<usize> = (0..2).filter(|n| !waits.contains(n)).collect();
             match free.choose(&mut rng) {
                 Some(&n) => {
-                    let sql = speakers[n].next(&mut rng);
+                    let sql = speakers[n].next(&mut rng, waits.is_empty());
                     history.push(format!("{n}: {sql}"));
                     for side in &mut sides {
                         side.begin(n, &sql);

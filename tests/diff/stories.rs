@@ -723,6 +723,176 @@ const SAME: &[(&str, &str)] = &[
          a: rollback",
     ),
     (
+        "a row that was changed meanwhile, and by the statement itself",
+        "a: create table w (id text primary key, v int)
+         a: insert into w values ('a', 600), ('b', 600)
+         a: create function bump(int) returns bool language sql as 'update w set v = v + 1 where id = ''a''; select true'
+         a: begin
+         a: update w set v = v - 200 where id = 'a'
+         b: with x as (update w set v = v + 1100 where id = 'a' returning *) update w y set v = x.v + 100 from x returning *
+         a: commit
+         b: select * from w order by id
+         a: begin
+         a: update w set v = 400 where id = 'a'
+         b: with x as (update w set v = v + 1100 where id = 'a' returning *, bump(1)) update w y set v = x.v + 100 from x returning *
+         a: commit
+         b: select * from w order by id
+         a: begin
+         a: update w set v = 300 where id = 'a'
+         b: with x as (update w set v = v + 1100 where id = 'a' returning *, bump(1)) delete from w using x returning *
+         a: commit
+         b: select * from w order by id
+         a: begin
+         a: update w set v = 200 where id = 'a'
+         b: merge into w using (values ('a'), ('a')) s(id) on w.id = s.id when matched then update set v = w.v + 1
+         a: commit
+         a: begin
+         a: update w set v = 100 where id = 'a'
+         b: with x as (update w set v = v + 1100 where id = 'a' returning *) delete from w using x returning *
+         a: commit
+         b: select * from w order by id
+         a: drop table w
+         a: drop function bump(int)",
+    ),
+    (
+        "a row that has moved from where it is looked for",
+        "a: begin
+         a: update t set v = v + 1 where id = 1
+         b: update t set v = v + 10 where ctid = '(0,1)' returning id
+         a: commit
+         a: begin
+         a: update t set v = v + 1 where id = 2
+         b: select * from t where ctid = '(0,2)' for update
+         a: rollback",
+    ),
+    (
+        "a row to be locked that was changed since the statement began",
+        "a: create function touch(int) returns int language sql volatile as 'update t set v = v + 1 where id = $1; select $1'
+         a: select * from t where touch(id) = id for update
+         a: select * from t order by id
+         a: begin
+         a: declare k cursor for select * from t order by id for share
+         a: update t set v = 5 where id = 1
+         a: fetch all from k
+         a: commit
+         a: drop function touch(int)",
+    ),
+    (
+        "foreign keys of transactions that keep their snapshot",
+        "a: create table p (id int primary key)
+         a: create table c (id int primary key, p int references p on delete cascade)
+         a: create table d (id int primary key, p int references p on delete set null)
+         a: create table e (id int primary key, p int references p)
+         a: begin isolation level repeatable read
+         a: select count(*) from p
+         b: insert into p values (1), (2), (3), (4)
+         b: insert into c values (1, 1)
+         a: insert into c values (2, 2)
+         a: rollback
+         a: begin isolation level repeatable read
+         a: select count(*) from c
+         b: insert into c values (3, 1)
+         a: delete from p where id = 1
+         a: rollback
+         a: begin isolation level serializable
+         a: select count(*) from c
+         b: insert into c values (4, 2)
+         a: delete from p where id = 2
+         a: rollback
+         a: begin isolation level serializable
+         a: select count(*) from d
+         b: insert into d values (1, 3)
+         a: delete from p where id = 3
+         a: commit
+         a: begin isolation level repeatable read
+         a: select count(*) from e
+         b: insert into e values (1, 4)
+         a: delete from p where id = 4
+         a: rollback
+         a: begin isolation level repeatable read
+         a: select count(*) from p
+         b: begin
+         b: delete from c where id = 1
+         b: delete from c where id = 3
+         b: delete from p where id = 1
+         a: insert into c values (5, 1)
+         b: commit
+         a: rollback
+         a: select * from c order by id
+         a: select * from d order by id
+         a: drop table c, d, e, p",
+    ),
+    (
+        "constraints put off, and savepoints",
+        "a: create table p (id int primary key)
+         a: create table d (id int primary key, v int, p int references p deferrable initially deferred)
+         a: create table k (id int primary key, v int, k int unique deferrable initially deferred)
+         a: create table log (t text)
+         a: create function note() returns trigger language plpgsql as 'begin insert into log values (new.id::text); return null; end'
+         a: create constraint trigger noted after insert on k deferrable initially deferred for each row execute function note()
+         a: begin
+         a: insert into d values (1, 1, 777)
+         a: update d set v = 2 where id = 1
+         a: commit
+         a: begin
+         a: insert into d values (1, 1, 777)
+         a: savepoint s
+         a: update d set v = 3
+         a: rollback to s
+         a: update d set p = null
+         a: commit
+         a: begin
+         a: insert into d values (2, 1, 777)
+         a: savepoint s
+         a: set constraints all immediate
+         a: rollback to s
+         a: commit
+         a: begin
+         a: savepoint s
+         a: set constraints all immediate
+         a: savepoint s2
+         a: set constraints d_p_fkey deferred
+         a: insert into d values (3, 1, 777)
+         a: rollback to s2
+         a: insert into d values (4, 1, 777)
+         a: rollback to s
+         a: insert into d values (5, 1, 777)
+         a: delete from d where id = 5
+         a: commit
+         a: begin
+         a: insert into k values (1, 1, 1), (2, 2, 1)
+         a: savepoint s
+         a: set constraints all immediate
+         a: rollback to s
+         a: commit
+         a: begin
+         a: insert into k values (1, 1, 1), (2, 2, 1)
+         a: update k set v = 5
+         a: commit
+         a: begin
+         a: insert into k values (1, 1, 1)
+         a: savepoint s
+         a: set constraints all immediate
+         a: select * from log
+         a: rollback to s
+         a: select * from log
+         a: alter table k add column x int
+         a: rollback to s
+         a: release s
+         a: commit
+         a: select * from log
+         a: begin
+         a: savepoint s
+         a: insert into k values (2, 1, 2)
+         a: rollback to s
+         a: alter table k add column x int
+         a: commit
+         a: select * from k
+         a: select * from d order by id
+         a: drop table p, d, k, log
+         a: drop function note()",
+    ),
+    (
         "pg_locks of one transaction",
         "a: begin
          a: select locktype, relation::regclass, mode, granted from pg_locks where pid = pg_backend_pid() and locktype <> 'relation'

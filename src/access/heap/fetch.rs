@@ -5,7 +5,7 @@ use afterimage_wal::ids::{Fork, Xid};
 use super::log::Latched;
 use super::prune::{next_in_chain, prune_sometimes};
 use super::tuple::{HEADER, Header, header, mask};
-use super::visibility::Lookup;
+use super::visibility::{Lookup, made_at};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid, btree};
 use crate::storage::page::FLAG_ALL_VISIBLE;
 use crate::storage::{Buffer, LinePointer, Page};
@@ -140,8 +140,32 @@ pub fn row_bytes(ctx: &AccessCtx, rel: &RelHandle, tid: Tid) -> Result<Option<Ve
     Ok(page.item(tid.offset).and_then(|item| item.get(HEADER..)).map(<[u8]>::to_vec))
 }
 
-/// Gives `f` the newest committed (or own) version of the row whose version `tid` is, for the re-check in READ COMMITTED and for what
-/// this transaction just changed. `None`: the row is gone.
+/// What the newest version of a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Latest<R> {
+    /// What was made of it.
+    Row(R),
+    /// The row is gone.
+    Gone,
+    /// This transaction made it, in the statement's command or a later one, which the statement is not to see.
+    SelfModified {
+        /// In the statement's own command.
+        same_command: bool,
+    },
+}
+
+impl<R> Latest<R> {
+    /// The row, if there is one to be seen.
+    pub fn row(self) -> Option<R> {
+        match self {
+            Self::Row(r) => Some(r),
+            Self::Gone | Self::SelfModified { .. } => None,
+        }
+    }
+}
+
+/// Gives `f` the newest committed (or own) version of the row whose version `tid` is, for the re-check in READ COMMITTED of a statement with
+/// command id `cid`. PostgreSQL: `heapam_tuple_lock`, looking for the last version.
 ///
 /// # Errors
 /// As [`fetch`].
@@ -150,20 +174,22 @@ pub fn fetch_latest<R>(
     txn: &Transaction,
     rel: &RelHandle,
     mut tid: Tid,
+    cid: u32,
     f: impl FnOnce(Tid, &[u8]) -> R,
-) -> Result<Option<R>, AccessError> {
+) -> Result<Latest<R>, AccessError> {
     let mut look = Lookup::new(&ctx.txns);
     let mut expect: Option<Xid> = None;
     loop {
-        let Some(buffer) = page(ctx, rel, tid)? else { return Ok(None) };
+        let Some(buffer) = page(ctx, rel, tid)? else { return Ok(Latest::Gone) };
         let page = buffer.read();
-        let (Some(h), Some(item)) = (header(&page, tid.offset), page.item(tid.offset)) else { return Ok(None) };
+        let (Some(h), Some(item)) = (header(&page, tid.offset), page.item(tid.offset)) else { return Ok(Latest::Gone) };
         // Another row took the place of a version that was removed.
         if expect.is_some_and(|x| x != h.xmin) {
-            return Ok(None);
+            return Ok(Latest::Gone);
         }
-        if !txn.owns(h.xmin) && !matches!(look.xmin(&h)?, XidStatus::Committed(_)) {
-            return Ok(None);
+        let made = made_at(txn, &h);
+        if made.is_none() && !matches!(look.xmin(&h)?, XidStatus::Committed(_)) {
+            return Ok(Latest::Gone);
         }
         let ended = match look.xmax(&h)? {
             Some(XidStatus::Committed(_)) => true,
@@ -171,10 +197,13 @@ pub fn fetch_latest<R>(
             Some(XidStatus::Aborted) | None => false,
         };
         if !ended {
-            return Ok(Some(f(tid, &item[HEADER..])));
+            if let Some(made) = made.filter(|made| *made >= cid) {
+                return Ok(Latest::SelfModified { same_command: made == cid });
+            }
+            return Ok(Latest::Row(f(tid, &item[HEADER..])));
         }
         if h.next == tid {
-            return Ok(None);
+            return Ok(Latest::Gone);
         }
         (tid, expect) = (h.next, Some(h.xmax));
     }

@@ -22,7 +22,9 @@ pub use change::{
     ChangeOptions, ChangeResult, UpdateOptions, delete, insert, lock_row, multi_insert, overwrite_in_place, queue_tag, row_tag,
     speculative_tag, update,
 };
-pub use fetch::{HastyProbe, Liveness, Probe, fetch, fetch_exact, fetch_latest, is_dead_to_all, liveness, row_bytes, wait_for_writer};
+pub use fetch::{
+    HastyProbe, Latest, Liveness, Probe, fetch, fetch_exact, fetch_latest, is_dead_to_all, liveness, row_bytes, wait_for_writer,
+};
 pub use scan::{BuildRow, HeapScan, build_scan};
 pub use vacuum::{DeadTids, IndexCleanup, VacuumOptions, VacuumStats, Watch, vacuum, vacuum_watched};
 pub use verify::{Finding, may_be_indexed, verify_page};

@@ -381,7 +381,7 @@ fn a_second_updater_waits_and_sees_the_first_ones_version() {
                         match update(&n.ctx, &mut t, &REL, &s, at, row.as_bytes(), o).unwrap() {
                             ChangeResult::Done { .. } => break,
                             ChangeResult::Updated { next, .. } => {
-                                (at, v) = fetch_latest(&n.ctx, &t, &REL, next, |at, r| (at, number(r))).unwrap().unwrap();
+                                (at, v) = fetch_latest(&n.ctx, &t, &REL, next, u32::MAX, |at, r| (at, number(r))).unwrap().row().unwrap();
                             }
                             other @ (ChangeResult::Deleted { .. } | ChangeResult::SelfModified { .. } | ChangeResult::Skipped) => {
                                 panic!("{other:?}")
@@ -1017,7 +1017,7 @@ fn concurrent_step(n: &TestNode, t: &mut Transaction, rng: &mut StdRng, shared: 
                 while let Some(tid) = at {
                     let options = UpdateOptions { hot_ok: rng.random_bool(0.8), ..UpdateOptions::default() };
                     match update(&n.ctx, t, &REL, &s, tid, row.as_bytes(), options)? {
-                        ChangeResult::Updated { next, .. } => at = fetch_latest(&n.ctx, t, &REL, next, |at, _| at)?,
+                        ChangeResult::Updated { next, .. } => at = fetch_latest(&n.ctx, t, &REL, next, u32::MAX, |at, _| at)?.row(),
                         ChangeResult::Done { .. }
                         | ChangeResult::Deleted { .. }
                         | ChangeResult::SelfModified { .. }

@@ -152,6 +152,11 @@ fn cids(h: &Header, own: &crate::txn::snapshot::OwnXids) -> (u32, u32) {
     if h.has(mask::COMBO_CID) { own.split(h.cid).unwrap_or((0, 0)) } else { (h.cid, h.cid) }
 }
 
+/// The command in which this transaction made the version; `None`: it did not.
+pub(super) fn made_at(txn: &Transaction, h: &Header) -> Option<u32> {
+    txn.own().filter(|own| own.contains(h.xmin) && !h.has(mask::FROZEN)).map(|own| cids(h, own).0)
+}
+
 /// The cid and mask for ending a version with command `cid`. The command that made it may end it too (INSERT ... ON CONFLICT does when it was
 /// too late): one id then stands for both, by which others can tell.
 pub(super) fn end_cid(h: &Header, txn: &Transaction, cid: u32) -> (u32, u16) {

@@ -60,7 +60,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &AlterTableStmt, source: &str)
         return Err(step::wrong_kind(&relation, &wanted));
     }
     ctx.check_owner(&relation)?;
-    ctx.deferral.check_not_pending(&relation, "ALTER TABLE")?;
+    ctx.deferral.check_not_pending(ctx.transaction.as_ref(), &relation, "ALTER TABLE")?;
     // Columns go and come before constraints, which may name them.
     let mut ordered = commands.clone();
     ordered.sort_by_key(|c| pass(c.subtype()));

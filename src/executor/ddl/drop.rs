@@ -90,7 +90,7 @@ fn trigger_target(ctx: &mut SessionContext, object: &Node, missing_ok: bool) -> 
     match super::trigger::find(&relation, trigger) {
         Ok(address) => {
             ctx.check_owner(&relation)?;
-            ctx.deferral.check_not_pending(&relation, "DROP TRIGGER")?;
+            ctx.deferral.check_not_pending(ctx.transaction.as_ref(), &relation, "DROP TRIGGER")?;
             Ok(Some(address))
         }
         Err(_) if missing_ok => {
@@ -150,7 +150,7 @@ fn relation_target(
     }
     ctx.check_owner(&relation)?;
     if relation.kind == RelKind::Table {
-        ctx.deferral.check_not_pending(&relation, "DROP TABLE")?;
+        ctx.deferral.check_not_pending(ctx.transaction.as_ref(), &relation, "DROP TABLE")?;
     }
     Ok(Some(ObjectAddress::relation(relation.oid)))
 }

@@ -98,7 +98,7 @@ fn check(ctx: &SessionContext, relation: &Relation) -> Result<(), SqlError> {
     if ctx.catalog.is_other_temporary(relation) {
         return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "cannot truncate temporary tables of other sessions"));
     }
-    ctx.deferral.check_not_pending(relation, "TRUNCATE")
+    ctx.deferral.check_not_pending(ctx.transaction.as_ref(), relation, "TRUNCATE")
 }
 
 /// `42501` unless the user may empty the table.
