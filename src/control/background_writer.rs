@@ -1,6 +1,6 @@
 //! The background writer: writes dirty pages ahead of the clock sweep, so that sessions rarely write themselves.
 //!
-//! It sleeps until a session met a dirty page; PostgreSQL's wakes every `bgwriter_delay`.
+//! It sleeps until a session met a dirty page, or has used up half of the clean ones it made; PostgreSQL's wakes every `bgwriter_delay`.
 
 use std::{sync::Arc, thread::JoinHandle};
 

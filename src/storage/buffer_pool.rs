@@ -65,7 +65,7 @@ const SHARDS: usize = 128;
 /// A page used this often survives that many passes of the sweep. PostgreSQL: `BM_MAX_USAGE_COUNT`.
 const MAX_USAGE: u8 = 5;
 /// Pages written per sync of the double-write area, in a pool that is large enough.
-const WRITE_BATCH: usize = 64;
+const WRITE_BATCH: usize = 128;
 /// Times the sweep goes round before the pool counts as full.
 const ROUNDS: usize = 10;
 
@@ -130,6 +130,8 @@ pub struct BufferPool {
     /// Frames never used or given back. Leaf lock.
     free: Mutex<Vec<u32>>,
     hand: AtomicUsize,
+    /// Where the hand tells the background writer to go on, so that it stays ahead. `usize::MAX`: it found little to do.
+    go_on_at: AtomicUsize,
     files: Arc<Files>,
     wal: Arc<Wal>,
     /// Rank 25: the write lane. Held across I/O; see the module doc.
@@ -455,6 +457,7 @@ impl BufferPool {
             hasher: BuildHasherDefault::default(),
             free: Mutex::new(free),
             hand: AtomicUsize::new(0),
+            go_on_at: AtomicUsize::new(usize::MAX),
             files,
             wal,
             lane: Mutex::new(area),
@@ -781,7 +784,11 @@ impl BufferPool {
     fn sweep(&self) -> Result<Option<u32>, StorageError> {
         let count = self.frames.len();
         for _ in 0..count * (usize::from(MAX_USAGE) + 2) {
-            let at = self.hand.fetch_add(1, Ordering::Relaxed) % count;
+            let hand = self.hand.fetch_add(1, Ordering::Relaxed);
+            if hand == self.go_on_at.load(Ordering::Relaxed) {
+                self.tell_pressure();
+            }
+            let at = hand % count;
             let Some(frame) = self.frames[at].get() else { continue };
             if frame.pins.load(Ordering::Relaxed) != 0 {
                 continue;
@@ -793,9 +800,7 @@ impl BufferPool {
             }
             let Some(tag) = *frame.tag.lock() else { continue };
             if frame.dirty.load(Ordering::Acquire) {
-                if let Some(pressure) = self.pressure.get() {
-                    pressure();
-                }
+                self.tell_pressure();
                 self.write_around(at)?;
             }
             let index = u32::try_from(at).unwrap_or(u32::MAX);
@@ -831,18 +836,26 @@ impl BufferPool {
         Some(Buffer { frame: Arc::clone(frame), tag })
     }
 
-    /// Sets who is told when sessions have to write pages themselves. Once.
+    /// Sets who is told when sessions have to write pages themselves, or soon would. Once.
     pub fn on_pressure(&self, tell: Box<dyn Fn() + Send + Sync>) {
         let _first_wins = self.pressure.set(tell);
     }
 
-    /// Writes the dirty pages the sweep would take next, so that sessions find clean ones. Returns how many were written.
+    fn tell_pressure(&self) {
+        if let Some(pressure) = self.pressure.get() {
+            pressure();
+        }
+    }
+
+    /// Writes the dirty pages the sweep would take next, so that sessions find clean ones. Returns how many were written. If there were many, the
+    /// sweep [tells](Self::on_pressure) when it has gone half as far.
     ///
     /// # Errors
     /// I/O; pages that could not be written stay dirty.
     pub fn clean_ahead(&self) -> Result<usize, StorageError> {
         let count = self.frames.len();
         let hand = self.hand.load(Ordering::Relaxed);
+        self.go_on_at.store(usize::MAX, Ordering::Relaxed);
         let mut written = 0;
         let mut batch = Vec::with_capacity(self.batch_size());
         for step in 0..count / 4 {
@@ -860,6 +873,10 @@ impl BufferPool {
         let (Staged::Written(n) | Staged::Contended(_, n)) = self.write_batch(&mut self.lane.lock(), batch)?;
         written += n;
         self.stats.cleaner_writes.fetch_add(u64::try_from(written).unwrap_or(0), Ordering::Relaxed);
+        if written >= self.batch_size() {
+            // A hand that is past it already meets dirty pages, and tells of those.
+            self.go_on_at.store(hand.wrapping_add(count / 8), Ordering::Relaxed);
+        }
         Ok(written)
     }
 

@@ -43,6 +43,8 @@ const FILE_HEADER: usize = PAGE_SIZE;
 const SLOT_HEADER: usize = 64;
 const SLOT_BYTES: usize = SLOT_HEADER + PAGE_SIZE;
 const REGIONS: usize = 8;
+/// Pages asked for ahead of the one that [`restore`] looks at: they lie anywhere, and one read after another would wait for each.
+const RESTORE_AHEAD: usize = 32;
 /// Slots per region unless told otherwise; eight regions make 32 MB.
 pub const REGION_SLOTS: usize = 512;
 
@@ -201,12 +203,20 @@ impl DoubleWrite {
         }
         self.file.sync_data().map_err(|source| StorageError::Sync { path: self.path.clone(), source })?;
         // Copies durable: a crash from here on can tear pages in place, and recovery heals them.
-        for (i, tag) in self.tags.iter().enumerate() {
-            let start = i * SLOT_BYTES + SLOT_HEADER;
-            files.write_page(*tag, &self.bytes[start..start + PAGE_SIZE])?;
+        let pages: Vec<&[u8]> = self.bytes.chunks_exact(SLOT_BYTES).map(|slot| &slot[SLOT_HEADER..]).collect();
+        let mut at = 0;
+        // Neighbours in one call: the batch is in order of tags.
+        for run in self.tags.chunk_by(follows) {
+            files.write_run(run[0], &pages[at..at + run.len()])?;
+            at += run.len();
         }
         Ok(())
     }
+}
+
+/// Whether `next` lies behind `tag` in the same file.
+fn follows(tag: &PageTag, next: &PageTag) -> bool {
+    next.block.get().checked_sub(1) == Some(tag.block.get()) && FileKey::of(*tag) == FileKey::of(*next)
 }
 
 /// What [`restore`] did.
@@ -253,7 +263,14 @@ pub fn restore(disk: &dyn Disk, data_dir: &Path, system_id: SystemId, files: &Fi
     }
     let mut order: Vec<(PageTag, u64)> = newest.into_iter().map(|(tag, (_, at))| (tag, at)).collect();
     order.sort_unstable();
-    for (tag, at) in order {
+    let mut ahead = order.iter().map(|(tag, _)| *tag);
+    for tag in ahead.by_ref().take(RESTORE_AHEAD) {
+        announce(files, tag);
+    }
+    for &(tag, at) in &order {
+        if let Some(tag) = ahead.next() {
+            announce(files, tag);
+        }
         if files.page_needs_restore(tag)? {
             let bytes = read_exactly(&*file, at, SLOT_BYTES).map_err(io_error("read", &path))?;
             files.write_page(tag, &bytes[SLOT_HEADER..])?;
@@ -261,6 +278,11 @@ pub fn restore(disk: &dyn Disk, data_dir: &Path, system_id: SystemId, files: &Fi
         }
     }
     Ok(restored)
+}
+
+/// Asks for a page that [`restore`] will look at. It learns then what is wrong with it.
+fn announce(files: &Files, tag: PageTag) {
+    let _advice = files.exists(tag.rel, tag.fork).is_ok_and(|exists| exists && files.will_need(tag).is_ok());
 }
 
 /// The file's header.

@@ -610,6 +610,17 @@ impl Files {
         Ok(())
     }
 
+    /// As [`Self::write_page`] for `first` and the blocks behind it, all in one segment.
+    ///
+    /// # Errors
+    /// I/O; any of them may be written then.
+    pub(super) fn write_run(&self, first: PageTag, pages: &[&[u8]]) -> Result<(), StorageError> {
+        let (segment, at) = self.segment_for(first)?;
+        segment.file.write_parts_at(pages, at).map_err(self.block("write", first))?;
+        self.mark_written(&segment, FileKey::of(first));
+        Ok(())
+    }
+
     fn mark_written(&self, segment: &Segment, key: FileKey) {
         if !segment.dirty.swap(true, Ordering::AcqRel) {
             self.written.lock().insert(key);

@@ -108,6 +108,34 @@ fn cleanup_latch_waits_for_the_other_pin() {
     assert!(mine.try_write_cleanup().is_some());
 }
 
+/// The thread of the background writer is played by the loop, so that it is always as fast as need be.
+#[test]
+fn sessions_leave_writing_to_a_background_writer_that_keeps_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(dir.path(), 256, 64);
+    pool.files().create(REL, Fork::Main).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    pool.on_pressure(Box::new(move || tell.send(()).unwrap()));
+    for n in 0..4096_u32 {
+        let buffer = pool.extend_unlogged(REL, Fork::Main, 1).unwrap();
+        buffer.write().bytes_mut()[4000..4004].copy_from_slice(&n.to_le_bytes());
+        drop(buffer);
+        if told.try_iter().count() > 0 {
+            pool.clean_ahead().unwrap();
+        }
+    }
+    let written = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    let (by_sessions, ahead) = (written(&pool.stats().backend_writes), written(&pool.stats().cleaner_writes));
+    assert!(by_sessions + ahead >= 4096 - 256 && ahead > 4 * by_sessions, "{by_sessions} by sessions, {ahead} ahead");
+    pool.flush_all().unwrap();
+    drop(pool);
+    let again = self::pool(dir.path(), 16, 16);
+    for n in 0..4096_u32 {
+        let page = again.read(REL, Fork::Main, BlockNo::new(n)).unwrap();
+        assert_eq!(page.read().bytes()[4000..4004], n.to_le_bytes());
+    }
+}
+
 /// Tears every page of a file in turn, at each sector, and restores it from the area.
 #[test]
 fn every_torn_page_is_restored_and_whole_ones_are_left_alone() {

@@ -45,6 +45,19 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// Those of the system.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
 
+    /// Writes all parts, one behind another. A failure may leave any of them written.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn write_parts_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        let mut at = offset;
+        for part in parts {
+            self.write_at(part, at)?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+
     /// Bytes in the file.
     ///
     /// # Errors

@@ -19,6 +19,9 @@ impl RealDisk {
     }
 }
 
+/// The system takes no more parts in one call (`IOV_MAX`).
+const MOST_SLICES: usize = 1024;
+
 #[derive(Debug)]
 struct RealFile(fs::File);
 
@@ -42,6 +45,25 @@ impl DiskFile for RealFile {
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(buf, offset)
+    }
+
+    fn write_parts_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        let mut slices: Vec<io::IoSlice<'_>> = parts.iter().map(|part| io::IoSlice::new(part)).collect();
+        let (mut rest, mut at) = (&mut slices[..], offset);
+        io::IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            let most = rest.len().min(MOST_SLICES);
+            match rustix::io::pwritev(&self.0, &rest[..most], at) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    at += n as u64;
+                    io::IoSlice::advance_slices(&mut rest, n);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -140,5 +162,24 @@ impl Disk for RealDisk {
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
         path.try_exists()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read_all;
+    use super::*;
+
+    #[test]
+    fn parts_lie_one_behind_another_however_many_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let file = RealDisk.open(&path, Open::CreateNew).unwrap();
+        file.write_at(&[9; 10], 0).unwrap();
+        file.write_parts_at(&[], 3).unwrap();
+        let bytes: Vec<u8> = (0..3 * MOST_SLICES).map(|n| u8::try_from(n % 251).unwrap()).collect();
+        let parts: Vec<&[u8]> = std::iter::once(&[][..]).chain(bytes.chunks(2).flat_map(|pair| [pair, &[]])).collect();
+        file.write_parts_at(&parts, 5).unwrap();
+        assert_eq!(read_all(&RealDisk, &path).unwrap(), [&[9; 5][..], &bytes].concat());
     }
 }
