@@ -15,7 +15,7 @@ use std::{
 };
 
 use afterimage_wal::{BlockNo, Fork, Lsn, Record, RelId, Wal, WalReader, reader::FollowLimit, rmgr};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::progress::Progress;
 use crate::storage::{BufferPool, PageTag, smgr_redo::SmgrRecord};
@@ -50,7 +50,7 @@ pub struct PrefetchStats {
     pub skip_new: AtomicU64,
     /// Blocks with a full page image.
     pub skip_fpw: AtomicU64,
-    /// Blocks that were asked for a moment ago.
+    /// Blocks that were looked at a moment ago, or asked for and not replayed yet.
     pub skip_rep: AtomicU64,
     /// Bytes looked ahead now.
     pub wal_distance: AtomicU64,
@@ -87,9 +87,10 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// While reads in flight are fewer than allowed, so many times as many block references are looked at.
-const DISTANCE_MULTIPLIER: usize = 4;
-/// Blocks remembered so as not to ask twice in a row.
+/// While reads in flight are fewer than allowed, so many times as many block references are looked at. PostgreSQL looks at 4, most of which are
+/// images there; here nearly each is a page to be read, but most are in memory, and few of them must not keep the disk from working.
+const DISTANCE_MULTIPLIER: usize = 64;
+/// Blocks remembered so as not to look for them twice in a row.
 const RECENT: usize = 4;
 /// The distances are published each time replay has moved so far.
 const STATS_BYTES: u64 = 8192;
@@ -104,7 +105,8 @@ struct Filter {
 /// A block reference that was looked at and is not replayed yet.
 struct Ahead {
     end: Lsn,
-    io: bool,
+    /// The read that was asked for.
+    asked: Option<(RelId, BlockNo)>,
 }
 
 /// Looks ahead for one replay.
@@ -118,7 +120,8 @@ pub(super) struct Prefetcher {
     /// Nothing can be read ahead before this is replayed.
     stalled_until: Lsn,
     ahead: VecDeque<Ahead>,
-    in_flight: usize,
+    /// Blocks asked for and not replayed yet.
+    in_flight: FxHashSet<(RelId, BlockNo)>,
     filters: FxHashMap<RelId, Filter>,
     /// Least end of a filter.
     next_filter_end: Lsn,
@@ -137,7 +140,7 @@ impl Prefetcher {
             reader: None,
             stalled_until: Lsn::INVALID,
             ahead: VecDeque::new(),
-            in_flight: 0,
+            in_flight: FxHashSet::default(),
             filters: FxHashMap::default(),
             next_filter_end: Lsn::MAX,
             recent: [None; RECENT],
@@ -159,7 +162,7 @@ impl Prefetcher {
         self.reader = None;
         self.stalled_until = Lsn::INVALID;
         self.ahead.clear();
-        self.in_flight = 0;
+        self.in_flight.clear();
         self.filters.clear();
         self.next_filter_end = Lsn::MAX;
         self.progress.prefetch.set_distances(0, 0, 0);
@@ -173,7 +176,9 @@ impl Prefetcher {
         while let Some(first) = self.ahead.front()
             && first.end <= replayed
         {
-            self.in_flight -= usize::from(first.io);
+            if let Some(block) = &first.asked {
+                self.in_flight.remove(block);
+            }
             self.ahead.pop_front();
         }
         if self.next_filter_end <= replayed {
@@ -186,7 +191,7 @@ impl Prefetcher {
         if replayed.bytes_since(self.published).is_none_or(|n| n >= STATS_BYTES) || self.ahead.is_empty() {
             self.published = replayed;
             let distance = self.reader.as_ref().and_then(|r| r.position().bytes_since(replayed)).unwrap_or(0);
-            self.progress.prefetch.set_distances(distance, self.ahead.len(), self.in_flight);
+            self.progress.prefetch.set_distances(distance, self.ahead.len(), self.in_flight.len());
         }
     }
 
@@ -197,7 +202,7 @@ impl Prefetcher {
             _ => WalReader::follow(Arc::clone(&self.wal), replayed, FollowLimit::Confirmed).without_checksums(),
         };
         let blocks = self.settings.io_concurrency.saturating_mul(DISTANCE_MULTIPLIER);
-        while self.in_flight < self.settings.io_concurrency
+        while self.in_flight.len() < self.settings.io_concurrency
             && self.ahead.len() < blocks
             && reader.position().bytes_since(replayed).is_some_and(|n| n < self.settings.decode_bytes)
         {
@@ -235,9 +240,9 @@ impl Prefetcher {
         }
         for block in record.blocks() {
             let tag = PageTag { rel: block.rel, fork: block.fork, block: block.block };
-            let io = self.wants_read(tag, block.is_fpi(), block.will_init(), end);
-            self.in_flight += usize::from(io);
-            self.ahead.push_back(Ahead { end, io });
+            let asked = self.wants_read(tag, block.is_fpi(), block.will_init(), end).then_some((tag.rel, tag.block));
+            self.in_flight.extend(asked);
+            self.ahead.push_back(Ahead { end, asked });
         }
     }
 
@@ -266,7 +271,7 @@ impl Prefetcher {
             count(&stats.skip_new);
             return false;
         }
-        if self.recent.contains(&Some((tag.rel, tag.block))) {
+        if self.recent.contains(&Some((tag.rel, tag.block))) || self.in_flight.contains(&(tag.rel, tag.block)) {
             count(&stats.skip_rep);
             return false;
         }

@@ -307,12 +307,13 @@ fn recovery_reads_ahead_and_counts_it() {
     node.sql("create table t (id int primary key, v text); insert into t select g, repeat('x', 200) from generate_series(1, 8000) g");
     let standby = node.standby("ahead-standby");
     let work = |node: &Node| {
-        // One row of nearly every page; then many of a few pages; then new pages.
+        // One row of nearly every page; then many of a few pages; then new pages, more than it looks ahead; then what was read at first.
         node.sql("update t set v = repeat('y', 190) where id % 37 = 0");
         node.sql("update t set v = repeat('z', 180) where id <= 60");
         node.sql("insert into t select (select max(id) from t) + g, repeat('w', 200) from generate_series(1, 2000) g");
+        node.sql("update t set v = repeat('v', 170) where id % 37 = 0");
     };
-    let counted = "select prefetch > 100, hit > 100, skip_init > 0, skip_new > 0, skip_rep > 0, wal_distance, block_distance, io_depth \
+    let counted = "select prefetch > 100, hit > 20, skip_init > 0, skip_new > 0, skip_rep > 0, wal_distance, block_distance, io_depth \
                    from pg_stat_recovery_prefetch";
     work(&node);
     node.wait_for_catchup(&standby);
