@@ -159,7 +159,8 @@ impl SessionContext {
     /// `25001` with PostgreSQL's text.
     pub fn prevent_in_block(&self, command: &str) -> Result<(), SqlError> {
         if self.in_block {
-            return Err(SqlError::new(SqlState::ACTIVE_SQL_TRANSACTION, format!("{command} cannot run inside a transaction block")));
+            let why = if self.routines.alone { "cannot be executed from a function" } else { "cannot run inside a transaction block" };
+            return Err(SqlError::new(SqlState::ACTIVE_SQL_TRANSACTION, format!("{command} {why}")));
         }
         Ok(())
     }

@@ -94,6 +94,10 @@ pub struct Routines {
     pub bodies: FxHashMap<(usize, Vec<Oid>), Arc<dyn Any + Send + Sync>>,
     /// Calls that are running.
     pub depth: usize,
+    /// [`SessionContext::in_block`] is true for their sake only.
+    ///
+    /// [`SessionContext::in_block`]: super::SessionContext::in_block
+    pub alone: bool,
     /// Triggers that are running.
     pub trigger_depth: i32,
     /// Rises whenever what was prepared may no longer hold: a subtransaction was undone.

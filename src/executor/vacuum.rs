@@ -335,7 +335,7 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, name: Option<&str>, request: &
     let logged = request.auto.is_some_and(|a| a.log_above.is_some_and(|limit| watch.began.elapsed() >= limit));
     if request.verbose || logged {
         let name = format!("{}.{}.{}", ctx.database_name, relation.namespace_name, relation.name);
-        let text = report(ctx, &relation, &done, &options, &last, frozen.map(|xid| (xid, was_frozen)), &watch);
+        let text = report(ctx, &relation, &done, &options, &last, live, frozen.map(|xid| (xid, was_frozen)), &watch);
         if logged {
             tracing::info!("automatic vacuum of table \"{name}\": {text}");
         } else {
@@ -427,12 +427,13 @@ fn report(
     done: &TableVacuum,
     options: &VacuumOptions,
     last: &VacuumProgress,
+    live: u64,
     frozen: Option<(Xid, Xid)>,
     watch: &Stopwatch,
 ) -> String {
     let heap = &done.heap;
-    let before = heap.pages.max(1);
-    let percent = |n: u32| f64::from(n) * 100.0 / f64::from(before);
+    // Of no pages all are scanned.
+    let percent = |n: u32| if heap.pages == 0 { 100.0 } else { f64::from(n) * 100.0 / f64::from(heap.pages) };
     let txns = &ctx.engine.ctx().txns;
     let cutoff = txns.settled_floor();
     let age = txns.next_xid().as_u64().saturating_sub(cutoff.as_u64());
@@ -445,7 +446,7 @@ fn report(
         heap.scanned,
         percent(heap.scanned),
         heap.tuples_removed,
-        heap.live_rows,
+        live,
         heap.recently_dead,
     );
     if let Some((xid, was)) = frozen {
@@ -474,33 +475,33 @@ fn report(
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     let rate = |pages: u64| if seconds > 0.0 { pages as f64 * 8192.0 / (1024.0 * 1024.0) / seconds } else { 0.0 };
     text.push_str(&format!(
-        "avg read rate: {:.3} MB/s, avg write rate: {:.3} MB/s\nbuffer usage: {} hits, {} misses, {} dirtied\n{}",
+        "avg read rate: {:.3} MB/s, avg write rate: {:.3} MB/s\nbuffer usage: {} hits, {} misses, {} dirtied\nsystem usage: {}",
         rate(last.misses),
         rate(last.dirtied),
         last.hits,
         last.misses,
         last.dirtied,
-        watch.usage(),
+        watch.times(),
     ));
     text
 }
 
 /// Since when a command of this thread runs.
-struct Stopwatch {
+pub(crate) struct Stopwatch {
     began: Instant,
     /// Seconds of CPU before, in user mode and in the kernel.
     cpu: (f64, f64),
 }
 
 impl Stopwatch {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self { began: Instant::now(), cpu: cpu_times() }
     }
 
-    /// `system usage: CPU: user: 0.00 s, system: 0.00 s, elapsed: 0.00 s`
-    fn usage(&self) -> String {
+    /// `CPU: user: 0.00 s, system: 0.00 s, elapsed: 0.00 s`
+    pub(crate) fn times(&self) -> String {
         let (seconds, now) = (self.began.elapsed().as_secs_f64(), cpu_times());
-        format!("system usage: CPU: user: {:.2} s, system: {:.2} s, elapsed: {seconds:.2} s", now.0 - self.cpu.0, now.1 - self.cpu.1)
+        format!("CPU: user: {:.2} s, system: {:.2} s, elapsed: {seconds:.2} s", now.0 - self.cpu.0, now.1 - self.cpu.1)
     }
 }
 
@@ -650,7 +651,7 @@ fn analyze_one(ctx: &mut SessionContext, oid: Oid, name: Option<&str>, columns: 
     }
     if request.auto.is_some_and(|a| a.log_above.is_some_and(|limit| watch.began.elapsed() >= limit)) {
         let name = format!("{}.{}.{}", ctx.database_name, relation.namespace_name, relation.name);
-        tracing::info!("automatic analyze of table \"{name}\"\n{}", watch.usage());
+        tracing::info!("automatic analyze of table \"{name}\"\nsystem usage: {}", watch.times());
     }
     Ok(())
 }

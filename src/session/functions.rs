@@ -232,6 +232,15 @@ impl ExternalFunctions for Functions {
                 session.check_cancel()?;
                 Datum::Bool(told)
             }
+            "pg_stat_reset" => {
+                session.engine.ctx().txns.table_stats().forget((session.database, 0));
+                Datum::Void
+            }
+            "pg_stat_reset_single_table_counters" => {
+                let oid = args.first().map_or(Ok(0), Datum::as_oid)?;
+                session.engine.ctx().txns.table_stats().forget((session.database, oid));
+                Datum::Void
+            }
             "pg_terminate_backend" => {
                 let pid = i32::try_from(int_arg(args, 0)).unwrap_or(0);
                 let timeout = int_arg(args, 1);

@@ -73,16 +73,20 @@ fn xid(value: u64) -> Datum {
     Datum::Oid(value as u32)
 }
 
+/// Role `pg_read_all_stats`.
+const PG_READ_ALL_STATS: Oid = 3375;
+
 fn stat_activity(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Result<(), SqlError> {
     let services = server.services_even_if_stopping();
+    let me = cx.catalog.user();
+    let reads_all = cx.catalog.has_privileges_of(me, PG_READ_ALL_STATS)?;
     for entry in server.registry.list() {
         let activity = entry.activity.lock().clone();
         if activity.state == SessionState::Starting {
             continue;
         }
-        let me = cx.catalog.user();
         let theirs = activity.user.as_ref().map_or(0, |(oid, _)| *oid);
-        let allowed = me == theirs || cx.catalog.has_privileges_of(me, theirs)? || cx.catalog.is_superuser(me)?;
+        let allowed = reads_all || cx.catalog.has_privileges_of(me, theirs)?;
         let proc = services.and_then(|s| s.engine.ctx().txns.procs().into_iter().find(|p| p.id() == ProcId(entry.pid)));
         let waits = services.and_then(|s| s.engine.ctx().txns.locks().waiting_for(ProcId(entry.pid)));
         let committing = proc.as_ref().and_then(|p| p.committing());
@@ -125,22 +129,24 @@ fn stat_activity(server: &Server, cx: &mut VirtualCx<'_>, emit: Emit<'_>) -> Res
                 .map_or(Datum::Null, |(services, lsn)| xid(services.engine.ctx().txns.oldest_running_at(lsn).as_u64())),
             Datum::Null,
             if allowed { text(&activity.query) } else { text("<insufficient privilege>") },
-            text(match (activity.replication, activity.autovacuum) {
+            hidden(text(match (activity.replication, activity.autovacuum) {
                 (true, _) => "walsender",
                 (false, true) => "autovacuum worker",
                 (false, false) => "client backend",
-            }),
+            })),
         ])?;
     }
     for (pid, kind, wait) in services.map(|s| s.replication.workers()).unwrap_or_default() {
         let mut row = vec![Datum::Null; 22];
         row[2] = Datum::Int4(pid);
         row[6] = text("");
-        row[10] = Datum::TimestampTz(server.started);
-        row[14] = text("Activity");
-        row[15] = text(wait);
-        row[20] = text("");
-        row[21] = text(kind);
+        if reads_all {
+            row[10] = Datum::TimestampTz(server.started);
+            row[14] = text("Activity");
+            row[15] = text(wait);
+            row[21] = text(kind);
+        }
+        row[20] = text(if reads_all { "" } else { "<insufficient privilege>" });
         emit(&row)?;
     }
     Ok(())

@@ -386,3 +386,69 @@ set enable_seqscan = off; select count(*) from pg_rewrite where ev_class = 'roll
 count
 1
 (1 row)
+
+# An operator class is for some types
+create table oc (a int, n varchar(5), f int[]); create index on oc (a text_ops); create index on oc (a int8_ops); create index on oc (n text_ops, f array_ops, (a + 1) int4_ops);
+---
+ERROR:  42804: operator class "text_ops" does not accept data type integer
+ERROR:  42804: operator class "int8_ops" does not accept data type integer
+
+insert into oc values (1), (1); create unique index concurrently oc_a on oc (a);
+---
+ERROR:  23505: could not create unique index "oc_a"
+DETAIL:  Key (a)=(1) is duplicated.
+SCHEMA NAME:  public
+TABLE NAME:  oc
+CONSTRAINT NAME:  oc_a
+
+# What cannot be undone is refused in a block and in a function, each in its words
+begin; reindex schema public;
+---
+ERROR:  25001: REINDEX SCHEMA cannot run inside a transaction block
+
+rollback; begin; reindex database postgres;
+---
+ERROR:  25001: REINDEX DATABASE cannot run inside a transaction block
+
+rollback; do $$ begin reindex schema public; end $$; do $$ begin vacuum oc; end $$; begin; do $$ begin execute 'create database x'; end $$;
+---
+ERROR:  25001: REINDEX SCHEMA cannot be executed from a function
+ERROR:  25001: VACUUM cannot be executed from a function
+ERROR:  25001: CREATE DATABASE cannot run inside a transaction block
+
+rollback; reindex index oc; reindex table oc_a; reindex (foo) table oc; drop table oc;
+---
+ERROR:  42809: "oc" is not an index
+ERROR:  42809: "oc_a" is not a table or materialized view
+ERROR:  42601: unrecognized REINDEX option "foo"
+LINE 1: reindex (foo) table oc;
+                 ^
+
+create database x strategy = foo; create database x oid = 10;
+---
+ERROR:  22023: invalid create database strategy "foo"
+HINT:  Valid strategies are "wal_log" and "file_copy".
+ERROR:  22023: OIDs less than 16384 are reserved for system objects
+
+create table counted (i int); insert into counted values (1); select pg_stat_reset_single_table_counters('counted'::regclass), pg_stat_reset(); drop table counted;
+---
+pg_stat_reset_single_table_counters|pg_stat_reset
+|
+(1 row)
+
+# Whose statistics a role may see
+create role looks; set role looks; select count(*) > 0, count(backend_type), count(state) from pg_stat_activity where usename = 'postgres'; select pg_stat_reset();
+---
+?column?|count|count
+t|0|0
+(1 row)
+ERROR:  42501: permission denied for function pg_stat_reset
+
+reset role; grant pg_read_all_stats to looks; set role looks; select count(backend_type) > 0, count(state) > 0 from pg_stat_activity where usename = 'postgres';
+---
+?column?|?column?
+t|t
+(1 row)
+
+reset role; drop role looks;
+---

@@ -9,7 +9,7 @@ use super::nodes;
 use crate::executor::SessionContext;
 use crate::sql::catalog::load::{CatalogReader, CatalogRow, by};
 use crate::sql::catalog::names::truncate;
-use crate::sql::catalog::relation::DEFAULT_TABLESPACE;
+use crate::sql::catalog::relation::{DEFAULT_TABLESPACE, FIRST_NORMAL_OID};
 use crate::sql::catalog::rows::{ObjectAddress, blank};
 use crate::sql::catalog::schema::{pg_database, pg_db_role_setting, pg_shdepend, pg_shdescription};
 use crate::sql::catalog::{Database, database};
@@ -37,7 +37,10 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreatedbStmt) -> Result<()
     let mut owner = ctx.user;
     let (mut connection_limit, mut is_template, mut allow, mut oid) = (-1, false, true, None);
     let (mut collate, mut ctype) = (None, None);
-    for option in nodes::options(&stmt.options) {
+    for (i, option) in nodes::options(&stmt.options).enumerate() {
+        if nodes::options(&stmt.options).take(i).any(|earlier| earlier.defname == option.defname) {
+            return Err(SqlError::new(SqlState::SYNTAX_ERROR, "conflicting or redundant options"));
+        }
         let text = nodes::option_text(option);
         let default = text.is_none();
         let text = text.unwrap_or_default();
@@ -63,8 +66,19 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreatedbStmt) -> Result<()
             }
             "is_template" => is_template = nodes::option_bool(option)?,
             "allow_connections" => allow = nodes::option_bool(option)?,
-            "oid" => oid = Oid::try_from(nodes::option_int(option)?).ok(),
-            "strategy" | "location" | "tablespace" | "locale_provider" | "collation_version" => {
+            "oid" => {
+                let wanted = Oid::try_from(nodes::option_int(option)?).unwrap_or_default();
+                if wanted < FIRST_NORMAL_OID {
+                    return Err(invalid(format!("OIDs less than {FIRST_NORMAL_OID} are reserved for system objects")));
+                }
+                oid = Some(wanted);
+            }
+            "strategy" if default || matches!(text.to_ascii_lowercase().as_str(), "wal_log" | "file_copy") => {}
+            "strategy" => {
+                let error = invalid(format!("invalid create database strategy \"{text}\""));
+                return Err(error.hint("Valid strategies are \"wal_log\" and \"file_copy\"."));
+            }
+            "location" | "tablespace" | "locale_provider" | "collation_version" => {
                 if option.defname == "tablespace" && !default && text != "pg_default" {
                     if super::tablespace::exists(ctx, &text)? {
                         return Err(SqlError::unsupported("CREATE DATABASE in another tablespace than pg_default"));
@@ -104,8 +118,10 @@ pub(crate) fn create(ctx: &mut SessionContext, stmt: &CreatedbStmt) -> Result<()
     ctx.lock_object(true, pg_database::ID, source.oid, LockMode::ShareRowExclusive)?;
     refuse_used(ctx, &source, "source database", false)?;
     let oid = match oid {
-        Some(oid) if ctx.catalog.database_by_oid(oid)?.is_none() => oid,
-        Some(oid) => return Err(invalid(format!("database OID {oid} is already in use"))),
+        Some(oid) => match ctx.catalog.database_by_oid(oid)? {
+            None => oid,
+            Some(other) => return Err(invalid(format!("database OID {oid} is already in use by database \"{}\"", other.name))),
+        },
         None => ctx.new_oid(&pg_database::DEF, by::DATABASE_OID)?,
     };
     let mut row = blank(&pg_database::DEF);

@@ -11,7 +11,7 @@ use super::table::{self, choose_name};
 use super::{expression, nodes};
 use crate::access::btree::{self, BuildOptions, Built, Direction, Inserted, KeyRange, ScanOptions, SortedEntries, Sorter, UniqueProbe};
 use crate::access::heap::{self, BuildRow};
-use crate::access::{AccessError, RelHandle};
+use crate::access::{AccessError, RelHandle, Tid};
 use crate::config::Setting;
 use crate::executor::SessionContext;
 use crate::executor::eval::{Exec, ExecState};
@@ -25,6 +25,7 @@ use crate::sql::catalog::relation::{Column, DEFAULT_TABLESPACE, Index, IndexColu
 use crate::sql::catalog::rows::{self, ClassRow, DependKind, ObjectAddress};
 use crate::sql::catalog::schema::{pg_attribute, pg_class, pg_index};
 use crate::sql::functions::registry::{BTREE_AM, all_opclasses, default_opclass};
+use crate::sql::functions::resolve::is_binary_coercible;
 use crate::sql::types::{Datum, Oid, format_type, key, oids, row, text_out};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::storage::vm;
@@ -220,6 +221,11 @@ fn column(ctx: &mut SessionContext, relation: &Arc<Relation>, element: &IndexEle
             let message = format!("operator class \"{name}\" does not exist for access method \"btree\"");
             SqlError::new(SqlState::UNDEFINED_OBJECT, message)
         })?;
+        let type_oid = new.expression.as_ref().map_or(type_oid, |e| e.expr.type_oid);
+        if !is_binary_coercible(type_oid, found.input) {
+            let message = format!("operator class \"{name}\" does not accept data type {}", format_type(type_oid, -1));
+            return Err(SqlError::new(SqlState::DATATYPE_MISMATCH, message));
+        }
         new.opclass = Some(found.oid);
     }
     Ok(new)
@@ -620,9 +626,7 @@ fn enter_all(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Re
             }
             // A row that is gone by now, or replaced, conflicts with none.
             if matches!(heap::liveness(&access, t, &handle, tid)?, heap::Liveness::Live(_)) {
-                let message = format!("could not create unique index \"{}\"", index.name);
-                let e = SqlError::new(SqlState::UNIQUE_VIOLATION, message);
-                return Err(e.constraint(&relation.namespace_name, &relation.name, &index.name));
+                return Err(duplicate(ctx, relation, index, &expressions, predicate.as_ref(), tid)?);
             }
         }
         btree::insert(&access, xid, &index_handle, item, tid, None).map_err(|e| index_error(e, index))?;
@@ -659,24 +663,28 @@ fn fill(
     let mut check = || Ok::<(), AccessError>(cancel.check()?);
     match btree::build(&access, &index_handle, &mut sorted, &options, &mut check).map_err(|e| index_error(e, index))? {
         Built::Entries(entries) => Ok(Filled { entries, rows }),
-        Built::Duplicate { first, .. } => {
-            let snapshot = ctx.transaction()?.latest_snapshot()?;
-            let bytes = heap::fetch(&access, &handle, first, &snapshot, |_, bytes| bytes.to_vec())?;
-            let mut detail = None;
-            if let Some(bytes) = bytes {
-                let mut keys = KeyMaker::new(relation, index, expressions, predicate);
-                keys.make(ctx, &bytes, &mut EntryBytes::default())?;
-                detail = Some(format!("Key {} is duplicated.", key_text(ctx, relation, index, &keys.key_values)?));
-            }
-            let message = format!("could not create unique index \"{}\"", index.name);
-            let e = SqlError::new(SqlState::UNIQUE_VIOLATION, message);
-            let e = e.constraint(&relation.namespace_name, &relation.name, &index.name);
-            Err(match detail {
-                Some(detail) => e.detail(detail),
-                None => e,
-            })
-        }
+        Built::Duplicate { first, .. } => Err(duplicate(ctx, relation, index, expressions, predicate, first)?),
     }
+}
+
+/// `23505` for the row at `tid`, which has the key of another.
+fn duplicate(
+    ctx: &mut SessionContext,
+    relation: &Relation,
+    index: &Index,
+    expressions: &[TableExpr],
+    predicate: Option<&TableExpr>,
+    tid: Tid,
+) -> Result<SqlError, SqlError> {
+    let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
+    let snapshot = ctx.transaction()?.latest_snapshot()?;
+    let bytes = heap::fetch(&ctx.access(), &handle, tid, &snapshot, |_, bytes| bytes.to_vec())?;
+    let e = SqlError::new(SqlState::UNIQUE_VIOLATION, format!("could not create unique index \"{}\"", index.name));
+    let e = e.constraint(&relation.namespace_name, &relation.name, &index.name);
+    let Some(bytes) = bytes else { return Ok(e) };
+    let mut keys = KeyMaker::new(relation, index, expressions, predicate);
+    keys.make(ctx, &bytes, &mut EntryBytes::default())?;
+    Ok(e.detail(format!("Key {} is duplicated.", key_text(ctx, relation, index, &keys.key_values)?)))
 }
 
 /// The keys of all rows of a table, and how many live rows it has. `others_write`: without the rows that others enter themselves.

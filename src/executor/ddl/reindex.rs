@@ -6,7 +6,7 @@ use pg_query::protobuf::{ReindexObjectType, ReindexStmt};
 
 use super::{index, nodes, step};
 use crate::executor::SessionContext;
-use crate::executor::vacuum::next_transaction;
+use crate::executor::vacuum::{Stopwatch, next_transaction};
 use crate::sql::catalog::load::CatalogReader;
 use crate::sql::catalog::relation::{Index, Persistence, RelKind, Relation};
 use crate::sql::catalog::schema::pg_class;
@@ -16,17 +16,26 @@ use crate::txn::{LockMode, WaitPolicy};
 
 /// REINDEX.
 pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) -> Result<(), SqlError> {
-    let mut concurrently = false;
+    let (mut concurrently, mut verbose) = (false, false);
     for option in nodes::options(&stmt.params) {
         match option.defname.as_str() {
             "concurrently" => concurrently = nodes::option_bool(option)?,
-            "verbose" => {}
+            "verbose" => verbose = nodes::option_bool(option)?,
             "tablespace" => return Err(SqlError::unsupported("REINDEX (TABLESPACE)")),
-            other => return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("unrecognized REINDEX option \"{other}\""))),
+            other => {
+                let error = SqlError::new(SqlState::SYNTAX_ERROR, format!("unrecognized REINDEX option \"{other}\""));
+                return Err(nodes::located(error, source, option.location));
+            }
         }
     }
     if concurrently {
         ctx.prevent_in_block("REINDEX CONCURRENTLY")?;
+    }
+    match stmt.kind() {
+        ReindexObjectType::ReindexObjectSchema => ctx.prevent_in_block("REINDEX SCHEMA")?,
+        ReindexObjectType::ReindexObjectDatabase => ctx.prevent_in_block("REINDEX DATABASE")?,
+        ReindexObjectType::ReindexObjectSystem => ctx.prevent_in_block("REINDEX SYSTEM")?,
+        ReindexObjectType::ReindexObjectIndex | ReindexObjectType::ReindexObjectTable | ReindexObjectType::Undefined => {}
     }
     let table_mode = if concurrently { LockMode::ShareUpdateExclusive } else { LockMode::Share };
     match stmt.kind() {
@@ -35,7 +44,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) ->
             let range = nodes::relation(stmt.relation.as_ref())?;
             let relation = ctx.open_locked(range, source, mode)?;
             if relation.kind != RelKind::Index {
-                return Err(step::wrong_kind(&relation, "index"));
+                return Err(step::is_not(&relation, "index"));
             }
             refuse_system(&relation, concurrently)?;
             ctx.check_owner(&relation)?;
@@ -51,10 +60,15 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) ->
                 let name = format!("{}.{}", relation.namespace_name, relation.name);
                 SqlError::new(SqlState::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"))
             })?;
+            let watch = Stopwatch::start();
             if concurrently && beside(&table) {
-                return index::rebuild_concurrently(ctx, table.oid, found.oid);
+                index::rebuild_concurrently(ctx, table.oid, found.oid)?;
+                let times = format!("{}.", watch.times());
+                tell(ctx, verbose, &format!("index \"{}.{}\"", table.namespace_name, found.name), Some(times));
+                return Ok(());
             }
             index::rebuild(ctx, &table, &found)?;
+            tell(ctx, verbose, &format!("index \"{}\"", found.name), Some(watch.times()));
             owner.map_or(Ok(()), |owner| ctx.relation_changed(owner))
         }
         ReindexObjectType::ReindexObjectTable => {
@@ -67,7 +81,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) ->
             let table_mode = if owner.is_some() { LockMode::Share } else { table_mode };
             let relation = ctx.open_locked(range, source, table_mode)?;
             if !matches!(relation.kind, RelKind::Table | RelKind::MatView | RelKind::Toast) {
-                return Err(step::wrong_kind(&relation, "table or materialized view"));
+                return Err(step::is_not(&relation, "table or materialized view"));
             }
             refuse_system(&relation, concurrently)?;
             ctx.check_owner(&relation)?;
@@ -76,7 +90,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) ->
                 ctx.notice(format!("table \"{}\" has no indexes {what}", relation.name));
                 return Ok(());
             }
-            rebuild_all(ctx, relation.oid, concurrently)?;
+            rebuild_all(ctx, relation.oid, concurrently, verbose)?;
             owner.map_or(Ok(()), |owner| ctx.relation_changed(owner))
         }
         ReindexObjectType::ReindexObjectSchema | ReindexObjectType::ReindexObjectDatabase => {
@@ -106,7 +120,11 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) ->
                 if let Some(relation) = found.filter(|r| !r.is_system()) {
                     ctx.check_owner(&relation)?;
                     ctx.lock_oid(oid, false, table_mode, WaitPolicy::Block)?;
-                    rebuild_all(ctx, oid, concurrently)?;
+                    let watch = Stopwatch::start();
+                    rebuild_all(ctx, oid, concurrently, verbose)?;
+                    if !concurrently && !relation.indexes.is_empty() {
+                        tell(ctx, verbose, &format!("table \"{}.{}\"", relation.namespace_name, relation.name), Some(watch.times()));
+                    }
                 }
             }
             Ok(())
@@ -145,19 +163,38 @@ fn beside(table: &Relation) -> bool {
     table.persistence != Persistence::Temporary && table.kind != RelKind::Toast
 }
 
-fn rebuild_all(ctx: &mut SessionContext, table: Oid, concurrently: bool) -> Result<(), SqlError> {
-    let relation = ctx.reopen(table)?;
+/// What VERBOSE says.
+fn tell(ctx: &mut SessionContext, verbose: bool, what: &str, times: Option<String>) {
+    if verbose {
+        let fields = SqlError::new(SqlState::SUCCESSFUL_COMPLETION, format!("{what} was reindexed"));
+        let fields = match times {
+            Some(times) => fields.detail(times),
+            None => fields,
+        };
+        ctx.notices.push(crate::executor::context::Notice { severity: "INFO", fields });
+    }
+}
+
+fn rebuild_all(ctx: &mut SessionContext, table: Oid, concurrently: bool, verbose: bool) -> Result<(), SqlError> {
+    let (relation, watch) = (ctx.reopen(table)?, Stopwatch::start());
     let indexes: Vec<Arc<Index>> = relation.indexes.clone();
     for found in &indexes {
         if !concurrently || !beside(&relation) {
             ctx.lock_oid(found.oid, false, LockMode::AccessExclusive, WaitPolicy::Block)?;
+            let watch = Stopwatch::start();
             index::rebuild(ctx, &relation, found)?;
+            tell(ctx, verbose, &format!("index \"{}\"", found.name), Some(watch.times()));
         } else if found.valid {
             index::rebuild_concurrently(ctx, table, found.oid)?;
+            tell(ctx, verbose, &format!("index \"{}.{}\"", relation.namespace_name, found.name), None);
         } else {
             let name = format!("{}.{}", relation.namespace_name, found.name);
             ctx.warning(SqlState::FEATURE_NOT_SUPPORTED, format!("cannot reindex invalid index \"{name}\" concurrently, skipping"));
         }
+    }
+    if concurrently && beside(&relation) {
+        let times = format!("{}.", watch.times());
+        tell(ctx, verbose, &format!("table \"{}.{}\"", relation.namespace_name, relation.name), Some(times));
     }
     Ok(())
 }

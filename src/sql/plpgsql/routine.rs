@@ -304,10 +304,13 @@ fn deeper<T>(session: &mut SessionContext, f: impl FnOnce(&mut SessionContext) -
     crate::stack::check()?;
     session.routines.depth += 1;
     let block = std::mem::replace(&mut session.in_block, true);
+    let alone = session.routines.alone;
+    session.routines.alone |= !block;
     let variables = session.variables.take();
     let result = f(session);
     session.variables = variables;
     session.in_block = block;
+    session.routines.alone = alone;
     session.routines.depth -= 1;
     result
 }
