@@ -4,6 +4,9 @@
 //! With two sessions at most one waits for another, or both for each other; so what happens is determined, save for who gives up in a
 //! deadlock. Therefore nobody looks for deadlocks here: who began to wait last is cancelled. SERIALIZABLE is left out: which of several
 //! transactions fails is each server's own choice.
+//!
+//! Long runs find one difference that is meant: a referencing row updated twice in a transaction, its key left alone, makes PostgreSQL look for
+//! the key again and lock the referenced table ROW SHARE (`RI_FKey_fk_upd_check_required`). Here the first event follows the row.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
