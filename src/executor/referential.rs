@@ -21,7 +21,7 @@ use crate::sql::catalog::names::{quote_identifier, quote_qualified};
 use crate::sql::catalog::relation::{Constraint, ConstraintKind, FkAction, FkMatch, ForeignKey, Index, Relation};
 use crate::sql::types::{Datum, Oid, row, text_out};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::Transaction;
+use crate::txn::{CommitLevel, Isolation, Transaction};
 
 /// Something to look at when a statement is over, or later.
 #[derive(Clone, Debug)]
@@ -321,6 +321,13 @@ fn ask(
     let (user, name) = (session.user, Arc::clone(&session.user_name));
     session.user = owner;
     let outer = session.variables.take();
+    // All that is committed counts: who committed it holds no lock any more that this would wait for. The transaction's own snapshot is another matter.
+    let transaction = session.transaction()?;
+    if transaction.isolation() != Isolation::ReadCommitted {
+        let _taken = transaction.snapshot()?;
+    }
+    let level = transaction.options().level;
+    transaction.set_level(CommitLevel::Off);
     let result = (|| {
         let plan = match known {
             Some(plan) => plan,
@@ -348,6 +355,7 @@ fn ask(
             PortalStatus::Suspended | PortalStatus::Complete(_) => Ok(u64::try_from(sink.rows.len()).unwrap_or(0)),
         }
     })();
+    session.transaction()?.set_level(level);
     session.variables = outer;
     session.user = user;
     session.user_name = name;
@@ -524,6 +532,8 @@ pub fn validate(session: &mut SessionContext, table: Oid, c: &Constraint) -> Res
     let statement = statements.first().ok_or_else(|| SqlError::internal("a constraint's question"))?;
     let user = std::mem::replace(&mut session.user, s.referencing.owner);
     let outer = session.variables.take();
+    let level = session.transaction()?.options().level;
+    session.transaction()?.set_level(CommitLevel::Off);
     let ran = (|| {
         let prepared = front_end.prepare(session, statement, &[])?;
         let mut portal = Portal::open(session, prepared, Vec::new())?;
@@ -531,6 +541,7 @@ pub fn validate(session: &mut SessionContext, table: Oid, c: &Constraint) -> Res
         portal.run(session, 1, &mut sink)?;
         Ok::<_, SqlError>(sink.rows.pop())
     })();
+    session.transaction()?.set_level(level);
     session.variables = outer;
     session.user = user;
     match ran? {

@@ -446,7 +446,21 @@ impl Transaction {
     /// # Errors
     /// If the node stops.
     pub fn latest_snapshot(&self) -> Result<Snapshot, TxnError> {
-        let registration = self.txns.register(&self.proc, self.options.level)?;
+        self.snapshot_at(self.options.level)
+    }
+
+    /// A snapshot of all that is committed, whether this session's level reads it yet or not: for whoever makes a table's files
+    /// anew or says what holds for all its rows. A commit lets go of its locks once its own level is reached; who was given one of them must not
+    /// miss what it did.
+    ///
+    /// # Errors
+    /// If the node stops.
+    pub fn committed_snapshot(&self) -> Result<Snapshot, TxnError> {
+        self.snapshot_at(CommitLevel::Off)
+    }
+
+    fn snapshot_at(&self, level: CommitLevel) -> Result<Snapshot, TxnError> {
+        let registration = self.txns.register(&self.proc, level)?;
         Ok(Snapshot::new(registration, self.cid, self.own.clone()))
     }
 

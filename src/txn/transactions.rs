@@ -495,6 +495,9 @@ impl Transactions {
         locks: Option<Arc<LockHolder>>,
     ) -> Result<CommitWait, TxnError> {
         decision.time = Self::now();
+        // Others go by changed catalogs, and without the dropped files, as soon as the locks are gone. PostgreSQL: `forceSyncCommit`.
+        let is_ddl = !decision.invalidations.is_empty() || !decision.drops.is_empty();
+        let level = if is_ddl { level.max(CommitLevel::Local) } else { level };
         let ticket = self.queue.enter(|| self.wal.inserted());
         let inserted = {
             let mut main = Vec::with_capacity(64);

@@ -42,6 +42,30 @@ fn stop_standby(a: &Node, b: &Node) {
 }
 
 #[test]
+fn what_a_session_that_waits_for_less_wrote_is_known_to_whoever_makes_the_table_anew() {
+    let (a, b) = pair("autovacuum = off");
+    a.sql("create table kept as select g id, 'v' v from generate_series(1, 100) g");
+    a.sql("create table parent as select generate_series(1, 3) id; alter table parent add primary key (id)");
+    a.sql("create table child (id int references parent)");
+    a.wait_for_catchup(&b);
+    let server = b.server_pids();
+    server.iter().for_each(|pid| signal(*pid, "STOP"));
+
+    // Committed here, and not where sessions at level "on" read.
+    for sql in ["insert into kept select g, 'v' from generate_series(101, 200) g", "insert into child values (1)"] {
+        a.sql(&format!("set synchronous_commit = local; {sql}"));
+    }
+    let error = a.sql_error("delete from parent where id = 1");
+    assert!(error.contains("23503"), "{error}");
+    let waiting = begin(&a, &["alter table kept alter id type bigint"]);
+    a.wait_for(WAITING, "1");
+    server.iter().for_each(|pid| signal(*pid, "CONT"));
+    let (done, said) = end(waiting);
+    assert!(done, "{said}");
+    assert_eq!(a.sql("select count(*), max(id) from kept"), "200|200");
+}
+
+#[test]
 fn who_counts_follows_the_setting_at_each_reload() {
     const STATES: &str = "select string_agg(application_name || ' ' || sync_state || ' ' || sync_priority, ', ' order by application_name) \
                           from pg_stat_replication";

@@ -404,7 +404,7 @@ fn rewrite_table_as(
     let toast = toast::new_files(ctx, relation, persistence)?;
     let engine = ctx.engine.clone();
     let access = ctx.access();
-    let snapshot = ctx.transaction()?.latest_snapshot()?;
+    let snapshot = ctx.transaction()?.committed_snapshot()?;
     let mut rows = match order {
         Some(index) => {
             let options = ScanOptions::default();
@@ -439,7 +439,8 @@ fn rewrite_table_as(
         if batch.len() >= BATCH || done {
             ctx.check_cancel()?;
             if !batch.is_empty() {
-                heap::multi_insert(&access, ctx.transaction()?, &new, &batch, false, &mut tids)?;
+                // Snapshots that do not reach up to this transaction find the rows, not an empty table.
+                heap::multi_insert(&access, ctx.transaction()?, &new, &batch, true, &mut tids)?;
                 tids.clear();
                 batch.clear();
             }

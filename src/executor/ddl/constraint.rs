@@ -360,7 +360,7 @@ pub(crate) fn validate_check(
     Ok(())
 }
 
-/// Gives `f` every row this transaction sees now, until it returns false.
+/// Gives `f` every row there is now, until it returns false.
 pub(crate) fn for_each_row(
     ctx: &mut SessionContext,
     relation: &Relation,
@@ -368,7 +368,7 @@ pub(crate) fn for_each_row(
 ) -> Result<(), SqlError> {
     let Some(handle) = relation.rel_handle() else { return Ok(()) };
     let access = ctx.access();
-    let snapshot = ctx.transaction()?.latest_snapshot()?;
+    let snapshot = ctx.transaction()?.committed_snapshot()?;
     let mut scan = HeapScan::new(&access, &handle, &snapshot)?;
     let mut values = vec![Datum::Null; relation.columns.len()];
     let mut count = 0_u32;

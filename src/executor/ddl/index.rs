@@ -677,7 +677,7 @@ fn duplicate(
     tid: Tid,
 ) -> Result<SqlError, SqlError> {
     let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
-    let snapshot = ctx.transaction()?.latest_snapshot()?;
+    let snapshot = ctx.transaction()?.committed_snapshot()?;
     let bytes = heap::fetch(&ctx.access(), &handle, tid, &snapshot, |_, bytes| bytes.to_vec())?;
     let e = SqlError::new(SqlState::UNIQUE_VIOLATION, format!("could not create unique index \"{}\"", index.name));
     let e = e.constraint(&relation.namespace_name, &relation.name, &index.name);
