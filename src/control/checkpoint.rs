@@ -507,6 +507,7 @@ impl Shared {
         let wal = &env.ctx.wal;
         let forced = request.force || request.end_of_recovery || causes.shutdown;
         if !forced && running.idle_end == Some(wal.inserted()) {
+            env.ctx.pool.files().try_drops_again();
             self.unlink_due();
             return Ok(false);
         }
@@ -683,6 +684,7 @@ impl Shared {
             outcome.distance_kb = (distance / 1024.0) as u64;
             outcome.estimate_kb = (running.estimate / 1024.0) as u64;
         }
+        self.env.ctx.pool.files().try_drops_again();
         self.unlink_due();
         outcome.recycled = self.recycle(redo, end)?;
         Ok(())
@@ -703,22 +705,37 @@ impl Shared {
         Ok(self.env.ctx.wal.recycle_upto(upto, &|_name| true)?)
     }
 
-    /// Unlinks dropped relations that no snapshot here can still read. A failure is logged: the file stays, nothing else is harmed.
+    /// Unlinks dropped relations that no snapshot here can still read. A failure is logged: the file stays until a checkpoint has more luck, nothing
+    /// else is harmed.
     fn unlink_due(&self) {
         let ctx = &self.env.ctx;
+        let files = ctx.pool.files();
         // Both before the look: what comes after it wakes this thread again.
         self.drops_pending.store(true, Ordering::Release);
         ctx.txns.watch_horizon(true);
         let horizon = ctx.txns.horizon().min(ctx.wal.flushed());
-        let due = ctx.pool.files().take_due_drops(horizon);
-        if ctx.pool.files().pending_drops().is_empty() {
+        let due = files.take_due_drops(horizon);
+        if !files.has_waiting_drops() {
             self.drops_pending.store(false, Ordering::Release);
             ctx.txns.watch_horizon(false);
         }
+        if due.is_empty() {
+            return;
+        }
         // A standby's consistent point must lie behind the drop before the file goes: redo from an older checkpoint meets records of it.
-        let dropped = if due.is_empty() { Ok(()) } else { ctx.pool.pass_write_gate(horizon).and_then(|()| ctx.pool.drop_relations(&due)) };
-        if let Err(error) = dropped {
+        if let Err(error) = ctx.pool.pass_write_gate(horizon) {
             tracing::warn!("{error}");
+            for drop in due {
+                files.could_not_drop(drop);
+            }
+            return;
+        }
+        let rels: Vec<_> = due.iter().map(|drop| drop.rel).collect();
+        for (rel, error) in ctx.pool.drop_relations(&rels) {
+            tracing::warn!("{error}");
+            for drop in due.iter().filter(|drop| drop.rel == rel) {
+                files.could_not_drop(*drop);
+            }
         }
     }
 

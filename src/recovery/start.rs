@@ -494,7 +494,12 @@ fn unlink_dropped(
         })?;
     }
     for drop in drops {
-        files.unlink(drop.rel)?;
+        if drop.rel.is_database() {
+            files.schedule_drop(&[drop.rel], drop.commit_lsn);
+        } else if let Err(error) = files.unlink(drop.rel) {
+            tracing::warn!("{error}");
+            files.could_not_drop(drop);
+        }
     }
     Ok(control.get())
 }

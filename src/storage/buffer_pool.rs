@@ -1183,27 +1183,26 @@ impl BufferPool {
     /// # Errors
     /// If a file cannot be removed.
     pub fn drop_relation(&self, rel: RelId) -> Result<(), StorageError> {
-        self.drop_relations(&[rel])
+        self.drop_relations(&[rel]).pop().map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// As [`Self::drop_relation`] for several, with one pass over the pool; whole databases too.
-    ///
-    /// # Errors
-    /// If a file cannot be removed.
-    pub fn drop_relations(&self, rels: &[RelId]) -> Result<(), StorageError> {
+    /// As [`Self::drop_relation`] for several, with one pass over the pool; whole databases too. Returns those with a file that could not be
+    /// removed, and why; the others are gone.
+    #[must_use]
+    pub fn drop_relations(&self, rels: &[RelId]) -> Vec<(RelId, StorageError)> {
         if rels.is_empty() {
-            return Ok(());
+            return Vec::new();
         }
         self.discard(|tag| rels.iter().any(|rel| tag.rel.is_within(*rel)));
-        for rel in rels {
+        let drop = |rel: RelId| {
             if rel.is_database() {
-                self.remove_database_dir(rel.spc, rel.db)?;
+                self.remove_database_dir(rel.spc, rel.db)
             } else {
-                self.missing.forget_relation(*rel);
-                self.files.unlink(*rel)?;
+                self.missing.forget_relation(rel);
+                self.files.unlink(rel)
             }
-        }
-        Ok(())
+        };
+        rels.iter().filter_map(|rel| drop(*rel).err().map(|error| (*rel, error))).collect()
     }
 
     pub(super) fn discard_fork(&self, rel: RelId, fork: Fork) {

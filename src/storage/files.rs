@@ -123,6 +123,8 @@ pub struct Files {
     written: Mutex<FxHashSet<FileKey>>,
     /// Leaf. Dropped relations not unlinked yet.
     pending: Mutex<Vec<PendingDrop>>,
+    /// Leaf. Dropped relations whose files could not be removed; the next checkpoint tries again.
+    stuck: Mutex<Vec<PendingDrop>>,
     open: AtomicUsize,
     max_open: AtomicUsize,
     /// Leaf. Temporary relations, and the session each belongs to.
@@ -210,6 +212,7 @@ impl Files {
             forks: std::array::from_fn(|_| ForkMap::default()),
             written: Mutex::default(),
             pending: Mutex::default(),
+            stuck: Mutex::default(),
             open: AtomicUsize::new(0),
             max_open: AtomicUsize::new(DEFAULT_MAX_OPEN),
             temporary: RwLock::default(),
@@ -383,6 +386,15 @@ impl Files {
     /// I/O.
     pub fn exists(&self, rel: RelId, fork: Fork) -> Result<bool, StorageError> {
         Ok(self.entry(rel, fork)?.exists.load(Ordering::Acquire))
+    }
+
+    /// Whether the disk has a file of the fork at this moment.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn has_file(&self, rel: RelId, fork: Fork) -> Result<bool, StorageError> {
+        let key = FileKey { rel, fork, segment: 0 };
+        self.disk.exists(&self.root.join(self.relative_path(rel, fork, 0))).map_err(self.io("open", key))
     }
 
     /// Blocks of the fork; zero if it has no file.
@@ -859,16 +871,34 @@ impl Files {
     }
 
     /// Takes the drops whose commit is at or below `upto`.
-    pub fn take_due_drops(&self, upto: Lsn) -> Vec<RelId> {
+    pub fn take_due_drops(&self, upto: Lsn) -> Vec<PendingDrop> {
         let mut pending = self.pending.lock();
-        let due = pending.iter().filter(|p| p.commit_lsn <= upto).map(|p| p.rel).collect();
-        pending.retain(|p| p.commit_lsn > upto);
+        let (due, later) = pending.drain(..).partition(|p| p.commit_lsn <= upto);
+        *pending = later;
         due
+    }
+
+    /// Whether drops wait for old snapshots.
+    pub fn has_waiting_drops(&self) -> bool {
+        !self.pending.lock().is_empty()
+    }
+
+    /// Keeps a due drop whose files could not be removed.
+    pub fn could_not_drop(&self, drop: PendingDrop) {
+        self.stuck.lock().push(drop);
+    }
+
+    /// Drops that failed are due again.
+    pub fn try_drops_again(&self) {
+        let stuck = std::mem::take(&mut *self.stuck.lock());
+        self.pending.lock().extend(stuck);
     }
 
     /// Drops not done yet; a checkpoint makes the list durable.
     pub fn pending_drops(&self) -> Vec<PendingDrop> {
-        self.pending.lock().clone()
+        let mut all = self.pending.lock().clone();
+        all.extend(self.stuck.lock().iter().copied());
+        all
     }
 }
 

@@ -249,6 +249,29 @@ fn temporary_files_are_counted_logged_limited_and_gone_after_an_error() {
     }
 }
 
+#[test]
+fn file_that_cannot_be_removed_goes_once_it_can() {
+    let node = Node::start_new("stuck", "autovacuum = off");
+    node.sql("create table a as select generate_series(1, 1000) n");
+    node.sql("create table b as select generate_series(1, 1000) n");
+    node.sql("checkpoint");
+    let (a, b) = (relation_file(&node, "a"), relation_file(&node, "b"));
+    // Something is mounted there: EBUSY.
+    run(Command::new("mount").arg("--bind").arg(&a).arg(&a));
+    let mounted = SmallDisk(a.clone());
+    node.sql("begin; drop table a; drop table b; commit");
+    until("the other file to go", || !b.exists());
+    until("the warning", || node.log().contains("WARNING:  could not remove file \"base/"));
+    assert!(a.exists());
+    // The list of what is still to be removed outlives server and crash.
+    node.sql("checkpoint");
+    node.kill();
+    node.start();
+    drop(mounted);
+    node.sql("checkpoint");
+    until("the file to go", || !a.exists());
+}
+
 /// A small file system of its own, gone with this.
 struct SmallDisk(PathBuf);
 
