@@ -14,7 +14,7 @@ use crate::access::heap::{self, BuildRow, Finding};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid};
 use crate::config::Setting;
 use crate::sql::catalog::index_key::EntryBytes;
-use crate::sql::catalog::relation::{Index, RelKind, Relation};
+use crate::sql::catalog::relation::{Index, Persistence, RelKind, Relation};
 use crate::sql::functions::{CallTypes, ProcEntry, SetRows};
 use crate::sql::types::datum::RecordValue;
 use crate::sql::types::{Datum, Oid, oids, row};
@@ -75,7 +75,10 @@ pub(super) fn call(ctx: &mut SessionContext, func: &'static ProcEntry, args: &[D
             SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("cannot check index \"{}\"", index.name)).detail("Index is not valid.")
         );
     }
-    check_index(ctx, &table, &index, IndexCheck { heap_all_indexed, exclusive })?;
+    // An unlogged index has no content on a standby.
+    if table.persistence != Persistence::Unlogged || !ctx.engine.is_in_recovery() {
+        check_index(ctx, &table, &index, IndexCheck { heap_all_indexed, exclusive })?;
+    }
     Ok(Some(Datum::Void))
 }
 
@@ -113,6 +116,9 @@ pub(super) fn call_set(
         let error = SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("cannot check relation \"{}\"", relation.name));
         return Err(error.detail(format!("This operation is not supported for {}.", relation.kind.plural())));
     };
+    if relation.persistence == Persistence::Unlogged && ctx.engine.is_in_recovery() {
+        return Ok(Some(Box::new(std::iter::empty())));
+    }
     let blocks = ctx.engine.pool().n_blocks(handle.file, Fork::Main)?.get();
     let bound = |i: usize, name: &str, default: u32| -> Result<u32, SqlError> {
         let Some(Datum::Int8(n)) = arg(i) else { return Ok(default) };

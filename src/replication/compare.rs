@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::client::{Client, ClientError};
 use super::repair::from_hex;
-use crate::access::{btree, heap};
+use crate::access::{btree, heap, sequence};
 use crate::engine::Engine;
 use crate::sqlstate::SqlError;
 use crate::storage::{Page, PageTag, StorageError};
@@ -41,6 +41,9 @@ fn mask(page: &mut Page, fork: Fork) {
         page.bytes_mut()[8..12].fill(0);
         page.bytes_mut()[24..32].fill(0);
     } else if page.special().is_empty() {
+        if sequence::mask_page(page) {
+            return heap::tuple::mask_space(page);
+        }
         heap::tuple::mask_page(page);
     } else {
         btree::mask_page(page);
