@@ -383,7 +383,10 @@ pub(crate) fn without_errno(mut message: String) -> String {
     message
 }
 
-fn io_state(source: &std::io::Error) -> SqlState {
+/// The SQLSTATE of a failure on a file.
+///
+/// PostgreSQL: `errcode_for_file_access`.
+pub(crate) fn io_state(source: &std::io::Error) -> SqlState {
     #[expect(clippy::wildcard_enum_match_arm, reason = "std's list grows; the rest are I/O errors")]
     match source.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => SqlState::DISK_FULL,

@@ -30,7 +30,7 @@ use super::slot::{SlotError, SlotGuard};
 use super::{thread_cpu_time, timestamp_now};
 use crate::config::Setting;
 use crate::control::supervisor::sleep_until;
-use crate::sqlstate::{SqlError, SqlState};
+use crate::sqlstate::{SqlError, SqlState, io_state};
 use crate::wire::backend::CopyKind;
 use crate::wire::{Frontend, Writer};
 
@@ -159,7 +159,7 @@ pub fn slot_error(error: SlotError) -> SqlError {
         SlotError::Disabled | SlotError::Invalidated(_) => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
         SlotError::Active { .. } => SqlState::OBJECT_IN_USE,
         SlotError::Damaged { .. } => SqlState::DATA_CORRUPTED,
-        SlotError::Io { .. } => SqlState::IO_ERROR,
+        SlotError::Io { source, .. } => io_state(source),
     };
     let sql = SqlError::new(state, error.to_string());
     match error {

@@ -160,10 +160,15 @@ impl Slots {
         fs::create_dir_all(&dir).map_err(at(&dir))?;
         let mut slots = BTreeMap::new();
         for entry in fs::read_dir(&dir).map_err(at(&dir))? {
-            let path = entry.map_err(at(&dir))?.path();
+            let entry = entry.map_err(at(&dir))?;
+            let path = entry.path();
+            // What else somebody put there is not ours.
+            if !entry.file_type().map_err(at(&path))?.is_dir() {
+                continue;
+            }
             let Some(name) = path.file_name().and_then(|n| n.to_str()).map(str::to_owned) else { continue };
             let state = path.join("state");
-            if name.ends_with(".tmp") || !state.exists() {
+            if name.ends_with(".tmp") || !state.try_exists().map_err(at(&state))? {
                 fs::remove_dir_all(&path).map_err(at(&path))?;
                 continue;
             }
