@@ -1,12 +1,14 @@
 //! SIGKILL under load, again and again, on one data directory: nothing acknowledged is lost, nothing half done shows, indexes and
 //! heap agree.
 //!
-//! `AFTERIMAGE_CRASH_ROUNDS` (6), `AFTERIMAGE_FAILOVER_ROUNDS` (2), `AFTERIMAGE_PGBENCH_SCALE` (1) and `AFTERIMAGE_SEED` (printed) choose the run.
+//! `AFTERIMAGE_CRASH_ROUNDS` (6), `AFTERIMAGE_DDL_ROUNDS` (3), `AFTERIMAGE_FAILOVER_ROUNDS` (2), `AFTERIMAGE_PGBENCH_SCALE` (1) and `AFTERIMAGE_SEED`
+//! (printed) choose the run.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod bank;
+mod ddl;
 mod pgbench;
 
 use std::time::{Duration, Instant};
