@@ -234,6 +234,30 @@ impl Drop for LockFile {
     }
 }
 
+/// What `unix_socket_directories` lists. Names are not folded to lower case.
+pub fn socket_directories(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(|d| d.trim().trim_matches('"')).filter(|d| !d.is_empty())
+}
+
+/// The socket of this port in a directory; its lock file has `.lock` behind its name.
+pub fn socket_path(directory: &str, port: u16) -> PathBuf {
+    Path::new(directory).join(format!(".s.PGSQL.{port}"))
+}
+
+/// Removes the sockets, and their lock files, that a killed server process has left in the name of this one. Before the data directory's lock
+/// file goes: who waits for that starts at once, and would take them for another server's.
+pub fn remove_left_sockets(directories: &str, port: u16) {
+    for directory in socket_directories(directories) {
+        let socket = socket_path(directory, port);
+        let path = PathBuf::from(format!("{}.lock", socket.display()));
+        let lock = LockFile { path, pid: i32::try_from(std::process::id()).unwrap_or(i32::MAX) };
+        if lock.is_still_ours() {
+            // As when a server ends by itself; the lock file goes with `lock`.
+            let _best_effort = fs::remove_file(&socket);
+        }
+    }
+}
+
 /// The text of a new data directory lock file: lines 1 to 5.
 pub fn first_lines(pid: u32, data_dir: &Path, started: i64, port: i64) -> String {
     format!("{pid}\n{}\n{started}\n{port}\n\n", data_dir.display())
@@ -299,6 +323,18 @@ mod tests {
         let read = PidFile::read(&dir.path().join(PID_FILE)).unwrap().unwrap();
         assert_eq!((read.pid, read.started, read.port), (7, 11, 5432));
         assert_eq!((read.listen.as_str(), read.status.as_str()), ("localhost", "ready"));
+    }
+
+    #[test]
+    fn sockets_of_a_killed_server_process_go_before_its_supervisor_and_those_of_others_stay() {
+        let (ours, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for (dir, pid) in [(&ours, std::process::id()), (&other, 1)] {
+            fs::write(dir.path().join(".s.PGSQL.5432"), "").unwrap();
+            fs::write(dir.path().join(".s.PGSQL.5432.lock"), first_lines(pid, dir.path(), 1, 5432)).unwrap();
+        }
+        remove_left_sockets(&format!("\"{}\", {}", ours.path().display(), other.path().display()), 5432);
+        assert_eq!(fs::read_dir(ours.path()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(other.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -259,6 +259,8 @@ pub fn run(invocation: &Invocation) -> u8 {
             1
         }
     };
+    let port = u16::try_from(settings.int(Setting::Port)).unwrap_or(0);
+    pid_file::remove_left_sockets(settings.str(Setting::UnixSocketDirectories), port);
     if code != 0 {
         // After a clean stop the engine has said so.
         say("database system is shut down");

@@ -15,7 +15,7 @@ use super::startup;
 use super::stream::Stream;
 use crate::config::{Setting, Settings, split_identifier_list};
 use crate::control::log::{self, Entry, Level};
-use crate::control::pid_file::LockFile;
+use crate::control::pid_file::{self, LockError, LockFile};
 
 const BACKLOG: i32 = 1024;
 
@@ -95,9 +95,9 @@ pub(super) fn bind(settings: &Settings, data_dir: &Path, supervisor: i32) -> Res
     if tcp == 0 && !names.is_empty() {
         return Err(("could not create any TCP/IP sockets".into(), None));
     }
-    let directories = split_directories(settings.str(Setting::UnixSocketDirectories));
+    let directories: Vec<&str> = pid_file::socket_directories(settings.str(Setting::UnixSocketDirectories)).collect();
     let mut unix = 0;
-    for directory in &directories {
+    for directory in directories.iter().copied() {
         match bind_unix(directory, port, settings, data_dir, supervisor) {
             Ok((listener, path, lock)) => {
                 say(Level::Log, &format!("listening on Unix socket \"{}\"", path.display()), None);
@@ -105,7 +105,7 @@ pub(super) fn bind(settings: &Settings, data_dir: &Path, supervisor: i32) -> Res
                 out.files.push((path, lock));
                 unix += 1;
                 if out.first_directory.is_empty() {
-                    out.first_directory.clone_from(directory);
+                    directory.clone_into(&mut out.first_directory);
                 }
             }
             Err(UnixError::Locked(message, hint)) => return Err((message, hint)),
@@ -127,11 +127,6 @@ pub(super) fn bind(settings: &Settings, data_dir: &Path, supervisor: i32) -> Res
 fn os_text(e: &io::Error) -> String {
     let text = e.to_string();
     text.split_once(" (os error").map_or(text.clone(), |(t, _)| t.to_owned())
-}
-
-/// Directory names are not folded to lower case.
-fn split_directories(text: &str) -> Vec<String> {
-    text.split(',').map(|d| d.trim().trim_matches('"').to_owned()).filter(|d| !d.is_empty()).collect()
 }
 
 fn resolve(name: &str, port: u16) -> Vec<SocketAddr> {
@@ -182,7 +177,7 @@ fn bind_unix(
     data_dir: &Path,
     supervisor: i32,
 ) -> Result<(UnixListener, PathBuf, LockFile), UnixError> {
-    let path = Path::new(directory).join(format!(".s.PGSQL.{port}"));
+    let path = pid_file::socket_path(directory, port);
     let shown = path.display().to_string();
     if shown.len() > 107 {
         return Err(UnixError::Io(format!("Unix-domain socket path \"{shown}\" is too long (maximum 107 bytes)")));
@@ -193,10 +188,8 @@ fn bind_unix(
     let lock =
         LockFile::create(&lock_path, &lock_path.display().to_string(), &shown, true, &text, 0o600, &[supervisor]).map_err(
             |e| match &e {
-                crate::control::pid_file::LockError::Io { .. } => UnixError::Io(e.to_string()),
-                crate::control::pid_file::LockError::Exists { .. } | crate::control::pid_file::LockError::Empty(_) => {
-                    UnixError::Locked(e.to_string(), e.hint())
-                }
+                LockError::Io { .. } => UnixError::Io(e.to_string()),
+                LockError::Exists { .. } | LockError::Empty(_) => UnixError::Locked(e.to_string(), e.hint()),
             },
         )?;
     // Ours by the lock: what lies there is left over.
