@@ -3,7 +3,8 @@
 //! Names, types and functions are resolved, constants folded, variables are positions in the input row. Evaluation
 //! follows PostgreSQL's order and NULL rules.
 
-use std::sync::Arc;
+use std::cmp::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
 
@@ -131,7 +132,7 @@ pub enum CompareOp {
 impl CompareOp {
     /// Whether an order satisfies it.
     #[inline]
-    pub fn holds(self, order: std::cmp::Ordering) -> bool {
+    pub fn holds(self, order: Ordering) -> bool {
         match self {
             Self::Eq => order.is_eq(),
             Self::Ne => order.is_ne(),
@@ -145,7 +146,7 @@ impl CompareOp {
 
 /// The order of two values, which may be integers, or floats, of different widths.
 #[expect(clippy::wildcard_enum_match_arm, reason = "all others have one type")]
-fn compare_wide(l: &Datum, r: &Datum) -> std::cmp::Ordering {
+fn compare_wide(l: &Datum, r: &Datum) -> Ordering {
     let int = |d: &Datum| match d {
         Datum::Int2(v) => Some(i64::from(*v)),
         Datum::Int4(v) => Some(i64::from(*v)),
@@ -242,6 +243,29 @@ pub struct ArrayCompareCode {
     pub array: Code,
     /// `=` or `<>` with the type's default meaning: values may be compared without a call.
     pub shortcut: Option<CompareOp>,
+    /// A long list of constants that a value is to be found in, made when it is first looked for.
+    pub list: OnceLock<Arc<ConstantList>>,
+}
+
+/// The values of an array in their order, and whether a NULL is among them.
+pub struct ConstantList {
+    values: Vec<Datum>,
+    null: bool,
+}
+
+impl ConstantList {
+    /// Below this many values looking at each is as good.
+    const LEAST: usize = 9;
+
+    fn of(values: &[Datum]) -> Self {
+        let mut sorted: Vec<Datum> = values.iter().filter(|v| !v.is_null()).cloned().collect();
+        sorted.sort_by(|a, b| compare_plain(a, b).unwrap_or(Ordering::Equal));
+        Self { null: sorted.len() < values.len(), values: sorted }
+    }
+
+    fn has(&self, value: &Datum) -> bool {
+        self.values.binary_search_by(|v| compare_plain(v, value).unwrap_or(Ordering::Less)).is_ok()
+    }
 }
 
 /// What the session knows.
@@ -467,7 +491,7 @@ impl Code {
                         return Ok(Datum::Bool(c.op.holds(order)));
                     }
                 }
-                Ok(Datum::Bool(c.op.holds(std::cmp::Ordering::Equal)))
+                Ok(Datum::Bool(c.op.holds(Ordering::Equal)))
             }
             Self::Field(item, i) => Ok(match item.eval(x, row)? {
                 Datum::Record(r) => r.values.get(*i).cloned().unwrap_or_default(),
@@ -604,7 +628,7 @@ impl CaseCode {
 
 /// Order of two values of the same representation class; `None` if either is NULL.
 #[inline]
-fn compare_plain(a: &Datum, b: &Datum) -> Option<std::cmp::Ordering> {
+fn compare_plain(a: &Datum, b: &Datum) -> Option<Ordering> {
     match (a, b) {
         (Datum::Int4(a), Datum::Int4(b)) => Some(a.cmp(b)),
         (Datum::Int8(a), Datum::Int8(b)) => Some(a.cmp(b)),
@@ -775,6 +799,15 @@ impl ArrayCompareCode {
         }
         if left.is_null() && self.func.strict {
             return Ok(Datum::Null);
+        }
+        let searched = matches!((self.shortcut, self.any), (Some(CompareOp::Eq), true) | (Some(CompareOp::Ne), false));
+        if searched && array.values.len() >= ConstantList::LEAST && matches!(self.array, Code::Const(_)) {
+            let list = self.list.get_or_init(|| Arc::new(ConstantList::of(&array.values)));
+            return Ok(match list.has(&left) {
+                true => Datum::Bool(self.any),
+                false if list.null => Datum::Null,
+                false => Datum::Bool(!self.any),
+            });
         }
         let mut null = false;
         for item in &array.values {

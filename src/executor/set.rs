@@ -9,7 +9,7 @@ use super::hash::{hash_values, same_rows, same_value};
 use super::node::{Node, build};
 use super::plan::{PlanNode, PlanOp, SetOpKind};
 use super::row_store::{RowStore, SharedRows, shared, work_mem};
-use super::spill::Aside;
+use super::spill::{Aside, read_row, write_row};
 use crate::sql::types::Datum;
 use crate::sqlstate::SqlError;
 
@@ -95,15 +95,6 @@ impl Seen {
         self.table.find(hash, |i| self.rows.get(*i).is_some_and(|r| same_rows(r, row))).copied()
     }
 
-    /// Its number, and whether it is new.
-    fn insert(&mut self, row: &[Datum]) -> (usize, bool) {
-        let hash = hash_values(row);
-        match self.find_hashed(hash, row) {
-            Some(i) => (i, false),
-            None => (self.insert_hashed(hash, row), true),
-        }
-    }
-
     /// The number of a row that is new.
     fn insert_hashed(&mut self, hash: u64, row: &[Datum]) -> usize {
         let i = self.rows.len();
@@ -111,6 +102,54 @@ impl Seen {
         let rows = &self.rows;
         self.table.insert_unique(hash, i, |i| rows.get(*i).map_or(0, |r| hash_values(r.iter())));
         i
+    }
+}
+
+/// Rows seen, as short as they can be kept: WITH RECURSIVE has no use for them but to know them again, and no moment to set some aside, for each
+/// row's place in the result depends on all before it. PostgreSQL keeps them in memory too (nodeRecursiveunion.c).
+#[derive(Default)]
+struct Known {
+    /// As in temporary files, in chunks, so that growing moves nothing.
+    chunks: Vec<Vec<u8>>,
+    /// Hash, chunk and place of each.
+    table: HashTable<(u64, u32, u32)>,
+}
+
+impl Known {
+    const CHUNK: usize = 1 << 20;
+
+    /// Whether a row is new.
+    fn insert(&mut self, row: &[Datum]) -> Result<bool, SqlError> {
+        let hash = hash_values(row);
+        let mut failed = None;
+        let found = self.table.find(hash, |(h, chunk, at)| {
+            let chunk = || self.chunks.get(usize::try_from(*chunk).ok()?)?.get(usize::try_from(*at).ok()?..);
+            *h == hash
+                && match chunk().map(|mut bytes| read_row(&mut bytes)) {
+                    Some(Ok(Some(known))) => same_rows(&known, row),
+                    Some(Err(e)) => {
+                        failed = Some(e);
+                        false
+                    }
+                    Some(Ok(None)) | None => false,
+                }
+        });
+        if let Some(e) = failed {
+            return Err(e);
+        }
+        if found.is_some() {
+            return Ok(false);
+        }
+        if self.chunks.last().is_none_or(|c| c.len() >= Self::CHUNK) {
+            self.chunks.push(Vec::with_capacity(if self.chunks.is_empty() { 0 } else { Self::CHUNK + 1024 }));
+        }
+        let many = |_| SqlError::internal("too many rows in WITH RECURSIVE");
+        let number = u32::try_from(self.chunks.len() - 1).map_err(many)?;
+        let Some(chunk) = self.chunks.last_mut() else { return Err(wrong_plan()) };
+        let at = u32::try_from(chunk.len()).map_err(many)?;
+        write_row(chunk, row)?;
+        self.table.insert_unique(hash, (hash, number, at), |(hash, ..)| *hash);
+        Ok(true)
     }
 }
 
@@ -312,14 +351,14 @@ pub(super) struct RecursiveNode {
     plan: Arc<PlanNode>,
     left: Box<dyn Node>,
     right: Box<dyn Node>,
-    seen: Seen,
+    known: Known,
     next_turn: Option<RowStore>,
     in_right: bool,
 }
 
 impl RecursiveNode {
     pub(super) fn new(plan: Arc<PlanNode>, left: Box<dyn Node>, right: Box<dyn Node>) -> Self {
-        Self { plan, left, right, seen: Seen::default(), next_turn: None, in_right: false }
+        Self { plan, left, right, known: Known::default(), next_turn: None, in_right: false }
     }
 }
 
@@ -331,7 +370,7 @@ impl Node for RecursiveNode {
             x.session.check_cancel()?;
             let found = if self.in_right { self.right.next(x, out)? } else { self.left.next(x, out)? };
             if found {
-                if *distinct && !self.seen.insert(out).1 {
+                if *distinct && !self.known.insert(out)? {
                     continue;
                 }
                 self.next_turn.get_or_insert_with(|| RowStore::new(work_mem(x))).push(x, out.clone())?;
@@ -350,7 +389,7 @@ impl Node for RecursiveNode {
     }
 
     fn rescan(&mut self, x: &mut Exec<'_>) -> Result<(), SqlError> {
-        self.seen = Seen::default();
+        self.known = Known::default();
         self.next_turn = None;
         self.in_right = false;
         self.left.rescan(x)

@@ -651,6 +651,16 @@ fn spilled_sets_subqueries_and_joins_give_what_those_in_memory_give() {
     for (sql, same) in &queries {
         assert_eq!(node.sql(&format!("{small}{sql}")), node.sql(same), "{sql}");
     }
+    // A long list of constants is looked up, not gone through.
+    for (column, constant) in [("a", ""), ("c || a", "::text")] {
+        for null in ["", ", null"] {
+            let list = |f: fn(u32) -> String| (1..=200).map(f).collect::<Vec<_>>().join(", ");
+            let list = if constant.is_empty() { list(|n| (n * 3).to_string()) } else { list(|n| format!("'llllllllll{n}'")) };
+            let sql = |of: &str| digest(&format!("select i, {column} in ({of}) y, {column} not in ({of}) n from l"));
+            let rows = format!("select * from (values ({})) v", format!("{list}{null}").replace(", ", "), ("));
+            assert_eq!(node.sql(&sql(&format!("{list}{null}"))), node.sql(&sql(&rows)), "{column}{null}");
+        }
+    }
     // Half of a side has one key.
     for (join, condition) in
         [("join", "(a.i + b.i) % 3 < 2"), ("left join", "(a.i + b.i) % 3 < 2"), ("right join", "a.i < b.i"), ("full join", "true")]

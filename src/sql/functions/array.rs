@@ -211,7 +211,7 @@ fn to_text(c: &mut Call<'_>, a: &[Datum]) -> Out {
 /// # Errors
 /// None for text arguments.
 #[expect(clippy::wildcard_enum_match_arm, reason = "only these types are taken here, every other gets one answer")]
-pub(super) fn split_text(a: &[Datum]) -> Result<Vec<Datum>, SqlError> {
+fn split_text(a: &[Datum]) -> Result<Vec<Datum>, SqlError> {
     let Datum::Text(s) = &a[0] else { return Ok(Vec::new()) };
     let by = match &a[1] {
         Datum::Null => None,

@@ -4,6 +4,7 @@
 //! and back references. One difference stays: among alternatives the first that matches wins, not the longest.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use fancy_regex::{Captures, Regex, RegexBuilder};
@@ -505,7 +506,13 @@ pub(super) fn matches(a: &[Datum]) -> Result<Vec<Datum>, SqlError> {
 ///
 /// # Errors
 /// `2201B` for an invalid pattern.
-pub(super) fn split(a: &[Datum]) -> Result<Vec<Datum>, SqlError> {
+fn split(a: &[Datum]) -> Result<Vec<Datum>, SqlError> {
+    let s = a[0].as_str()?;
+    Ok(pieces(a)?.into_iter().map(|piece| Datum::text(&s[piece])).collect())
+}
+
+/// Where the pieces lie that a pattern splits a text into.
+pub(super) fn pieces(a: &[Datum]) -> Result<Vec<Range<usize>>, SqlError> {
     let f = flags_of(a, 2, "regexp_split_to_table", false)?;
     let regex = compile(a[1].as_str()?, f)?;
     let s = a[0].as_str()?;
@@ -517,10 +524,10 @@ pub(super) fn split(a: &[Datum]) -> Result<Vec<Datum>, SqlError> {
         if m.end() == m.start() && (m.start() == from && m.start() == 0 || m.start() >= s.len() || m.start() == from) {
             continue;
         }
-        out.push(Datum::text(&s[from..m.start()]));
+        out.push(from..m.start());
         from = m.end();
     }
-    out.push(Datum::text(&s[from..]));
+    out.push(from..s.len());
     Ok(out)
 }
 

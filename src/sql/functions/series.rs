@@ -113,6 +113,41 @@ pub(super) fn rows(values: Vec<Datum>) -> SetRows {
     Box::new(values.into_iter().map(Ok))
 }
 
+/// `string_to_table`: a piece at a time.
+fn text_to_table(_: &mut Call<'_>, a: &[Datum]) -> Rows {
+    let Datum::Text(text) = &a[0] else { return Ok(Box::new(std::iter::empty())) };
+    let text = text.clone();
+    let by = if a[1].is_null() { None } else { Some(a[1].as_str()?.to_owned()) };
+    let null = match a.get(2) {
+        Some(Datum::Text(null)) => Some(null.clone()),
+        _ => None,
+    };
+    let mut at = (!text.is_empty()).then_some(0);
+    Ok(Box::new(std::iter::from_fn(move || {
+        let from = at?;
+        let rest = text.get(from..).unwrap_or_default();
+        // Where the piece ends, and the delimiter behind it; no delimiter: the last one.
+        let (piece, end) = match by.as_deref() {
+            None => {
+                let len = rest.chars().next().map_or(0, char::len_utf8);
+                (len, (from + len < text.len()).then_some(len))
+            }
+            Some("") => (rest.len(), None),
+            Some(by) => rest.find(by).map_or((rest.len(), None), |found| (found, Some(found + by.len()))),
+        };
+        at = end.map(|end| from + end);
+        let piece = rest.get(..piece).unwrap_or_default();
+        Some(Ok(if null.as_ref().is_some_and(|null| null.as_str() == piece) { Datum::Null } else { Datum::text(piece) }))
+    })))
+}
+
+/// `regexp_split_to_table`: where the pieces lie is found at once, for the expression must fail before the first.
+fn regexp_split_to_table(_: &mut Call<'_>, a: &[Datum]) -> Rows {
+    let pieces = super::pattern::pieces(a)?;
+    let text = a[0].as_str()?.to_owned();
+    Ok(Box::new(pieces.into_iter().map(move |piece| Ok(Datum::text(text.get(piece).unwrap_or_default())))))
+}
+
 /// By `prosrc`.
 pub(super) const SETS: &[(&str, SetFn)] = &[
     ("generate_series_int4", |_, a| ints(a, int4)),
@@ -126,10 +161,10 @@ pub(super) const SETS: &[(&str, SetFn)] = &[
     ("array_unnest", unnest),
     ("generate_subscripts", |c, a| subscripts(c, a, a.get(2).is_some_and(Datum::is_true))),
     ("generate_subscripts_nodir", |c, a| subscripts(c, a, false)),
-    ("text_to_table", |_, a| super::array::split_text(a).map(rows)),
-    ("text_to_table_null", |_, a| super::array::split_text(a).map(rows)),
-    ("regexp_split_to_table", |_, a| super::pattern::split(a).map(rows)),
-    ("regexp_split_to_table_no_flags", |_, a| super::pattern::split(a).map(rows)),
+    ("text_to_table", text_to_table),
+    ("text_to_table_null", text_to_table),
+    ("regexp_split_to_table", regexp_split_to_table),
+    ("regexp_split_to_table_no_flags", regexp_split_to_table),
     ("regexp_matches", |_, a| super::pattern::matches(a).map(rows)),
     ("regexp_matches_no_flags", |_, a| super::pattern::matches(a).map(rows)),
 ];

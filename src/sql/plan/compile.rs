@@ -1,6 +1,6 @@
 //! Bound expressions to code, against the layout of the rows they will see.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::planner::{Deps, Layout, Planner};
 use crate::executor::code::{ArrayCompareCode, AssignCode, CallCode, CaseCode, Code, CompareCode, RowCompareCode, SubscriptCode};
@@ -139,7 +139,15 @@ impl Planner<'_> {
                 let left = self.compile(&c.left, layout, deps)?;
                 let array = self.compile(&c.array, layout, deps)?;
                 let shortcut = Code::comparison(c.func);
-                Code::ArrayCompare(Box::new(ArrayCompareCode { func: c.func, types: c.types.clone(), any: c.any, left, array, shortcut }))
+                Code::ArrayCompare(Box::new(ArrayCompareCode {
+                    func: c.func,
+                    types: c.types.clone(),
+                    any: c.any,
+                    left,
+                    array,
+                    shortcut,
+                    list: OnceLock::new(),
+                }))
             }
             ExprKind::InOut(x) => {
                 let code = self.compile(x, layout, deps)?;
