@@ -38,8 +38,8 @@ pub enum CommitLevel {
 }
 
 impl CommitLevel {
-    const COUNT: usize = 5;
-    const ALL: [Self; Self::COUNT] = [Self::Off, Self::Local, Self::RemoteWrite, Self::On, Self::RemoteApply];
+    pub(super) const COUNT: usize = 5;
+    pub(super) const ALL: [Self; Self::COUNT] = [Self::Off, Self::Local, Self::RemoteWrite, Self::On, Self::RemoteApply];
 
     /// The level whose position sessions at this level read at.
     fn reads_at(self) -> Self {

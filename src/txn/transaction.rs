@@ -507,7 +507,15 @@ impl Transaction {
             Some(worker) if matches!(tag, LockTag::Advisory { .. }) => worker,
             Some(_) | None => &self.holder,
         };
-        self.locks().acquire(&self.proc, holder, tag, mode, policy)
+        if !self.locks().acquire(&self.proc, holder, tag, mode, policy)? {
+            return Ok(false);
+        }
+        // Who is to change a relation, or its rows, goes by the catalogs as whoever had the lock before left them, not as this level reads them. A
+        // commit of its own would wait for the same.
+        if matches!(tag, LockTag::Relation { .. }) && mode != LockMode::AccessShare {
+            self.txns.wait_for_ddl(&self.proc, self.options.level)?;
+        }
+        Ok(true)
     }
 
     /// From here to [`Self::end_worker`] advisory locks are those of a parallel worker: they go when it does. False: one runs already.

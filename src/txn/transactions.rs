@@ -87,6 +87,8 @@ pub struct Transactions {
     recovering: Arc<AtomicBool>,
     /// The horizon as last computed: monotone, at or below `replicated`. `SeqCst`, see `SnapshotSlot`.
     horizon: AtomicU64,
+    /// By level: where the last commit ends that changed catalogs at a lower one while synchronous standbys are waited for.
+    ddl_below: [AtomicU64; CommitLevel::COUNT],
     /// What standbys ask to be kept; `u64::MAX`: nothing.
     feedback: AtomicU64,
     /// A checkpoint's redo point lies at or before this; later records will be replayed after a crash.
@@ -129,6 +131,7 @@ impl Transactions {
             crashed_below: AtomicU64::new(oldest.as_u64()),
             recovering: Arc::new(AtomicBool::new(true)),
             horizon: AtomicU64::new(start.position.as_u64()),
+            ddl_below: Default::default(),
             feedback: AtomicU64::new(u64::MAX),
             redo_bound: AtomicU64::new(start.position.as_u64()),
             settling: Mutex::default(),
@@ -317,6 +320,16 @@ impl Transactions {
     pub(super) fn wait_settled(&self, proc: &Proc, serializable: &Serializable) -> Result<(), TxnError> {
         let settled = || serializable.is_safe() || serializable.spoiled();
         if settled() { Ok(()) } else { self.locks.sleep(proc, WaitsFor::SafeSnapshot, &serializable.settled(), settled) }
+    }
+
+    /// Sleeps until sessions at `level` read the catalogs as those left them who committed at a lower level, and whose locks are gone.
+    ///
+    /// # Errors
+    /// If the node stops; a timeout, a cancel.
+    pub(super) fn wait_for_ddl(&self, proc: &Proc, level: CommitLevel) -> Result<(), TxnError> {
+        let Some(ddl) = self.ddl_below.get(level as usize) else { return Ok(()) };
+        let lsn = Lsn::from_u64(ddl.load(Ordering::SeqCst));
+        if lsn <= self.queue.readable(level) { Ok(()) } else { self.wait_readable(proc, level, lsn) }
     }
 
     fn sleep_until(&self, proc: &Proc, level: CommitLevel, lsn: Lsn) -> Result<(), TxnError> {
@@ -513,6 +526,12 @@ impl Transactions {
                 return Err(e.into());
             }
         };
+        if is_ddl && self.is_synchronous() {
+            // Before its locks go.
+            for (_, below) in CommitLevel::ALL.into_iter().zip(&self.ddl_below).filter(|(above, _)| *above > level) {
+                below.fetch_max(lsn.as_u64(), Ordering::SeqCst);
+            }
+        }
         // From here the commit is in the WAL: what fails now must stop the node, not report an abort.
         let critical = CriticalSection::begin("record a commit");
         self.record(top, &decision.subs, Status::Committed, lsn)?;

@@ -66,6 +66,29 @@ fn what_a_session_that_waits_for_less_wrote_is_known_to_whoever_makes_the_table_
 }
 
 #[test]
+fn what_a_session_that_waits_for_less_made_of_a_table_is_known_to_whoever_writes_to_it() {
+    let (a, b) = pair("autovacuum = off");
+    a.sql("create table indexed as select generate_series(1, 100) id; create table emptied as select 1 id; create table remade as select 1 id");
+    a.wait_for_catchup(&b);
+    let server = b.server_pids();
+    server.iter().for_each(|pid| signal(*pid, "STOP"));
+    // Committed here, with no lock left, and not where sessions at level "on" read.
+    a.sql("set synchronous_commit = local; create index i on indexed (id); truncate emptied; alter table remade alter id type bigint");
+    let waiting = ["indexed", "emptied", "remade"].map(|table| begin(&a, &[&format!("insert into {table} values (1000)")]));
+    a.wait_for("select count(*) from pg_stat_activity where query like 'insert into%' and wait_event_type = 'IPC'", "3");
+    server.iter().for_each(|pid| signal(*pid, "CONT"));
+    for psql in waiting {
+        let (done, said) = end(psql);
+        assert!(done, "{said}");
+    }
+    a.sql("select bt_index_check('i', true)");
+    assert_eq!(a.sql("select * from emptied"), "1000");
+    assert_eq!(a.sql("select count(*), max(id) from remade"), "2|1000");
+    a.wait_for_catchup(&b);
+    assert_eq!(a.table_hashes(), b.table_hashes());
+}
+
+#[test]
 fn who_counts_follows_the_setting_at_each_reload() {
     const STATES: &str = "select string_agg(application_name || ' ' || sync_state || ' ' || sync_priority, ', ' order by application_name) \
                           from pg_stat_replication";
