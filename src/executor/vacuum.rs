@@ -421,6 +421,7 @@ pub(crate) fn update_database(ctx: &mut SessionContext) -> Result<(), SqlError> 
 }
 
 /// What a vacuum did, in PostgreSQL's words. PostgreSQL: `heap_vacuum_rel` in access/heap/vacuumlazy.c.
+#[expect(clippy::too_many_arguments, reason = "all that the text tells, for its one caller")]
 fn report(
     ctx: &SessionContext,
     relation: &Relation,

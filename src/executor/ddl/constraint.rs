@@ -148,6 +148,7 @@ pub(crate) struct Attributes {
 
 impl Attributes {
     /// `last`: the constraint before it, if that can be deferred.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the parser gives no other kind here")]
     pub(crate) fn apply(&mut self, last: Option<&mut NewConstraint>, c: &protobuf::Constraint, source: &str) -> Result<(), SqlError> {
         let wrong = |message: String| Err(nodes::located(SqlError::new(SqlState::SYNTAX_ERROR, message), source, c.location));
         let clause = match c.contype() {

@@ -643,7 +643,13 @@ impl Binder<'_> {
                     RelKind::Sequence => Some("sequence"),
                     RelKind::MatView => Some("materialized view"),
                     RelKind::Toast => Some("TOAST relation"),
-                    _ => None,
+                    RelKind::Table
+                    | RelKind::Index
+                    | RelKind::View
+                    | RelKind::Composite
+                    | RelKind::Foreign
+                    | RelKind::Partitioned
+                    | RelKind::PartitionedIndex => None,
                 };
                 if let Some(kind) = kind {
                     let message = format!("cannot lock rows in {kind} \"{}\"", t.name);
