@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::join::Wanted;
+use super::create::Wanted;
 use super::path::cost;
 use super::planner::{Built, Deps, Layout, Planner};
 use crate::executor::code::Code;

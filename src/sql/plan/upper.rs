@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::join::Wanted;
+use super::create::Wanted;
 use super::path::{OrderKey, cost, rels_of};
 use super::planner::{Built, Deps, Layout, Planner, prop};
 use super::selectivity::{column_of, distinct_values, strip};
