@@ -725,16 +725,16 @@ impl Shared {
         // A standby's consistent point must lie behind the drop before the file goes: redo from an older checkpoint meets records of it.
         if let Err(error) = ctx.pool.pass_write_gate(horizon) {
             tracing::warn!("{error}");
-            for drop in due {
-                files.could_not_drop(drop);
-            }
             return;
         }
         let rels: Vec<_> = due.iter().map(|drop| drop.rel).collect();
-        for (rel, error) in ctx.pool.drop_relations(&rels) {
+        let failed = ctx.pool.drop_relations(&rels);
+        for (_, error) in &failed {
             tracing::warn!("{error}");
-            for drop in due.iter().filter(|drop| drop.rel == rel) {
-                files.could_not_drop(*drop);
+        }
+        for drop in due {
+            if !failed.iter().any(|(rel, _)| *rel == drop.rel) {
+                files.dropped(drop);
             }
         }
     }

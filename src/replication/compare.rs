@@ -56,7 +56,9 @@ impl Digest {
     /// # Errors
     /// I/O.
     pub fn of(engine: &Engine, tag: PageTag) -> Result<Self, SqlError> {
-        if engine.pool().n_blocks(tag.rel, tag.fork)? <= tag.block {
+        let files = engine.files();
+        // Each node removes what was dropped in its own time.
+        if files.is_dropped(tag.rel) || files.n_blocks(tag.rel, tag.fork)? <= tag.block {
             return Ok(Self::Nothing);
         }
         let mut page = Box::<Page>::default();
@@ -64,6 +66,8 @@ impl Digest {
             Ok(buffer) => page.bytes_mut().copy_from_slice(buffer.read().bytes()),
             Err(StorageError::BadPage { .. }) => return Ok(Self::Damaged),
             Err(StorageError::MissingBlock { .. }) => return Ok(Self::Nothing),
+            // Dropped meanwhile.
+            Err(_) if !files.has_file(tag.rel, tag.fork)? => return Ok(Self::Nothing),
             Err(error) => return Err(error.into()),
         }
         let lsn = page.lsn();
@@ -104,15 +108,10 @@ impl Digest {
 pub fn files(engine: &Engine) -> Result<Vec<(String, u32)>, SqlError> {
     let files = engine.files();
     let found = files.relations()?;
-    let left_out: BTreeSet<_> = found
-        .iter()
-        .filter(|(_, fork)| *fork == Fork::Init)
-        .map(|(rel, _)| *rel)
-        .chain(files.pending_drops().into_iter().map(|drop| drop.rel))
-        .collect();
+    let unlogged: BTreeSet<_> = found.iter().filter(|(_, fork)| *fork == Fork::Init).map(|(rel, _)| *rel).collect();
     let mut paths = Vec::new();
     for (rel, fork) in found {
-        if matches!(fork, Fork::Main | Fork::Vm) && !left_out.contains(&rel) {
+        if matches!(fork, Fork::Main | Fork::Vm) && !unlogged.contains(&rel) && !files.is_dropped(rel) {
             paths.push((files.relative_path(rel, fork, 0), files.n_blocks(rel, fork)?.get()));
         }
     }

@@ -103,6 +103,14 @@ pub struct PendingDrop {
     pub rel: RelId,
 }
 
+#[derive(Debug, Default)]
+struct Drops {
+    /// For snapshots that may still read them.
+    waiting: Vec<PendingDrop>,
+    /// Nobody needs them. They are just being unlinked, or could not be: the next checkpoint tries again.
+    due: Vec<PendingDrop>,
+}
+
 /// Opens a file for reading and writing; `None` if there is none.
 pub(super) fn open_existing(disk: &dyn Disk, path: &Path) -> io::Result<Option<Arc<dyn DiskFile>>> {
     match disk.open(path, Open::Write) {
@@ -122,9 +130,7 @@ pub struct Files {
     /// Leaf. Files written since their last sync.
     written: Mutex<FxHashSet<FileKey>>,
     /// Leaf. Dropped relations not unlinked yet.
-    pending: Mutex<Vec<PendingDrop>>,
-    /// Leaf. Dropped relations whose files could not be removed; the next checkpoint tries again.
-    stuck: Mutex<Vec<PendingDrop>>,
+    drops: Mutex<Drops>,
     open: AtomicUsize,
     max_open: AtomicUsize,
     /// Leaf. Temporary relations, and the session each belongs to.
@@ -211,8 +217,7 @@ impl Files {
             root: root.to_owned(),
             forks: std::array::from_fn(|_| ForkMap::default()),
             written: Mutex::default(),
-            pending: Mutex::default(),
-            stuck: Mutex::default(),
+            drops: Mutex::default(),
             open: AtomicUsize::new(0),
             max_open: AtomicUsize::new(DEFAULT_MAX_OPEN),
             temporary: RwLock::default(),
@@ -862,43 +867,55 @@ impl Files {
 
     /// Notes that a commit dropped these relations; they are unlinked when no snapshot is older.
     pub fn schedule_drop(&self, rels: &[RelId], commit_lsn: Lsn) {
-        let mut pending = self.pending.lock();
+        let mut drops = self.drops.lock();
         for rel in rels {
-            if !pending.iter().any(|p| p.rel == *rel) {
-                pending.push(PendingDrop { commit_lsn, rel: *rel });
+            if !drops.waiting.iter().any(|p| p.rel == *rel) {
+                drops.waiting.push(PendingDrop { commit_lsn, rel: *rel });
             }
         }
     }
 
-    /// Takes the drops whose commit is at or below `upto`.
+    /// The drops whose commit is at or below `upto`. They stay known until [`Self::dropped`] or [`Self::try_drops_again`].
     pub fn take_due_drops(&self, upto: Lsn) -> Vec<PendingDrop> {
-        let mut pending = self.pending.lock();
-        let (due, later) = pending.drain(..).partition(|p| p.commit_lsn <= upto);
-        *pending = later;
+        let mut drops = self.drops.lock();
+        let (due, later): (Vec<_>, _) = drops.waiting.drain(..).partition(|p| p.commit_lsn <= upto);
+        drops.waiting = later;
+        drops.due.extend_from_slice(&due);
         due
     }
 
     /// Whether drops wait for old snapshots.
     pub fn has_waiting_drops(&self) -> bool {
-        !self.pending.lock().is_empty()
+        !self.drops.lock().waiting.is_empty()
     }
 
-    /// Keeps a due drop whose files could not be removed.
+    /// A due drop's files are gone.
+    pub fn dropped(&self, drop: PendingDrop) {
+        self.drops.lock().due.retain(|p| *p != drop);
+    }
+
+    /// Keeps a drop whose files could not be removed.
     pub fn could_not_drop(&self, drop: PendingDrop) {
-        self.stuck.lock().push(drop);
+        self.drops.lock().due.push(drop);
     }
 
-    /// Drops that failed are due again.
+    /// Drops that failed wait again.
     pub fn try_drops_again(&self) {
-        let stuck = std::mem::take(&mut *self.stuck.lock());
-        self.pending.lock().extend(stuck);
+        let mut drops = self.drops.lock();
+        let failed = std::mem::take(&mut drops.due);
+        drops.waiting.extend(failed);
     }
 
     /// Drops not done yet; a checkpoint makes the list durable.
     pub fn pending_drops(&self) -> Vec<PendingDrop> {
-        let mut all = self.pending.lock().clone();
-        all.extend(self.stuck.lock().iter().copied());
-        all
+        let drops = self.drops.lock();
+        drops.waiting.iter().chain(&drops.due).copied().collect()
+    }
+
+    /// Whether a commit has dropped a relation whose files may still be there.
+    pub fn is_dropped(&self, rel: RelId) -> bool {
+        let drops = self.drops.lock();
+        drops.waiting.iter().chain(&drops.due).any(|p| rel.is_within(p.rel))
     }
 }
 

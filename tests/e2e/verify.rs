@@ -5,7 +5,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use crate::support::node::{Node, file};
+use crate::client::{block_on, connect, text};
+use crate::support::node::{Node, PATIENCE, file, holds_within};
 
 /// Changes bytes of a file in place.
 pub(crate) fn change(path: &Path, at: u64, change: impl FnOnce(&mut [u8]), len: usize) {
@@ -260,4 +261,31 @@ fn damaged_page_of_a_standby_comes_again_from_its_primary() {
     let (code, text) = compare(&node, &node);
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("the server given as standby is not in recovery"), "{text}");
+}
+
+#[test]
+fn comparison_passes_over_what_is_dropped_meanwhile() {
+    let node = Node::start_new("compared", "");
+    let standby = node.standby("compared_standby");
+    node.sql("create table gone as select generate_series(1, 500)");
+    let path = node.sql("select pg_relation_filepath('gone')");
+    let listed = format!("select count(*) from afterimage_relation_files() where path = '{path}'");
+    // The first byte of a digest says whether there is a page.
+    let seen = format!("select get_byte(afterimage_page_digests('{path}', 0, 1), 0)");
+    node.wait_for_catchup(&standby);
+    assert_eq!((node.sql(&listed), node.sql(&seen), standby.sql(&seen)), ("1".to_owned(), "2".to_owned(), "2".to_owned()));
+    block_on(async {
+        // One node still has the file, for a snapshot from before; the other has not.
+        let old = connect(&node).await;
+        text(&old, "begin isolation level repeatable read; select 1").await;
+        node.sql("drop table gone");
+        node.wait_for_catchup(&standby);
+        assert!(file(&node, &path).exists());
+        assert_eq!((node.sql(&listed), node.sql(&seen), standby.sql(&seen)), ("0".to_owned(), "0".to_owned(), "0".to_owned()));
+        text(&old, "commit").await;
+    });
+    assert!(holds_within(PATIENCE, || !file(&node, &path).exists()), "the file stays");
+    assert_eq!((node.sql(&listed), node.sql(&seen)), ("0".to_owned(), "0".to_owned()));
+    let (code, text) = compare(&node, &standby);
+    assert_eq!(code, Some(0), "{text}");
 }

@@ -20,7 +20,7 @@ pub(super) struct Group {
 }
 
 impl Item {
-    pub fn rels(&self) -> RelSet {
+    pub(super) fn rels(&self) -> RelSet {
         match self {
             Self::Rel(rt) => RelSet::one(*rt),
             Self::Outer { left, right, .. } => left.rels().union(&right.rels()),
@@ -29,7 +29,7 @@ impl Item {
 }
 
 impl Group {
-    pub fn rels(&self) -> RelSet {
+    pub(super) fn rels(&self) -> RelSet {
         self.items.iter().fold(RelSet::default(), |s, i| s.union(&i.rels()))
     }
 }
