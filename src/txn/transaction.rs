@@ -512,8 +512,18 @@ impl Transaction {
         }
         // Who is to change a relation, or its rows, goes by the catalogs as whoever had the lock before left them, not as this level reads them. A
         // commit of its own would wait for the same.
-        if matches!(tag, LockTag::Relation { .. }) && mode != LockMode::AccessShare {
-            self.txns.wait_for_ddl(&self.proc, self.options.level)?;
+        if matches!(tag, LockTag::Relation { .. }) && mode != LockMode::AccessShare && !self.txns.knows_ddl(&self.proc, self.options.level)
+        {
+            let refused = match policy {
+                WaitPolicy::Block => {
+                    self.txns.wait_for_ddl(&self.proc, self.options.level)?;
+                    return Ok(true);
+                }
+                WaitPolicy::Skip => Ok(false),
+                WaitPolicy::Error => Err(TxnError::LockNotAvailable),
+            };
+            self.locks().release(holder, tag, mode);
+            return refused;
         }
         Ok(true)
     }

@@ -322,14 +322,21 @@ impl Transactions {
         if settled() { Ok(()) } else { self.locks.sleep(proc, WaitsFor::SafeSnapshot, &serializable.settled(), settled) }
     }
 
+    /// Whether sessions at `level` read the catalogs as those left them who committed at a lower level, and whose locks are gone.
+    #[inline]
+    pub(super) fn knows_ddl(&self, proc: &Proc, level: CommitLevel) -> bool {
+        let Some(ddl) = self.ddl_below.get(level as usize) else { return true };
+        let lsn = Lsn::from_u64(ddl.load(Ordering::SeqCst));
+        lsn <= self.queue.readable(level) || lsn <= proc.last_commit()
+    }
+
     /// Sleeps until sessions at `level` read the catalogs as those left them who committed at a lower level, and whose locks are gone.
     ///
     /// # Errors
     /// If the node stops; a timeout, a cancel.
     pub(super) fn wait_for_ddl(&self, proc: &Proc, level: CommitLevel) -> Result<(), TxnError> {
         let Some(ddl) = self.ddl_below.get(level as usize) else { return Ok(()) };
-        let lsn = Lsn::from_u64(ddl.load(Ordering::SeqCst));
-        if lsn <= self.queue.readable(level) { Ok(()) } else { self.wait_readable(proc, level, lsn) }
+        self.wait_readable(proc, level, Lsn::from_u64(ddl.load(Ordering::SeqCst)))
     }
 
     fn sleep_until(&self, proc: &Proc, level: CommitLevel, lsn: Lsn) -> Result<(), TxnError> {

@@ -89,6 +89,70 @@ fn what_a_session_that_waits_for_less_made_of_a_table_is_known_to_whoever_writes
 }
 
 #[test]
+fn what_a_session_that_waits_for_less_made_of_a_table_is_not_yet_met_by_who_reads() {
+    let (a, b) = pair("autovacuum = off");
+    let tables = ["indexed", "emptied", "remade", "moved", "whole", "sorted", "dropped", "rebuilt"];
+    for table in tables {
+        a.sql(&format!(
+            "create table {table} as select g id, repeat('v', 3000) v from generate_series(1, 50) g;
+             alter table {table} alter v set storage external; update {table} set v = v || 'w' where id = 1;
+             create index {table}_i on {table} (id)"
+        ));
+    }
+    a.wait_for_catchup(&b);
+    let server = b.server_pids();
+    server.iter().for_each(|pid| signal(*pid, "STOP"));
+    a.sql(
+        "set synchronous_commit = local; create index i on indexed (id); truncate emptied; alter table remade alter id type bigint;
+         alter table moved set unlogged; cluster sorted using sorted_i; drop table dropped; reindex table rebuilt",
+    );
+    assert!(end(begin(&a, &["set synchronous_commit = local", "vacuum full whole", "checkpoint"])).0);
+    // The setting before the transaction.
+    let count = |node: &Node, setting: &str, table: &str| {
+        let mut psql = node.psql(setting);
+        let output = psql.args(["-c", &format!("select count(*), sum(length(v)) from {table} where id > 0")]).output().expect("psql");
+        let said = String::from_utf8_lossy(&output.stdout);
+        said.lines().last().unwrap_or_default().to_owned()
+    };
+    // Who reads at a higher level sees all as it was, files and all, and waits for nobody.
+    for table in tables {
+        for settings in [
+            "set enable_seqscan = on",
+            "set enable_seqscan = off",
+            "set synchronous_commit = remote_write",
+            "begin isolation level repeatable read",
+        ] {
+            assert_eq!(count(&a, settings, table), "50|150001", "{table}, {settings}");
+        }
+    }
+    assert_eq!(count(&a, "set synchronous_commit = local", "emptied"), "0|");
+    assert_eq!(count(&a, "set synchronous_commit = local", "dropped"), "");
+
+    // Who writes waits for the standby, unless he will not.
+    let insert = "insert into emptied values (1)";
+    assert!(a.sql_error(&format!("set lock_timeout = '10ms'; {insert}")).contains("55P03"));
+    assert!(a.sql_error(&format!("set statement_timeout = '10ms'; {insert}")).contains("57014"));
+    assert!(a.sql_error("begin; lock table emptied in row share mode nowait").contains("55P03"));
+    let waiting = begin(&a, &[insert]);
+    a.wait_for(WAITING, "1");
+    a.sql("select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'");
+    let (done, said) = end(waiting);
+    assert!(!done && said.contains("57014"), "{said}");
+
+    // A primary that starts again shows what it has; a standby that takes over has it, or what was.
+    a.kill();
+    a.start();
+    assert_eq!(count(&a, "set enable_seqscan = off", "emptied"), "0|");
+    assert_eq!(count(&a, "set enable_seqscan = off", "remade"), "50|150001");
+    a.kill();
+    server.iter().for_each(|pid| signal(*pid, "CONT"));
+    b.promote();
+    for table in ["indexed", "remade", "whole", "sorted", "rebuilt"] {
+        assert_eq!(count(&b, "set enable_seqscan = off", table), "50|150001", "{table} on the standby");
+    }
+}
+
+#[test]
 fn who_counts_follows_the_setting_at_each_reload() {
     const STATES: &str = "select string_agg(application_name || ' ' || sync_state || ' ' || sync_priority, ', ' order by application_name) \
                           from pg_stat_replication";
