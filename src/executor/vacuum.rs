@@ -15,7 +15,7 @@ use crate::access::vacuum::{TableVacuum, vacuum_table};
 use crate::config::Setting;
 use crate::executor::SessionContext;
 use crate::sql::catalog::load::{CatalogReader, CatalogRow, by};
-use crate::sql::catalog::relation::{FIRST_NORMAL_OID, RelKind, Relation};
+use crate::sql::catalog::relation::{FIRST_NORMAL_OID, Index, RelKind, Relation};
 use crate::sql::catalog::rows;
 use crate::sql::catalog::schema::{pg_class, pg_database};
 use crate::sql::functions::call::system_clock_micros;
@@ -268,11 +268,12 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, name: Option<&str>, request: &
         ctx.notices.push(super::context::Notice { severity: "INFO", fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message) });
     }
     if request.full && !relation.is_system() {
-        let desc = relation.desc.clone();
-        alter::rewrite_table(ctx, &relation, &desc, |_, _| Ok(()))?;
+        alter::rewrite_rows(ctx, &relation, None)?;
         return Ok(Some(done_with));
     }
-    let indexes: Vec<_> = relation.indexes.iter().map(|i| relation.index_handle(i)).collect();
+    // What CREATE or DROP INDEX CONCURRENTLY left as one that nobody maintains is read by nobody before it is made anew.
+    let maintained: Vec<_> = relation.indexes.iter().filter(|i| i.ready).cloned().collect();
+    let indexes: Vec<_> = maintained.iter().map(|i| relation.index_handle(i)).collect();
     let own = ctx
         .settings
         .bytes(Setting::AutovacuumWorkMem)
@@ -335,7 +336,7 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, name: Option<&str>, request: &
     let logged = request.auto.is_some_and(|a| a.log_above.is_some_and(|limit| watch.began.elapsed() >= limit));
     if request.verbose || logged {
         let name = format!("{}.{}.{}", ctx.database_name, relation.namespace_name, relation.name);
-        let text = report(ctx, &relation, &done, &options, &last, live, frozen.map(|xid| (xid, was_frozen)), &watch);
+        let text = report(ctx, &maintained, &done, &options, &last, live, frozen.map(|xid| (xid, was_frozen)), &watch);
         if logged {
             tracing::info!("automatic vacuum of table \"{name}\": {text}");
         } else {
@@ -354,7 +355,7 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, name: Option<&str>, request: &
         table::update_class(ctx, oid, &table::frozen_at(xid))?;
     }
     store_counts(ctx, oid, done.heap.pages - done.heap.truncated, tuples, Some(done.heap.all_visible))?;
-    for (i, index) in relation.indexes.iter().enumerate() {
+    for (i, index) in maintained.iter().enumerate() {
         let stats = done.indexes.as_ref().and_then(|list| list.get(i));
         let pages = match stats {
             Some(stats) => stats.pages,
@@ -424,7 +425,7 @@ pub(crate) fn update_database(ctx: &mut SessionContext) -> Result<(), SqlError> 
 #[expect(clippy::too_many_arguments, reason = "all that the text tells, for its one caller")]
 fn report(
     ctx: &SessionContext,
-    relation: &Relation,
+    indexes: &[Arc<Index>],
     done: &TableVacuum,
     options: &VacuumOptions,
     last: &VacuumProgress,
@@ -441,7 +442,7 @@ fn report(
     let mut text = format!(
         "index scans: {}\npages: {} removed, {} remain, {} scanned ({:.2}% of total)\ntuples: {} removed, {} remain, {} are dead but not yet \
          removable\nremovable cutoff: {cutoff}, which was {age} XIDs old when operation ended\n",
-        if relation.indexes.is_empty() { 0 } else { heap.index_passes },
+        if indexes.is_empty() { 0 } else { heap.index_passes },
         heap.truncated,
         heap.pages - heap.truncated,
         heap.scanned,
@@ -455,7 +456,7 @@ fn report(
     }
     let (word, verb, items) = if options.index_cleanup == IndexCleanup::Off || heap.bypassed {
         ("bypassed", "have", String::new())
-    } else if relation.indexes.is_empty() || heap.index_passes == 0 {
+    } else if indexes.is_empty() || heap.index_passes == 0 {
         ("not needed", "had", " removed".to_owned())
     } else {
         ("needed", "had", " removed".to_owned())
@@ -466,7 +467,7 @@ fn report(
         percent(heap.pages_with_dead),
         heap.dead_items,
     ));
-    for (index, stats) in relation.indexes.iter().zip(done.indexes.iter().flatten()) {
+    for (index, stats) in indexes.iter().zip(done.indexes.iter().flatten()) {
         text.push_str(&format!(
             "index \"{}\": pages: {} in total, {} newly deleted, {} currently deleted, {} reusable\n",
             index.name, stats.pages, stats.pages_deleted, stats.pages_free, stats.pages_free

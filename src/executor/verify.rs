@@ -260,7 +260,7 @@ fn expected_entries(ctx: &mut SessionContext, table: &Relation, index: &Index, h
     let mut entry = EntryBytes::default();
     let mut count = 0_u32;
     let scanned = blocking(|| {
-        heap::build_scan(&access, own.as_deref(), handle, |found: BuildRow<'_>| -> Result<(), SqlError> {
+        heap::build_scan(&access, own.as_deref(), handle, heap::Versions::All, |found: BuildRow<'_>| -> Result<(), SqlError> {
             count = count.wrapping_add(1);
             if count.is_multiple_of(1024) {
                 ctx.check_cancel()?;

@@ -557,6 +557,8 @@ pub(super) enum WaitsFor {
     Position(Lsn),
     /// Serializable writers, whose end tells whether its snapshot is safe.
     SafeSnapshot,
+    /// Another session's old snapshots; its transaction by its number.
+    Snapshots(ProcId, u32),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -574,6 +576,7 @@ impl WaitsFor {
             Self::Xid(x) => (LockMode::Share.name(), format!("transaction {x}")),
             Self::Position(lsn) => (LockMode::Share.name(), format!("position {lsn}")),
             Self::SafeSnapshot => (LockMode::Share.name(), "a safe snapshot".to_owned()),
+            Self::Snapshots(p, n) => (LockMode::Share.name(), format!("virtual transaction {}/{n}", p.0)),
         }
     }
 }
@@ -850,6 +853,7 @@ impl LockManager {
         let Some(log) = proc.lock_log() else { return };
         let (holders, waiting): (Vec<ProcId>, Vec<ProcId>) = match what {
             WaitsFor::Position(_) | WaitsFor::SafeSnapshot => return,
+            WaitsFor::Snapshots(other, _) => (vec![*other], vec![proc.id()]),
             WaitsFor::Lock(tag, _) => {
                 let shard = self.shard(tag).lock();
                 let state = shard.get(tag);
@@ -937,7 +941,7 @@ impl LockManager {
                     state.waiting.insert(before, request);
                     Some((tag, order, (*p, *ahead)))
                 }
-                WaitsFor::Lock(..) | WaitsFor::Xid(_) | WaitsFor::Position(_) | WaitsFor::SafeSnapshot => None,
+                WaitsFor::Lock(..) | WaitsFor::Xid(_) | WaitsFor::Position(_) | WaitsFor::SafeSnapshot | WaitsFor::Snapshots(..) => None,
             });
             let Some((tag, order, edge)) = soft else { break };
             moved.push((tag, order));
@@ -977,6 +981,7 @@ impl LockManager {
         match what {
             // The WAL's flusher and the standbys wait for no session; who waits for a safe snapshot keeps nobody waiting.
             WaitsFor::Position(_) | WaitsFor::SafeSnapshot => Vec::new(),
+            WaitsFor::Snapshots(other, _) => vec![*other],
             WaitsFor::Xid(x) => self.procs.owner_of(*x).into_iter().filter(|o| *o != p).collect(),
             WaitsFor::Lock(tag, mode) => {
                 let shard = self.shard(tag).lock();
@@ -1289,8 +1294,10 @@ impl LockManager {
             }
         }
         for (p, w) in &waits {
-            if let WaitsFor::Xid(x) = &w.what {
-                out.push(wanted(Locked::Xid(*x), LockMode::Share, *p));
+            match &w.what {
+                WaitsFor::Xid(x) => out.push(wanted(Locked::Xid(*x), LockMode::Share, *p)),
+                WaitsFor::Snapshots(other, n) => out.push(wanted(Locked::Virtual(*other, *n), LockMode::Share, *p)),
+                WaitsFor::Lock(..) | WaitsFor::Position(_) | WaitsFor::SafeSnapshot => {}
             }
         }
         out
@@ -1302,6 +1309,7 @@ impl LockManager {
             WaitsFor::Xid(_) => "transactionid",
             WaitsFor::Position(_) => "SyncRep",
             WaitsFor::SafeSnapshot => "SafeSnapshot",
+            WaitsFor::Snapshots(..) => "virtualxid",
             WaitsFor::Lock(LockTag::Relation { .. } | LockTag::Object { class: LockTag::PG_CLASS, .. }, _) => "relation",
             WaitsFor::Lock(LockTag::Object { .. }, _) => "object",
             WaitsFor::Lock(LockTag::Tuple { .. } | LockTag::TupleQueue { .. }, _) => "tuple",

@@ -299,6 +299,19 @@ impl Procs {
         reached
     }
 
+    /// A session of the database, other than `me`, that has a snapshot older than `upto`, and the number of its transaction.
+    pub(super) fn older_than(&self, me: ProcId, database: Oid, upto: Lsn) -> Option<(ProcId, u32)> {
+        let older =
+            |(p, s): &(Weak<Proc>, Arc<SnapshotSlot>)| (s.database() == database && s.oldest() < upto.as_u64()).then(|| Weak::clone(p));
+        let found: Vec<Weak<Proc>> = self.list.read().iter().filter_map(older).collect();
+        found.into_iter().filter_map(|p| p.upgrade()).find(|p| p.id() != me).map(|p| (p.id(), p.local_transaction()))
+    }
+
+    /// Whether the session has a snapshot older than `upto`.
+    pub(super) fn is_older(&self, id: ProcId, upto: Lsn) -> bool {
+        self.find(id).is_some_and(|p| p.slot.oldest() < upto.as_u64())
+    }
+
     /// Waits until no session is `in_the_way`, or the deadline; returns whether that is so.
     ///
     /// The condition sees sessions by their slots: to hold a [`Proc`] might be to drop it, and that wakes those who wait here.

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::cancel::{CancelReason, Conflict};
 use super::error::TxnError;
 use super::serializable::Serializable;
+use super::wait::Waiter;
 
 /// The xids a transaction writes under, and its combined command ids. Shared with its snapshots and with the deadlock detector.
 #[derive(Debug)]
@@ -116,7 +117,8 @@ pub(super) struct SnapshotGone {
     hook: OnceLock<Hook>,
     /// SeqCst with the slots: a waiter raises it, then looks at them.
     waiters: AtomicUsize,
-    lock: Mutex<()>,
+    /// Who sleeps otherwise than on `moved`.
+    lock: Mutex<Vec<Arc<Waiter>>>,
     moved: Condvar,
 }
 
@@ -146,8 +148,9 @@ impl SnapshotGone {
     /// Something went. No lock is held that a waiter's condition takes: 80, 81, `pages`, `spaces`.
     pub(super) fn tell(&self) {
         if self.waiters.load(Ordering::SeqCst) > 0 {
-            let _held = self.lock.lock();
+            let others = self.lock.lock();
             self.moved.notify_all();
+            others.iter().for_each(|w| w.notify());
         }
         if self.watched.load(Ordering::SeqCst)
             && self.watched.swap(false, Ordering::SeqCst)
@@ -155,6 +158,13 @@ impl SnapshotGone {
         {
             hook();
         }
+    }
+
+    /// Wakes `waiter` too, each time, until the result is dropped.
+    pub(super) fn tell_too(&self, waiter: &Arc<Waiter>) -> ToldToo<'_> {
+        self.waiters.fetch_add(1, Ordering::SeqCst);
+        self.lock.lock().push(Arc::clone(waiter));
+        ToldToo { gone: self, waiter: Arc::clone(waiter) }
     }
 
     /// Waits until it is `clear`, or the deadline; returns whether it is.
@@ -179,6 +189,19 @@ impl SnapshotGone {
         };
         self.waiters.fetch_sub(1, Ordering::SeqCst);
         reached
+    }
+}
+
+/// See [`SnapshotGone::tell_too`].
+pub(super) struct ToldToo<'a> {
+    gone: &'a SnapshotGone,
+    waiter: Arc<Waiter>,
+}
+
+impl Drop for ToldToo<'_> {
+    fn drop(&mut self) {
+        self.gone.lock.lock().retain(|w| !Arc::ptr_eq(w, &self.waiter));
+        self.gone.waiters.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use afterimage_wal::disk::Disk;
-use afterimage_wal::ids::{Lsn, RelId, Xid};
+use afterimage_wal::ids::{Lsn, Oid, RelId, Xid};
 use afterimage_wal::{RecordBuilder, Wal, rmgr};
 use parking_lot::{Mutex, RwLock};
 
@@ -462,6 +462,21 @@ impl Transactions {
     /// Replay: waits until no snapshot here is older than `horizon`, or the deadline; returns whether that is so.
     pub fn wait_for_snapshots(&self, horizon: Lsn, deadline: Option<Instant>) -> bool {
         self.procs.wait_for_snapshots(horizon, deadline)
+    }
+
+    /// Sleeps until no other session of the database has a snapshot older than `upto`.
+    ///
+    /// # Errors
+    /// Deadlock, timeout, cancel.
+    ///
+    /// PostgreSQL: `WaitForOlderSnapshots` in commands/indexcmds.c.
+    pub fn wait_for_older_snapshots(&self, proc: &Proc, database: Oid, upto: Lsn) -> Result<(), TxnError> {
+        let waiter = Arc::default();
+        let _told = self.procs.gone.tell_too(&waiter);
+        while let Some((id, transaction)) = self.procs.older_than(proc.id(), database, upto) {
+            self.locks.sleep(proc, WaitsFor::Snapshots(id, transaction), &waiter, || !self.procs.is_older(id, upto))?;
+        }
+        Ok(())
     }
 
     /// What the standbys' queries and slots need kept: the least of them; `None`: nothing.

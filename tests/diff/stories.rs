@@ -931,6 +931,213 @@ fn lock_modes() -> String {
     steps
 }
 
+/// What CREATE INDEX, REINDEX and DROP INDEX CONCURRENTLY leave when they fail, in each of their phases: on PostgreSQL, and the same here. `FLAGS` asks
+/// for the indexes of `t`; `CANCEL` cancels `a`, `ONCE <what is true of pg_index and pg_class>` waits: what was left to do may just be beginning to wait.
+const UNFINISHED: &[(&str, &str)] = &[
+    (
+        "CREATE UNIQUE INDEX CONCURRENTLY meets duplicates that were there",
+        "a: insert into t values (3, 10)
+         a: create unique index concurrently uq on t (v)
+         a: FLAGS
+         b: insert into t values (4, 20), (5, 20)
+         b: insert into t values (6, 60) on conflict (v) do nothing
+         b: insert into t values (7, 10) on conflict do nothing
+         b: alter table t add constraint c unique using index uq
+         b: alter table t cluster on uq
+         b: cluster t using uq
+         b: create table u2 (v int references t (v))
+         b: reindex table concurrently t
+         b: vacuum t
+         b: reindex index uq
+         b: reindex index concurrently uq
+         b: FLAGS
+         b: delete from t where id > 2
+         b: drop index concurrently uq_ccnew
+         b: reindex index uq
+         b: FLAGS
+         b: insert into t values (8, 20)",
+    ),
+    (
+        "CREATE UNIQUE INDEX CONCURRENTLY meets a duplicate that came while it was built",
+        "b: begin
+         b: insert into t values (3, 30)
+         a: create unique index concurrently uq on t (v)
+         c: begin
+         c: insert into t values (4, 10)
+         b: commit
+         b: ONCE indisready and relname = 'uq'
+         c: commit
+         a: FLAGS
+         b: insert into t values (5, 20)
+         b: insert into t values (6, 60)
+         b: insert into t values (7, 60) on conflict (v) do nothing
+         b: insert into t values (7, 60) on conflict do nothing
+         b: update t set v = 20 where id = 6
+         b: explain (costs off) select * from t where v = 20
+         b: reindex table concurrently t
+         b: vacuum t
+         b: FLAGS
+         b: truncate t
+         b: FLAGS
+         b: insert into t values (1, 1), (2, 1)",
+    ),
+    (
+        "CREATE INDEX CONCURRENTLY is cancelled before it is built",
+        "b: begin
+         b: insert into t values (3, 30)
+         a: create index concurrently uq on t (v)
+         c: CANCEL
+         a: FLAGS
+         b: commit
+         a: create index concurrently uq on t (v)
+         a: create index concurrently if not exists uq on t (v)
+         a: vacuum full t
+         a: FLAGS
+         a: drop index uq
+         b: begin
+         b: insert into t values (4, 30)
+         a: create unique index concurrently uq on t (v)
+         c: CANCEL
+         a: FLAGS
+         b: commit
+         a: vacuum full t
+         a: FLAGS
+         a: cluster t using t_pkey
+         a: FLAGS
+         a: alter table t alter v type bigint
+         a: FLAGS",
+    ),
+    (
+        "CREATE INDEX CONCURRENTLY is cancelled before it is looked through",
+        "b: begin
+         b: insert into t values (3, 30)
+         a: create index concurrently uq on t (v)
+         c: begin
+         c: insert into t values (4, 10)
+         b: commit
+         b: ONCE indisready and relname = 'uq'
+         b: CANCEL
+         a: FLAGS
+         c: commit
+         a: alter table t alter v type bigint
+         a: FLAGS",
+    ),
+    (
+        "CREATE INDEX CONCURRENTLY is cancelled while it waits for an old snapshot",
+        "c: begin isolation level repeatable read
+         c: select * from t order by id
+         a: create unique index concurrently uq on t (v)
+         b: ONCE indisready and relname = 'uq'
+         b: CANCEL
+         a: FLAGS
+         b: insert into t values (3, 10)
+         c: select * from t where v = 10
+         c: commit
+         a: reindex index concurrently uq
+         a: FLAGS",
+    ),
+    (
+        "REINDEX CONCURRENTLY is cancelled in each phase",
+        "a: create unique index uq on t (v)
+         b: begin
+         b: insert into t values (3, 30)
+         a: reindex index concurrently uq
+         c: CANCEL
+         a: FLAGS
+         b: commit
+         a: drop index uq_ccnew
+         b: begin
+         b: insert into t values (7, 70)
+         a: reindex index concurrently uq
+         c: begin
+         c: insert into t values (4, 40)
+         b: commit
+         b: ONCE indisready and relname = 'uq_ccnew'
+         b: CANCEL
+         a: FLAGS
+         c: commit
+         b: insert into t values (5, 10)
+         a: drop index concurrently uq_ccnew
+         c: begin
+         c: select * from t order by id
+         a: reindex index concurrently uq
+         b: ONCE relname = 'uq_ccold'
+         b: CANCEL
+         a: FLAGS
+         b: insert into t values (5, 10) on conflict do nothing
+         c: commit
+         a: drop index uq_ccold
+         c: begin
+         c: select * from t order by id
+         a: reindex index concurrently uq
+         b: ONCE relname = 'uq_ccold'
+         b: begin
+         b: select count(*) from t
+         c: commit
+         c: ONCE not indislive and relname = 'uq_ccold'
+         c: CANCEL
+         a: FLAGS
+         b: commit
+         b: insert into t values (6, 10)
+         a: drop index concurrently uq_ccold
+         a: FLAGS",
+    ),
+    (
+        "DROP INDEX CONCURRENTLY is cancelled in each phase",
+        "a: create unique index uq on t (v)
+         a: alter table t cluster on uq
+         a: FLAGS
+         c: begin
+         c: select * from t order by id
+         a: drop index concurrently uq
+         b: ONCE not indisvalid and relname = 'uq'
+         b: CANCEL
+         a: FLAGS
+         b: insert into t values (3, 10)
+         b: insert into t values (3, 10) on conflict (v) do nothing
+         a: drop index concurrently uq
+         b: begin
+         b: select count(*) from t
+         c: commit
+         c: ONCE not indislive and relname = 'uq'
+         c: CANCEL
+         a: FLAGS
+         b: insert into t values (3, 10)
+         b: commit
+         a: reindex table t
+         a: vacuum t
+         a: FLAGS
+         a: reindex index uq
+         a: delete from t where id = 3
+         a: reindex index uq
+         a: FLAGS
+         a: drop index concurrently uq
+         a: FLAGS",
+    ),
+];
+
+/// A step of such a story as it is said.
+fn spelled(steps: &str) -> String {
+    const FLAGS: &str = "select relname, indisunique, indisvalid, indisready, indislive, indisclustered from pg_index \
+                         join pg_class c on c.oid = indexrelid where indrelid = 't'::regclass order by 1";
+    const CANCEL: &str = "select pg_cancel_backend(pid) from pg_stat_activity where query like '% concurrently %' and state = 'active' \
+                          and pid <> pg_backend_pid()";
+    let mut out = String::new();
+    for line in steps.lines() {
+        let line = line.replace("FLAGS", FLAGS).replace("CANCEL", CANCEL);
+        match line.split_once("ONCE ") {
+            Some((who, what)) => writeln!(
+                out,
+                "{who}do 'begin loop exit when exists (select from pg_index join pg_class c on c.oid = indexrelid where {}); end loop; end'",
+                what.replace('\'', "''")
+            ),
+            None => writeln!(out, "{line}"),
+        }
+        .expect("a string");
+    }
+    out
+}
+
 fn shown(outcome: &Outcome) -> Option<String> {
     match outcome {
         Outcome::Rows(rows, _) if rows.is_empty() => None,
@@ -1025,7 +1232,9 @@ pub(crate) fn compare(theirs: &str, ours: &str) -> String {
         check(story.name, "", story.before, story.steps, story.outcome);
     }
     let modes = lock_modes();
-    for (name, steps) in SAME.iter().copied().chain([("lock modes", modes.as_str())]) {
+    let unfinished: Vec<(&str, String)> = UNFINISHED.iter().map(|(name, steps)| (*name, spelled(steps))).collect();
+    let unfinished = unfinished.iter().map(|(name, steps)| (*name, steps.as_str()));
+    for (name, steps) in SAME.iter().copied().chain([("lock modes", modes.as_str())]).chain(unfinished) {
         let [expected, got] = [theirs, ours].map(|conninfo| runtime.block_on(tell(conninfo, "", "", steps)));
         if expected != got || expected.ends_with(STUCK) {
             let at = expected.split(". ").zip(got.split(". ")).take_while(|(a, b)| a == b).count();

@@ -547,6 +547,94 @@ fn indexes_are_rebuilt_and_dropped_while_others_use_them() {
 }
 
 #[test]
+fn an_index_that_is_not_finished_is_the_same_after_a_kill_and_on_a_standby() {
+    const FLAGS: &str = "select relname, indisvalid, indisready, indislive from pg_index join pg_class c on c.oid = indexrelid where relname like 'u%' order by 1";
+    let node = Node::start_new("unfinished", "");
+    let standby = node.standby("unfinished_too");
+    node.sql("create table t (id int primary key, v int); insert into t select g, g from generate_series(1, 100) g");
+    // What is begun, who is in the way, until when, and what a kill leaves: not built, built and not looked through, not known to all; of a REINDEX, with
+    // the files exchanged, and given up; of a DROP, not valid, and given up.
+    let writer = "begin; insert into t values (1000, 1000)";
+    let reader = "begin; select count(*) from t";
+    let snapshot = "begin isolation level repeatable read; select count(*) from t";
+    for (begun, before, ways, when, left) in [
+        ("create unique index concurrently u on t (v)", "", [writer, ""], "not indisready", "u|f|f|t"),
+        ("create unique index concurrently u on t (v)", "", [writer, writer], "indisready", "u|f|t|t"),
+        ("create unique index concurrently u on t (v)", "", [snapshot, ""], "indisready", "u|f|t|t"),
+        ("reindex index concurrently u", "create unique index u on t (v)", [reader, ""], "relname = 'u_ccold'", "u|t|t|t\nu_ccold|f|t|t"),
+        ("reindex index concurrently u", "create unique index u on t (v)", [reader, reader], "not indislive", "u|t|t|t\nu_ccold|f|f|f"),
+        ("drop index concurrently u", "create unique index u on t (v)", [reader, ""], "not indisvalid", "u|f|t|t"),
+        ("drop index concurrently u", "create unique index u on t (v)", [reader, reader], "not indislive", "u|f|f|f"),
+    ] {
+        node.sql(&format!("drop index if exists u, u_ccold; {before}"));
+        let terminated = block_on(async {
+            let (first, second, b, c) = (connect(&node).await, connect(&node).await, connect(&node).await, connect(&node).await);
+            text(&first, ways[0]).await;
+            let pid = text(&b, "select pg_backend_pid()").await;
+            let begun = tokio::spawn(async move { b.simple_query(begun).await.map(drop) });
+            until_waiting(&c).await;
+            if !ways[1].is_empty() {
+                text(&second, &ways[1].replace("1000", "1001")).await;
+                text(&first, "commit").await;
+            }
+            let there =
+                format!("select count(*) > 0 from pg_index join pg_class c on c.oid = indexrelid where relname like 'u%' and {when}");
+            while text(&c, &there).await != "t" {}
+            // One at each place is ended by itself, the others with the server.
+            if when == "indisready" || when == "not indislive" {
+                text(&c, &format!("select pg_terminate_backend({pid}, 60000)")).await;
+                assert!(begun.await.expect("joined").is_err());
+                true
+            } else {
+                node.kill();
+                false
+            }
+        });
+        if !terminated {
+            node.start();
+        }
+        assert_eq!(node.sql(FLAGS), left, "{begun}, {when}");
+        node.wait_for_catchup(&standby);
+        assert_eq!(standby.sql(FLAGS), left, "{begun}, {when}, on the standby");
+        // Who writes heeds what is ready.
+        let refused = left.contains("u|f|t|t") || left.contains("u|t|t|t");
+        let twice = "insert into t values (2000, 2)";
+        if refused {
+            assert!(node.sql_error(twice).contains("23505"), "{begun}, {when}");
+        } else {
+            node.sql(&format!("{twice}; delete from t where id = 2000"));
+        }
+        node.sql("delete from t where id > 100");
+    }
+    // A standby that takes over can make it whole.
+    node.kill();
+    standby.promote();
+    assert_eq!(standby.sql(FLAGS), "u|f|f|f");
+    standby.sql("reindex index u");
+    assert_eq!(standby.sql(FLAGS), "u|t|t|t");
+    standby.sql("select bt_index_check('u', true)");
+}
+
+#[test]
+fn an_index_in_the_making_is_part_of_a_deadlock() {
+    let node = Node::start_new("index_deadlock", "");
+    block_on(async {
+        let (a, b, c) = (connect(&node).await, connect(&node).await, connect(&node).await);
+        text(&c, "create table t (id int primary key, v int)").await;
+        text(&a, "begin isolation level repeatable read; select * from t").await;
+        text(&b, "set deadlock_timeout = '1h'").await;
+        let making = tokio::spawn(async move { b.simple_query("create index concurrently i on t (v)").await.map(drop) });
+        // It waits for the snapshot, which waits for its lock.
+        while text(&c, "select wait_event from pg_stat_activity where query like 'create index%'").await != "virtualxid" {}
+        assert_eq!(text(&c, "select mode, granted from pg_locks where locktype = 'virtualxid' and not granted").await, "ShareLock|f");
+        assert_eq!(error(&a, "lock table t in share update exclusive mode").await, "40P01 deadlock detected");
+        text(&a, "rollback").await;
+        making.await.expect("joined").expect("an index");
+        assert_eq!(text(&c, "select indisvalid from pg_index where indexrelid = 'i'::regclass").await, "t");
+    });
+}
+
+#[test]
 fn a_deferred_unique_constraint_waits_at_commit() {
     let node = Node::start_new("deferred", "");
     block_on(async {

@@ -25,7 +25,7 @@ pub use change::{
 pub use fetch::{
     HastyProbe, Latest, Liveness, Probe, fetch, fetch_exact, fetch_latest, is_dead_to_all, liveness, row_bytes, wait_for_writer,
 };
-pub use scan::{BuildRow, HeapScan, build_scan};
+pub use scan::{BuildRow, HeapScan, Versions, build_scan};
 pub use vacuum::{DeadTids, IndexCleanup, VacuumOptions, VacuumStats, Watch, vacuum, vacuum_watched};
 pub use verify::{Finding, may_be_indexed, verify_page};
 

@@ -159,11 +159,19 @@ pub struct BuildRow<'a> {
     pub entered_by_maker: bool,
 }
 
-/// Gives `f` every version an index has to know: those some snapshot may still see. The caller keeps writers out (a Share lock). `own`: the
-/// xids of its transaction, which `f` may use meanwhile. Returns how many of the rows are live.
-///
-/// A HOT chain yields its newest version only: one entry per chain. A snapshot older than the index may see an older member, whose key
-/// may be another; it must not use the index (PostgreSQL: `indcheckxmin`).
+/// Which versions [`build_scan`] gives.
+#[derive(Clone, Copy, Debug)]
+pub enum Versions<'a> {
+    /// Those some snapshot may still see, for whoever keeps writers out (a Share lock). A HOT chain yields its newest version only: one entry per
+    /// chain. A snapshot older than the index may see an older member, whose key may be another; it must not use the index (PostgreSQL:
+    /// `indcheckxmin`).
+    All,
+    /// Those this snapshot sees, at most one of a chain: writers may go on, and what they write is entered later.
+    SeenBy(&'a Snapshot),
+}
+
+/// Gives `f` the versions an index is built of. `own`: the xids of its transaction, which `f` may use meanwhile. Returns how many of the rows are
+/// live.
 ///
 /// # Errors
 /// I/O, and what `f` returns.
@@ -171,6 +179,7 @@ pub fn build_scan<E: From<AccessError>>(
     ctx: &AccessCtx,
     own: Option<&OwnXids>,
     rel: &RelHandle,
+    which: Versions<'_>,
     mut f: impl FnMut(BuildRow<'_>) -> Result<(), E>,
 ) -> Result<u64, E> {
     let owns = |xid| own.is_some_and(|own| own.contains(xid));
@@ -187,6 +196,15 @@ pub fn build_scan<E: From<AccessError>>(
         let mut look = Lookup::of(&ctx.txns, rel);
         for off in 1..=copy.max_offset() {
             let (Some(h), Some(item)) = (header(&copy, off), copy.item(off)) else { continue };
+            if let Versions::SeenBy(snapshot) = which {
+                if look.visible(&h, snapshot).map_err(AccessError::from)? {
+                    let root = roots.get(usize::from(off)).copied().filter(|r| *r != 0).unwrap_or(off);
+                    let (root, tid, row) = (Tid::new(block, root), Tid::new(block, off), &item[HEADER..]);
+                    f(BuildRow { root, tid, row, live: true, entered_by_maker: false })?;
+                    count += 1;
+                }
+                continue;
+            }
             let fate = look.fate(&h).map_err(AccessError::from)?;
             let live = match fate {
                 Fate::Dead { .. } => continue,

@@ -350,12 +350,12 @@ pub(crate) fn rewrite_table(
     source: &TupleDesc,
     change: impl FnMut(&mut SessionContext, &mut Vec<Datum>) -> Result<(), SqlError>,
 ) -> Result<(), SqlError> {
-    rewrite_table_as(ctx, relation, relation.persistence, source, None, change)
+    rewrite_table_as(ctx, relation, relation.persistence, source, None, true, change)
 }
 
-/// As [`rewrite_table`], the rows as they are, in the order of an index.
-pub(crate) fn rewrite_in_order(ctx: &mut SessionContext, relation: &Relation, order: &Index) -> Result<(), SqlError> {
-    rewrite_table_as(ctx, relation, relation.persistence, &relation.desc, Some(order), |_, _| Ok(()))
+/// As [`rewrite_table`], the rows as they are, maybe in the order of an index. Nothing is checked that was not true before.
+pub(crate) fn rewrite_rows(ctx: &mut SessionContext, relation: &Relation, order: Option<&Index>) -> Result<(), SqlError> {
+    rewrite_table_as(ctx, relation, relation.persistence, &relation.desc, order, false, |_, _| Ok(()))
 }
 
 /// Where the rows of a rewrite come from.
@@ -387,13 +387,14 @@ impl OldRows {
     }
 }
 
-/// As [`rewrite_table`], into files of this persistence.
+/// As [`rewrite_table`], into files of this persistence. `checked`: whether indexes that are not valid find out whether their keys are unique.
 fn rewrite_table_as(
     ctx: &mut SessionContext,
     relation: &Relation,
     persistence: Persistence,
     source: &TupleDesc,
     order: Option<&Index>,
+    checked: bool,
     mut change: impl FnMut(&mut SessionContext, &mut Vec<Datum>) -> Result<(), SqlError>,
 ) -> Result<(), SqlError> {
     const BATCH: usize = 512;
@@ -456,7 +457,7 @@ fn rewrite_table_as(
             table::update_class(ctx, target, &[(pg_class::relpersistence, Datum::Char(persistence.letter()))])?;
         }
     }
-    drop_old_file(ctx, relation, file.rel)
+    drop_old_file(ctx, relation, file.rel, checked)
 }
 
 /// SET LOGGED and SET UNLOGGED. PostgreSQL: `ATPrepChangePersistence`.
@@ -492,7 +493,7 @@ fn set_persistence(ctx: &mut SessionContext, relation: &Relation, to: Persistenc
             return Err(SqlError::new(SqlState::INVALID_TABLE_DEFINITION, message));
         }
     }
-    rewrite_table_as(ctx, relation, to, &relation.desc, None, |_, _| Ok(()))?;
+    rewrite_table_as(ctx, relation, to, &relation.desc, None, true, |_, _| Ok(()))?;
     for sequence in sequence::owned_by(ctx, relation.oid)? {
         if let Some(sequence) = ctx.catalog.relation(sequence)? {
             ctx.lock_oid(sequence.oid, false, LockMode::AccessExclusive, WaitPolicy::Block)?;
@@ -503,7 +504,7 @@ fn set_persistence(ctx: &mut SessionContext, relation: &Relation, to: Persistenc
 }
 
 /// Puts a new file in place of a table's old one, with its indexes built anew.
-pub(crate) fn drop_old_file(ctx: &mut SessionContext, relation: &Relation, file: Oid) -> Result<(), SqlError> {
+fn drop_old_file(ctx: &mut SessionContext, relation: &Relation, file: Oid, checked: bool) -> Result<(), SqlError> {
     if let Some(old) = relation.file() {
         let new = afterimage_wal::ids::RelId { rel: file, ..old };
         ctx.transaction()?.moves_relation(old, new);
@@ -513,8 +514,8 @@ pub(crate) fn drop_old_file(ctx: &mut SessionContext, relation: &Relation, file:
     table::update_class(ctx, relation.oid, &[(pg_class::relfilenode, Datum::Oid(file)), frozen, half])?;
     clear_missing(ctx, relation)?;
     let now = ctx.reopen(relation.oid)?;
-    for index in &now.indexes {
-        index::rebuild(ctx, &now, index)?;
+    for index in now.indexes.iter().filter(|i| i.live) {
+        index::rebuild(ctx, &now, index, checked)?;
     }
     ctx.relation_changed(relation.oid)
 }

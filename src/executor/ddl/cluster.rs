@@ -78,7 +78,7 @@ fn run_all(ctx: &mut SessionContext) -> Result<(), SqlError> {
 fn write_in_order(ctx: &mut SessionContext, relation: &Relation, chosen: &Index) -> Result<(), SqlError> {
     ctx.deferral.check_not_pending(ctx.transaction.as_ref(), relation, "CLUSTER")?;
     mark(ctx, relation, Some(chosen))?;
-    alter::rewrite_in_order(ctx, relation, chosen)
+    alter::rewrite_rows(ctx, relation, Some(chosen))
 }
 
 /// The table's index that it was clustered by.

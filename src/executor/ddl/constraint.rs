@@ -493,6 +493,9 @@ fn use_index(ctx: &mut SessionContext, relation: &Arc<Relation>, new: &NewConstr
         let e = SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{name}\" {why}"));
         Err(e.detail("Cannot create a primary key or unique constraint using such an index."))
     };
+    if !index.valid {
+        return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("index \"{name}\" is not valid")));
+    }
     if !index.unique {
         return refuse("is not a unique index");
     }

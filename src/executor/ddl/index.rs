@@ -1,7 +1,6 @@
 //! CREATE INDEX, REINDEX, and the indexes behind constraints.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use afterimage_wal::{RelId, Xid};
 use pg_query::NodeEnum;
@@ -10,7 +9,7 @@ use pg_query::protobuf::{IndexElem, IndexStmt, SortByDir, SortByNulls};
 use super::table::{self, choose_name};
 use super::{expression, nodes};
 use crate::access::btree::{self, BuildOptions, Built, Direction, Inserted, KeyRange, ScanOptions, SortedEntries, Sorter, UniqueProbe};
-use crate::access::heap::{self, BuildRow};
+use crate::access::heap::{self, BuildRow, Versions};
 use crate::access::{AccessError, RelHandle, Tid};
 use crate::config::Setting;
 use crate::executor::SessionContext;
@@ -317,6 +316,7 @@ pub(crate) fn define(ctx: &mut SessionContext, table: Oid, new: &NewIndex) -> Re
         immediate: new.immediate,
         valid: !new.concurrent,
         ready: !new.concurrent,
+        live: true,
         n_key: new.columns.len(),
         columns,
         predicate: new.predicate.as_ref().map(|p| Arc::from(p.text.as_str())),
@@ -371,7 +371,7 @@ pub(crate) fn define(ctx: &mut SessionContext, table: Oid, new: &NewIndex) -> Re
         btree::create(&ctx.access(), &relation.index_handle(&index))?;
         None
     } else {
-        let filled = fill(ctx, &relation, &index, &expressions, predicate.as_ref())?;
+        let filled = fill(ctx, &relation, &index, &expressions, predicate.as_ref(), Versions::All)?;
         set_counts(ctx, oid, file, filled.entries)?;
         Some(filled.rows)
     };
@@ -433,11 +433,13 @@ fn set_counts(ctx: &mut SessionContext, index: Oid, file: RelId, entries: u64) -
     table::update_class(ctx, index, &[(pg_class::relpages, Datum::Int4(pages)), (pg_class::reltuples, Datum::Float4(tuples))])
 }
 
-/// CREATE INDEX CONCURRENTLY: writers go on meanwhile. A failure leaves the index there, not valid, as in PostgreSQL.
+/// CREATE INDEX CONCURRENTLY: writers go on meanwhile. A failure leaves the index there, not valid, as in PostgreSQL; from step 3 on its keys are
+/// checked for uniqueness all the same.
 ///
 /// 1. The empty index is committed as one that nobody maintains or reads, but that heap-only versions must respect.
-/// 2. Once those who may not know of it have let go of the table, it is committed as one that writers maintain.
-/// 3. Once that is known to all too, what was there before is entered, row by row in the order of the keys.
+/// 2. Once those who may not know of it have let go of the table, it is built of what is committed, in a file of its own that goes if that fails,
+///    and committed as one that writers maintain.
+/// 3. Once that is known to all too, what came in between is entered, row by row in the order of the keys.
 /// 4. Once no snapshot is older than that, the index is valid: older ones may see members of HOT chains whose keys it does not have.
 fn create_concurrently(ctx: &mut SessionContext, relation: &Relation, new: &NewIndex) -> Result<(), SqlError> {
     let table = relation.oid;
@@ -488,22 +490,35 @@ fn commit_and_wait(ctx: &mut SessionContext, tag: LockTag, mode: LockMode) -> Re
 fn fill_beside_writers(ctx: &mut SessionContext, table: Oid, tag: LockTag, new: &NewIndex) -> Result<Oid, SqlError> {
     let oid = define(ctx, table, new)?;
     commit_and_wait(ctx, tag, LockMode::Share)?;
-    set_flags(ctx, table, oid, &[(pg_index::indisready, true)])?;
+    let (relation, index) = reopen_index(ctx, table, oid)?;
+    build_beside_writers(ctx, &relation, &index)?;
     commit_and_wait(ctx, tag, LockMode::Share)?;
-    let relation = ctx.reopen(table)?;
-    let index = relation.indexes.iter().find(|i| i.oid == oid).cloned().ok_or_else(|| SqlError::internal("new index vanished"))?;
-    let filled = enter_all(ctx, &relation, &index)?;
-    set_counts(ctx, oid, index.file, filled.entries)?;
-    note_table(ctx, &relation, Some(filled.rows))?;
-    ctx.relation_changed(table)?;
+    let (relation, index) = reopen_index(ctx, table, oid)?;
+    enter_missing(ctx, &relation, &index)?;
     next_transaction(ctx)?;
     let (proc, txns) = (ctx.proc.clone(), ctx.engine.ctx().txns.clone());
-    let upto = txns.readable_for(&proc, CommitLevel::Off);
-    while !txns.wait_for_snapshots(upto, Some(Instant::now() + Duration::from_secs(1))) {
-        // Only to look whether this session is cancelled; the end of a snapshot is told at once.
-        ctx.check_cancel()?;
-    }
+    txns.wait_for_older_snapshots(&proc, ctx.database, txns.readable_for(&proc, CommitLevel::Off))?;
     Ok(oid)
+}
+
+fn reopen_index(ctx: &mut SessionContext, table: Oid, oid: Oid) -> Result<(Arc<Relation>, Arc<Index>), SqlError> {
+    let relation = ctx.reopen(table)?;
+    let index = relation.indexes.iter().find(|i| i.oid == oid).cloned().ok_or_else(|| SqlError::internal("new index vanished"))?;
+    Ok((relation, index))
+}
+
+/// Builds an index that nobody maintains yet of what is committed. From the commit on writers maintain it.
+fn build_beside_writers(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Result<(), SqlError> {
+    let (expressions, predicate) = bind_expressions(ctx, relation, index)?;
+    let snapshot = ctx.transaction()?.committed_snapshot()?;
+    let file = ctx.new_file(index.file.spc, relation.persistence)?;
+    let new = Index { file, ..index.clone() };
+    let filled = fill(ctx, relation, &new, &expressions, predicate.as_ref(), Versions::SeenBy(&snapshot))?;
+    ctx.transaction()?.drop_on_commit(index.file);
+    table::update_class(ctx, index.oid, &[(pg_class::relfilenode, Datum::Oid(file.rel))])?;
+    set_counts(ctx, index.oid, file, filled.entries)?;
+    note_table(ctx, relation, Some(filled.rows))?;
+    set_flags(ctx, relation.oid, index.oid, &[(pg_index::indisready, true)])
 }
 
 /// DROP INDEX CONCURRENTLY, up to the drop itself, which `drop` does: by then nobody uses the index. A failure leaves it not valid.
@@ -516,7 +531,8 @@ pub(crate) fn drop_concurrently(
     let tags = [table.lock_tag(ctx.database), LockTag::Relation { db: ctx.database, rel: index }];
     let table = table.oid;
     beside_writers(ctx, &tags, |ctx, tag| {
-        set_flags(ctx, table, index, &[(pg_index::indisvalid, false)])?;
+        let flags = [pg_index::indisvalid, pg_index::indisclustered, pg_index::indisreplident].map(|flag| (flag, false));
+        set_flags(ctx, table, index, &flags)?;
         retire(ctx, table, tag, index)?;
         drop(ctx)
     })
@@ -530,7 +546,7 @@ fn retire(ctx: &mut SessionContext, table: Oid, tag: LockTag, index: Oid) -> Res
 }
 
 /// REINDEX CONCURRENTLY of one index: a twin is made beside it, the two change files, and the twin goes with the old one. The index keeps its
-/// OID, its name and what depends on it. A failure leaves the twin, not valid.
+/// OID, its name and what depends on it. A failure leaves the twin, not valid: `<name>_ccnew`, or `<name>_ccold` once it has the old file.
 pub(crate) fn rebuild_concurrently(ctx: &mut SessionContext, table: Oid, index: Oid) -> Result<(), SqlError> {
     let relation = ctx.reopen(table)?;
     let tags = [relation.lock_tag(ctx.database), LockTag::Relation { db: ctx.database, rel: index }];
@@ -541,14 +557,17 @@ pub(crate) fn rebuild_concurrently(ctx: &mut SessionContext, table: Oid, index: 
         let twin = fill_beside_writers(ctx, table, tag, &new)?;
         // Writers maintain both from here to the end, whichever of the files they take for whose.
         let (a, b) = (class_row(ctx, index)?, class_row(ctx, twin)?);
-        for (row, from) in [(&a, &b), (&b, &a)] {
+        let old_name = choose_name(ctx, relation.namespace, &old.name, None, "ccold", &[])?;
+        for (row, from, name) in [(&a, &b, &*old.name), (&b, &a, &*old_name)] {
             let changes = [
+                (pg_class::relname, Datum::text(name)),
                 (pg_class::relfilenode, Datum::Oid(from.oid(pg_class::relfilenode)?)),
                 (pg_class::relpages, Datum::Int4(from.int4(pg_class::relpages)?)),
                 (pg_class::reltuples, Datum::Float4(from.float4(pg_class::reltuples)?)),
             ];
             ctx.writer()?.set(&pg_class::DEF, row, &changes)?;
         }
+        ctx.relation_names_changed()?;
         set_flags(ctx, table, index, &[(pg_index::indisvalid, true), (pg_index::indisready, true), (pg_index::indislive, true)])?;
         retire(ctx, table, tag, twin)?;
         super::drop::delete(ctx, &[ObjectAddress::relation(twin)], false)?;
@@ -590,28 +609,26 @@ fn twin_of(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Resu
     })
 }
 
-/// Enters every row into an index that writers maintain already.
-fn enter_all(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Result<Filled, SqlError> {
+/// Enters the rows that are not there into an index that writers maintain already.
+fn enter_missing(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Result<(), SqlError> {
     let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
     let index_handle = relation.index_handle(index);
     let (expressions, predicate) = bind_expressions(ctx, relation, index)?;
-    let (sorter, rows) = sort_keys(ctx, relation, index, &expressions, predicate.as_ref(), true)?;
+    let (sorter, _) = sort_keys(ctx, relation, index, &expressions, predicate.as_ref(), Versions::All, true)?;
     let mut sorted = sorter.finish()?;
     let access = ctx.access();
     let cancel = ctx.cancel.clone();
     let xid = ctx.transaction()?.xid()?;
-    let mut count = 0;
     while let Some(entry) = sorted.next()? {
         cancel.check()?;
         let (bytes, tid) = (EntryBytes::from(entry.item), entry.tid);
         let (key, item) = (&bytes.key, bytes.item());
-        // Whoever changed the row meanwhile may have entered it.
+        // The build, or whoever changed the row meanwhile, may have entered it.
         let mut scan = btree::Scan::new(&index_handle, KeyRange::prefix(key), Direction::Forward, ScanOptions::default());
         let mut there = false;
         while let Some((_, found)) = scan.next(&access)? {
             there |= found == tid;
         }
-        count += 1;
         if there {
             continue;
         }
@@ -626,12 +643,12 @@ fn enter_all(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Re
             }
             // A row that is gone by now, or replaced, conflicts with none.
             if matches!(heap::liveness(&access, t, &handle, tid)?, heap::Liveness::Live(_)) {
-                return Err(duplicate(ctx, relation, index, &expressions, predicate.as_ref(), tid)?);
+                return Err(duplicate(ctx, relation, index, &expressions, predicate.as_ref(), (tid, false))?);
             }
         }
         btree::insert(&access, xid, &index_handle, item, tid, None).map_err(|e| index_error(e, index))?;
     }
-    Ok(Filled { entries: count, rows })
+    Ok(())
 }
 
 /// What an index was filled with.
@@ -649,11 +666,12 @@ fn fill(
     index: &Index,
     expressions: &[TableExpr],
     predicate: Option<&TableExpr>,
+    which: Versions<'_>,
 ) -> Result<Filled, SqlError> {
     let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
     let index_handle = RelHandle { oid: index.oid, file: index.file, persistence: handle.persistence, reserve: 0 };
     let access = ctx.access();
-    let (sorter, rows) = sort_keys(ctx, relation, index, expressions, predicate, false)?;
+    let (sorter, rows) = sort_keys(ctx, relation, index, expressions, predicate, which, false)?;
     let mut sorted = sorter.finish()?;
     // A key with a NULL conflicts with none.
     let unique = |key: &[u8]| unique_length(index, key);
@@ -663,38 +681,44 @@ fn fill(
     let mut check = || Ok::<(), AccessError>(cancel.check()?);
     match btree::build(&access, &index_handle, &mut sorted, &options, &mut check).map_err(|e| index_error(e, index))? {
         Built::Entries(entries) => Ok(Filled { entries, rows }),
-        Built::Duplicate { first, .. } => Err(duplicate(ctx, relation, index, expressions, predicate, first)?),
+        Built::Duplicate { first, .. } => Err(duplicate(ctx, relation, index, expressions, predicate, (first, true))?),
     }
 }
 
-/// `23505` for the row at `tid`, which has the key of another.
+/// `23505` for the row at `tid`, which has the key of another; `building`: not one that was found when it was entered into a built index.
 fn duplicate(
     ctx: &mut SessionContext,
     relation: &Relation,
     index: &Index,
     expressions: &[TableExpr],
     predicate: Option<&TableExpr>,
-    tid: Tid,
+    (tid, building): (Tid, bool),
 ) -> Result<SqlError, SqlError> {
     let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
     let snapshot = ctx.transaction()?.committed_snapshot()?;
     let bytes = heap::fetch(&ctx.access(), &handle, tid, &snapshot, |_, bytes| bytes.to_vec())?;
-    let e = SqlError::new(SqlState::UNIQUE_VIOLATION, format!("could not create unique index \"{}\"", index.name));
+    let (what, how) = if building {
+        ("could not create unique index", "is duplicated")
+    } else {
+        ("duplicate key value violates unique constraint", "already exists")
+    };
+    let e = SqlError::new(SqlState::UNIQUE_VIOLATION, format!("{what} \"{}\"", index.name));
     let e = e.constraint(&relation.namespace_name, &relation.name, &index.name);
     let Some(bytes) = bytes else { return Ok(e) };
     let mut keys = KeyMaker::new(relation, index, expressions, predicate);
     keys.make(ctx, &bytes, &mut EntryBytes::default())?;
-    Ok(e.detail(format!("Key {} is duplicated.", key_text(ctx, relation, index, &keys.key_values)?)))
+    Ok(e.detail(format!("Key {} {how}.", key_text(ctx, relation, index, &keys.key_values)?)))
 }
 
-/// The keys of all rows of a table, and how many live rows it has. `others_write`: without the rows that others enter themselves.
+/// The keys of the rows of a table, and how many of them are live. `others_enter`: without the rows that others enter themselves.
 fn sort_keys(
     ctx: &mut SessionContext,
     relation: &Relation,
     index: &Index,
     expressions: &[TableExpr],
     predicate: Option<&TableExpr>,
-    others_write: bool,
+    which: Versions<'_>,
+    others_enter: bool,
 ) -> Result<(Sorter, u64), SqlError> {
     let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
     let access = ctx.access();
@@ -706,8 +730,8 @@ fn sort_keys(
     let mut keys = KeyMaker::new(relation, index, expressions, predicate);
     let mut entry = EntryBytes::default();
     let mut count = 0_u32;
-    let rows = heap::build_scan(&access, own.as_deref(), &handle, |found: BuildRow<'_>| -> Result<(), SqlError> {
-        if !(others_write && found.entered_by_maker) && keys.make(ctx, found.row, &mut entry)?.is_some() {
+    let rows = heap::build_scan(&access, own.as_deref(), &handle, which, |found: BuildRow<'_>| -> Result<(), SqlError> {
+        if !(others_enter && found.entered_by_maker) && keys.make(ctx, found.row, &mut entry)?.is_some() {
             sorter.push(entry.item(), found.root, found.live).map_err(|e| index_error(e, index))?;
         }
         count = count.wrapping_add(1);
@@ -833,12 +857,13 @@ pub(crate) fn bind_expressions(
     Ok((out, predicate.transpose()?))
 }
 
-/// Gives an index a new, freshly built file; the old one goes when the transaction commits.
-pub(crate) fn rebuild(ctx: &mut SessionContext, relation: &Relation, index: &Index) -> Result<(), SqlError> {
+/// Gives an index a new, freshly built file; the old one goes when the transaction commits. `checked`: whether an index that is not valid is to
+/// find out whether its keys are unique.
+pub(crate) fn rebuild(ctx: &mut SessionContext, relation: &Relation, index: &Index, checked: bool) -> Result<(), SqlError> {
     let (expressions, predicate) = bind_expressions(ctx, relation, index)?;
     let file = ctx.new_file(index.file.spc, relation.persistence)?;
-    let new = Index { file, ..index.clone() };
-    let filled = fill(ctx, relation, &new, &expressions, predicate.as_ref())?;
+    let new = Index { file, unique: index.unique && (checked || index.valid), ..index.clone() };
+    let filled = fill(ctx, relation, &new, &expressions, predicate.as_ref(), Versions::All)?;
     ctx.transaction()?.moves_relation(index.file, file);
     ctx.transaction()?.drop_on_commit(index.file);
     table::update_class(ctx, index.oid, &[(pg_class::relfilenode, Datum::Oid(file.rel))])?;
@@ -847,12 +872,17 @@ pub(crate) fn rebuild(ctx: &mut SessionContext, relation: &Relation, index: &Ind
         // Nobody plans by the counts of catalogs.
         note_table(ctx, relation, Some(filled.rows))?;
     }
-    if !index.valid || !index.ready {
-        // What a failed CREATE or DROP INDEX CONCURRENTLY left is whole again.
-        let flags = [(pg_index::indisvalid, true), (pg_index::indisready, true), (pg_index::indislive, true)];
-        return set_flags(ctx, relation.oid, index.oid, &flags);
-    }
+    made_anew(ctx, relation, index, checked)?;
     ctx.relation_changed(relation.oid)
+}
+
+/// What a failed CREATE or DROP INDEX CONCURRENTLY left is whole again, unless its keys may not be unique.
+pub(crate) fn made_anew(ctx: &mut SessionContext, relation: &Relation, index: &Index, checked: bool) -> Result<(), SqlError> {
+    if (index.valid && index.ready) || (index.unique && !checked) {
+        return Ok(());
+    }
+    let flags = [(pg_index::indisvalid, true), (pg_index::indisready, true), (pg_index::indislive, true)];
+    set_flags(ctx, relation.oid, index.oid, &flags)
 }
 
 /// Marks an index as the one behind a constraint.

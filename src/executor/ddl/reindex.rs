@@ -67,7 +67,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ReindexStmt, source: &str) ->
                 tell(ctx, verbose, &format!("index \"{}.{}\"", table.namespace_name, found.name), Some(times));
                 return Ok(());
             }
-            index::rebuild(ctx, &table, &found)?;
+            index::rebuild(ctx, &table, &found, true)?;
             tell(ctx, verbose, &format!("index \"{}\"", found.name), Some(watch.times()));
             owner.map_or(Ok(()), |owner| ctx.relation_changed(owner))
         }
@@ -177,12 +177,12 @@ fn tell(ctx: &mut SessionContext, verbose: bool, what: &str, times: Option<Strin
 
 fn rebuild_all(ctx: &mut SessionContext, table: Oid, concurrently: bool, verbose: bool) -> Result<(), SqlError> {
     let (relation, watch) = (ctx.reopen(table)?, Stopwatch::start());
-    let indexes: Vec<Arc<Index>> = relation.indexes.clone();
+    let indexes: Vec<Arc<Index>> = relation.indexes.iter().filter(|i| i.live).cloned().collect();
     for found in &indexes {
         if !concurrently || !beside(&relation) {
             ctx.lock_oid(found.oid, false, LockMode::AccessExclusive, WaitPolicy::Block)?;
             let watch = Stopwatch::start();
-            index::rebuild(ctx, &relation, found)?;
+            index::rebuild(ctx, &relation, found, true)?;
             tell(ctx, verbose, &format!("index \"{}\"", found.name), Some(watch.times()));
         } else if found.valid {
             index::rebuild_concurrently(ctx, table, found.oid)?;

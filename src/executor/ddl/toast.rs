@@ -90,6 +90,7 @@ pub(crate) fn ensure(
         immediate: true,
         valid: true,
         ready: true,
+        live: true,
         columns: keys.collect(),
         n_key: 2,
         predicate: None,

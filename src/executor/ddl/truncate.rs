@@ -115,7 +115,7 @@ pub(crate) fn empty(ctx: &mut SessionContext, relation: &Relation) -> Result<(),
     super::toast::put_files(ctx, relation, toast)?;
     let file = ctx.new_file(relation.rel_handle().map_or(0, |r| r.file.spc), relation.persistence)?;
     let access = ctx.access();
-    for index in &relation.indexes {
+    for index in relation.indexes.iter().filter(|i| i.live) {
         let file = ctx.new_file(index.file.spc, relation.persistence)?;
         let handle = RelHandle { oid: index.oid, file, persistence: relation.persistence.access(), reserve: 0 };
         btree::create(&access, &handle)?;
@@ -129,6 +129,7 @@ pub(crate) fn empty(ctx: &mut SessionContext, relation: &Relation) -> Result<(),
                 (pg_class::reltuples, Datum::Float4(0.0)),
             ],
         )?;
+        super::index::made_anew(ctx, relation, index, false)?;
     }
     if let Some(old) = relation.file() {
         ctx.transaction()?.empties_relation(old)?;

@@ -273,6 +273,7 @@ fn catalog_relation(def: &CatalogDef, database: Oid, providers: &Providers) -> R
             immediate: true,
             valid: true,
             ready: true,
+            live: true,
             columns: columns.collect(),
             n_key: index.columns.len(),
             predicate: None,

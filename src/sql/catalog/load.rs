@@ -478,6 +478,7 @@ fn indexes(reader: &dyn CatalogReader, database: Oid, table: Oid) -> Result<Vec<
             immediate: row.bool(pg_index::indimmediate)?,
             valid: row.bool(pg_index::indisvalid)?,
             ready: row.bool(pg_index::indisready)?,
+            live: row.bool(pg_index::indislive)?,
             n_key: usize::try_from(row.int2(pg_index::indnkeyatts)?).unwrap_or(columns.len()),
             columns,
             predicate: row.opt_str(pg_index::indpred)?,

@@ -437,6 +437,8 @@ pub struct Index {
     pub valid: bool,
     /// Maintained by changes.
     pub ready: bool,
+    /// Not on its way out.
+    pub live: bool,
     /// Key columns first, then INCLUDE columns.
     pub columns: Vec<IndexColumn>,
     /// How many of `columns` are keys.

@@ -176,7 +176,7 @@ pub fn index(index: &Index) -> Vec<Datum> {
     row[pg_index::indisvalid] = Datum::Bool(index.valid);
     row[pg_index::indcheckxmin] = Datum::Bool(false);
     row[pg_index::indisready] = Datum::Bool(index.ready);
-    row[pg_index::indislive] = Datum::Bool(true);
+    row[pg_index::indislive] = Datum::Bool(index.live);
     row[pg_index::indisreplident] = Datum::Bool(false);
     row[pg_index::indkey] = int2vector(&keys);
     row[pg_index::indcollation] = oidvector(&collations);

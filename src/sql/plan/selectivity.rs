@@ -53,7 +53,7 @@ pub fn relation_distinct(relation: &Relation, att: i16, rows: f64) -> f64 {
         || relation
             .indexes
             .iter()
-            .any(|i| i.unique && i.n_key == 1 && i.predicate.is_none() && i.keys().first().is_some_and(|k| k.attnum == att))
+            .any(|i| i.unique && i.valid && i.n_key == 1 && i.predicate.is_none() && i.keys().first().is_some_and(|k| k.attnum == att))
     {
         return rows.max(1.0);
     }
