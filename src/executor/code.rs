@@ -801,8 +801,10 @@ impl ArrayCompareCode {
             return Ok(Datum::Null);
         }
         let searched = matches!((self.shortcut, self.any), (Some(CompareOp::Eq), true) | (Some(CompareOp::Ne), false));
-        if searched && array.values.len() >= ConstantList::LEAST && matches!(self.array, Code::Const(_)) {
-            let list = self.list.get_or_init(|| Arc::new(ConstantList::of(&array.values)));
+        if searched
+            && array.values.len() >= ConstantList::LEAST
+            && let Some(list) = self.list(x, array)
+        {
             return Ok(match list.has(&left) {
                 true => Datum::Bool(self.any),
                 false if list.null => Datum::Null,
@@ -829,6 +831,38 @@ impl ArrayCompareCode {
         }
         Ok(if null { Datum::Null } else { Datum::Bool(!self.any) })
     }
+}
+
+impl ArrayCompareCode {
+    /// The array to be searched. One that is no constant is sorted when it is met for the second time: a parameter, or what a subquery gave.
+    fn list(&self, x: &mut Exec<'_>, array: &Arc<ArrayValue>) -> Option<Arc<ConstantList>> {
+        if matches!(self.array, Code::Const(_)) {
+            return Some(Arc::clone(self.list.get_or_init(|| Arc::new(ConstantList::of(&array.values)))));
+        }
+        let site = std::ptr::from_ref(self).addr();
+        match x.state.searched.iter_mut().find(|s| s.site == site) {
+            Some(s) if Arc::ptr_eq(&s.array, array) => {
+                Some(Arc::clone(s.list.get_or_insert_with(|| Arc::new(ConstantList::of(&array.values)))))
+            }
+            Some(s) => {
+                *s = SearchedArray { site, array: Arc::clone(array), list: None };
+                None
+            }
+            None => {
+                x.state.searched.push(SearchedArray { site, array: Arc::clone(array), list: None });
+                None
+            }
+        }
+    }
+}
+
+/// The array that was last compared with at a place of a plan.
+pub struct SearchedArray {
+    /// Which place: the address of its code, which is the plan's and stays.
+    site: usize,
+    /// Kept, so that another one cannot come to lie where it was.
+    array: Arc<ArrayValue>,
+    list: Option<Arc<ConstantList>>,
 }
 
 /// A description for rows made of these types, columns named `f1`, `f2`, ...

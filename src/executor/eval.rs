@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+use super::code::SearchedArray;
 use super::context::SessionContext;
 use super::node::Node;
 use super::plan::{PlanNode, PlannedStmt};
@@ -56,6 +57,8 @@ pub struct ExecState {
     pub replaced: Option<FxHashMap<usize, Option<(Tid, Vec<u8>)>>>,
     /// What the changes so far ask of foreign keys.
     pub foreign: Vec<super::referential::Event>,
+    /// Long arrays that values were compared with.
+    pub searched: Vec<SearchedArray>,
     /// EXPLAIN ANALYZE: per node.
     pub stats: Option<Vec<NodeStats>>,
 }
@@ -119,6 +122,7 @@ impl ExecState {
             processed: 0,
             replaced: None,
             foreign: Vec::new(),
+            searched: Vec::new(),
             stats: None,
         }
     }

@@ -223,13 +223,6 @@ pub(super) struct Part {
     pub rows: u64,
 }
 
-impl Part {
-    /// Blocks in the file.
-    pub(super) fn blocks(&self) -> usize {
-        self.blocks.len()
-    }
-}
-
 /// Reads a part.
 pub(super) struct PartReader {
     blocks: std::vec::IntoIter<(u64, usize)>,
@@ -306,25 +299,6 @@ impl Store {
                 None => reader.block = std::mem::take(&mut reader.tail),
             }
         }
-    }
-
-    /// Rows of one block of a part, the first being 0; those not yet written are the last.
-    pub(super) fn block(&self, part: &Part, number: usize) -> Result<Vec<Row>, SqlError> {
-        let read;
-        let mut rest = match part.blocks.get(number) {
-            Some((at, len)) => {
-                let mut bytes = vec![0; *len];
-                self.file.read_at(&mut bytes, *at)?;
-                read = bytes;
-                read.as_slice()
-            }
-            None => part.buf.as_slice(),
-        };
-        let mut rows = Vec::new();
-        while let Some(row) = read_row(&mut rest)? {
-            rows.push(row);
-        }
-        Ok(rows)
     }
 }
 
@@ -417,6 +391,12 @@ impl Aside {
             s.disk = s.disk.max(disk);
         });
     }
+}
+
+/// Bytes of the row at the front.
+pub(super) fn row_len(bytes: &[u8]) -> Result<usize, SqlError> {
+    let len = u32::from_le_bytes(Cursor(bytes).array()?);
+    Ok(usize::try_from(len).unwrap_or(usize::MAX).saturating_add(HEAD))
 }
 
 /// Takes a row off the front; `None` at the end.

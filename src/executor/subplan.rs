@@ -8,9 +8,9 @@ use super::eval::{Exec, Row};
 use super::hash::{hash_values, row_bytes, same_rows, same_value};
 use super::node::{Node, build};
 use super::plan::{PlannedStmt, Quantified, SortColumn, Subplan, SubplanKind};
-use super::row_store::{RowStore, work_mem};
 use super::sort::Sorter;
-use super::spill::{Part, Store};
+use super::spill::{read_row, row_len, write_row};
+use super::temp_file::{TempFile, temp_file};
 use crate::sql::types::{ArrayValue, Datum, RecordValue, array::Dim};
 use crate::sqlstate::{SqlError, SqlState};
 
@@ -24,31 +24,54 @@ pub struct SubplanRun {
     hashed: Option<Hashed>,
 }
 
-/// The distinct rows of a subquery, to be looked up by value: in a hash table, or once they are more than the memory for one, in a file in the order
-/// of their hashes, where a row is found by reading one block.
+/// The rows of a subquery that a row is looked for in, and what NULLs make of the answer.
 struct Hashed {
+    rows: RowSet,
+    /// The rows as a row sees them that has NULLs of its own: with the same NULLs, which are these.
+    seen: Vec<(Nulls, RowSet)>,
+}
+
+/// Which columns of a row are NULL.
+type Nulls = Box<[bool]>;
+
+/// More sets of rows than this, each with other NULLs, are not made: then each row is looked at.
+const MOST_SEEN: usize = 8;
+/// More kinds of rows than this, each with other NULLs, are not told apart.
+const MOST_KINDS: usize = 64;
+
+/// Distinct rows, to be looked up by value: in a hash table, or once they are more than the memory for one, in a file in the order
+/// of their hashes, where a row is found by reading one block.
+struct RowSet {
     memory: usize,
     rows: Vec<Row>,
     table: HashTable<usize>,
     bytes: usize,
+    /// Rows on their way to the file.
+    sorter: Option<Sorter>,
     file: Option<HashedFile>,
-    /// Rows with a NULL.
-    partial: RowStore,
+    /// The NULLs of rows that have some, each kind once.
+    kinds: Vec<Nulls>,
+    /// There are too many kinds.
+    manifold: bool,
     any: bool,
 }
 
 /// Rows behind their hashes, in the order of these.
 struct HashedFile {
-    store: Store,
-    rows: Part,
-    /// Hash of the first row of each block.
-    firsts: Vec<i64>,
+    file: TempFile,
+    end: u64,
+    /// Hash of the first row of each block, and the block's place.
+    blocks: Vec<(i64, u64)>,
+    /// The block being written.
+    buf: Vec<u8>,
     /// Blocks read last, each at its number modulo their count.
-    cached: Vec<Option<(usize, Vec<Row>)>>,
+    cached: Vec<(usize, Vec<u8>)>,
 }
 
 /// Bytes of rows that are read together: a look-up wants one row.
 const BLOCK: usize = 4 << 10;
+/// No block.
+const NO_BLOCK: usize = usize::MAX;
 
 pub(super) fn eval(x: &mut Exec<'_>, number: usize, row: &[Datum]) -> Result<Datum, SqlError> {
     let stmt = x.state.plan()?.clone();
@@ -197,6 +220,15 @@ fn is_possible(a: &[Datum], b: &[Datum]) -> bool {
     a.iter().zip(b).all(|(a, b)| a.is_null() || b.is_null() || same_value(a, b))
 }
 
+/// The row with NULLs in these columns, too.
+fn masked(row: &[Datum], nulls: &[bool]) -> Row {
+    row.iter().zip(nulls).map(|(v, null)| if *null { Datum::Null } else { v.clone() }).collect()
+}
+
+fn nulls_of(row: &[Datum]) -> Nulls {
+    row.iter().map(Datum::is_null).collect()
+}
+
 /// A hash as a sort key.
 fn sort_hash(row: &[Datum]) -> i64 {
     hash_values(row).cast_signed()
@@ -206,12 +238,13 @@ fn behind_hash(row: Row) -> Row {
     std::iter::once(Datum::Int8(sort_hash(&row))).chain(row).collect()
 }
 
+fn lost() -> SqlError {
+    SqlError::internal("hashed subplan")
+}
+
 impl Hashed {
     fn new(x: &mut Exec<'_>, node: &mut dyn Node) -> Result<Self, SqlError> {
-        let memory = super::hash::memory(x);
-        let partial = RowStore::new(work_mem(x) / 4);
-        let mut h = Self { memory, rows: Vec::new(), table: HashTable::new(), bytes: 0, file: None, partial, any: false };
-        let mut sorter: Option<Sorter> = None;
+        let mut rows = RowSet::new(super::hash::memory(x));
         let mut out = Row::new();
         let mut count = 0u32;
         while node.next(x, &mut out)? {
@@ -219,71 +252,123 @@ impl Hashed {
             if count & 1023 == 0 {
                 x.session.check_cancel()?;
             }
-            h.any = true;
-            match &mut sorter {
-                None => h.insert(x, std::mem::take(&mut out))?,
-                Some(sorter) => sorter.push(x, behind_hash(std::mem::take(&mut out)))?,
-            }
-            if sorter.is_none() && h.bytes > memory {
-                let order = [SortColumn { column: 0, desc: false, nulls_first: false }];
-                let mut all = Sorter::new(x, Arc::from(order));
-                h.table = HashTable::new();
-                for row in std::mem::take(&mut h.rows) {
-                    all.push(x, behind_hash(row))?;
-                }
-                h.partial.clear();
-                sorter = Some(all);
-            }
+            rows.push(x, std::mem::take(&mut out))?;
         }
-        if let Some(sorter) = sorter {
-            h.lay_out(x, sorter)?;
-        }
-        Ok(h)
+        rows.finish(x)?;
+        Ok(Self { rows, seen: Vec::new() })
     }
 
-    fn insert(&mut self, x: &Exec<'_>, row: Row) -> Result<(), SqlError> {
+    /// IN with NULL rules: unknown if a row might be equal but for its NULLs.
+    fn probe(&mut self, x: &Exec<'_>, values: &[Datum]) -> Result<Datum, SqlError> {
+        if !self.rows.any {
+            return Ok(Datum::Bool(false));
+        }
+        let nulls = values.iter().filter(|v| v.is_null()).count();
+        let possible = if nulls == values.len() {
+            true
+        } else if nulls > 0 {
+            let own = nulls_of(values);
+            match self.seen_with(x, &own)? {
+                Some(rows) => rows.has_possible(x, values)?,
+                None => self.rows.any(x, |r| is_possible(r, values))?,
+            }
+        } else if self.rows.contains(values)? {
+            return Ok(Datum::Bool(true));
+        } else {
+            self.rows.has_possible(x, values)?
+        };
+        Ok(if possible { Datum::Null } else { Datum::Bool(false) })
+    }
+
+    /// The rows as one sees them that has these NULLs. `None`: look at each.
+    fn seen_with(&mut self, x: &Exec<'_>, own: &[bool]) -> Result<Option<&mut RowSet>, SqlError> {
+        let at = match self.seen.iter().position(|(nulls, _)| **nulls == *own) {
+            Some(at) => at,
+            None if self.seen.len() >= MOST_SEEN => return Ok(None),
+            None => {
+                let mut set = RowSet::new(self.rows.memory / MOST_SEEN);
+                self.rows.each(x, |row| set.push(x, masked(row, own)).map(|()| true))?;
+                set.finish(x)?;
+                self.seen.push((own.into(), set));
+                self.seen.len() - 1
+            }
+        };
+        Ok(self.seen.get_mut(at).map(|(_, rows)| rows))
+    }
+}
+
+impl RowSet {
+    fn new(memory: usize) -> Self {
+        Self {
+            memory,
+            rows: Vec::new(),
+            table: HashTable::new(),
+            bytes: 0,
+            sorter: None,
+            file: None,
+            kinds: Vec::new(),
+            manifold: false,
+            any: false,
+        }
+    }
+
+    fn push(&mut self, x: &Exec<'_>, row: Row) -> Result<(), SqlError> {
+        self.any = true;
+        if row.iter().any(Datum::is_null) && !self.manifold {
+            let is_known = |kind: &Nulls| kind.iter().zip(&row).all(|(null, v)| *null == v.is_null());
+            if !self.kinds.iter().any(is_known) {
+                self.kinds.push(nulls_of(&row));
+                self.manifold = self.kinds.len() > MOST_KINDS;
+            }
+        }
+        if let Some(sorter) = &mut self.sorter {
+            return sorter.push(x, behind_hash(row));
+        }
+        self.insert(row);
+        if self.bytes > self.memory {
+            let order = [SortColumn { column: 0, desc: false, nulls_first: false }];
+            let mut all = Sorter::new(x, Arc::from(order));
+            self.table = HashTable::new();
+            for row in std::mem::take(&mut self.rows) {
+                all.push(x, behind_hash(row))?;
+            }
+            self.sorter = Some(all);
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, row: Row) {
         let hash = hash_values(row.iter());
         let Self { rows, table, .. } = self;
         if table.find(hash, |i| rows.get(*i).is_some_and(|r| same_rows(r, &row))).is_some() {
-            return Ok(());
-        }
-        if row.iter().any(Datum::is_null) {
-            self.partial.push(x, row.clone())?;
+            return;
         }
         self.bytes += row_bytes(&row) + 32;
         let i = rows.len();
         rows.push(row);
         table.insert_unique(hash, i, |i| rows.get(*i).map_or(0, |r| hash_values(r.iter())));
-        Ok(())
     }
 
-    /// Puts sorted rows into the file, equal ones once.
-    fn lay_out(&mut self, x: &Exec<'_>, sorter: Sorter) -> Result<(), SqlError> {
+    /// All rows are there: those that were sorted go into the file, equal ones once.
+    fn finish(&mut self, x: &Exec<'_>) -> Result<(), SqlError> {
+        let Some(sorter) = self.sorter.take() else { return Ok(()) };
         let mut sorted = sorter.finish(x)?;
-        let mut file = HashedFile { store: Store::new(x)?, rows: Part::default(), firsts: Vec::new(), cached: Vec::new() };
+        let mut file = HashedFile { file: temp_file(x.session)?, end: 0, blocks: Vec::new(), buf: Vec::new(), cached: Vec::new() };
         let mut last = Row::new();
+        let mut count = 0u32;
         while let Some(row) = sorted.next()? {
+            count = count.wrapping_add(1);
+            if count & 1023 == 0 {
+                x.session.check_cancel()?;
+            }
             if same_rows(&last, &row) {
                 continue;
             }
-            if file.rows.rows & 1023 == 0 {
-                x.session.check_cancel()?;
-            }
-            let (Some(Datum::Int8(hash)), Some(values)) = (row.first(), row.get(1..)) else {
-                return Err(SqlError::internal("hashed subplan"));
-            };
-            if values.iter().any(Datum::is_null) {
-                self.partial.push(x, values.to_vec())?;
-            }
-            if file.firsts.len() == file.rows.blocks() {
-                file.firsts.push(*hash);
-            }
-            file.store.push(&mut file.rows, &row, BLOCK)?;
+            file.push(&row)?;
             last = row;
         }
-        file.store.flush(&mut file.rows)?;
-        // What a block's rows take in memory is several times what they take in the file.
-        file.cached.resize_with((self.memory / (8 * BLOCK)).max(1), || None);
+        file.flush()?;
+        file.cached.resize_with((self.memory / BLOCK).max(1), || (NO_BLOCK, Vec::new()));
         self.file = Some(file);
         Ok(())
     }
@@ -295,81 +380,122 @@ impl Hashed {
         Ok(self.table.find(hash_values(values), |i| self.rows.get(*i).is_some_and(|r| same_rows(r, values))).is_some())
     }
 
-    /// IN with NULL rules: unknown if a row might be equal but for its NULLs.
-    fn probe(&mut self, x: &Exec<'_>, values: &[Datum]) -> Result<Datum, SqlError> {
-        if !self.any {
-            return Ok(Datum::Bool(false));
+    /// Whether a row with NULLs might be this one but for them.
+    fn has_possible(&mut self, x: &Exec<'_>, values: &[Datum]) -> Result<bool, SqlError> {
+        if self.manifold {
+            return self.any(x, |r| r.iter().any(Datum::is_null) && is_possible(r, values));
         }
-        let nulls = values.iter().filter(|v| v.is_null()).count();
-        let possible = if nulls == values.len() {
-            true
-        } else if nulls > 0 {
-            let found = self.rows.iter().any(|r| is_possible(r, values));
-            found
-                || match &mut self.file {
-                    Some(file) => file.any(x, |r| is_possible(r, values))?,
-                    None => false,
-                }
-        } else if self.contains(values)? {
-            return Ok(Datum::Bool(true));
-        } else {
-            let mut found = false;
-            for at in 0..self.partial.len() {
-                if at & 1023 == 1023 {
-                    x.session.check_cancel()?;
-                }
-                if self.partial.get(at)?.is_some_and(|r| is_possible(r, values)) {
-                    found = true;
-                    break;
-                }
-            }
-            found
-        };
-        Ok(if possible { Datum::Null } else { Datum::Bool(false) })
-    }
-}
-
-impl HashedFile {
-    fn block(&mut self, number: usize) -> Result<&[Row], SqlError> {
-        let slots = self.cached.len().max(1);
-        let slot = self.cached.get_mut(number % slots).ok_or_else(|| SqlError::internal("hashed subplan"))?;
-        if slot.as_ref().is_none_or(|(at, _)| *at != number) {
-            *slot = Some((number, self.store.block(&self.rows, number)?));
-        }
-        Ok(slot.as_ref().map_or(&[], |(_, rows)| rows))
-    }
-
-    fn contains(&mut self, values: &[Datum]) -> Result<bool, SqlError> {
-        let hash = sort_hash(values);
-        // Rows of one hash may begin in the block before the first that begins with it.
-        let mut number = self.firsts.partition_point(|first| *first < hash).saturating_sub(1);
-        while number < self.firsts.len() {
-            let rows = self.block(number)?;
-            let hash_of = |row: &Row| match row.first() {
-                Some(Datum::Int8(hash)) => *hash,
-                _ => i64::MIN,
-            };
-            let from = rows.partition_point(|row| hash_of(row) < hash);
-            for row in rows.get(from..).unwrap_or_default() {
-                if hash_of(row) > hash {
-                    return Ok(false);
-                }
-                if row.get(1..).is_some_and(|r| same_rows(r, values)) {
-                    return Ok(true);
-                }
-            }
-            number += 1;
-        }
-        Ok(false)
-    }
-
-    fn any(&mut self, x: &Exec<'_>, test: impl Fn(&[Datum]) -> bool) -> Result<bool, SqlError> {
-        for number in 0..self.firsts.len() {
-            x.session.check_cancel()?;
-            if self.block(number)?.iter().any(|row| row.get(1..).is_some_and(&test)) {
+        for at in 0..self.kinds.len() {
+            let Some(kind) = self.kinds.get(at) else { continue };
+            let wanted = masked(values, kind);
+            if self.contains(&wanted)? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
+
+    fn any(&self, x: &Exec<'_>, test: impl Fn(&[Datum]) -> bool) -> Result<bool, SqlError> {
+        let mut found = false;
+        self.each(x, |row| {
+            found = test(row);
+            Ok(!found)
+        })?;
+        Ok(found)
+    }
+
+    /// Hands out each row until it is said to be enough.
+    fn each(&self, x: &Exec<'_>, mut f: impl FnMut(&[Datum]) -> Result<bool, SqlError>) -> Result<(), SqlError> {
+        for rows in self.rows.chunks(1024) {
+            x.session.check_cancel()?;
+            for row in rows {
+                if !f(row)? {
+                    return Ok(());
+                }
+            }
+        }
+        let Some(file) = &self.file else { return Ok(()) };
+        let mut bytes = Vec::new();
+        for number in 0..file.blocks.len() {
+            x.session.check_cancel()?;
+            file.read(number, &mut bytes)?;
+            let mut rest = bytes.as_slice();
+            while let Some((_, mut row)) = split(&mut rest)? {
+                if !f(&read_row(&mut row)?.ok_or_else(lost)?)? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes a hash and the row behind it off the front.
+fn split<'b>(bytes: &mut &'b [u8]) -> Result<Option<(i64, &'b [u8])>, SqlError> {
+    let Some((hash, rest)) = bytes.split_first_chunk() else { return Ok(None) };
+    let (row, rest) = rest.split_at_checked(row_len(rest)?).ok_or_else(lost)?;
+    *bytes = rest;
+    Ok(Some((i64::from_le_bytes(*hash), row)))
+}
+
+impl HashedFile {
+    /// Adds a row that lies behind its hash.
+    fn push(&mut self, row: &[Datum]) -> Result<(), SqlError> {
+        let Some((Datum::Int8(hash), values)) = row.split_first() else { return Err(lost()) };
+        if self.buf.is_empty() {
+            self.blocks.push((*hash, self.end));
+        }
+        self.buf.extend(hash.to_le_bytes());
+        write_row(&mut self.buf, values)?;
+        if self.buf.len() >= BLOCK { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), SqlError> {
+        self.file.write_at(&self.buf, self.end)?;
+        self.end += self.buf.len() as u64;
+        self.buf.clear();
+        Ok(())
+    }
+
+    fn read(&self, number: usize, bytes: &mut Vec<u8>) -> Result<(), SqlError> {
+        let (_, at) = self.blocks.get(number).ok_or_else(lost)?;
+        let upto = self.blocks.get(number + 1).map_or(self.end, |(_, at)| *at);
+        bytes.resize(usize::try_from(upto - at).map_err(|_| lost())?, 0);
+        self.file.read_at(bytes, *at)
+    }
+
+    /// Rows are compared as they lie there, by hash; only one with the right hash is made a row.
+    fn contains(&mut self, values: &[Datum]) -> Result<bool, SqlError> {
+        let hash = sort_hash(values);
+        // Rows of one hash may begin in the block before the first that begins with it.
+        let from = self.blocks.partition_point(|(first, _)| *first < hash).saturating_sub(1);
+        for number in from..self.blocks.len() {
+            let slots = self.cached.len().max(1);
+            let (at, mut bytes) = std::mem::take(self.cached.get_mut(number % slots).ok_or_else(lost)?);
+            if at != number {
+                self.read(number, &mut bytes)?;
+            }
+            let found = find(&bytes, hash, values);
+            if let Some(slot) = self.cached.get_mut(number % slots) {
+                *slot = (number, bytes);
+            }
+            if let Some(found) = found? {
+                return Ok(found);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Whether the row is in a block; `None`: it would come later.
+fn find(mut block: &[u8], hash: i64, values: &[Datum]) -> Result<Option<bool>, SqlError> {
+    while let Some((at, mut row)) = split(&mut block)? {
+        if at > hash {
+            return Ok(Some(false));
+        }
+        if at == hash && same_rows(&read_row(&mut row)?.ok_or_else(lost)?, values) {
+            return Ok(Some(true));
+        }
+    }
+    Ok(None)
 }
