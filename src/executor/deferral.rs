@@ -6,7 +6,7 @@
 use afterimage_wal::Xid;
 use rustc_hash::FxHashMap;
 
-use super::referential::Event;
+use super::referential::{Event, Events, PIECE};
 use crate::sql::catalog::Relation;
 use crate::sql::types::Oid;
 use crate::sqlstate::{SqlError, SqlState};
@@ -30,18 +30,40 @@ struct Said {
     some: FxHashMap<Oid, bool>,
 }
 
-/// An event put off.
+/// Events put off, one after the other, under one xid.
 #[derive(Debug)]
 struct Waiting {
     by: Xid,
-    /// Looked at already, under this xid.
-    looked: Option<Xid>,
-    event: Event,
+    events: Vec<Event>,
+    /// Under which xid each was looked at already. Shorter than the events: none of those behind was.
+    looked: Vec<Option<Xid>>,
 }
 
 impl Waiting {
-    fn is_due(&self, t: &Transaction) -> bool {
-        t.owns(self.by) && !self.looked.is_some_and(|xid| t.owns(xid))
+    /// Has none of its events happened?
+    fn is_undone(&self, t: &Transaction) -> bool {
+        !t.owns(self.by)
+    }
+
+    fn is_looked_at(&self, at: usize, t: &Transaction) -> bool {
+        self.looked.get(at).copied().flatten().is_some_and(|xid| t.owns(xid))
+    }
+
+    /// Takes out what is meant; what of it is due.
+    fn take(&mut self, t: &Transaction, is_meant: impl Fn(&Event) -> bool) -> Vec<Event> {
+        let undone = self.is_undone(t);
+        let mut due = Vec::new();
+        let mut stays = Self { by: self.by, events: Vec::new(), looked: Vec::new() };
+        for (at, event) in std::mem::take(&mut self.events).into_iter().enumerate() {
+            if !is_meant(&event) {
+                stays.looked.extend((at < self.looked.len()).then(|| self.looked.get(at).copied().flatten()));
+                stays.events.push(event);
+            } else if !undone && !self.is_looked_at(at, t) {
+                due.push(event);
+            }
+        }
+        *self = stays;
+        due
     }
 }
 
@@ -58,7 +80,7 @@ impl Deferral {
 
     /// Forgets what was rolled back.
     fn settle(&mut self, t: &Transaction) {
-        while self.waiting.last().is_some_and(|w| !t.owns(w.by)) {
+        while self.waiting.last().is_some_and(|w| w.is_undone(t)) {
             self.waiting.pop();
         }
         while let Some((_, said)) = self.before.pop_if(|(xid, _)| !t.owns(*xid)) {
@@ -78,7 +100,10 @@ impl Deferral {
 
     /// Lets an event wait that happened under an xid.
     pub(super) fn put_off(&mut self, by: Xid, event: Event) {
-        self.waiting.push(Waiting { by, looked: None, event });
+        match self.waiting.last_mut() {
+            Some(w) if w.by == by && w.events.len() < PIECE => w.events.push(event),
+            _ => self.waiting.push(Waiting { by, events: vec![event], looked: Vec::new() }),
+        }
     }
 
     /// SET CONSTRAINTS. `only`: some constraints, else all.
@@ -100,25 +125,46 @@ impl Deferral {
     ///
     /// # Errors
     /// On a standby.
-    pub(super) fn take_due(&mut self, t: &mut Transaction, only: Option<&[Oid]>) -> Result<Vec<Event>, SqlError> {
-        let meant = |e: &Event| only.is_none_or(|list| list.contains(&e.timing().0));
+    pub(super) fn take_due(&mut self, t: &mut Transaction, only: Option<&[Oid]>) -> Result<Events, SqlError> {
+        let is_meant = |e: &Event| only.is_none_or(|list| list.contains(&e.timing().0));
+        let mut due = Events::default();
         if t.savepoints() == 0 {
-            let t = &*t;
-            return Ok(self.waiting.extract_if(.., |w| meant(&w.event)).filter(|w| w.is_due(t)).map(|w| w.event).collect());
+            for w in &mut self.waiting {
+                due.push_piece(w.take(t, is_meant));
+            }
+            self.waiting.retain(|w| !w.events.is_empty());
+            return Ok(due);
         }
-        let mut due = Vec::new();
         for w in &mut self.waiting {
-            if meant(&w.event) && w.is_due(t) {
-                w.looked = Some(t.xid()?);
-                due.push(w.event.clone());
+            if w.is_undone(t) {
+                continue;
+            }
+            for at in 0..w.events.len() {
+                if let Some(event) = w.events.get(at).filter(|e| is_meant(e))
+                    && !w.is_looked_at(at, t)
+                {
+                    due.push(event.clone());
+                    w.looked.resize(w.events.len(), None);
+                    if let Some(looked) = w.looked.get_mut(at) {
+                        *looked = Some(t.xid()?);
+                    }
+                }
             }
         }
         Ok(due)
     }
 
     /// What waits; nothing does then.
-    pub(super) fn take_all(&mut self, t: &Transaction) -> Vec<Event> {
-        std::mem::take(&mut self.waiting).into_iter().filter(|w| w.is_due(t)).map(|w| w.event).collect()
+    pub(super) fn take_all(&mut self, t: &Transaction) -> Events {
+        let mut all = Events::default();
+        for mut w in std::mem::take(&mut self.waiting) {
+            match w.looked.is_empty() {
+                true if w.is_undone(t) => {}
+                true => all.push_piece(w.events),
+                false => all.push_piece(w.take(t, |_| true)),
+            }
+        }
+        all
     }
 
     /// Refuses to change a table that something waits for. PostgreSQL: `CheckTableNotInUse`.
@@ -127,7 +173,11 @@ impl Deferral {
     /// 55006.
     pub fn check_not_pending(&self, t: Option<&Transaction>, relation: &Relation, command: &str) -> Result<(), SqlError> {
         let Some(t) = t else { return Ok(()) };
-        if !self.waiting.iter().any(|w| w.event.changed() == relation.oid && w.is_due(t)) {
+        let is_due = |w: &Waiting| {
+            let mut events = w.events.iter().enumerate();
+            !w.is_undone(t) && events.any(|(at, e)| e.changed() == relation.oid && !w.is_looked_at(at, t))
+        };
+        if !self.waiting.iter().any(is_due) {
             return Ok(());
         }
         let message = format!("cannot {command} \"{}\" because it has pending trigger events", relation.name);

@@ -56,7 +56,7 @@ pub struct ExecState {
     #[expect(clippy::type_complexity, reason = "one use")]
     pub replaced: Option<FxHashMap<usize, Option<(Tid, Vec<u8>)>>>,
     /// What the changes so far ask of foreign keys.
-    pub foreign: Vec<super::referential::Event>,
+    pub foreign: super::referential::Events,
     /// Long arrays that values were compared with.
     pub searched: Vec<SearchedArray>,
     /// EXPLAIN ANALYZE: per node.
@@ -121,7 +121,7 @@ impl ExecState {
             working: Vec::new(),
             processed: 0,
             replaced: None,
-            foreign: Vec::new(),
+            foreign: super::referential::Events::default(),
             searched: Vec::new(),
             stats: None,
         }

@@ -43,7 +43,7 @@ pub(crate) struct Loader {
     tids: Vec<Tid>,
     entry: EntryBytes,
     /// What the rows ask of foreign keys, and triggers after them.
-    events: Vec<referential::Event>,
+    events: referential::Events,
     /// The table's triggers, if it has any and they are to fire.
     triggers: Option<Arc<TableWriter>>,
 }
@@ -99,7 +99,7 @@ impl Loader {
             frozen: false,
             tids: Vec::new(),
             entry: EntryBytes::default(),
-            events: Vec::new(),
+            events: referential::Events::default(),
             triggers: None,
         })
     }
@@ -214,7 +214,7 @@ impl Loader {
         let values = std::mem::take(&mut self.values);
         for (values, &tid) in values.iter().zip(&self.tids) {
             insert_entries(ctx, &self.relation, &self.handle, &self.indexes, values, tid, &mut self.entry, &mut self.events)?;
-            referential::stored(&self.relation, &mut self.events, tid, None, values);
+            referential::stored(&self.relation, &mut self.events, None, (tid, values));
             if let Some(writer) = &self.triggers {
                 trigger::after_row(ctx, writer, Trigger::INSERT, (None, Some((tid, values))), None, &mut self.events)?;
             }
@@ -242,7 +242,7 @@ fn insert_entries(
     values: &[Datum],
     tid: Tid,
     entry: &mut EntryBytes,
-    events: &mut Vec<referential::Event>,
+    events: &mut referential::Events,
 ) -> Result<(), SqlError> {
     let access = ctx.access();
     for load in indexes {
@@ -270,7 +270,7 @@ fn insert_entries(
         let inserted = if unique && !load.index.immediate {
             let t = ctx.transaction()?;
             let index = (&*load.index, &load.handle);
-            referential::enter_deferrable(&access, t, (relation, heap), index, tid, (entry.item(), &key_values), events)
+            referential::enter_deferrable(&access, t, (relation, heap), index, tid, entry.item(), events)
                 .map_err(|e| index_error(e, &load.index))?;
             Inserted::Yes
         } else {

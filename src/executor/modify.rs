@@ -178,15 +178,14 @@ fn insert_entry(
     tid: Tid,
 ) -> Result<Option<Row>, SqlError> {
     let Some(entry) = Entry::of(x, table, w, values)? else { return Ok(None) };
-    let Entry { key, bytes, index, .. } = &entry;
+    let Entry { bytes, index, .. } = &entry;
     let engine: Arc<Engine> = x.state.engine()?.clone();
     let ctx = engine.ctx();
     let t = x.session.transaction()?;
     let xid = t.xid()?;
     let inserted = if entry.unique && !w.index.immediate {
         let events = &mut x.state.foreign;
-        referential::enter_deferrable(ctx, t, (&table.relation, rel), (&w.index, index), tid, (bytes.item(), key), events)
-            .map(|()| Inserted::Yes)
+        referential::enter_deferrable(ctx, t, (&table.relation, rel), (&w.index, index), tid, bytes.item(), events).map(|()| Inserted::Yes)
     } else {
         let mut probe = heap::Probe::new(ctx, *rel, t);
         let probe: Option<(&mut dyn UniqueProbe, usize)> = if entry.unique { Some((&mut probe, bytes.key.len())) } else { None };
@@ -499,7 +498,7 @@ impl ModifyNode {
                 }
                 drop_values(x, m, &old, Some(&self.bytes))?;
                 if m.foreign {
-                    referential::note(x.state, &m.table.relation, Command::Update, tid, &old_values, &new);
+                    referential::note(x.state, &m.table.relation, Command::Update, tid, Some((existing, &*old_values)), &new);
                 }
                 if m.table.has_triggers(true, 0, Trigger::UPDATE) {
                     let assigned: Vec<usize> = update.set.iter().map(|(i, _)| *i).collect();
@@ -702,7 +701,7 @@ impl ModifyNode {
         }
         let old = self.row.get(..m.table.desc.len()).unwrap_or_default();
         if m.foreign {
-            referential::note(x.state, &m.table.relation, self.act, tid, old, &self.values);
+            referential::note(x.state, &m.table.relation, self.act, tid, self.before.map(|tid| (tid, old)), &self.values);
         }
         if !after {
             return Ok(());

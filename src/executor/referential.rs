@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+use afterimage_wal::BlockNo;
+
 use super::context::SessionContext;
 use super::eval::ExecState;
 use super::hash::same_value;
@@ -17,73 +19,154 @@ use super::routine::{RoutinePlan, Variables};
 use super::sink::{Collect, RowSink};
 use crate::access::btree::{self, Inserted, Item};
 use crate::access::{AccessCtx, AccessError, RelHandle, Tid, heap};
+use crate::sql::catalog::index_key::EntryBytes;
 use crate::sql::catalog::names::{quote_identifier, quote_qualified};
 use crate::sql::catalog::relation::{Constraint, ConstraintKind, FkAction, FkMatch, ForeignKey, Index, Relation};
 use crate::sql::types::{Datum, Oid, row, text_out};
 use crate::sqlstate::{SqlError, SqlState};
 use crate::txn::{CommitLevel, Isolation, Transaction};
 
-/// Something to look at when a statement is over, or later.
+/// Something to look at when a statement is over, or later: what it is about, and where the row's versions are. There may be as many as rows
+/// are changed, so it is small; what the rows are is read from the table.
 #[derive(Clone, Debug)]
-pub enum Event {
-    /// By a foreign key.
-    Key(KeyEvent),
+pub struct Event {
+    subject: Arc<Subject>,
+    /// The version that is gone, and the one that was stored.
+    old: Tid,
+    new: Tid,
+}
+
+/// No version.
+const NOWHERE: Tid = Tid { block: BlockNo::INVALID, offset: 0 };
+
+fn version(tid: Tid) -> Option<Tid> {
+    (tid != NOWHERE).then_some(tid)
+}
+
+/// What the events of one kind are about.
+#[derive(Debug)]
+pub enum Subject {
+    /// By a foreign key or a deferrable unique constraint.
+    Key(KeySubject),
     /// A trigger to fire.
     Trigger(super::trigger::Fired),
 }
 
-/// Something a foreign key has to look at.
-#[derive(Clone, Debug)]
-pub struct KeyEvent {
-    /// The referencing table and its constraint.
+/// What a constraint has to look at.
+#[derive(Debug)]
+pub struct KeySubject {
+    /// The constraint's own table: of a foreign key the referencing one.
     table: Oid,
     constraint: Constraint,
     kind: EventKind,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EventKind {
-    /// A referencing row was stored: its place and key.
-    Stored(Tid, Vec<Datum>),
-    /// A referenced key is gone: the old one, and the new one if the row was updated.
-    Gone(Vec<Datum>, Option<Vec<Datum>>),
-    /// A row was entered into a unique index that may have its key already: its place, its key there, and the key's values.
-    Entered(Tid, Vec<u8>, Vec<Datum>),
+    /// A referencing row was stored.
+    Stored,
+    /// A referenced key is gone.
+    Deleted,
+    /// A referenced key has become another.
+    Updated,
+    /// A row was entered into a unique index that may have its key already.
+    Entered,
+}
+
+/// Events in their order. They lie in pieces, which go one by one as they are looked at.
+#[derive(Debug, Default)]
+pub struct Events {
+    subjects: Vec<Arc<Subject>>,
+    pieces: Vec<Vec<Event>>,
+}
+
+/// Events of a piece.
+pub(super) const PIECE: usize = 4096;
+
+impl Events {
+    /// None?
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Adds one about a subject, which is made if none of those known is meant.
+    pub(super) fn note(&mut self, is_meant: impl Fn(&Subject) -> bool, make: impl FnOnce() -> Subject, old: Option<Tid>, new: Option<Tid>) {
+        let subject = match self.subjects.iter().rfind(|s| is_meant(s)) {
+            Some(subject) => Arc::clone(subject),
+            None => {
+                let subject = Arc::new(make());
+                self.subjects.push(Arc::clone(&subject));
+                subject
+            }
+        };
+        self.push(Event { subject, old: old.unwrap_or(NOWHERE), new: new.unwrap_or(NOWHERE) });
+    }
+
+    fn note_key(&mut self, table: Oid, constraint: &Constraint, kind: EventKind, old: Option<Tid>, new: Option<Tid>) {
+        let is_meant =
+            |s: &Subject| matches!(s, Subject::Key(k) if k.kind == kind && k.table == table && k.constraint.oid == constraint.oid);
+        self.note(is_meant, || Subject::Key(KeySubject { table, constraint: constraint.clone(), kind }), old, new);
+    }
+
+    /// Adds one.
+    pub(super) fn push(&mut self, event: Event) {
+        match self.pieces.last_mut() {
+            Some(piece) if piece.len() < PIECE => piece.push(event),
+            _ => self.pieces.push(vec![event]),
+        }
+    }
+
+    /// Adds some.
+    pub(super) fn push_piece(&mut self, piece: Vec<Event>) {
+        if !piece.is_empty() {
+            self.pieces.push(piece);
+        }
+    }
+}
+
+impl IntoIterator for Events {
+    type Item = Event;
+    type IntoIter = std::iter::Flatten<std::vec::IntoIter<Vec<Event>>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.pieces.into_iter().flatten()
+    }
 }
 
 impl Event {
     /// The constraint that says when it is looked at: itself, whether deferrable, whether deferred.
     pub(super) fn timing(&self) -> (Oid, bool, bool) {
-        match self {
-            Self::Key(e) => (e.constraint.oid, e.constraint.deferrable, e.constraint.deferred),
-            Self::Trigger(fired) => fired.timing(),
+        match &*self.subject {
+            Subject::Key(k) => (k.constraint.oid, k.constraint.deferrable, k.constraint.deferred),
+            Subject::Trigger(fired) => fired.timing(),
         }
     }
 
     /// The table whose change it is about.
     pub(super) fn changed(&self) -> Oid {
-        match self {
-            Self::Key(e) => match (&e.kind, foreign(&e.constraint)) {
-                (EventKind::Gone(..), Some(f)) => f.table,
-                _ => e.table,
+        match &*self.subject {
+            Subject::Key(k) => match (k.kind, foreign(&k.constraint)) {
+                (EventKind::Deleted | EventKind::Updated, Some(f)) => f.table,
+                _ => k.table,
             },
-            Self::Trigger(fired) => fired.table(),
+            Subject::Trigger(fired) => fired.table(),
         }
     }
 
     /// What happens at once, whatever is deferred.
     fn is_action(&self) -> bool {
-        let Self::Key(e) = self else { return false };
-        match (&e.kind, foreign(&e.constraint)) {
-            (EventKind::Gone(_, new), Some(f)) => (if new.is_some() { f.on_update } else { f.on_delete }) != FkAction::NoAction,
+        let Subject::Key(k) = &*self.subject else { return false };
+        match (k.kind, foreign(&k.constraint)) {
+            (EventKind::Updated, Some(f)) => f.on_update != FkAction::NoAction,
+            (EventKind::Deleted, Some(f)) => f.on_delete != FkAction::NoAction,
             _ => false,
         }
     }
 
     fn look(&self, session: &mut SessionContext) -> Result<(), SqlError> {
-        match self {
-            Self::Key(e) => look(session, e),
-            Self::Trigger(fired) => fired.fire(session),
+        match &*self.subject {
+            Subject::Key(k) => look(session, k, self.old, self.new),
+            Subject::Trigger(fired) => fired.fire(session, version(self.old), version(self.new)),
         }
     }
 }
@@ -109,17 +192,20 @@ pub fn concerns(relation: &Relation) -> bool {
     !relation.referenced_by.is_empty() || relation.constraints.iter().any(|c| matches!(c.kind, ConstraintKind::Foreign(_)))
 }
 
+/// A version of a row, and its values.
+pub type Version<'a> = (Tid, &'a [Datum]);
+
 /// Notes what a stored row asks for; `old`: what it was before an update.
-pub fn stored(relation: &Relation, events: &mut Vec<Event>, tid: Tid, old: Option<&[Datum]>, new: &[Datum]) {
+pub fn stored(relation: &Relation, events: &mut Events, old: Option<Version<'_>>, new: Version<'_>) {
     for c in &relation.constraints {
         if foreign(c).is_none() {
             continue;
         }
-        let key = key_of(new, &c.columns);
-        if key.iter().all(Datum::is_null) || old.is_some_and(|old| same_key(&key_of(old, &c.columns), &key)) {
+        let key = key_of(new.1, &c.columns);
+        if key.iter().all(Datum::is_null) || old.is_some_and(|(_, old)| same_key(&key_of(old, &c.columns), &key)) {
             continue;
         }
-        events.push(Event::Key(KeyEvent { table: relation.oid, constraint: c.clone(), kind: EventKind::Stored(tid, key) }));
+        events.note_key(relation.oid, c, EventKind::Stored, None, Some(new.0));
     }
     if let Some(old) = old {
         gone(relation, events, old, Some(new));
@@ -127,15 +213,15 @@ pub fn stored(relation: &Relation, events: &mut Vec<Event>, tid: Tid, old: Optio
 }
 
 /// Notes what a row that is no longer what it was asks for.
-pub fn gone(relation: &Relation, events: &mut Vec<Event>, old: &[Datum], new: Option<&[Datum]>) {
+pub fn gone(relation: &Relation, events: &mut Events, old: Version<'_>, new: Option<Version<'_>>) {
     for (table, c) in &relation.referenced_by {
         let Some(f) = foreign(c) else { continue };
-        let before = key_of(old, &f.columns);
-        let after = new.map(|new| key_of(new, &f.columns));
-        if before.iter().any(Datum::is_null) || after.as_ref().is_some_and(|after| same_key(&before, after)) {
+        let before = key_of(old.1, &f.columns);
+        if before.iter().any(Datum::is_null) || new.is_some_and(|(_, new)| same_key(&before, &key_of(new, &f.columns))) {
             continue;
         }
-        events.push(Event::Key(KeyEvent { table: *table, constraint: c.clone(), kind: EventKind::Gone(before, after) }));
+        let kind = if new.is_some() { EventKind::Updated } else { EventKind::Deleted };
+        events.note_key(*table, c, kind, Some(old.0), new.map(|(tid, _)| tid));
     }
 }
 
@@ -150,27 +236,25 @@ pub(super) fn enter_deferrable(
     table: (&Relation, &RelHandle),
     index: (&Index, &RelHandle),
     tid: Tid,
-    entry: (Item<'_>, &[Datum]),
-    events: &mut Vec<Event>,
+    item: Item<'_>,
+    events: &mut Events,
 ) -> Result<(), AccessError> {
     let xid = t.xid()?;
-    let (item, values) = entry;
     // The twin of an index that is made anew has no constraint: the index itself does the checking.
     let constraint = table.0.constraints.iter().find(|c| c.oid == index.0.constraint);
     let Some(constraint) = constraint else { return btree::insert(access, xid, index.1, item, tid, None).map(drop) };
     let mut probe = heap::HastyProbe(heap::Probe::new(access, *table.1, t));
     if let Inserted::Duplicate(_) = btree::insert(access, xid, index.1, item, tid, Some((&mut probe, item.key.len())))? {
         btree::insert(access, xid, index.1, item, tid, None)?;
-        let kind = EventKind::Entered(tid, item.key.to_vec(), values.to_vec());
-        events.push(Event::Key(KeyEvent { table: table.0.oid, constraint: constraint.clone(), kind }));
+        events.note_key(table.0.oid, constraint, EventKind::Entered, None, Some(tid));
     }
     Ok(())
 }
 
 /// Whether a row whose key may be there twice is alone by now.
-fn alone(session: &mut SessionContext, event: &KeyEvent, tid: Tid, bytes: &[u8], values: &[Datum]) -> Result<(), SqlError> {
-    let Some(relation) = session.catalog.relation(event.table)? else { return Ok(()) };
-    let Some(index) = relation.indexes.iter().find(|i| i.oid == event.constraint.index).cloned() else { return Ok(()) };
+fn alone(session: &mut SessionContext, subject: &KeySubject, tid: Tid) -> Result<(), SqlError> {
+    let Some(relation) = session.catalog.relation(subject.table)? else { return Ok(()) };
+    let Some(index) = relation.indexes.iter().find(|i| i.oid == subject.constraint.index).cloned() else { return Ok(()) };
     let Some(table) = relation.rel_handle() else { return Ok(()) };
     let access = session.engine.ctx().clone();
     let t = session.transaction()?;
@@ -178,11 +262,16 @@ fn alone(session: &mut SessionContext, event: &KeyEvent, tid: Tid, bytes: &[u8],
     if !matches!(heap::liveness(&access, t, &table, tid)?, heap::Liveness::Live(_)) {
         return Ok(());
     }
-    let mut probe = heap::Probe::new(&access, table, t);
-    if btree::find_other(&access, &relation.index_handle(&index), bytes, tid, &mut probe)?.is_none() {
+    // A constraint's index has no expressions.
+    let columns: Vec<i16> = index.columns.iter().map(|c| c.attnum).collect();
+    let mut values = key_at(&access, &relation, tid, &columns)?;
+    super::large::unpack_entry(&access, &index, &mut values)?;
+    let mut entry = EntryBytes::default();
+    index.encode_entry(&values, &mut entry)?;
+    let mut probe = heap::Probe::new(&access, table, session.transaction()?);
+    if btree::find_other(&access, &relation.index_handle(&index), &entry.key, tid, &mut probe)?.is_none() {
         return Ok(());
     }
-    let mut values = values.to_vec();
     super::large::unpack_row(&access, &mut values)?;
     let key = super::ddl::index::key_text(session, &relation, &index, &values)?;
     Err(SqlError::new(SqlState::UNIQUE_VIOLATION, format!("duplicate key value violates unique constraint \"{}\"", index.name))
@@ -190,13 +279,24 @@ fn alone(session: &mut SessionContext, event: &KeyEvent, tid: Tid, bytes: &[u8],
         .constraint(&relation.namespace_name, &relation.name, &index.name))
 }
 
+/// The values of some columns of a version of a row; they may be packed.
+fn key_at(access: &AccessCtx, relation: &Relation, tid: Tid, columns: &[i16]) -> Result<Vec<Datum>, SqlError> {
+    let rel = relation.rel_handle().ok_or_else(|| SqlError::internal("table without a file"))?;
+    let bytes = heap::row_bytes(access, &rel, tid)?;
+    let bytes = bytes.ok_or_else(|| SqlError::internal("a row that a constraint was to look at is gone"))?;
+    let mut values = vec![Datum::Null; relation.desc.len()];
+    let wanted: Vec<bool> = (1_i16..).take(values.len()).map(|n| columns.contains(&n)).collect();
+    row::decode_some(&relation.desc, &bytes, &wanted, &mut values)?;
+    Ok(key_of(&values, columns))
+}
+
 /// Notes what one change of a statement asks for.
-pub(super) fn note(state: &mut ExecState, relation: &Relation, command: Command, tid: Tid, old: &[Datum], new: &[Datum]) {
-    match command {
-        Command::Insert => stored(relation, &mut state.foreign, tid, None, new),
-        Command::Update => stored(relation, &mut state.foreign, tid, Some(old), new),
-        Command::Delete => gone(relation, &mut state.foreign, old, None),
-        Command::Select | Command::Merge => {}
+pub(super) fn note(state: &mut ExecState, relation: &Relation, command: Command, tid: Tid, old: Option<Version<'_>>, new: &[Datum]) {
+    match (command, old) {
+        (Command::Insert, _) => stored(relation, &mut state.foreign, None, (tid, new)),
+        (Command::Update, old) => stored(relation, &mut state.foreign, old, (tid, new)),
+        (Command::Delete, Some(old)) => gone(relation, &mut state.foreign, old, None),
+        (Command::Delete | Command::Select | Command::Merge, _) => {}
     }
 }
 
@@ -204,7 +304,7 @@ pub(super) fn note(state: &mut ExecState, relation: &Relation, command: Command,
 ///
 /// # Errors
 /// 23503, and what the actions fail with.
-pub fn after_statement(session: &mut SessionContext, events: Vec<Event>) -> Result<(), SqlError> {
+pub fn after_statement(session: &mut SessionContext, events: Events) -> Result<(), SqlError> {
     for event in events {
         let t = session.transaction.as_mut().ok_or_else(|| SqlError::internal("no transaction"))?;
         if !event.is_action() && session.deferral.puts_off(t, &event) {
@@ -241,7 +341,7 @@ pub fn set_constraints(session: &mut SessionContext, only: Option<&[Oid]>, defer
         return Ok(());
     }
     let due = session.deferral.take_due(t, only)?;
-    due.iter().try_for_each(|event| event.look(session))
+    due.into_iter().try_for_each(|event| event.look(session))
 }
 
 /// Names and types both sides of a constraint are asked by.
@@ -363,26 +463,27 @@ fn ask(
     result
 }
 
-fn look(session: &mut SessionContext, event: &KeyEvent) -> Result<(), SqlError> {
-    if let EventKind::Entered(tid, bytes, values) = &event.kind {
-        return alone(session, event, *tid, bytes, values);
+fn look(session: &mut SessionContext, subject: &KeySubject, old: Tid, new: Tid) -> Result<(), SqlError> {
+    let c = &subject.constraint;
+    if subject.kind == EventKind::Entered {
+        return alone(session, subject, new);
     }
-    let Some(f) = foreign(&event.constraint) else { return Ok(()) };
-    let Some(s) = sides(session, event.table, &event.constraint, f)? else { return Ok(()) };
-    // Keys were noted as they lie in the rows.
+    let Some(f) = foreign(c) else { return Ok(()) };
+    let Some(s) = sides(session, subject.table, c, f)? else { return Ok(()) };
     let access = session.engine.ctx().clone();
-    let plain = |key: &[Datum]| -> Result<Vec<Datum>, SqlError> {
-        let mut key = key.to_vec();
+    let key = |relation: &Relation, tid: Tid, columns: &[i16]| -> Result<Vec<Datum>, SqlError> {
+        let mut key = key_at(&access, relation, tid, columns)?;
         super::large::unpack_row(&access, &mut key)?;
         Ok(key)
     };
-    match &event.kind {
-        EventKind::Stored(tid, key) => present(session, &event.constraint, f, &s, *tid, &plain(key)?),
-        EventKind::Gone(old, new) => {
-            let new = new.as_deref().map(plain).transpose()?;
-            act(session, &event.constraint, f, &s, &plain(old)?, new.as_deref())
+    match subject.kind {
+        EventKind::Stored => present(session, c, f, &s, new, || key(&s.referencing, new, &c.columns)),
+        EventKind::Deleted => act(session, c, f, &s, &key(&s.referenced, old, &f.columns)?, None),
+        EventKind::Updated => {
+            let (old, new) = (key(&s.referenced, old, &f.columns)?, key(&s.referenced, new, &f.columns)?);
+            act(session, c, f, &s, &old, Some(&new))
         }
-        EventKind::Entered(..) => Ok(()),
+        EventKind::Entered => Ok(()),
     }
 }
 
@@ -395,13 +496,21 @@ fn not_present(session: &SessionContext, c: &Constraint, s: &Sides, key: &[Datum
         .constraint(&s.referencing.namespace_name, &s.referencing.name, &c.name)
 }
 
-fn present(session: &mut SessionContext, c: &Constraint, f: &ForeignKey, s: &Sides, tid: Tid, key: &[Datum]) -> Result<(), SqlError> {
+fn present(
+    session: &mut SessionContext,
+    c: &Constraint,
+    f: &ForeignKey,
+    s: &Sides,
+    tid: Tid,
+    key: impl FnOnce() -> Result<Vec<Datum>, SqlError>,
+) -> Result<(), SqlError> {
     // A row that is gone asks for nothing. One that was changed again asks as long as it has the key; if it has another, that has an event of
     // its own.
     let Some(handle) = s.referencing.rel_handle() else { return Ok(()) };
     let engine = session.engine.clone();
     let newest = heap::fetch_latest(engine.ctx(), session.transaction()?, &handle, tid, u32::MAX, |at, bytes| (at, bytes.to_vec()))?;
     let Some((at, bytes)) = newest.row() else { return Ok(()) };
+    let key = &*key()?;
     if at != tid {
         let desc = &s.referencing.desc;
         let mut row = vec![Datum::Null; desc.len()];

@@ -14,7 +14,7 @@ use super::eval::{Exec, ExecState, Row};
 use super::hash::same_value;
 use super::large;
 use super::plan::{Command, TableWriter, TriggerWriter};
-use super::referential::Event;
+use super::referential::{Events, Subject};
 use crate::access::{Tid, heap};
 use crate::config::Setting;
 use crate::sql::catalog::relation::{Relation, Trigger};
@@ -182,7 +182,7 @@ pub fn after_row(
     event: i16,
     (old, new): Change<'_>,
     assigned: Option<&[usize]>,
-    queue: &mut Vec<Event>,
+    queue: &mut Events,
 ) -> Result<(), SqlError> {
     let width = table.desc.len();
     for (n, t) in table.triggers.iter().enumerate().filter(|(_, t)| t.trigger.is_for(true, 0, event)) {
@@ -193,14 +193,8 @@ pub fn after_row(
             continue;
         }
         let xid = session.transaction()?.xid()?;
-        queue.push(Event::Trigger(Fired {
-            table: Arc::clone(table),
-            trigger: n,
-            event,
-            old: old.map(|(tid, _)| tid),
-            new: new.map(|(tid, _)| tid),
-            xid: Some(xid),
-        }));
+        let fired = Fired { table: Arc::clone(table), trigger: n, event, xid: Some(xid) };
+        queue.note(|s| fired.is(s), || Subject::Trigger(fired.clone()), old.map(|(tid, _)| tid), new.map(|(tid, _)| tid));
     }
     Ok(())
 }
@@ -214,11 +208,12 @@ pub fn after_statement(
     table: &Arc<TableWriter>,
     event: i16,
     assigned: Option<&[usize]>,
-    queue: &mut Vec<Event>,
+    queue: &mut Events,
 ) -> Result<(), SqlError> {
     for (n, t) in table.triggers.iter().enumerate().filter(|(_, t)| t.trigger.is_for(false, 0, event)) {
         if is_enabled(session, &t.trigger) && concerns(&t.trigger, assigned) && t.holds(session, table.desc.len(), None, None)? {
-            queue.push(Event::Trigger(Fired { table: Arc::clone(table), trigger: n, event, old: None, new: None, xid: None }));
+            let fired = Fired { table: Arc::clone(table), trigger: n, event, xid: None };
+            queue.note(|s| fired.is(s), || Subject::Trigger(fired.clone()), None, None);
         }
     }
     Ok(())
@@ -231,13 +226,16 @@ pub struct Fired {
     /// Its place among the table's triggers.
     trigger: usize,
     event: i16,
-    old: Option<Tid>,
-    new: Option<Tid>,
     /// Who changed the row: if that is rolled back, nothing happened.
     xid: Option<Xid>,
 }
 
 impl Fired {
+    fn is(&self, subject: &Subject) -> bool {
+        matches!(subject, Subject::Trigger(other) if Arc::ptr_eq(&self.table, &other.table)
+            && (self.trigger, self.event, self.xid) == (other.trigger, other.event, other.xid))
+    }
+
     /// The constraint that says when it fires: itself, whether deferrable, whether deferred.
     pub(super) fn timing(&self) -> (Oid, bool, bool) {
         self.table
@@ -262,18 +260,18 @@ impl Fired {
         Ok(Some(values))
     }
 
-    /// Calls it.
+    /// Calls it, with the row's versions before and after.
     ///
     /// # Errors
     /// The function's own.
-    pub(super) fn fire(&self, session: &mut SessionContext) -> Result<(), SqlError> {
+    pub(super) fn fire(&self, session: &mut SessionContext, old: Option<Tid>, new: Option<Tid>) -> Result<(), SqlError> {
         let Some(t) = self.table.triggers.get(self.trigger) else { return Ok(()) };
         if let Some(xid) = self.xid
             && !session.transaction()?.owns(xid)
         {
             return Ok(());
         }
-        let (old, new) = (self.version(session, self.old)?, self.version(session, self.new)?);
+        let (old, new) = (self.version(session, old)?, self.version(session, new)?);
         // What it returns says nothing.
         t.call(session, &self.table.relation, self.event, old, new).map(|_| ())
     }

@@ -1,6 +1,6 @@
 //! What a statement may cost: how deeply it may nest, how much memory it takes.
 
-use crate::client::{block_on, connect};
+use crate::client::{block_on, connect, text};
 use crate::support::node::{Node, until};
 
 /// A statement that nests `n` levels in some way, and what it returns.
@@ -591,6 +591,67 @@ fn sets_subqueries_aggregates_and_functions_stay_within_work_mem() {
     until("temporary files to be gone", || node.temporary_files() == 0);
 }
 
+/// What a statement leaves to be looked at later takes a few bytes for each row, whatever the row or its key takes.
+#[test]
+fn events_that_wait_take_little_memory() {
+    let node = Node::start_new("events", "autovacuum = off\nwork_mem = 1MB\nshared_buffers = 4MB\nmax_wal_size = 64MB");
+    let n = 60_000_u64;
+    node.sql(&format!(
+        "create table p (k text primary key);
+         insert into p select repeat('k', 200) || g from generate_series(1, 10) g;
+         create table c (i int, k text references p on update no action deferrable initially deferred);
+         create table u (i int, v text, unique (i) deferrable initially deferred);
+         insert into u select g, repeat('v', 100) from generate_series(1, {n}) g;
+         create table seen (o bigint, n bigint);
+         create function see() returns trigger language plpgsql as 'begin return null; end';
+         create table w (i int, v text);
+         create constraint trigger later after insert on w deferrable initially deferred for each row when (new.i >= 0) execute function see()"
+    ));
+    // What is kept beside shared buffers and WAL.
+    let memory = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", node.server_pids()[0])).expect("the server's status");
+        let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:")).expect("its own memory");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+    };
+    // Each transaction looks at nothing before it is rolled back: that would take long here.
+    block_on(async {
+        let client = connect(&node).await;
+        for sql in [
+            format!("insert into c select g, repeat('k', 200) || g % 10 + 1 from generate_series(1, {n}) g"),
+            "update u set i = i + 1".to_owned(),
+            format!("insert into w select g, repeat('w', 100) from generate_series(1, {n}) g"),
+        ] {
+            text(&client, &format!("begin; {}", sql.replace(&n.to_string(), "100").replace("i + 1", "i + 1 where i < 100"))).await;
+            text(&client, "rollback").await;
+            let before = memory();
+            text(&client, &format!("begin; {sql}")).await;
+            let took = memory().saturating_sub(before);
+            println!("{took} kB: {sql}");
+            // With its key and its constraint each event took 380 bytes.
+            assert!(took < 12_000, "{sql} took {took} kB");
+            text(&client, "rollback").await;
+        }
+    });
+    // What they say is true all the same, of what is there once they are looked at.
+    let failure = |sql: &str| node.sql_error(sql);
+    let missing =
+        failure("begin; insert into c values (1, 'none'), (2, 'none'), (3, repeat('k', 200) || 3); delete from c where i = 1; commit");
+    assert!(missing.contains("Key (k)=(none) is not present in table \"p\"."), "{missing}");
+    node.sql("begin; insert into c values (1, 'none'), (2, 'none'); delete from c where i = 1; update c set k = repeat('k', 200) || 3 where i = 2; commit");
+    let twice = failure("begin; update u set i = i + 1; update u set i = 7 where i = 8; update u set i = 7 where i = 9; commit");
+    assert!(twice.contains("Key (i)=(7) already exists."), "{twice}");
+    node.sql("begin; update u set i = i + 1; update u set i = i - 1 where i > 50; update u set i = 51 where i = 51; update u set i = 1 where i = 50; rollback");
+    node.sql("begin; update u set i = 101 - i where i <= 100; commit");
+    assert_eq!(node.sql("select count(distinct i), sum(i) from u"), format!("{n}|{}", n * (n + 1) / 2));
+    let gone = failure("begin; update p set k = 'k' where k like '%k3'; insert into c values (5, 'k'); commit");
+    assert!(gone.contains("is still referenced from table \"c\""), "{gone}");
+    // SET CONSTRAINTS looks at what waits, and again once that is rolled back.
+    let again = failure(
+        "begin; insert into c values (1, 'none'); savepoint a; delete from c where k = 'none'; set constraints all immediate; rollback to a; commit",
+    );
+    assert!(again.contains("Key (k)=(none) is not present"), "{again}");
+}
+
 /// Set operations, subqueries and joins give the same from disk, with NULLs and rows that are there several times.
 #[test]
 fn spilled_sets_subqueries_and_joins_give_what_those_in_memory_give() {
@@ -672,7 +733,7 @@ fn spilled_sets_subqueries_and_joins_give_what_those_in_memory_give() {
         assert_eq!(node.sql(&sql), expected, "in memory: {sql}");
     }
     // What has so many rows is looked up, not gone through: that would take hours.
-    let n = 100_000;
+    let n = 30_000;
     node.sql(&format!(
         "create table b as select i, case when i % 10 = 0 then null else i end a, case when i % 10 = 5 then null else i end b
            from generate_series(1, {n}) i; analyze b"

@@ -75,7 +75,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &TruncateStmt, source: &str) -
         }
         empty(ctx, &relation)?;
     }
-    let mut events = Vec::new();
+    let mut events = referential::Events::default();
     for writer in &writers {
         trigger::after_statement(ctx, writer, Trigger::TRUNCATE, None, &mut events)?;
     }
