@@ -514,6 +514,7 @@ impl From<AccessError> for SqlError {
                  the value, or use full text indexing.",
             ),
             AccessError::NoSuchRow { .. } | AccessError::Damaged { .. } => Self::new(SqlState::DATA_CORRUPTED, message),
+            AccessError::TempFileLimit { .. } => Self::new(SqlState::CONFIGURATION_LIMIT_EXCEEDED, message),
             AccessError::Invisible => Self::new(SqlState::INTERNAL_ERROR, message),
             AccessError::BadRecord { .. } => Self::new(SqlState::DATA_CORRUPTED, message).panic(),
             AccessError::SequenceExhausted { .. } => Self::new(SqlState::SEQUENCE_GENERATOR_LIMIT_EXCEEDED, message),

@@ -34,6 +34,12 @@ pub enum AccessError {
         /// The row version asked for.
         tid: Tid,
     },
+    /// More in temporary files than a session may have.
+    #[error("temporary file size exceeds temp_file_limit ({limit}kB)")]
+    TempFileLimit {
+        /// What it may have, in kB.
+        limit: u64,
+    },
     /// The version is not visible to the statement that wants to change it.
     #[error("attempted to change invisible tuple")]
     Invisible,

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::context::{Outlet, SessionContext};
+use crate::access::AccessError;
+use crate::access::btree::{OpenScratch, Scratch};
 use crate::config::Setting;
 use crate::sql::types::Oid;
 use crate::sqlstate::{SqlError, SqlState};
+use crate::storage::StorageError;
 use crate::storage::files::TABLESPACE_VERSION_DIR;
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -81,35 +84,34 @@ pub(super) struct TempFile {
     log: Option<(Arc<dyn Outlet>, u64)>,
 }
 
-impl TempFile {
-    fn new(session: &SessionContext, file: File, path: String) -> Self {
-        let kilobytes = |setting| u64::try_from(session.settings.int(setting)).ok();
-        Self {
-            file,
-            path,
-            size: 0,
-            most: 0,
-            session: session.temp_space.clone(),
-            limit: kilobytes(Setting::TempFileLimit),
-            database: session.database,
-            log: session.outlet.clone().zip(kilobytes(Setting::LogTempFiles)),
-        }
-    }
+/// Why bytes could not be written.
+enum NotWritten {
+    /// That would be more than so many kB.
+    Limit(u64),
+    Io(io::Error),
+}
 
+impl TempFile {
     /// Writes bytes at a place.
     ///
     /// # Errors
     /// 53400 beyond `temp_file_limit`, 53100 if the disk is full.
     pub(super) fn write_at(&mut self, bytes: &[u8], at: u64) -> Result<(), SqlError> {
+        self.write(bytes, at).map_err(|e| match e {
+            NotWritten::Limit(limit) => AccessError::TempFileLimit { limit }.into(),
+            NotWritten::Io(e) => io_error(e),
+        })
+    }
+
+    fn write(&mut self, bytes: &[u8], at: u64) -> Result<(), NotWritten> {
         let more = (at + bytes.len() as u64).saturating_sub(self.size);
         if let Some(limit) = self.limit
             && more > 0
             && (self.session.0.load(Ordering::Relaxed) + more) / 1024 > limit
         {
-            let message = format!("temporary file size exceeds temp_file_limit ({limit}kB)");
-            return Err(SqlError::new(SqlState::CONFIGURATION_LIMIT_EXCEEDED, message));
+            return Err(NotWritten::Limit(limit));
         }
-        self.file.write_all_at(bytes, at).map_err(io_error)?;
+        self.file.write_all_at(bytes, at).map_err(NotWritten::Io)?;
         self.session.0.fetch_add(more, Ordering::Relaxed);
         self.size += more;
         self.most = self.most.max(self.size);
@@ -156,30 +158,84 @@ impl Drop for TempFile {
     }
 }
 
+/// Makes a session's temporary files.
+struct TempFiles {
+    data_dir: PathBuf,
+    space: Option<Oid>,
+    session: TempSpace,
+    limit: Option<u64>,
+    database: Oid,
+    log: Option<(Arc<dyn Outlet>, u64)>,
+}
+
+impl TempFiles {
+    fn of(session: &SessionContext) -> Self {
+        let kilobytes = |setting| u64::try_from(session.settings.int(setting)).ok();
+        Self {
+            data_dir: session.engine.data_dir().to_owned(),
+            space: session.transaction.as_ref().and_then(|t| t.temp_space(NEXT.load(Ordering::Relaxed))),
+            session: session.temp_space.clone(),
+            limit: kilobytes(Setting::TempFileLimit),
+            database: session.database,
+            log: session.outlet.clone().zip(kilobytes(Setting::LogTempFiles)),
+        }
+    }
+
+    fn create(&self, dir: &str) -> io::Result<TempFile> {
+        let path = format!("{dir}/{TEMP_DIR}{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let at = self.data_dir.join(&path);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&at)?;
+        fs::remove_file(&at)?;
+        let (session, log) = (self.session.clone(), self.log.clone());
+        Ok(TempFile { file, path, size: 0, most: 0, session, limit: self.limit, database: self.database, log })
+    }
+
+    fn open(&self) -> io::Result<TempFile> {
+        if let Some(space) = self.space {
+            let dir = space_dir(space);
+            match fs::create_dir(self.data_dir.join(&dir)) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return self.create(&dir),
+                // Dropped since the transaction chose it: as if it had not been named.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                made => return made.and_then(|()| self.create(&dir)),
+            }
+        }
+        let dir = format!("base/{TEMP_DIR}");
+        fs::create_dir_all(self.data_dir.join(&dir))?;
+        self.create(&dir)
+    }
+}
+
 /// A new temporary file in one of the transaction's tablespaces for such, unlinked already.
 ///
 /// # Errors
 /// I/O.
 pub(super) fn temp_file(session: &SessionContext) -> Result<TempFile, SqlError> {
-    let data_dir = session.engine.data_dir();
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("{TEMP_DIR}{}.{number}", std::process::id());
-    let create = |dir: &str| {
-        let path = data_dir.join(dir).join(&name);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(io_error)?;
-        fs::remove_file(&path).map_err(io_error)?;
-        Ok(TempFile::new(session, file, format!("{dir}/{name}")))
-    };
-    if let Some(space) = session.transaction.as_ref().and_then(|t| t.temp_space(number)) {
-        let dir = space_dir(space);
-        match fs::create_dir(data_dir.join(&dir)) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return create(&dir),
-            // Dropped since the transaction chose it: as if it had not been named.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            made => return made.map_err(io_error).and_then(|()| create(&dir)),
-        }
+    TempFiles::of(session).open().map_err(io_error)
+}
+
+/// The same, for the sort of an index's entries.
+pub(super) fn scratch(session: &SessionContext) -> OpenScratch {
+    let files = TempFiles::of(session);
+    Box::new(move || match files.open() {
+        Ok(file) => Ok(Box::new(file)),
+        Err(e) => Err(scratch_error("create temporary file", &files.data_dir.display(), e)),
+    })
+}
+
+fn scratch_error(what: &'static str, path: &dyn std::fmt::Display, source: io::Error) -> AccessError {
+    StorageError::Io { what, path: path.to_string(), source }.into()
+}
+
+impl Scratch for TempFile {
+    fn write_at(&mut self, bytes: &[u8], at: u64) -> Result<(), AccessError> {
+        self.write(bytes, at).map_err(|e| match e {
+            NotWritten::Limit(limit) => AccessError::TempFileLimit { limit },
+            NotWritten::Io(e) => scratch_error("write to temporary file", &self.path, e),
+        })
     }
-    let dir = format!("base/{TEMP_DIR}");
-    fs::create_dir_all(data_dir.join(&dir)).map_err(io_error)?;
-    create(&dir)
+
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> Result<(), AccessError> {
+        self.file.read_exact_at(bytes, at).map_err(|e| scratch_error("read temporary file", &self.path, e))
+    }
 }

@@ -252,8 +252,7 @@ fn expected_entries(ctx: &mut SessionContext, table: &Relation, index: &Index, h
     let access = ctx.access();
     let (expressions, predicate) = bind_expressions(ctx, table, index)?;
     let memory = ctx.settings.bytes(Setting::MaintenanceWorkMem).unwrap_or(64 << 20);
-    let dir = ctx.engine.data_dir().join("base").join("pgsql_tmp");
-    let mut sorter = Sorter::new(&dir, usize::try_from(memory).unwrap_or(usize::MAX));
+    let mut sorter = Sorter::new(super::temp_file::scratch(ctx), usize::try_from(memory).unwrap_or(usize::MAX));
     let snapshot = ctx.transaction()?.latest_snapshot()?;
     let own = ctx.transaction()?.own().cloned();
     let mut keys = KeyMaker::new(table, index, &expressions, predicate.as_ref());

@@ -234,6 +234,12 @@ fn temporary_files_are_counted_logged_limited_and_gone_after_an_error() {
            $$ begin if g = 49000 then perform pg_sleep(600); end if; return g; end $$;
          create function rows() returns setof t language plpgsql as $$ begin return query select stuck(g), v from t; end $$",
     );
+    // The sort of an index is a sort like any other.
+    let (files, index) = (node.sql(&used("temp_files")), "set maintenance_work_mem = '1MB'; create index on t (v)");
+    let error = node.sql_error(&format!("set temp_file_limit = '1MB'; {index}"));
+    assert!(error.contains("53400: temporary file size exceeds temp_file_limit (1024kB)"), "{error}");
+    node.sql(index);
+    node.wait_for(&used(&format!("temp_files >= {files} + 2")), "t");
     for query in [
         "select v, stuck(g) from t order by 1, 2 offset 1000000",
         "select v, stuck(g) from t except select v, g from t",

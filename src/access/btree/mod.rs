@@ -33,6 +33,6 @@ pub use node::{Item, MAX_KEY_BYTES, mask_page};
 pub use record::DescribeBtree;
 pub use redo::{conflict_horizon, redo};
 pub use scan::{Direction, KeyRange, Scan, ScanOptions, successor};
-pub use sort::{Sorted, Sorter};
+pub use sort::{OpenScratch, Scratch, Sorted, Sorter};
 pub use vacuum::{VacuumStats, count_entries, vacuum};
 pub use verify::{Verified, Visit, verify};

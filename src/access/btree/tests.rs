@@ -694,7 +694,8 @@ proptest! {
     ) {
         let dir = tempfile::tempdir().unwrap();
         for budget in [64 * 1024, 64 * 1024 * 1024] {
-            let mut sorter = Sorter::new(&dir.path().join("pgsql_tmp"), budget);
+            let path = dir.path().to_owned();
+            let mut sorter = Sorter::new(Box::new(move || Ok(Box::new(TestScratch(tempfile::tempfile_in(&path).unwrap())))), budget);
             for (k, t, live) in &entries {
                 sorter.push(Item { key: k, carried: &carried_of(k, *t) }, tid_of(*t), *live).unwrap();
             }
@@ -708,8 +709,56 @@ proptest! {
             want.sort();
             prop_assert_eq!(found, want);
         }
-        prop_assert!(std::fs::read_dir(dir.path().join("pgsql_tmp")).map_or(0, Iterator::count) == 0, "a run's file was left");
     }
+}
+
+/// A temporary file of a test.
+struct TestScratch(std::fs::File);
+
+impl Scratch for TestScratch {
+    fn write_at(&mut self, bytes: &[u8], at: u64) -> Result<(), AccessError> {
+        std::os::unix::fs::FileExt::write_all_at(&self.0, bytes, at).unwrap();
+        Ok(())
+    }
+
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> Result<(), AccessError> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, bytes, at).unwrap();
+        Ok(())
+    }
+}
+
+#[test]
+fn many_runs_are_sorted_through_few_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (path, opened) = (dir.path().to_owned(), open.clone());
+    let mut sorter = Sorter::new(
+        Box::new(move || {
+            opened.fetch_add(1, Ordering::Relaxed);
+            Ok(Box::new(TestScratch(tempfile::tempfile_in(&path).unwrap())))
+        }),
+        64 << 10,
+    );
+    // 110 runs, four of which are merged at once: no more files are open than levels, but each merge begins a new one.
+    let n = 60_000_u64;
+    let key = |i: u64| (i * 7919 % n).to_be_bytes().repeat(8);
+    let mut most = 0;
+    for i in 0..n {
+        sorter.push(Item { key: &key(i), carried: &[] }, tid_of(i + 1), true).unwrap();
+        if i % 500 == 0 {
+            let files = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|f| std::fs::read_link(f.unwrap().path()).ok());
+            most = most.max(files.filter(|f| f.starts_with(dir.path())).count());
+        }
+    }
+    let mut sorted = sorter.finish().unwrap();
+    let mut next = 0_u64;
+    while let Some(e) = sorted.next().unwrap() {
+        assert_eq!(e.item.key, next.to_be_bytes().repeat(8));
+        next += 1;
+    }
+    assert_eq!(next, n);
+    assert!((2..8).contains(&most), "{most} files");
+    assert!(open.load(Ordering::Relaxed) > most);
 }
 
 #[test]
@@ -751,7 +800,7 @@ fn building_a_unique_index_finds_duplicates_among_live_rows_only() {
     let try_build = |entries: &[(&[u8], u64, bool)]| {
         let n = node_of(64);
         n.ctx.pool.create_fork(REL.file, Fork::Main).unwrap();
-        let mut sorter = Sorter::new(std::path::Path::new("/nonexistent"), 1 << 20);
+        let mut sorter = Sorter::new(Box::new(|| panic!("it fits")), 1 << 20);
         for (k, t, live) in entries {
             sorter.push(*k, tid_of(*t), *live).unwrap();
         }

@@ -723,8 +723,7 @@ fn sort_keys(
     let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
     let access = ctx.access();
     let memory = ctx.settings.bytes(Setting::MaintenanceWorkMem).unwrap_or(64 << 20);
-    let dir = ctx.engine.data_dir().join("base").join("pgsql_tmp");
-    let mut sorter = Sorter::new(&dir, usize::try_from(memory).unwrap_or(usize::MAX));
+    let mut sorter = Sorter::new(crate::executor::temp_file::scratch(ctx), usize::try_from(memory).unwrap_or(usize::MAX));
     // Functions in expressions run in the transaction, which may get savepoints and an xid by it.
     let own = ctx.transaction()?.own().cloned();
     let mut keys = KeyMaker::new(relation, index, expressions, predicate);
