@@ -134,6 +134,8 @@ pub struct EngineOptions {
     pub hold_wal: bool,
     /// Settings that standbys depend on; `None`: as the control file has them.
     pub parameters: Option<Parameters>,
+    /// Below which temporary files lie; `None`: in the data directory.
+    pub temp_root: Option<PathBuf>,
     /// The disk.
     pub disk: Arc<dyn Disk>,
 }
@@ -150,6 +152,7 @@ impl Default for EngineOptions {
             recovery: RecoveryOptions::default(),
             hold_wal: false,
             parameters: None,
+            temp_root: None,
             disk: RealDisk::shared(),
         }
     }
@@ -208,6 +211,8 @@ const DIRECTORIES: [&str; 22] = [
 #[derive(Debug)]
 pub struct Engine {
     data_dir: PathBuf,
+    /// Below which temporary files lie.
+    temp_root: PathBuf,
     disk: Arc<dyn Disk>,
     ctx: AccessCtx,
     node: Arc<NodeState>,
@@ -262,6 +267,7 @@ struct Begun {
 
 struct Parts {
     data_dir: PathBuf,
+    temp_root: Option<PathBuf>,
     disk: Arc<dyn Disk>,
     wal: Arc<Wal>,
     files: Arc<Files>,
@@ -307,6 +313,7 @@ impl Engine {
         let end = wal.inserted();
         let engine = Self::assemble(Parts {
             data_dir: dir.to_owned(),
+            temp_root: None,
             files: Arc::new(Files::new(Arc::clone(&disk), dir)),
             disk,
             wal,
@@ -360,6 +367,7 @@ impl Engine {
         let (asks_for_pages, hold_wal) = (options.recovery.asks_for_pages, options.hold_wal);
         let engine = Self::assemble(Parts {
             data_dir: dir.to_owned(),
+            temp_root: options.temp_root,
             disk: Arc::clone(&options.disk),
             wal: Arc::clone(&start.wal),
             files: Arc::clone(&start.files),
@@ -480,6 +488,7 @@ impl Engine {
         let background_writer = BackgroundWriter::start(&pool)?;
         let dispatcher = Dispatcher { ctx: ctx.clone(), oids: Arc::clone(&oids), restart, progress: Arc::clone(&progress) };
         Ok(Arc::new(Self {
+            temp_root: parts.temp_root.unwrap_or_else(|| parts.data_dir.clone()),
             data_dir: parts.data_dir,
             disk: parts.disk,
             ctx,
@@ -1085,6 +1094,11 @@ impl Engine {
     /// Data directory.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+
+    /// Below which temporary files lie, as in the data directory.
+    pub fn temp_root(&self) -> &Path {
+        &self.temp_root
     }
 
     /// The control file as it is now.

@@ -172,7 +172,7 @@ impl TempFiles {
     fn of(session: &SessionContext) -> Self {
         let kilobytes = |setting| u64::try_from(session.settings.int(setting)).ok();
         Self {
-            data_dir: session.engine.data_dir().to_owned(),
+            data_dir: session.engine.temp_root().to_owned(),
             space: session.transaction.as_ref().and_then(|t| t.temp_space(NEXT.load(Ordering::Relaxed))),
             session: session.temp_space.clone(),
             limit: kilobytes(Setting::TempFileLimit),

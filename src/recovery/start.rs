@@ -524,12 +524,12 @@ fn link_tablespaces(disk: &dyn Disk, dir: &Path) -> Result<(), RecoveryError> {
         let name = format!("pg_tblspc/{oid}");
         let link = dir.join(&name);
         let fail = |source| RecoveryError::File { path: name.clone(), source };
-        match std::fs::symlink_metadata(&link) {
-            Ok(meta) if meta.is_symlink() => std::fs::remove_file(&link).map_err(fail)?,
-            Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(&link).map_err(fail)?,
-            _ => {}
+        if disk.read_link(&link).map_err(fail)?.is_some() {
+            disk.remove(&link).map_err(fail)?;
+        } else if disk.exists(&link).map_err(fail)? {
+            disk.remove_dir_all(&link).map_err(fail)?;
         }
-        std::os::unix::fs::symlink(&location, &link).map_err(fail)?;
+        disk.link_dir(Path::new(&location), &link).map_err(fail)?;
     }
     let (from, to) = (dir.join(backup_label::MAP_FILE), dir.join(backup_label::OLD_MAP_FILE));
     durable_rename(disk, &from, &to).map_err(|source| RecoveryError::File { path: backup_label::MAP_FILE.to_owned(), source })

@@ -1,7 +1,7 @@
 //! Checking a data directory that no server runs on: every page, every table, every index. Nothing in it is changed: the engine recovers
 //! and works on an overlay whose changes stay in memory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,8 +56,10 @@ pub struct Checked {
 pub fn run(dir: &Path, watch: &mut dyn Watch) -> Result<Checked, String> {
     let mut checked = Checked::default();
     let real = RealDisk::shared();
+    let temporary = Temporary(std::env::temp_dir().join(format!("afterimage-verify.{}", std::process::id())));
     let options = EngineOptions {
         disk: OverlayDisk::over(Arc::clone(&real)),
+        temp_root: Some(temporary.0.clone()),
         checkpoint: CheckpointSettings {
             log: false,
             timeout: Duration::from_secs(86_400 * 365),
@@ -86,6 +88,17 @@ pub fn run(dir: &Path, watch: &mut dyn Watch) -> Result<Checked, String> {
         checked.damaged += 1;
     }
     Ok(checked)
+}
+
+/// Where sorts put what memory does not hold, if there is such.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if self.0.exists() {
+            let _best_effort = std::fs::remove_dir_all(&self.0);
+        }
+    }
 }
 
 /// A standby replays what it has.

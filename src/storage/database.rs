@@ -69,7 +69,7 @@ impl BufferPool {
 
     /// Whether a database has a directory in a tablespace.
     pub fn has_database_dir(&self, db: Oid, spc: Oid) -> bool {
-        self.files().root().join(Files::database_dir(spc, db)).is_dir()
+        self.files().disk().exists(&self.files().root().join(Files::database_dir(spc, db))).unwrap_or(false)
     }
 
     /// Makes a tablespace at `location`, an absolute path, or in place if it is empty. Logged and durable.
@@ -91,13 +91,14 @@ impl BufferPool {
         let ours = top.join(TABLESPACE_VERSION_DIR);
         self.files().disk().create_dir(&ours).map_err(io_error("create", &ours.display().to_string()))?;
         if !location.is_empty() {
-            match std::fs::read_link(&link) {
-                Ok(found) if found == top => {}
+            let disk = self.files().disk();
+            match disk.read_link(&link).map_err(io_error("read", &relative))? {
+                Some(found) if found == top => {}
                 found => {
-                    if found.is_ok() {
-                        std::fs::remove_file(&link).map_err(io_error("remove", &relative))?;
+                    if found.is_some() {
+                        disk.remove(&link).map_err(io_error("remove", &relative))?;
                     }
-                    std::os::unix::fs::symlink(&top, &link).map_err(io_error("create", &relative))?;
+                    disk.link_dir(&top, &link).map_err(io_error("create", &relative))?;
                 }
             }
         }
@@ -128,8 +129,10 @@ impl BufferPool {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(io_error("remove", &relative)),
         };
-        gone(self.files().disk().remove_dir_all(&link.join(TABLESPACE_VERSION_DIR)))?;
-        if link.is_symlink() { gone(std::fs::remove_file(&link)) } else { gone(std::fs::remove_dir(&link)) }
+        let disk = self.files().disk();
+        gone(disk.remove_dir_all(&link.join(TABLESPACE_VERSION_DIR)))?;
+        let linked = disk.read_link(&link).map_err(io_error("read", &relative))?.is_some();
+        gone(if linked { disk.remove(&link) } else { disk.remove_dir_all(&link) })
     }
 
     /// Removes a database's directory in a tablespace. Nobody is connected to it, its pages are forgotten, and what dropped it is durable.

@@ -1,9 +1,11 @@
 //! Damage in data files: queries that touch it fail and say where, nobody else is harmed, `afterimage verify` and the SQL functions find it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{ExitStatus, Output};
+use std::time::SystemTime;
 
 use crate::client::{block_on, connect, text};
 use crate::support::node::{Node, PATIENCE, file, holds_within};
@@ -65,7 +67,7 @@ fn sound_directory_verifies_running_stopped_killed_and_as_a_standby() {
     standby.sql("select bt_index_check('t_n', true), bt_index_check('t_expr', true), bt_index_check('t_carries', true)");
     assert!(standby.sql_error("select bt_index_parent_check('t_n')").contains("recovery is in progress"));
     standby.stop("fast");
-    // An index that was not finished lacks rows: no damage. Writers maintain it nevertheless.
+    // An index that was not finished lacks rows: no damage.
     assert!(node.sql_error("create unique index concurrently t_half on t (n)").contains("23505"));
     assert_eq!(node.sql("select indisvalid from pg_index where indexrelid = 't_half'::regclass"), "f");
     // A database that is gone, whose files recovery removes while they are looked at.
@@ -92,6 +94,82 @@ fn sound_directory_verifies_running_stopped_killed_and_as_a_standby() {
         node.sql(&format!("{set}; select count(*), md5(string_agg(v || id, ',' order by id)) from t where n >= 0"))
     };
     assert_eq!(sum("indexscan", "Seq Scan"), sum("seqscan", "Index Only Scan using t_carries"));
+}
+
+/// Everything below a directory: when it was changed, and its bytes, or where it leads.
+fn tree(dir: &Path, found: &mut BTreeMap<PathBuf, (SystemTime, Vec<u8>)>) {
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let meta = fs::symlink_metadata(&path).expect("its kind");
+        let content = if meta.is_symlink() {
+            fs::read_link(&path).expect("a link").into_os_string().into_encoded_bytes()
+        } else if meta.is_dir() {
+            tree(&path, found);
+            Vec::new()
+        } else {
+            fs::read(&path).expect("a file")
+        };
+        found.insert(path, (meta.modified().expect("a time"), content));
+    }
+}
+
+#[test]
+fn verify_leaves_everything_as_it_is_whatever_the_wal_made_and_removed() {
+    let node = Node::start_new("untouched", "autovacuum = off\nallow_in_place_tablespaces = on\nmax_prepared_transactions = 5");
+    let places = tempfile::tempdir().expect("a directory");
+    let place = |name: &str| {
+        let path = places.path().join(name);
+        fs::create_dir_all(&path).expect("a directory");
+        path.display().to_string()
+    };
+    node.sql(&format!("create tablespace old location '{}'", place("old")));
+    node.sql(&format!("create tablespace goes location '{}'", place("goes")));
+    node.sql("create table t tablespace old as select g id, repeat('v', 100) v from generate_series(1, 2000) g");
+    node.sql("create database dropped");
+    node.sql("create table moved tablespace goes as select 1 id");
+    node.sql("checkpoint");
+    // All of it is in the WAL only.
+    node.sql("alter table moved set tablespace pg_default");
+    node.sql("drop tablespace goes");
+    node.sql(&format!("create tablespace again location '{}'", place("goes")));
+    node.sql(&format!("create tablespace short location '{}'", place("short")));
+    node.sql("drop tablespace short");
+    node.sql("create tablespace inside location ''");
+    node.sql("create tablespace inside_short location ''");
+    node.sql("drop tablespace inside_short");
+    node.sql("create table made tablespace again as select * from t; create index on made (id) tablespace inside; alter table t set tablespace again");
+    node.sql("create database made");
+    node.sql("drop database dropped");
+    node.sql("truncate moved");
+    node.sql("begin; insert into made values (0, 'prepared'); create table p (); prepare transaction 'one'");
+    node.sql("begin; create table q (); prepare transaction 'two'");
+    node.sql("commit prepared 'two'");
+    node.sql("select pg_create_physical_replication_slot('slot', true)");
+    assert!(end_of(&node, "vacuum full pg_class").success());
+    node.sql("create table large as select repeat(md5(g::text), 60) v from generate_series(1, 1500) g; drop table large; create unlogged table u as select 1 id");
+    node.kill();
+
+    let everything = || {
+        let mut found = BTreeMap::new();
+        tree(&node.data(), &mut found);
+        tree(places.path(), &mut found);
+        found
+    };
+    let before = everything();
+    let output = verify(&node);
+    let after = everything();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let changed = |path: &PathBuf| before.get(path) != after.get(path);
+    let names: BTreeSet<&PathBuf> = before.keys().chain(after.keys()).filter(|path| changed(path)).collect();
+    assert!(names.is_empty(), "verify changed {names:?}");
+    node.start();
+    assert_eq!(node.sql("select count(*) from made"), "2000");
+    node.sql("commit prepared 'one'");
+    assert_eq!(node.sql("select count(*) from made"), "2001");
+}
+
+fn end_of(node: &Node, sql: &str) -> ExitStatus {
+    node.psql(sql).status().expect("psql")
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use crate::mmap::{MapSync, SegmentMap};
@@ -166,6 +166,24 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// # Errors
     /// Those of the system.
     fn exists(&self, path: &Path) -> io::Result<bool>;
+
+    /// Makes a symbolic link at `path`, where nothing is, to a directory. [`Self::remove`] removes it.
+    ///
+    /// # Errors
+    /// Those of the system; a disk may know no links.
+    fn link_dir(&self, target: &Path, path: &Path) -> io::Result<()> {
+        let _ = (target, path);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Where the symbolic link at `path` leads; `None` if there is none.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn read_link(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        let _ = path;
+        Ok(None)
+    }
 }
 
 /// Renames a file so that after a crash either the old or the new name holds it, contents complete.

@@ -1,7 +1,7 @@
 //! A view of a disk that can be written to without changing it: for checking a data directory offline.
 //!
 //! A file is read through until it is first written; then blocks of 64 KiB are kept in memory as they are changed. Names made, renamed
-//! and removed are changed in memory only. Syncs do nothing. What is written is bounded by what recovery of the directory would write.
+//! and removed are changed in memory only, links to tablespaces among them, which are followed here. Syncs do nothing. What is written is bounded by what recovery of the directory would write.
 
 use super::{Disk, DiskFile, Open, SegmentMap};
 use crate::mmap::MapSync;
@@ -22,6 +22,8 @@ pub struct OverlayDisk {
     names: RwLock<BTreeMap<PathBuf, Option<Arc<File>>>>,
     /// Directories made or removed here.
     dirs: RwLock<BTreeMap<PathBuf, bool>>,
+    /// Leaf. What `pg_tblspc/<oid>` is here, as far as it was asked for: a link to somewhere, or none.
+    links: RwLock<BTreeMap<PathBuf, Option<PathBuf>>>,
 }
 
 /// An open file: what was changed, over what is below.
@@ -52,12 +54,40 @@ impl Changed {
 impl OverlayDisk {
     /// A view of `below`.
     pub fn over(below: Arc<dyn Disk>) -> Arc<dyn Disk> {
-        Arc::new(Self { below, names: RwLock::default(), dirs: RwLock::default() })
+        Arc::new(Self { below, names: RwLock::default(), dirs: RwLock::default(), links: RwLock::default() })
     }
 
     fn open_below(&self, path: &Path) -> io::Result<Arc<File>> {
         let len = self.below.open(path, Open::Read)?.len()?;
         Ok(Arc::new(File { below: Some((Arc::clone(&self.below), path.to_owned())), changed: Mutex::new(Changed::of_length(len)) }))
+    }
+
+    /// The path with the link to a tablespace in it followed: every file has one name here. The link itself stays.
+    fn followed(&self, path: &Path) -> io::Result<PathBuf> {
+        let mut parts = path.components();
+        let mut link = PathBuf::new();
+        while let Some(part) = parts.next() {
+            link.push(part);
+            if part.as_os_str() == "pg_tblspc"
+                && let Some(space) = parts.next()
+            {
+                link.push(space);
+                let rest = parts.as_path();
+                return Ok(match self.read_link(&link)? {
+                    Some(target) if !rest.as_os_str().is_empty() => target.join(rest),
+                    Some(_) | None => path.to_owned(),
+                });
+            }
+        }
+        Ok(path.to_owned())
+    }
+
+    /// As [`Self::followed`], the link itself too.
+    fn followed_to_the_end(&self, path: &Path) -> io::Result<PathBuf> {
+        match if is_tablespace(path) { self.read_link(path)? } else { None } {
+            Some(target) => Ok(target),
+            None => self.followed(path),
+        }
     }
 
     fn dir_exists(&self, path: &Path) -> io::Result<bool> {
@@ -66,6 +96,11 @@ impl OverlayDisk {
             None => Ok(self.below.exists(path)? && self.below.list(path).is_ok()),
         }
     }
+}
+
+/// Whether that is the name of a tablespace, which may be a link.
+fn is_tablespace(path: &Path) -> bool {
+    path.parent().is_some_and(|p| p.ends_with("pg_tblspc"))
 }
 
 fn empty() -> Arc<File> {
@@ -233,6 +268,7 @@ impl MapSync for NoSync {
 
 impl Disk for OverlayDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
+        let path = &*self.followed(path)?;
         let mut names = self.names.write();
         let found = match names.get(path) {
             Some(Some(file)) => Some(Arc::clone(file)),
@@ -262,6 +298,7 @@ impl Disk for OverlayDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (&*self.followed(from)?, &*self.followed(to)?);
         let mut names = self.names.write();
         let file = match names.get(from) {
             Some(Some(file)) => Arc::clone(file),
@@ -274,6 +311,12 @@ impl Disk for OverlayDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        let path = &*self.followed(path)?;
+        if is_tablespace(path) && self.read_link(path)?.is_some() {
+            self.links.write().insert(path.to_owned(), None);
+            self.dirs.write().insert(path.to_owned(), false);
+            return Ok(());
+        }
         if !self.exists(path)? {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -282,6 +325,7 @@ impl Disk for OverlayDisk {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let path = &*self.followed_to_the_end(path)?;
         let mut dirs = self.dirs.write();
         for dir in path.ancestors() {
             dirs.insert(dir.to_owned(), true);
@@ -290,6 +334,7 @@ impl Disk for OverlayDisk {
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        let path = &*self.followed(path)?;
         for name in self.list(path)? {
             let inside = path.join(name);
             if self.dir_exists(&inside)? {
@@ -307,6 +352,7 @@ impl Disk for OverlayDisk {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let path = &*self.followed_to_the_end(path)?;
         let names = self.names.read();
         if names.get(path).is_some_and(Option::is_some) {
             return Err(io::ErrorKind::NotADirectory.into());
@@ -339,6 +385,7 @@ impl Disk for OverlayDisk {
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
+        let path = &*self.followed_to_the_end(path)?;
         if let Some(file) = self.names.read().get(path) {
             return Ok(file.is_some());
         }
@@ -346,6 +393,24 @@ impl Disk for OverlayDisk {
             Some(there) => Ok(*there),
             None => self.below.exists(path),
         }
+    }
+
+    fn link_dir(&self, target: &Path, path: &Path) -> io::Result<()> {
+        if self.read_link(path)?.is_some() || self.exists(path)? {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.links.write().insert(path.to_owned(), Some(target.to_owned()));
+        self.dirs.write().insert(path.to_owned(), true);
+        Ok(())
+    }
+
+    fn read_link(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        if let Some(known) = self.links.read().get(path) {
+            return Ok(known.clone());
+        }
+        let found = self.below.read_link(path)?;
+        self.links.write().insert(path.to_owned(), found.clone());
+        Ok(found)
     }
 }
 
@@ -384,5 +449,41 @@ mod tests {
         assert!(disk.list(Path::new("/d/e")).is_err());
         assert_eq!(below.list(Path::new("/d")).unwrap(), ["a"]);
         assert!(read_all(&below, a).unwrap() == vec![1; 200_000]);
+    }
+
+    #[test]
+    fn links_to_tablespaces_are_made_followed_and_removed_here_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, one, two) = (dir.path().join("data/pg_tblspc"), dir.path().join("one"), dir.path().join("two"));
+        for path in [data.clone(), one.join("v/5"), two.clone()] {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        std::fs::write(one.join("v/5/10"), "old").unwrap();
+        let (a, b) = (data.join("1"), data.join("2"));
+        super::super::RealDisk::shared().link_dir(&one, &a).unwrap();
+        let disk = OverlayDisk::over(super::super::RealDisk::shared());
+        assert_eq!(disk.list(&data).unwrap(), ["1"]);
+        assert_eq!(disk.read_link(&a).unwrap().as_deref(), Some(&*one));
+        assert_eq!(read_all(&*disk, &a.join("v/5/10")).unwrap(), b"old");
+        disk.open(&a.join("v/5/10"), Open::Write).unwrap().write_at(b"new", 0).unwrap();
+        assert_eq!(read_all(&*disk, &one.join("v/5/10")).unwrap(), b"new", "one file, two names");
+        // A new one, whose directory was made before the link to it.
+        disk.create_dir(&two.join("v")).unwrap();
+        disk.link_dir(&two, &b).unwrap();
+        assert!(disk.link_dir(&one, &b).is_err());
+        disk.create_dir(&b.join("v/6")).unwrap();
+        disk.open(&b.join("v/6/20"), Open::CreateNew).unwrap();
+        assert_eq!(disk.list(&data).unwrap(), ["1", "2"]);
+        assert!(disk.exists(&b).unwrap() && disk.exists(&b.join("v/6/20")).unwrap() && disk.exists(&two.join("v/6")).unwrap());
+        disk.remove_dir_all(&a.join("v")).unwrap();
+        disk.remove(&a).unwrap();
+        assert!(!disk.exists(&a).unwrap() && disk.read_link(&a).unwrap().is_none());
+        assert_eq!(disk.list(&data).unwrap(), ["2"]);
+        disk.link_dir(&two, &a).unwrap();
+        assert_eq!(disk.list(&a.join("v")).unwrap(), ["6"]);
+        // Below all is as it was.
+        assert_eq!(std::fs::read_link(&a).unwrap(), one);
+        assert_eq!(std::fs::read(one.join("v/5/10")).unwrap(), b"old");
+        assert!(!b.is_symlink() && !two.join("v").exists());
     }
 }
