@@ -197,6 +197,11 @@ impl SessionContext {
         self.notices.push(Notice { severity: "NOTICE", fields: SqlError::new(SqlState("00000"), message) });
     }
 
+    /// Queues an INFO message.
+    pub fn info(&mut self, fields: SqlError) {
+        self.notices.push(Notice { severity: "INFO", fields });
+    }
+
     /// Queues a WARNING.
     pub fn warning(&mut self, state: SqlState, message: impl Into<String>) {
         self.notices.push(Notice { severity: "WARNING", fields: SqlError::new(state, message) });

@@ -9,7 +9,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::VacuumStmt;
 
 use super::analyze;
-use super::ddl::{alter, nodes, table};
+use super::ddl::{nodes, rewrite, table};
 use crate::access::heap::{IndexCleanup, VacuumOptions};
 use crate::access::vacuum::{TableVacuum, vacuum_table};
 use crate::config::Setting;
@@ -263,13 +263,13 @@ fn vacuum_one(ctx: &mut SessionContext, oid: Oid, name: Option<&str>, request: &
     let Some(relation) = open(ctx, oid, name, mode, request)? else { return Ok(None) };
     let Some(handle) = relation.rel_handle() else { return Ok(None) };
     let done_with = Vacuumed { toast: relation.toast.map(|t| t.table.oid) };
+    if request.full && !relation.is_system() {
+        rewrite::write_anew(ctx, &relation, None, request.verbose)?;
+        return Ok(Some(done_with));
+    }
     if request.verbose {
         let message = format!("vacuuming \"{}.{}.{}\"", ctx.database_name, relation.namespace_name, relation.name);
         ctx.notices.push(super::context::Notice { severity: "INFO", fields: SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message) });
-    }
-    if request.full && !relation.is_system() {
-        alter::rewrite_rows(ctx, &relation, None)?;
-        return Ok(Some(done_with));
     }
     // What CREATE or DROP INDEX CONCURRENTLY left as one that nobody maintains is read by nobody before it is made anew.
     let maintained: Vec<_> = relation.indexes.iter().filter(|i| i.ready).cloned().collect();

@@ -107,6 +107,9 @@ impl Speaker {
                 let level = ["read committed", "repeatable read"].choose(rng).copied().unwrap_or_default();
                 return format!("begin isolation level {level}");
             }
+            if rng.random_bool(0.15) {
+                return format!("vacuum full {}", ["p", "c", "d"].choose(rng).copied().unwrap_or_default());
+            }
         } else {
             match rng.random_range(0..100) {
                 0..=13 => {
@@ -146,7 +149,7 @@ fn statement(rng: &mut StdRng, alone: bool) -> String {
     let id = rng.random_range(1..=ROWS + 3);
     let other = rng.random_range(1..=ROWS + 3);
     let v = rng.random_range(0..100);
-    match rng.random_range(0..112) {
+    match rng.random_range(0..115) {
         100..=101 => {
             format!(
                 "with x as (update {t} set v = v + 1 where id = {id} returning *) update {t} a set v = x.v + 100 from x where a.id = {other}"
@@ -165,6 +168,7 @@ fn statement(rng: &mut StdRng, alone: bool) -> String {
         ),
         108..=109 => format!("update {t} set v = v + 1 where ctid = (select ctid from {t} where id = {id}) returning v"),
         110 => format!("select a.id, a.v, b.v from {t} a join p b on b.id = a.id where a.id = {id} for update of a"),
+        112..=114 => format!("cluster {t} using {t}_pkey"),
         111 => format!("select a.id, a.v, b.v from {t} a left join p b on b.id = a.v where a.id = {id} for share of a"),
         0..=17 => format!("select * from {t} order by 1, 2, 3"),
         18..=29 => {

@@ -304,6 +304,137 @@ struct Story {
 
 const STORIES: &[Story] = &[
     Story {
+        name: "VACUUM FULL and CLUSTER keep what older snapshots see",
+        before: "alter table t add w text; alter table t alter w set storage external; update t set w = repeat(id::text, 5000); \
+                 create index t_v on t (v); create unique index t_twice on t ((v * 2)); create index t_part on t (id) where v > 5",
+        steps: "a: begin isolation level repeatable read
+                a: select 1
+                b: update t set v = v + 1, w = repeat('x', 6000) where id = 1
+                b: update t set v = v + 1 where id = 1
+                b: delete from t where id = 2
+                b: insert into t values (3, 30, 'new'), (2, 25, repeat('y', 7000))
+                b: vacuum full t
+                a: savepoint s
+                a: select id, v, length(w), md5(w) from t order by id
+                a: set enable_seqscan = off
+                a: select v from t where id = 2
+                a: select id from t where v = 10
+                a: select id from t where v * 2 = 40
+                a: select v from t where id = 1 and v > 5
+                a: select count(*) from t where v in (11, 12, 25, 30)
+                a: rollback to s
+                b: update t set v = v + 1
+                b: vacuum full t
+                b: cluster t using t_v
+                a: select id, v, length(w), md5(w) from t order by v desc
+                a: select count(*) from t where v in (11, 12, 13, 25, 26, 30, 31)
+                a: select v from t where id = 1 for key share
+                a: savepoint s
+                a: update t set v = 0 where id = 1
+                a: rollback to s
+                a: delete from t where id = 2
+                a: rollback to s
+                a: select v from t where id = 1 for update
+                a: rollback
+                b: select id, v, length(w), left(w, 1) from t order by id
+                b: vacuum full t
+                b: alter table t drop w",
+        outcome: "a 1. a 1|10|5000|0bf9edfe605a79ba7a8bea72b894729f 2|20|5000|7ba07bf88fd0aa9f847054a1bbaaab58. a 20. a 1. a 2. a 10. a 0. \
+                  a 2|20|5000|7ba07bf88fd0aa9f847054a1bbaaab58 1|10|5000|0bf9edfe605a79ba7a8bea72b894729f. a 0. a 10. \
+                  a 40001 could not serialize access due to concurrent update. a 40001 could not serialize access due to concurrent delete. \
+                  a 40001 could not serialize access due to concurrent update. b 1|13|6000|x 2|26|7000|y 3|31|3|n. in the end 1|13 2|26 3|31",
+    },
+    Story {
+        name: "VACUUM FULL beside SERIALIZABLE transactions",
+        before: "",
+        steps: "a: begin isolation level serializable
+                a: select 1
+                c: begin isolation level serializable
+                c: select v from t where id = 2
+                b: update t set v = 11 where id = 1
+                b: insert into t values (3, 30)
+                c: commit
+                b: vacuum full t
+                a: savepoint s
+                a: select * from t order by id
+                a: rollback to s
+                b: update t set v = 12 where id = 1
+                b: vacuum full t
+                a: select v from t where id = 1
+                a: delete from t where id = 1
+                a: rollback",
+        outcome: "a 1. c 20. a 1|10 2|20. a 10. a 40001 could not serialize access due to concurrent update. in the end 1|12 2|20 3|30",
+    },
+    Story {
+        name: "CLUSTER of rows its own transaction wrote",
+        before: "create index t_v on t (v desc)",
+        steps: "a: begin isolation level repeatable read
+                a: select 1
+                b: begin
+                b: insert into t values (4, 40), (6, 60)
+                b: update t set v = 11 where id = 1
+                b: delete from t where id in (2, 6)
+                b: savepoint s
+                b: insert into t values (5, 50)
+                b: update t set v = 12 where id = 1
+                b: delete from t where id = 4
+                b: rollback to s
+                b: savepoint r
+                b: cluster t using t_v
+                b: select * from t order by id
+                b: update t set v = v + 1 where id = 4
+                b: rollback to r
+                b: select * from t order by id
+                b: cluster t using t_v
+                b: declare k cursor for select * from t order by id
+                b: update t set v = v + 100 where id = 1
+                b: insert into t values (2, 22)
+                b: fetch all from k
+                b: insert into t values (2, 23)
+                b: rollback
+                b: begin
+                b: update t set v = v + 1
+                b: cluster t using t_pkey
+                b: update t set v = v + 1 where id = 1
+                b: commit
+                a: select * from t order by id
+                a: update t set v = 0 where id = 2
+                a: rollback
+                b: cluster t
+                b: select * from t order by id",
+        outcome: "a 1. b 1|11 4|40. b 1|11 4|40. b 1|11 4|40. b 23505 duplicate key value violates unique constraint \"t_pkey\". a 1|10 2|20. \
+                  a 40001 could not serialize access due to concurrent update. b 1|12 2|21. in the end 1|12 2|21",
+    },
+    Story {
+        name: "snapshots of several ages, and a chain of versions on one page",
+        before: "alter table t set (fillfactor = 50)",
+        steps: "a: begin isolation level repeatable read
+                a: select 1
+                b: update t set v = 11 where id = 1
+                b: update t set v = 12 where id = 1
+                c: begin isolation level repeatable read
+                c: select 1
+                b: update t set v = 13 where id = 1
+                b: delete from t where id = 1
+                b: insert into t values (1, 14)
+                b: vacuum full t
+                a: select * from t order by id
+                c: savepoint s
+                c: select * from t order by id
+                c: rollback to s
+                a: commit
+                b: vacuum full t
+                b: cluster t using t_pkey
+                c: select * from t order by id
+                c: update t set v = 0 where id = 1
+                c: rollback
+                b: vacuum t
+                b: vacuum full t
+                b: select * from t order by id",
+        outcome: "a 1. c 1. a 1|10 2|20. c 1|12 2|20. c 1|12 2|20. c 40001 could not serialize access due to concurrent update. b 1|14 2|20. \
+                  in the end 1|14 2|20",
+    },
+    Story {
         name: "a query that waits behind ALTER TABLE is planned after it",
         before: "",
         steps: "a: begin

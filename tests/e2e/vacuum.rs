@@ -1,7 +1,8 @@
 //! Vacuum by itself and by hand: what it counts, what it says, what it gives way to.
 
-use crate::client::{block_on, connect, error, text};
+use crate::client::{block_on, connect, describe, error, text};
 use crate::support::node::{Node, until};
+use tokio_postgres::Client;
 
 const COUNTS: &str = "select n_tup_ins, n_tup_upd, n_tup_del, n_live_tup, n_dead_tup, n_mod_since_analyze, n_ins_since_vacuum \
                       from pg_stat_user_tables where relname = 't'";
@@ -348,4 +349,163 @@ fn rows_copied_as_frozen_need_no_vacuum() {
     assert_eq!(a.table_hashes(), b.table_hashes());
     a.sql("vacuum (freeze, disable_page_skipping) t");
     assert_eq!(a.sql("select count(*) from verify_heapam('t')"), "0");
+}
+
+/// What a snapshot from before sees of the table of the tests below, by a scan and by its indexes.
+const SEEN: &str = "select count(*) || ' ' || sum(v) || ' ' || md5(string_agg(w, '' order by id)) from t; set enable_seqscan = off; \
+                    select count(*) || ' ' || sum(v) from t where id > 0; select count(*) from t where v >= 0; select count(*) from t where v * 2 >= 0; \
+                    select count(w) from t where id = 3; reset enable_seqscan";
+
+/// Changes all kinds of rows: new versions on the page and elsewhere, deleted ones, new ones; with values out of line.
+const CHANGES: [&str; 4] = [
+    "update t set v = v + 1000 where id % 3 = 0",
+    "update t set v = v + 1000, w = repeat('changed', 900) where id % 5 = 0",
+    "delete from t where id % 7 = 0",
+    "insert into t select m + g, 100000 + m + g, repeat('more', 1500) from generate_series(1, 100) g, (select max(id) m from t) m",
+];
+
+fn versioned(name: &str, conf: &str) -> Node {
+    let node = Node::start_new(name, &format!("autovacuum = off\n{conf}"));
+    node.sql("create table t (id int primary key, v int, w text); alter table t alter w set storage external");
+    node.sql("create index t_v on t (v); create unique index t_twice on t ((v * 2 + id % 2)); create index t_part on t (id) where v > 500");
+    node.sql("insert into t select g, g, case when g % 10 < 5 then repeat(g::text, 2000) else 'short' end from generate_series(1, 500) g");
+    node
+}
+
+fn assert_sound(node: &Node) {
+    let toast = node.sql("select reltoastrelid::regclass from pg_class where relname = 't'");
+    assert_eq!(node.sql(&format!("select * from verify_heapam('t'); select * from verify_heapam('{toast}')")), "");
+    node.sql("select bt_index_check(indexrelid, true) from pg_index where indrelid = 't'::regclass");
+    node.sql(&format!("select bt_index_check('{toast}_index', true)"));
+}
+
+fn assert_same_pages(primary: &Node, standby: &Node) {
+    let conninfo = |node: &Node| format!("{} dbname=postgres", node.conninfo("compare"));
+    let mut tool = primary.tool("compare");
+    let output = tool.arg("-q").arg("--primary").arg(conninfo(primary)).arg("--standby").arg(conninfo(standby)).output().expect("compare");
+    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+}
+
+fn change(node: &Node, times: usize) {
+    for _ in 0..times {
+        CHANGES.iter().take(3).for_each(|sql| _ = node.sql(sql));
+    }
+    node.sql(CHANGES[3]);
+}
+
+/// What a transaction sees, which lets go of the table afterwards.
+async fn seen(session: &Client) -> String {
+    text(session, &format!("savepoint s; {SEEN}; rollback to s")).await
+}
+
+fn verbose(node: &Node, sql: &str) -> String {
+    let output = node.psql(sql).output().expect("psql");
+    assert!(output.status.success(), "{sql}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn vacuum_full_keeps_versions_through_crash_replay_and_promotion() {
+    let node = versioned("anew", "");
+    let standby = node.standby("anew_standby");
+    node.wait_for_catchup(&standby);
+    let before = node.sql(SEEN);
+    block_on(async {
+        let (old, there) = (connect(&node).await, connect(&standby).await);
+        for session in [&old, &there] {
+            text(session, "begin isolation level repeatable read; select 1").await;
+        }
+        change(&node, 3);
+        let now = node.sql(SEEN);
+        let said = verbose(&node, "vacuum (full, verbose) t");
+        // Thrice a third is replaced, a fifth replaced, a seventh deleted, which leaves less to replace.
+        let dead: usize = (0..3)
+            .map(|round| {
+                (1..=500).filter(|id| round == 0 || id % 7 != 0).map(|id| [3, 5, 7].iter().filter(|n| id % **n == 0).count()).sum::<usize>()
+            })
+            .sum();
+        let kept = 529 + dead;
+        assert!(said.contains(&format!("INFO:  \"public.t\": found 0 removable, {kept} nonremovable row versions in ")), "{said}");
+        assert!(said.contains("INFO:  vacuuming \"public.t\"\n"), "{said}");
+        assert!(said.contains(&format!("DETAIL:  {dead} dead row versions cannot be removed yet.\nCPU: user: ")), "{said}");
+        assert_eq!(node.sql(SEEN), now);
+        assert_eq!(seen(&old).await, before, "beside VACUUM FULL");
+        let said = verbose(&node, "cluster verbose t using t_v");
+        assert!(said.contains("INFO:  clustering \"public.t\" using index scan on \"t_v\"\n"), "{said}");
+        assert!(said.contains(&format!("{dead} dead row versions cannot be removed yet.\n")), "{said}");
+        assert_eq!(seen(&old).await, before, "beside CLUSTER");
+        // What is kept names no xid whose status may be forgotten.
+        let frozen = node.sql("select relfrozenxid from pg_class where relname = 't'");
+        let oldest = text(&old, "savepoint s; select min(xmax::text::bigint) from t where xmax::text <> '0'; rollback to s").await;
+        assert!(frozen.parse::<u64>().expect("an xid") <= oldest.parse().expect("an xid"), "{frozen} {oldest}");
+        node.wait_for_catchup(&standby);
+        assert_eq!(seen(&there).await, before, "on the standby");
+        assert_eq!(standby.sql(SEEN), now);
+        assert_sound(&node);
+        assert_same_pages(&node, &standby);
+        assert!(error(&old, "update t set v = 0 where id = 3").await.contains("40001 could not serialize access due to concurrent update"));
+        // Who made and who ended the versions, only the WAL and pg_xact know now.
+        node.kill();
+        node.start();
+        assert_eq!(node.sql(SEEN), now);
+        assert_sound(&node);
+        node.wait_for_catchup(&standby);
+        assert_eq!(seen(&there).await, before, "on the standby, after the crash");
+        node.stop("fast");
+        let verified = node.tool("verify").arg("-D").arg(node.data()).output().expect("afterimage verify");
+        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+        standby.promote();
+        assert_eq!(seen(&there).await, before, "on what was the standby");
+        let said = verbose(&standby, "vacuum (full, verbose) t");
+        assert!(said.contains(&format!("{dead} dead row versions cannot be removed yet.\n")), "{said}");
+        assert_eq!(seen(&there).await, before, "on what was the standby, written anew");
+        text(&there, "commit").await;
+        let said = verbose(&standby, "vacuum (verbose) t");
+        assert!(said.contains(&format!("tuples: {dead} removed, 529 remain, 0 are dead but not yet removable")), "{said}");
+        assert_eq!(standby.sql(SEEN), now);
+        assert_sound(&standby);
+        let said = verbose(&standby, "vacuum (full, verbose) t");
+        assert!(said.contains("found 0 removable, 529 nonremovable row versions in "), "{said}");
+        assert_eq!(standby.sql("select count(*) from t"), "529");
+        // Nothing of the large values of versions that are gone is left.
+        let toast = standby.sql("select reltoastrelid::regclass from pg_class where relname = 't'");
+        let chunks = "select sum((octet_length(w) + 1983) / 1984) from t where pg_column_size(w) >= 2000";
+        assert_eq!(standby.sql(&format!("select count(*) from {toast}")), standby.sql(chunks));
+    });
+}
+
+#[test]
+fn a_standby_is_cancelled_only_over_versions_that_vacuum_full_left_out() {
+    let node = versioned("left_out", "");
+    let standby = node.clone_to("left_out_standby");
+    standby.conf("max_standby_streaming_delay = 100ms\nwal_receiver_status_interval = 1");
+    standby.start();
+    node.wait_for_catchup(&standby);
+    let begin = "begin isolation level repeatable read; select 1";
+    block_on(async {
+        // Nobody on the primary needs them.
+        let there = connect(&standby).await;
+        text(&there, begin).await;
+        change(&node, 1);
+        let now = node.sql(SEEN);
+        node.sql("vacuum full t");
+        node.wait_for_catchup(&standby);
+        let refused = there.simple_query("select count(*) from t").await.expect_err("what it saw is gone");
+        assert!(there.is_closed() || describe(&refused).contains("40001"), "{}", describe(&refused));
+        assert_eq!(standby.sql(SEEN), now);
+        let there = connect(&standby).await;
+        // The primary is told what is needed here.
+        standby.conf("hot_standby_feedback = on");
+        standby.reload();
+        node.wait_for("select backend_xmin is not null from pg_stat_replication", "t");
+        text(&there, begin).await;
+        change(&node, 1);
+        node.sql("vacuum full t");
+        node.wait_for_catchup(&standby);
+        assert_eq!(seen(&there).await, now);
+        text(&there, "commit").await;
+    });
+    assert_eq!(standby.sql(SEEN), node.sql(SEEN));
+    assert_sound(&node);
+    assert_same_pages(&node, &standby);
 }

@@ -65,26 +65,26 @@ pub enum ChangeResult {
 /// Line pointers a heap page may have: more are not worth their space.
 const MAX_LINES: u16 = 512;
 
-fn check_size(row: &[u8]) -> Result<usize, AccessError> {
+pub(super) fn check_size(row: &[u8]) -> Result<usize, AccessError> {
     let size = HEADER + row.len();
     if size > MAX_TUPLE { Err(AccessError::RowTooBig { size, max: MAX_TUPLE }) } else { Ok(size) }
 }
 
 /// Whether an item of `size` bytes can be added.
-fn has_room(page: &Page, size: usize) -> bool {
+pub(super) fn has_room(page: &Page, size: usize) -> bool {
     // With a free line pointer to reuse, its four bytes are not needed; that rare gain is left.
     page.free_space() >= size && (page.max_offset() < MAX_LINES || page.has_flag(FLAG_HAS_FREE_LINES))
 }
 
 /// Room a page is asked for that a row of `size` bytes comes to: with what `fillfactor` leaves free, but no more than a page that holds next to nothing
 /// has.
-fn wanted(rel: &RelHandle, size: usize) -> usize {
+pub(super) fn wanted(rel: &RelHandle, size: usize) -> usize {
     /// What a page may hold and still count as empty.
     const NEARLY_EMPTY: usize = MAX_TUPLE / 50;
     (size + usize::from(rel.reserve)).min(MAX_TUPLE - NEARLY_EMPTY).max(size)
 }
 
-fn extend(ctx: &AccessCtx, rel: &RelHandle, n: u32) -> Result<Buffer, AccessError> {
+pub(super) fn extend(ctx: &AccessCtx, rel: &RelHandle, n: u32) -> Result<Buffer, AccessError> {
     let b = if rel.logged() { ctx.pool.extend(rel.file, Fork::Main, n) } else { ctx.pool.extend_unlogged(rel.file, Fork::Main, n) };
     Ok(b?)
 }

@@ -140,6 +140,27 @@ pub fn row_bytes(ctx: &AccessCtx, rel: &RelHandle, tid: Tid) -> Result<Option<Ve
     Ok(page.item(tid.offset).and_then(|item| item.get(HEADER..)).map(<[u8]>::to_vec))
 }
 
+/// Gives `f` every version of the HOT chain at `tid`, an index entry's place, whoever may see it; the oldest first.
+///
+/// `f` must not call into heap, index or buffer pool.
+///
+/// # Errors
+/// As [`fetch`].
+pub fn versions_of(ctx: &AccessCtx, rel: &RelHandle, tid: Tid, mut f: impl FnMut(Tid, Header, &[u8])) -> Result<(), AccessError> {
+    let Some(buffer) = page(ctx, rel, tid)? else { return Ok(()) };
+    let page = buffer.read();
+    let (mut at, mut expect, mut walked) = (chain_start(&page, tid.offset), None::<Xid>, 0u16);
+    while let Some(off) = at {
+        let Some(item) = page.item(off) else { break };
+        let Some(h) = header(&page, off).filter(|h| expect.is_none_or(|x| x == h.xmin)) else { break };
+        f(Tid::new(tid.block, off), h, &item[HEADER..]);
+        walked += 1;
+        let next = next_in_chain(&h, tid.block).filter(|_| walked <= page.max_offset());
+        (at, expect) = (next.map(|n| n.0), next.map(|n| n.1));
+    }
+    Ok(())
+}
+
 /// What the newest version of a row is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Latest<R> {

@@ -14,6 +14,8 @@
 //! | VISIBLE | | | horizon u64; block 1 is the map page, its data the bits set (`vm::VISIBLE`, `vm::FROZEN`; once nothing: the former) |
 //! | FREEZE | offs; bit 15: freeze xmin, bit 14: forget xmax | | newest xid frozen u64, horizon u64 |
 //! | INPLACE | off, row of the same length | | |
+//! | LINK | per version: off, block u32 and off of its next version | | |
+//! | REMOVED | no block | | newest xid u64, horizon u64 |
 //!
 //! Headers are not logged: redo makes them from the record's xid, the block number and the flags.
 
@@ -43,6 +45,10 @@ pub const VISIBLE: u8 = 0x70;
 pub const FREEZE: u8 = 0x80;
 /// A row was overwritten where it is, outside any transaction.
 pub const INPLACE: u8 = 0x90;
+/// Versions on a page of a table that is written anew lead to the versions that follow them.
+pub const LINK: u8 = 0xa0;
+/// Versions were left out of a table that is written anew, or frozen.
+pub const REMOVED: u8 = 0xb0;
 
 /// Multi-insert flag: the rows are visible to everyone for ever.
 pub const FROZEN: u8 = 1;

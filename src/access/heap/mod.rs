@@ -12,6 +12,7 @@ pub mod fetch;
 pub mod log;
 mod prune;
 pub mod redo;
+mod rewrite;
 pub mod scan;
 pub mod tuple;
 pub mod vacuum;
@@ -23,8 +24,10 @@ pub use change::{
     speculative_tag, update,
 };
 pub use fetch::{
-    HastyProbe, Latest, Liveness, Probe, fetch, fetch_exact, fetch_latest, is_dead_to_all, liveness, row_bytes, wait_for_writer,
+    HastyProbe, Latest, Liveness, Probe, fetch, fetch_exact, fetch_latest, is_dead_to_all, liveness, row_bytes, versions_of,
+    wait_for_writer,
 };
+pub use rewrite::{AllVersions, Kept, Rewrite, RewriteCounts, read_version};
 pub use scan::{BuildRow, HeapScan, Versions, build_scan};
 pub use vacuum::{DeadTids, IndexCleanup, VacuumOptions, VacuumStats, Watch, vacuum, vacuum_watched};
 pub use verify::{Finding, may_be_indexed, verify_page};

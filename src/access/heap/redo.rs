@@ -5,6 +5,7 @@ use afterimage_wal::{Record, rmgr};
 
 use super::log::{self, KEYS_CHANGED, PREFIX, SAME_PAGE, SUFFIX, UPDATE_HOT};
 use super::prune::Plan;
+use super::rewrite::{apply_links, links};
 use super::tuple::{HEADER, Header, header, mask, put_end};
 use super::vacuum::{apply_freeze, apply_unused};
 use crate::access::{AccessCtx, AccessError, Tid};
@@ -20,6 +21,10 @@ pub fn redo(ctx: &AccessCtx, record: &Record<'_>) -> Result<(), AccessError> {
     let bad = |what| AccessError::BadRecord { at: record.end(), what };
     let xid = record.xid();
     let place = |i: usize| record.block(i).map(|b| b.block).ok_or(bad("heap block missing"));
+    if record.kind() == log::REMOVED {
+        // Of use to a standby's queries only, which it waited for.
+        return Ok(());
+    }
     let block = place(0)?;
     match record.kind() {
         log::INSERT => {
@@ -80,6 +85,10 @@ pub fn redo(ctx: &AccessCtx, record: &Record<'_>) -> Result<(), AccessError> {
                 item.copy_from_slice(row);
                 Ok::<(), AccessError>(())
             })?;
+        }
+        log::LINK => {
+            ctx.pool
+                .redo_block(record, 0, |page, data| apply_links(page, &links(data).ok_or(bad("links"))?).ok_or(bad("link of nothing")))?;
         }
         log::VISIBLE => {
             ctx.pool.redo_block(record, 0, |page, _| {
@@ -211,9 +220,10 @@ pub fn cleaned_pages(record: &Record<'_>) -> Vec<(RelId, BlockNo)> {
     record.blocks().iter().map(|b| (b.rel, b.block)).collect()
 }
 
-/// Of a record that freezes: the newest xid frozen, and the horizon that goes for it where that xid is not settled.
+/// Of a record that freezes, or tells of versions that were frozen or left out: the newest xid that nobody is asked about any more, and the horizon
+/// that goes for it where that xid is not settled.
 pub fn freeze_horizon(record: &Record<'_>) -> Option<(Xid, Lsn)> {
-    if record.rmgr() != rmgr::HEAP || record.kind() != log::FREEZE {
+    if record.rmgr() != rmgr::HEAP || !matches!(record.kind(), log::FREEZE | log::REMOVED) {
         return None;
     }
     let (xid, rest) = record.main().split_first_chunk()?;
@@ -236,6 +246,8 @@ impl rmgr::Describe for DescribeHeap {
             log::VISIBLE => "VISIBLE",
             log::FREEZE => "FREEZE",
             log::INPLACE => "INPLACE",
+            log::LINK => "LINK",
+            log::REMOVED => "REMOVED",
             _ => return None,
         })
     }
@@ -266,6 +278,11 @@ impl rmgr::Describe for DescribeHeap {
                 _ => write!(out, "does not decode"),
             },
             log::VISIBLE => write!(out, "horizon {}", conflict_horizon(record).unwrap_or(Lsn::INVALID)),
+            log::LINK => write!(out, "noffsets {}", data.len() / 8),
+            log::REMOVED => match freeze_horizon(record) {
+                Some((xid, horizon)) => write!(out, "newest_xid {xid}, horizon {horizon}"),
+                None => write!(out, "does not decode"),
+            },
             log::VACUUM | log::FREEZE => write!(out, "noffsets {}", data.len() / 2),
             _ => Ok(()),
         }

@@ -1,5 +1,6 @@
 //! Visibility, HOT, waiting, savepoints, levels; and that a replica's pages are equal.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
@@ -8,12 +9,13 @@ use afterimage_wal::disk::RealDisk;
 use afterimage_wal::reader::FollowLimit;
 use afterimage_wal::{BlockNo, Fork, Lsn, RelId, SystemId, Wal, WalOptions, WalReader, Xid, rmgr};
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use super::tuple::mask_page;
 use super::*;
 use crate::access::sequence::{self, SequenceOptions, SequenceState};
-use crate::access::{AccessCtx, AccessError, Persistence, RelHandle, Tid};
+use crate::access::{AccessCtx, AccessError, Persistence, RelHandle, Tid, btree};
 use crate::storage::double_write::DoubleWrite;
 use crate::storage::{BufferPool, Files, LinePointer, PoolOptions, smgr_redo};
 use crate::txn::transactions::TransactionsStart;
@@ -144,10 +146,14 @@ impl TestNode {
     }
 
     fn pages(&self) -> Vec<Vec<u8>> {
-        let n = self.ctx.pool.n_blocks(REL.file, Fork::Main).unwrap().get();
+        self.pages_of(&REL)
+    }
+
+    fn pages_of(&self, rel: &RelHandle) -> Vec<Vec<u8>> {
+        let n = self.ctx.pool.n_blocks(rel.file, Fork::Main).unwrap().get();
         (0..n)
             .map(|b| {
-                let mut page = self.ctx.pool.read(REL.file, Fork::Main, BlockNo::new(b)).unwrap().read().clone();
+                let mut page = self.ctx.pool.read(rel.file, Fork::Main, BlockNo::new(b)).unwrap().read().clone();
                 mask_page(&mut page);
                 page.bytes().to_vec()
             })
@@ -178,6 +184,11 @@ fn replay(from: &TestNode, to: &TestNode) {
         match record.rmgr() {
             rmgr::SMGR => smgr_redo::redo(&to.ctx.pool, &record).unwrap(),
             rmgr::HEAP => redo::redo(&to.ctx, &record).unwrap(),
+            rmgr::XLOG if record.kind() == rmgr::xlog::FPI => {
+                for at in 0..record.blocks().len() {
+                    to.ctx.pool.redo_block(&record, at, |_, _| Ok::<_, AccessError>(())).unwrap();
+                }
+            }
             rmgr::SEQUENCE => sequence::redo(&to.ctx, &record).unwrap(),
             rmgr::XACT => crate::txn::redo::redo(&to.ctx.txns, &record).unwrap(),
             _ => {}
@@ -566,14 +577,15 @@ fn commits_in_flight_are_seen_in_the_order_of_their_lsns() {
     let n = node();
     let p = n.session();
     let mut t = n.begin(&p);
-    let tids: Vec<Tid> = (0..4).map(|_| n.put(&mut t, "0")).collect();
+    let tids: Vec<Tid> = (0..4).map(|i| n.put(&mut t, &format!("{} 000", i / 2))).collect();
     commit(t);
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (n, stop) = (&n, &stop);
         let writers: Vec<_> = tids
             .chunks(2)
-            .map(|pair| {
+            .enumerate()
+            .map(|(which, pair)| {
                 scope.spawn(move || {
                     // Both rows of a pair always change together.
                     let p = n.session();
@@ -581,21 +593,21 @@ fn commits_in_flight_are_seen_in_the_order_of_their_lsns() {
                     for i in 1..300 {
                         let mut t = n.begin(&p);
                         for tid in &mut at {
-                            *tid = done(n.change(&mut t, *tid, &i.to_string(), true));
+                            *tid = done(n.change(&mut t, *tid, &format!("{which} {i:03}"), true));
                         }
                         commit(t);
                     }
                 })
             })
             .collect();
-        let tids = &tids;
         let reader = scope.spawn(move || {
             let p = n.session();
-            let mut last = vec![0; 4];
+            let mut last = vec![String::new(); 4];
             while !stop.load(Ordering::Relaxed) {
                 let s = n.begin(&p).snapshot().unwrap();
-                let now: Vec<u32> = tids.iter().map(|t| fetch(&n.ctx, &REL, *t, &s, |_, r| number(r)).unwrap().unwrap()).collect();
-                assert!(now[0] == now[1] && now[2] == now[3], "{now:?}");
+                // By a scan: with a snapshot in the way for long, chains outgrow their page.
+                let now = n.rows_at(&s);
+                assert!(now.len() == 4 && now[0] == now[1] && now[2] == now[3], "{now:?}");
                 assert!(now.iter().zip(&last).all(|(a, b)| a >= b), "{last:?} then {now:?}");
                 last = now;
             }
@@ -647,9 +659,14 @@ fn vacuum_frees_places_after_the_indexes_and_marks_pages_visible() {
 }
 
 fn random_work(n: &TestNode, seed: u64, steps: usize) {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let p = n.session();
     let mut live: Vec<Tid> = Vec::new();
+    more_random_work(n, &mut StdRng::seed_from_u64(seed), &mut live, steps);
+    assert_eq!(n.seen().len(), live.len());
+}
+
+/// Changes the rows whose versions are `live`.
+fn more_random_work(n: &TestNode, rng: &mut StdRng, live: &mut Vec<Tid>, steps: usize) {
+    let p = n.session();
     for _ in 0..steps {
         let mut t = n.begin(&p);
         let mut now = live.clone();
@@ -684,7 +701,7 @@ fn random_work(n: &TestNode, seed: u64, steps: usize) {
         }
         if rng.random_bool(0.8) {
             commit(t);
-            live = now;
+            *live = now;
         }
         if rng.random_bool(0.05) {
             let t = n.begin(&p);
@@ -693,7 +710,116 @@ fn random_work(n: &TestNode, seed: u64, steps: usize) {
             n.ctx.txns.settle().unwrap();
         }
     }
-    assert_eq!(n.seen().len(), live.len());
+}
+
+struct TestScratch(std::fs::File);
+
+impl btree::Scratch for TestScratch {
+    fn write_at(&mut self, bytes: &[u8], at: u64) -> Result<(), AccessError> {
+        std::os::unix::fs::FileExt::write_all_at(&self.0, bytes, at).unwrap();
+        Ok(())
+    }
+
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> Result<(), AccessError> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, bytes, at).unwrap();
+        Ok(())
+    }
+}
+
+/// The file that [`REL`] is written anew into.
+const ANEW: RelHandle = RelHandle { oid: 20_000, file: RelId::new(1663, 5, 20_002), persistence: Persistence::Permanent, reserve: 0 };
+
+/// Writes all versions of [`REL`] anew, in random order, and returns where those that are kept went.
+fn write_anew(n: &TestNode, rng: &mut StdRng) -> (HashMap<Tid, Tid>, RewriteCounts) {
+    n.ctx.pool.create_fork(ANEW.file, Fork::Main).unwrap();
+    n.ctx.txns.settle().unwrap();
+    let mut versions = Vec::new();
+    let mut scan = AllVersions::new(&n.ctx, &REL).unwrap();
+    while let Some((tid, h, row)) = scan.next(&n.ctx).unwrap() {
+        versions.push((tid, h, row.to_vec()));
+    }
+    versions.shuffle(rng);
+    // So little memory that links are sorted in files.
+    let sorter = || btree::Sorter::new(Box::new(|| Ok(Box::new(TestScratch(tempfile::tempfile().unwrap())))), 0);
+    let mut rewrite = Rewrite::new(&n.ctx, &ANEW, n.ctx.txns.settled_floor(), [sorter(), sorter()]);
+    let mut places = HashMap::new();
+    for (tid, h, row) in versions {
+        if let Some(kept) = rewrite.keep(tid, &h).unwrap() {
+            places.insert(tid, rewrite.put(&kept, &row).unwrap());
+        }
+    }
+    (places, rewrite.finish().unwrap())
+}
+
+#[test]
+fn a_table_written_anew_shows_every_snapshot_what_it_saw_and_leads_on_as_before() {
+    let mut removed = 0;
+    for seed in 0..6 {
+        let (n, b) = (node(), empty_node());
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (mut live, mut old) = (Vec::new(), Vec::new());
+        more_random_work(&n, &mut rng, &mut live, 100);
+        for _ in 0..4 {
+            let mut t = n.begin_rr(&n.session());
+            let snapshot = t.snapshot().unwrap();
+            old.push((t, snapshot));
+            more_random_work(&n, &mut rng, &mut live, 100);
+        }
+        // One that runs meanwhile, and is the one that writes anew.
+        let p = n.session();
+        let mut own = n.begin(&p);
+        for at in 0..live.len().min(40) {
+            match at % 4 {
+                0 => n.remove(&mut own, live[at]),
+                1 => n.change(&mut own, live[at], "changed by who writes anew", false),
+                _ => continue,
+            };
+            n.put(&mut own, "made by who writes anew");
+        }
+        let snapshot = own.snapshot().unwrap();
+        let (places, counts) = write_anew(&n, &mut rng);
+        assert_eq!(counts.kept, u64::try_from(places.len()).unwrap());
+        removed += counts.removed;
+        assert!(counts.recently_dead > 100, "seed {seed}: {counts:?}");
+        old.push((own, snapshot));
+        for (i, (t, snapshot)) in old.iter().enumerate() {
+            let mut scan = HeapScan::new(&n.ctx, &REL, snapshot).unwrap();
+            let mut was = Vec::new();
+            while let Some((tid, row)) = scan.next(&n.ctx).unwrap() {
+                was.push((places[&tid], row.to_vec()));
+                let latest = |rel, tid| fetch_latest(&n.ctx, t, rel, tid, u32::MAX, |_, row| row.to_vec()).unwrap();
+                assert_eq!(latest(&REL, tid), latest(&ANEW, places[&tid]), "seed {seed}, snapshot {i}");
+            }
+            let mut scan = HeapScan::new(&n.ctx, &ANEW, snapshot).unwrap();
+            let mut is = Vec::new();
+            while let Some((tid, row)) = scan.next(&n.ctx).unwrap() {
+                is.push((tid, row.to_vec()));
+                assert_eq!(fetch(&n.ctx, &ANEW, tid, snapshot, |at, _| at).unwrap(), Some(tid), "an entry of its own");
+            }
+            was.sort();
+            assert!(is == was, "seed {seed}, snapshot {i}");
+        }
+        let pages = |n: &TestNode| n.pages_of(&ANEW);
+        for block in 0..u32::try_from(pages(&n).len()).unwrap() {
+            let page = n.ctx.pool.read(ANEW.file, Fork::Main, BlockNo::new(block)).unwrap().read().clone();
+            assert_eq!(verify_page(&page, BlockNo::new(block), n.ctx.txns.next_xid()), []);
+        }
+        for twice in [false, true] {
+            replay(&n, &b);
+            assert!(pages(&n) == pages(&b), "seed {seed}, replayed twice {twice}");
+        }
+        // Once nobody needs them, what is dead goes, and the rest is frozen.
+        let (own, _) = old.pop().unwrap();
+        commit(own);
+        drop(old);
+        n.ctx.txns.settle().unwrap();
+        let t = n.begin(&p);
+        let options = VacuumOptions { freeze_below: n.ctx.txns.settled_floor(), all_pages: true, ..VacuumOptions::default() };
+        let stats = vacuum::<AccessError>(&n.ctx, &t, &ANEW, options, |_| Ok(())).unwrap();
+        assert_eq!((stats.recently_dead, stats.tuples_removed), (0, counts.recently_dead), "seed {seed}");
+        assert_eq!(stats.frozen_below(), Some(n.ctx.txns.settled_floor()));
+    }
+    assert!(removed > 0);
 }
 
 #[test]

@@ -2,31 +2,29 @@
 
 use std::sync::Arc;
 
+use afterimage_wal::Xid;
 use pg_query::NodeEnum;
 use pg_query::protobuf::{AlterTableCmd, AlterTableStmt, AlterTableType, ColumnDef, ConstrType, DropBehavior, Node, ObjectType};
 
 use super::constraint::{self, NewConstraint};
 use super::sequence::SequenceSpec;
 use super::{drop, expression, index, nodes, options, sequence, step, table, tablespace, toast, trigger};
-use crate::access::btree::{self, Direction, KeyRange, ScanOptions};
+use crate::access::RelHandle;
 use crate::access::heap::{self, HeapScan};
-use crate::access::{AccessCtx, RelHandle};
 use crate::executor::SessionContext;
 use crate::executor::eval::{Exec, ExecState};
 use crate::executor::front_end::TableExpr;
 use crate::executor::large::RowWriter;
 use crate::sql::catalog::load::{CatalogReader, by};
 use crate::sql::catalog::names::truncate;
-use crate::sql::catalog::relation::{
-    Column, Constraint, ConstraintKind, FIRST_NORMAL_OID, Identity, Index, Persistence, RelKind, Relation,
-};
+use crate::sql::catalog::relation::{Column, Constraint, ConstraintKind, FIRST_NORMAL_OID, Identity, Persistence, RelKind, Relation};
 use crate::sql::catalog::rows::{self, DependKind, ObjectAddress};
 use crate::sql::catalog::schema::{
     pg_attrdef, pg_attribute, pg_authid, pg_class, pg_constraint, pg_depend, pg_rewrite, pg_shdepend, pg_statistic, pg_type,
 };
 use crate::sql::types::{Datum, IoSettings, Oid, TupleDesc, row, text_out};
 use crate::sqlstate::{SqlError, SqlState};
-use crate::txn::{LockMode, Snapshot, WaitPolicy};
+use crate::txn::{LockMode, WaitPolicy};
 
 /// ALTER TABLE, and the forms of ALTER INDEX, VIEW and SEQUENCE that share its commands.
 #[expect(clippy::wildcard_enum_match_arm, reason = "only these kinds of objects come here")]
@@ -343,58 +341,23 @@ pub(crate) fn evaluate(ctx: &mut SessionContext, expr: &TableExpr, values: &[Dat
     expr.code.eval(&mut Exec { session: ctx, state: &mut state }, values)
 }
 
-/// Writes all rows anew into a new file, changed by `change`, and rebuilds the indexes. `source`: how the old rows lie.
+/// Writes all rows anew into a new file, changed by `change`, and rebuilds the indexes. `source`: how the old rows lie. Old versions are not kept: to a
+/// snapshot from before the table is as it is now. PostgreSQL, which shows such a snapshot an empty table, calls that not MVCC-safe.
 pub(crate) fn rewrite_table(
     ctx: &mut SessionContext,
     relation: &Relation,
     source: &TupleDesc,
     change: impl FnMut(&mut SessionContext, &mut Vec<Datum>) -> Result<(), SqlError>,
 ) -> Result<(), SqlError> {
-    rewrite_table_as(ctx, relation, relation.persistence, source, None, true, change)
+    rewrite_table_as(ctx, relation, relation.persistence, source, change)
 }
 
-/// As [`rewrite_table`], the rows as they are, maybe in the order of an index. Nothing is checked that was not true before.
-pub(crate) fn rewrite_rows(ctx: &mut SessionContext, relation: &Relation, order: Option<&Index>) -> Result<(), SqlError> {
-    rewrite_table_as(ctx, relation, relation.persistence, &relation.desc, order, false, |_, _| Ok(()))
-}
-
-/// Where the rows of a rewrite come from.
-enum OldRows {
-    Heap(HeapScan),
-    Index(Box<btree::Scan>),
-}
-
-impl OldRows {
-    /// The next row that `snapshot` sees.
-    fn next(
-        &mut self,
-        access: &AccessCtx,
-        table: &RelHandle,
-        snapshot: &Snapshot,
-        mut decode: impl FnMut(&[u8]) -> Result<Vec<Datum>, SqlError>,
-    ) -> Result<Option<Vec<Datum>>, SqlError> {
-        match self {
-            Self::Heap(scan) => scan.next(access)?.map(|(_, bytes)| decode(bytes)).transpose(),
-            Self::Index(scan) => {
-                while let Some((_, tid)) = scan.next(access)? {
-                    if let Some(values) = heap::fetch(access, table, tid, snapshot, |_, bytes| decode(bytes))? {
-                        return values.map(Some);
-                    }
-                }
-                Ok(None)
-            }
-        }
-    }
-}
-
-/// As [`rewrite_table`], into files of this persistence. `checked`: whether indexes that are not valid find out whether their keys are unique.
+/// As [`rewrite_table`], into files of this persistence.
 fn rewrite_table_as(
     ctx: &mut SessionContext,
     relation: &Relation,
     persistence: Persistence,
     source: &TupleDesc,
-    order: Option<&Index>,
-    checked: bool,
     mut change: impl FnMut(&mut SessionContext, &mut Vec<Datum>) -> Result<(), SqlError>,
 ) -> Result<(), SqlError> {
     const BATCH: usize = 512;
@@ -406,24 +369,16 @@ fn rewrite_table_as(
     let engine = ctx.engine.clone();
     let access = ctx.access();
     let snapshot = ctx.transaction()?.committed_snapshot()?;
-    let mut rows = match order {
-        Some(index) => {
-            let options = ScanOptions::default();
-            OldRows::Index(Box::new(btree::Scan::new(&relation.index_handle(index), KeyRange::all(), Direction::Forward, options)))
-        }
-        None => OldRows::Heap(HeapScan::new(&access, &old, &snapshot)?),
-    };
+    let mut rows = HeapScan::new(&access, &old, &snapshot)?;
     let mut batch: Vec<Vec<u8>> = Vec::with_capacity(BATCH);
     let mut tids = Vec::new();
     let n = relation.columns.len();
     loop {
-        let next = rows.next(&access, &old, &snapshot, |bytes| {
-            let mut values = vec![Datum::Null; n.max(source.len())];
+        let mut values = vec![Datum::Null; n.max(source.len())];
+        let found = rows.next(&access)?;
+        let done = found.is_none();
+        if let Some((_, bytes)) = found {
             row::decode(source, bytes, source.len(), &mut values)?;
-            Ok(values)
-        })?;
-        let done = next.is_none();
-        if let Some(mut values) = next {
             change(ctx, &mut values)?;
             values.resize(n, Datum::Null);
             for (value, column) in values.iter_mut().zip(&relation.columns) {
@@ -450,14 +405,16 @@ fn rewrite_table_as(
             break;
         }
     }
-    toast::put_files(ctx, relation, toast)?;
+    // Nobody who writes to a file made now has an xid that is settled.
+    let floor = engine.txns().settled_floor();
+    toast::put_files(ctx, relation, toast, floor)?;
     if persistence != relation.persistence {
         let toast = relation.toast.iter().flat_map(|t| [t.table.oid, t.index.oid]);
         for target in relation.indexes.iter().map(|i| i.oid).chain(toast).chain([relation.oid]) {
             table::update_class(ctx, target, &[(pg_class::relpersistence, Datum::Char(persistence.letter()))])?;
         }
     }
-    drop_old_file(ctx, relation, file.rel, checked)
+    drop_old_file(ctx, relation, file.rel, floor, true)
 }
 
 /// SET LOGGED and SET UNLOGGED. PostgreSQL: `ATPrepChangePersistence`.
@@ -493,7 +450,7 @@ fn set_persistence(ctx: &mut SessionContext, relation: &Relation, to: Persistenc
             return Err(SqlError::new(SqlState::INVALID_TABLE_DEFINITION, message));
         }
     }
-    rewrite_table_as(ctx, relation, to, &relation.desc, None, true, |_, _| Ok(()))?;
+    rewrite_table_as(ctx, relation, to, &relation.desc, |_, _| Ok(()))?;
     for sequence in sequence::owned_by(ctx, relation.oid)? {
         if let Some(sequence) = ctx.catalog.relation(sequence)? {
             ctx.lock_oid(sequence.oid, false, LockMode::AccessExclusive, WaitPolicy::Block)?;
@@ -503,14 +460,15 @@ fn set_persistence(ctx: &mut SessionContext, relation: &Relation, to: Persistenc
     Ok(())
 }
 
-/// Puts a new file in place of a table's old one, with its indexes built anew.
-fn drop_old_file(ctx: &mut SessionContext, relation: &Relation, file: Oid, checked: bool) -> Result<(), SqlError> {
+/// Puts a new file in place of a table's old one, with its indexes built anew. No version in it needs the status of an xid below `floor`. `checked`:
+/// whether indexes that are not valid find out whether their keys are unique.
+pub(crate) fn drop_old_file(ctx: &mut SessionContext, relation: &Relation, file: Oid, floor: Xid, checked: bool) -> Result<(), SqlError> {
     if let Some(old) = relation.file() {
         let new = afterimage_wal::ids::RelId { rel: file, ..old };
         ctx.transaction()?.moves_relation(old, new);
         ctx.transaction()?.drop_on_commit(old);
     }
-    let [frozen, half] = table::frozen_now(ctx);
+    let [frozen, half] = table::frozen_at(floor);
     table::update_class(ctx, relation.oid, &[(pg_class::relfilenode, Datum::Oid(file)), frozen, half])?;
     clear_missing(ctx, relation)?;
     let now = ctx.reopen(relation.oid)?;

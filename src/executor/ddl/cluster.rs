@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pg_query::protobuf::ClusterStmt;
 
-use super::{alter, index, nodes};
+use super::{index, nodes, rewrite};
 use crate::executor::SessionContext;
 use crate::executor::vacuum::next_transaction;
 use crate::sql::catalog::load::{CatalogReader, by};
@@ -18,9 +18,10 @@ use crate::txn::{LockMode, WaitPolicy};
 
 /// CLUSTER.
 pub(crate) fn run(ctx: &mut SessionContext, stmt: &ClusterStmt, source: &str) -> Result<(), SqlError> {
+    let mut verbose = false;
     for option in nodes::options(&stmt.params) {
         match option.defname.as_str() {
-            "verbose" => _ = nodes::option_bool(option)?,
+            "verbose" => verbose = nodes::option_bool(option)?,
             other => {
                 let e = SqlError::new(SqlState::SYNTAX_ERROR, format!("unrecognized CLUSTER option \"{other}\""));
                 return Err(nodes::located(e, source, option.location));
@@ -28,7 +29,7 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ClusterStmt, source: &str) ->
         }
     }
     if stmt.relation.is_none() {
-        return run_all(ctx);
+        return run_all(ctx, verbose);
     }
     let range = nodes::relation(stmt.relation.as_ref())?;
     let relation = ctx.open_locked(range, source, LockMode::AccessExclusive)?;
@@ -48,11 +49,11 @@ pub(crate) fn run(ctx: &mut SessionContext, stmt: &ClusterStmt, source: &str) ->
     } else {
         named(ctx, &relation, &stmt.indexname)?
     };
-    write_in_order(ctx, &relation, &chosen)
+    write_in_order(ctx, &relation, &chosen, verbose)
 }
 
 /// All tables of the user that were clustered before, each in a transaction of its own.
-fn run_all(ctx: &mut SessionContext) -> Result<(), SqlError> {
+fn run_all(ctx: &mut SessionContext, verbose: bool) -> Result<(), SqlError> {
     ctx.prevent_in_block("CLUSTER")?;
     let mut tables: Vec<Oid> = Vec::new();
     for row in ctx.catalog_reader()?.rows(&pg_index::DEF, 0, &[])? {
@@ -69,16 +70,16 @@ fn run_all(ctx: &mut SessionContext) -> Result<(), SqlError> {
             continue;
         }
         if let Some(chosen) = marked(ctx, &relation)? {
-            write_in_order(ctx, &relation, &chosen)?;
+            write_in_order(ctx, &relation, &chosen, verbose)?;
         }
     }
     Ok(())
 }
 
-fn write_in_order(ctx: &mut SessionContext, relation: &Relation, chosen: &Index) -> Result<(), SqlError> {
+fn write_in_order(ctx: &mut SessionContext, relation: &Relation, chosen: &Index, verbose: bool) -> Result<(), SqlError> {
     ctx.deferral.check_not_pending(ctx.transaction.as_ref(), relation, "CLUSTER")?;
     mark(ctx, relation, Some(chosen))?;
-    alter::rewrite_rows(ctx, relation, Some(chosen))
+    rewrite::write_anew(ctx, relation, Some(chosen), verbose)
 }
 
 /// The table's index that it was clustered by.

@@ -20,6 +20,7 @@ pub(crate) mod nodes;
 pub(crate) mod options;
 pub(crate) mod reindex;
 pub(crate) mod rename;
+pub(crate) mod rewrite;
 pub(crate) mod role;
 pub(crate) mod schema;
 pub(crate) mod sequence;

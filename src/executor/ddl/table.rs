@@ -341,13 +341,8 @@ pub(crate) fn update_class(ctx: &mut SessionContext, relation: Oid, changes: &[(
     ctx.relation_changed(relation)
 }
 
-/// The columns that say below which xid no version in a relation's file needs a status: nobody who writes to a file made now has an xid that
-/// is settled.
-pub(crate) fn frozen_now(ctx: &SessionContext) -> [(usize, Datum); 2] {
-    frozen_at(ctx.engine.txns().settled_floor())
-}
-
-/// As [`frozen_now`], of this xid.
+/// The columns that say below which xid no version in a relation's file needs a status. Of a new file that is the settled floor: nobody who writes
+/// to it has an xid that is settled.
 pub(crate) fn frozen_at(xid: Xid) -> [(usize, Datum); 2] {
     let [frozen, half] = rows::xid_halves(xid);
     [(pg_class::relfrozenxid, frozen), (pg_class::relminmxid, half)]

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use super::table::{HEAP_AM, frozen_now, plain_column, update_class};
+use afterimage_wal::Xid;
+
+use super::table::{HEAP_AM, frozen_at, plain_column, update_class};
 use crate::access::{RelHandle, btree};
 use crate::executor::SessionContext;
 use crate::sql::catalog::relation::{Column, Index, IndexColumn, PG_TOAST_NAMESPACE, Persistence, RelKind, Relation};
@@ -125,19 +127,26 @@ pub(crate) fn ensure_for(ctx: &mut SessionContext, table: Oid) -> Result<(), Sql
 
 /// New, empty files for a table's large values, to be put in place with [`put_files`].
 pub(crate) fn new_files(ctx: &mut SessionContext, relation: &Relation, persistence: Persistence) -> Result<Option<ToastTable>, SqlError> {
+    let new = bare_files(ctx, relation, persistence)?;
+    if let Some(new) = &new {
+        btree::create(&ctx.access(), &new.index)?;
+    }
+    Ok(new)
+}
+
+/// As [`new_files`], without so much as an empty index: it is to be built.
+pub(crate) fn bare_files(ctx: &mut SessionContext, relation: &Relation, persistence: Persistence) -> Result<Option<ToastTable>, SqlError> {
     let Some(old) = relation.toast else { return Ok(None) };
     ctx.lock_oid(old.table.oid, false, LockMode::AccessExclusive, WaitPolicy::Block)?;
     let mut new = |old: RelHandle| -> Result<RelHandle, SqlError> {
         let file = ctx.new_file(old.file.spc, persistence)?;
         Ok(RelHandle { file, persistence: persistence.access(), ..old })
     };
-    let new = ToastTable { table: new(old.table)?, index: new(old.index)? };
-    btree::create(&ctx.access(), &new.index)?;
-    Ok(Some(new))
+    Ok(Some(ToastTable { table: new(old.table)?, index: new(old.index)? }))
 }
 
-/// Puts files made by [`new_files`] in place of the old ones.
-pub(crate) fn put_files(ctx: &mut SessionContext, relation: &Relation, new: Option<ToastTable>) -> Result<(), SqlError> {
+/// Puts files made by [`new_files`] in place of the old ones. No version in them needs the status of an xid below `floor`.
+pub(crate) fn put_files(ctx: &mut SessionContext, relation: &Relation, new: Option<ToastTable>, floor: Xid) -> Result<(), SqlError> {
     let (Some(old), Some(new)) = (relation.toast, new) else { return Ok(()) };
     let toast = new.table;
     for (old, new) in [(old.table, new.table), (old.index, new.index)] {
@@ -148,7 +157,7 @@ pub(crate) fn put_files(ctx: &mut SessionContext, relation: &Relation, new: Opti
             (pg_class::reltuples, Datum::Float4(-1.0)),
         ];
         if new.oid == toast.oid {
-            changes.extend(frozen_now(ctx));
+            changes.extend(frozen_at(floor));
         }
         update_class(ctx, new.oid, &changes)?;
     }

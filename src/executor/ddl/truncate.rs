@@ -112,7 +112,8 @@ fn may_truncate(ctx: &SessionContext, relation: &Relation) -> Result<(), SqlErro
 /// Gives a table and its indexes new empty files.
 pub(crate) fn empty(ctx: &mut SessionContext, relation: &Relation) -> Result<(), SqlError> {
     let toast = super::toast::new_files(ctx, relation, relation.persistence)?;
-    super::toast::put_files(ctx, relation, toast)?;
+    let floor = ctx.engine.txns().settled_floor();
+    super::toast::put_files(ctx, relation, toast, floor)?;
     let file = ctx.new_file(relation.rel_handle().map_or(0, |r| r.file.spc), relation.persistence)?;
     let access = ctx.access();
     for index in relation.indexes.iter().filter(|i| i.live) {
@@ -136,7 +137,7 @@ pub(crate) fn empty(ctx: &mut SessionContext, relation: &Relation) -> Result<(),
         ctx.transaction()?.drop_on_commit(old);
         ctx.transaction()?.counts((old.db, relation.oid)).truncated = true;
     }
-    let [frozen, half] = table::frozen_now(ctx);
+    let [frozen, half] = table::frozen_at(floor);
     table::update_class(
         ctx,
         relation.oid,

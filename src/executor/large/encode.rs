@@ -83,8 +83,7 @@ impl<'a> RowWriter<'a> {
         let start = out.len();
         row::encode_as(self.desc, &values, false, out)?;
         let len = out.len() - start;
-        // A smaller target is what is shrunk to, not what is shrunk for.
-        if len + HEADER <= self.target().max(TARGET) {
+        if !self.is_wide(len) {
             return Ok(None);
         }
         out.truncate(start);
@@ -128,6 +127,12 @@ impl<'a> RowWriter<'a> {
             Some(wide) => self.finish(txn, wide, out),
             None => Ok(()),
         }
+    }
+
+    /// Whether a row of so many bytes has its large values made smaller.
+    pub(crate) fn is_wide(&self, len: usize) -> bool {
+        // A smaller target is what is shrunk to, not what is shrunk for.
+        len + HEADER > self.target().max(TARGET)
     }
 
     fn target(&self) -> usize {

@@ -5,9 +5,9 @@
 
 use afterimage_wal::ids::Fork;
 
-use crate::access::btree::{self, Direction, KeyRange, ScanOptions};
-use crate::access::heap::{self, ChangeOptions, ChangeResult, tuple::HEADER};
-use crate::access::{AccessCtx, Tid};
+use crate::access::btree::{self, Direction, Item, KeyRange, ScanOptions, Sorted, SortedEntries, SortedEntry, Sorter};
+use crate::access::heap::{self, ChangeOptions, ChangeResult, Rewrite, RewriteCounts, tuple::HEADER};
+use crate::access::{AccessCtx, AccessError, Tid};
 use crate::sql::catalog::relation::FIRST_NORMAL_OID;
 use crate::sql::types::key::{self, KeyOrder};
 use crate::sql::types::{Compression, Datum, Oid, Pointer, ToastTable};
@@ -198,6 +198,89 @@ pub(crate) fn delete_values(ctx: &AccessCtx, txn: &mut Transaction, toast: &Toas
         }
     }
     Ok(())
+}
+
+/// The values that the rows of a table written anew point to.
+pub(crate) struct Needed(Sorter);
+
+impl Needed {
+    /// None so far; to be sorted by `sorter`.
+    pub(crate) fn new(sorter: Sorter) -> Self {
+        Self(sorter)
+    }
+
+    /// Notes the values of a row, some of which others may point to as well.
+    ///
+    /// # Errors
+    /// Writing a run.
+    pub(crate) fn add(&mut self, pointers: &[Pointer]) -> Result<(), SqlError> {
+        for pointer in pointers {
+            self.0.push(&chunk_key(pointer.chunk_id, None)?[..], Tid::from_u64(0), true)?;
+        }
+        Ok(())
+    }
+
+    /// Copies them, each once, from one large-value table to the empty files of another, chunks with who made and who ended them.
+    ///
+    /// # Errors
+    /// I/O; those of `check`, which is called now and then.
+    pub(crate) fn copy<'a>(
+        self,
+        ctx: &'a AccessCtx,
+        from: &ToastTable,
+        to: &ToastTable,
+        rewrite: Rewrite<'a>,
+        check: &mut dyn FnMut() -> Result<(), AccessError>,
+    ) -> Result<RewriteCounts, SqlError> {
+        let ids = self.0.finish()?;
+        let mut copy = Copy { ctx, from: *from, ids, id: Vec::new(), scan: None, rewrite, key: Vec::new(), row: Vec::new() };
+        btree::build(ctx, &to.index, &mut copy, &btree::BuildOptions::default(), check)?;
+        Ok(copy.rewrite.finish()?)
+    }
+}
+
+/// Chunks on their way to another table, in the order of their index.
+struct Copy<'a> {
+    ctx: &'a AccessCtx,
+    from: ToastTable,
+    ids: Sorted,
+    /// Key of the value that is being copied.
+    id: Vec<u8>,
+    scan: Option<btree::Scan>,
+    rewrite: Rewrite<'a>,
+    key: Vec<u8>,
+    row: Vec<u8>,
+}
+
+impl SortedEntries for Copy<'_> {
+    fn next(&mut self) -> Result<Option<SortedEntry<'_>>, AccessError> {
+        loop {
+            if let Some(scan) = &mut self.scan {
+                let found = scan.next(self.ctx)?.map(|(key, tid)| {
+                    self.key.clear();
+                    self.key.extend_from_slice(key);
+                    tid
+                });
+                let Some(tid) = found else {
+                    self.scan = None;
+                    continue;
+                };
+                let Some(h) = heap::read_version(self.ctx, &self.from.table, tid, &mut self.row)? else { continue };
+                if let Some(kept) = self.rewrite.follow(tid, &h)? {
+                    let tid = self.rewrite.put(&kept, &self.row)?;
+                    return Ok(Some(SortedEntry { item: Item::from(&self.key[..]), tid, live: true }));
+                }
+                continue;
+            }
+            let Some(next) = self.ids.next()? else { return Ok(None) };
+            if next.item.key != self.id {
+                self.id.clear();
+                self.id.extend_from_slice(next.item.key);
+                let options = ScanOptions { keys: true, ..ScanOptions::default() };
+                self.scan = Some(btree::Scan::new(&self.from.index, KeyRange::prefix(&self.id), Direction::Forward, options));
+            }
+        }
+    }
 }
 
 fn to_usize(n: u32) -> usize {
