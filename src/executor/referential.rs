@@ -403,6 +403,15 @@ enum Question {
 /// Marks plans of constraints among those of functions.
 const PLANS: usize = usize::MAX / 2;
 
+/// Runs `f` with all that is committed in sight, at whatever level: who committed it holds no lock any more that this would wait for.
+fn among_all_committed<T>(session: &mut SessionContext, f: impl FnOnce(&mut SessionContext) -> Result<T, SqlError>) -> Result<T, SqlError> {
+    let level = session.transaction()?.options().level;
+    session.transaction()?.set_level(CommitLevel::Off);
+    let result = f(session);
+    session.transaction()?.set_level(level);
+    result
+}
+
 /// Runs a statement of a constraint as the owner of the table it is about; its rows. One that looks for rows to do something about sees all that
 /// is committed now, whatever the transaction sees otherwise; but it changes none that the transaction does not see. PostgreSQL: `ri_PerformCheck`.
 fn ask(
@@ -421,14 +430,12 @@ fn ask(
     let (user, name) = (session.user, Arc::clone(&session.user_name));
     session.user = owner;
     let outer = session.variables.take();
-    // All that is committed counts: who committed it holds no lock any more that this would wait for. The transaction's own snapshot is another matter.
+    // The transaction's own snapshot is as it would be.
     let transaction = session.transaction()?;
     if transaction.isolation() != Isolation::ReadCommitted {
         let _taken = transaction.snapshot()?;
     }
-    let level = transaction.options().level;
-    transaction.set_level(CommitLevel::Off);
-    let result = (|| {
+    let result = among_all_committed(session, |session| {
         let plan = match known {
             Some(plan) => plan,
             None => {
@@ -454,8 +461,7 @@ fn ask(
             PortalStatus::CopyIn(_) => Err(SqlError::internal("a constraint's question")),
             PortalStatus::Suspended | PortalStatus::Complete(_) => Ok(u64::try_from(sink.rows.len()).unwrap_or(0)),
         }
-    })();
-    session.transaction()?.set_level(level);
+    });
     session.variables = outer;
     session.user = user;
     session.user_name = name;
@@ -641,16 +647,13 @@ pub fn validate(session: &mut SessionContext, table: Oid, c: &Constraint) -> Res
     let statement = statements.first().ok_or_else(|| SqlError::internal("a constraint's question"))?;
     let user = std::mem::replace(&mut session.user, s.referencing.owner);
     let outer = session.variables.take();
-    let level = session.transaction()?.options().level;
-    session.transaction()?.set_level(CommitLevel::Off);
-    let ran = (|| {
+    let ran = among_all_committed(session, |session| {
         let prepared = front_end.prepare(session, statement, &[])?;
         let mut portal = Portal::open(session, prepared, Vec::new())?;
         let mut sink = Collect::default();
         portal.run(session, 1, &mut sink)?;
         Ok::<_, SqlError>(sink.rows.pop())
-    })();
-    session.transaction()?.set_level(level);
+    });
     session.variables = outer;
     session.user = user;
     match ran? {

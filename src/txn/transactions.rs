@@ -550,7 +550,7 @@ impl Transactions {
         };
         if is_ddl && self.is_synchronous() {
             // Before its locks go.
-            for (_, below) in CommitLevel::ALL.into_iter().zip(&self.ddl_below).filter(|(above, _)| *above > level) {
+            for below in self.ddl_below.iter().skip(level as usize + 1) {
                 below.fetch_max(lsn.as_u64(), Ordering::SeqCst);
             }
         }

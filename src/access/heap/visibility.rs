@@ -160,12 +160,9 @@ pub(super) fn made_at(txn: &Transaction, h: &Header) -> Option<u32> {
 /// The cid and mask for ending a version with command `cid`. The command that made it may end it too (INSERT ... ON CONFLICT does when it was
 /// too late): one id then stands for both, by which others can tell.
 pub(super) fn end_cid(h: &Header, txn: &Transaction, cid: u32) -> (u32, u16) {
-    match txn.own() {
-        Some(own) if own.contains(h.xmin) && !h.has(mask::FROZEN) => match cids(h, own).0 {
-            made if made == cid => (cid, 0),
-            made => (own.combine(made, cid), mask::COMBO_CID),
-        },
-        Some(_) | None => (cid, 0),
+    match (made_at(txn, h), txn.own()) {
+        (Some(made), Some(own)) if made != cid => (own.combine(made, cid), mask::COMBO_CID),
+        (Some(_) | None, Some(_) | None) => (cid, 0),
     }
 }
 
@@ -188,21 +185,17 @@ pub(super) enum Verdict {
 pub(super) fn judge(txn: &Transaction, h: &Header, cid: u32) -> Result<Verdict, AccessError> {
     let txns = txn.transactions();
     let mut look = Lookup::new(txns);
-    if txn.owns(h.xmin) && !h.has(mask::FROZEN) {
-        if let Some(own) = txn.own()
-            && cids(h, own).0 >= cid
-        {
-            return Ok(Verdict::Invisible);
-        }
-    } else {
-        match look.xmin(h)? {
+    match made_at(txn, h) {
+        Some(made) if made >= cid => return Ok(Verdict::Invisible),
+        Some(_) => {}
+        None => match look.xmin(h)? {
             // Seen at a lower level than its maker waits for: its maker holds it still.
             XidStatus::Committed(lsn) if txns.is_waiting(lsn) => {
                 return Ok(Verdict::Busy { by: h.xmin, keys_changed: true, next: h.next });
             }
             XidStatus::Committed(_) => {}
             XidStatus::Running | XidStatus::Aborted => return Ok(Verdict::Invisible),
-        }
+        },
     }
     if !h.xmax.is_valid() {
         return Ok(Verdict::Free);
