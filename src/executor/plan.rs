@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use afterimage_wal::ids::RelId;
+use afterimage_wal::ids::{RelId, Xid};
 
 use super::code::Code;
 use super::portal::ColumnDesc;
@@ -43,6 +43,10 @@ pub struct PlannedStmt {
     pub short: Option<Box<[RelId]>>,
     /// Privileges the user needs: relation and `acl` letters.
     pub privileges: Vec<(Oid, u8)>,
+    /// It may be run by who sees what these transactions did: they made indexes that it may use, in which older versions are not.
+    pub young: Box<[Xid]>,
+    /// It does without indexes that are too young for the snapshot at hand: good for one statement.
+    pub passed_over: bool,
 }
 
 /// How a statement uses a relation: decides its table lock.

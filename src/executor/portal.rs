@@ -116,7 +116,11 @@ impl PlanVersion {
             (Some(a), Some(b)) => a == b,
             (None, _) | (_, None) => self.version == version && self.statement == session.statement_timestamp,
         };
-        same && *self.search_path == *session.catalog.search_path()
+        same
+            && *self.search_path == *session.catalog.search_path()
+            && (!self.plan.passed_over || self.statement == session.statement_timestamp)
+            // An error of a status file is met by whoever plans anew.
+            && self.plan.young.iter().all(|xid| session.transaction.as_ref().is_some_and(|t| t.reads_after(*xid).unwrap_or(false)))
     }
 }
 
@@ -133,7 +137,8 @@ impl PlanCell {
 
     /// Is it good for more than the statement it was made in?
     pub fn is_lasting(&self) -> bool {
-        self.0.load().version.is_some()
+        let made = self.0.load();
+        made.version.is_some() && !made.plan.passed_over
     }
 
     /// The plan as it is.

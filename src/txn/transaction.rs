@@ -293,6 +293,19 @@ impl Transaction {
         self.own.as_ref()
     }
 
+    /// Whether every snapshot that this session holds, or takes from now on, sees what `xid` did.
+    ///
+    /// # Errors
+    /// If its status file is damaged.
+    pub fn reads_after(&self, xid: Xid) -> Result<bool, TxnError> {
+        if self.txns.is_settled(xid) {
+            return Ok(true);
+        }
+        let super::XidStatus::Committed(lsn) = self.txns.xid_status(xid)? else { return Ok(false) };
+        let next = self.txns.readable_for(&self.proc, self.options.level);
+        Ok(lsn <= next && lsn.as_u64() <= self.proc.slot.oldest())
+    }
+
     // ---- commands and snapshots
 
     /// The command id of changes made now.

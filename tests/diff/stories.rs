@@ -304,6 +304,40 @@ struct Story {
 
 const STORIES: &[Story] = &[
     Story {
+        name: "an index made after a snapshot, of rows that changed on their page",
+        before: "",
+        steps: "a: begin isolation level repeatable read
+                a: select 1
+                a: prepare q(int) as select * from t where v = $1
+                b: update t set v = v + 1 where id = 1
+                b: create index t_v on t (v)
+                a: set enable_seqscan = off
+                a: execute q(10)
+                a: execute q(11)
+                a: select * from t where v = 10
+                a: select * from t where v = 11
+                b: set enable_seqscan = off
+                b: select * from t where v = 11
+                b: update t set v = v + 1 where id = 2
+                a: select * from t where v = 20
+                a: commit
+                a: execute q(10)
+                a: execute q(11)
+                a: begin isolation level serializable
+                a: select * from t where v = 21
+                b: begin
+                b: update t set v = 31 where id = 1
+                b: create index t_w on t (id, v)
+                b: select * from t where id = 1 and v = 31
+                b: commit
+                a: select * from t where id = 1 and v = 11
+                a: select * from t where id = 1 and v = 31
+                a: commit
+                a: select * from t where id = 1 and v = 31",
+        outcome: "a 1. a 1|10. a none. a 1|10. a none. b 1|11. a 2|20. a none. a 1|11. a 2|21. b 1|31. a 1|11. a none. a 1|31. \
+                  in the end 1|31 2|21",
+    },
+    Story {
         name: "VACUUM FULL and CLUSTER keep what older snapshots see",
         before: "alter table t add w text; alter table t alter w set storage external; update t set w = repeat(id::text, 5000); \
                  create index t_v on t (v); create unique index t_twice on t ((v * 2)); create index t_part on t (id) where v > 5",

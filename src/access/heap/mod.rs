@@ -28,7 +28,7 @@ pub use fetch::{
     wait_for_writer,
 };
 pub use rewrite::{AllVersions, Kept, Rewrite, RewriteCounts, read_version};
-pub use scan::{BuildRow, HeapScan, Versions, build_scan};
+pub use scan::{BuildRow, BuildScanned, HeapScan, Versions, build_scan};
 pub use vacuum::{DeadTids, IndexCleanup, VacuumOptions, VacuumStats, Watch, vacuum, vacuum_watched};
 pub use verify::{Finding, may_be_indexed, verify_page};
 

@@ -159,6 +159,15 @@ pub struct BuildRow<'a> {
     pub entered_by_maker: bool,
 }
 
+/// What a scan for an index build met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BuildScanned {
+    /// Rows that are live.
+    pub live: u64,
+    /// Some snapshot may see a version that was passed over for a newer one of its HOT chain.
+    pub passed_over: bool,
+}
+
 /// Which versions [`build_scan`] gives.
 #[derive(Clone, Copy, Debug)]
 pub enum Versions<'a> {
@@ -170,8 +179,7 @@ pub enum Versions<'a> {
     SeenBy(&'a Snapshot),
 }
 
-/// Gives `f` the versions an index is built of. `own`: the xids of its transaction, which `f` may use meanwhile. Returns how many of the rows are
-/// live.
+/// Gives `f` the versions an index is built of. `own`: the xids of its transaction, which `f` may use meanwhile.
 ///
 /// # Errors
 /// I/O, and what `f` returns.
@@ -181,12 +189,12 @@ pub fn build_scan<E: From<AccessError>>(
     rel: &RelHandle,
     which: Versions<'_>,
     mut f: impl FnMut(BuildRow<'_>) -> Result<(), E>,
-) -> Result<u64, E> {
+) -> Result<BuildScanned, E> {
     let owns = |xid| own.is_some_and(|own| own.contains(xid));
     let end = ctx.pool.n_blocks(rel.file, Fork::Main).map_err(AccessError::from)?;
     let mut copy = Box::<Page>::default();
     let mut roots: Vec<u16> = Vec::new();
-    let mut count = 0;
+    let mut scanned = BuildScanned::default();
     for block in (0..end.get()).map(BlockNo::new) {
         {
             let buffer = ctx.pool.read(rel.file, Fork::Main, block).map_err(AccessError::from)?;
@@ -201,7 +209,7 @@ pub fn build_scan<E: From<AccessError>>(
                     let root = roots.get(usize::from(off)).copied().filter(|r| *r != 0).unwrap_or(off);
                     let (root, tid, row) = (Tid::new(block, root), Tid::new(block, off), &item[HEADER..]);
                     f(BuildRow { root, tid, row, live: true, entered_by_maker: false })?;
-                    count += 1;
+                    scanned.live += 1;
                 }
                 continue;
             }
@@ -216,16 +224,17 @@ pub fn build_scan<E: From<AccessError>>(
                 && look.xmax(&h).map_err(AccessError::from)?.is_some()
                 && header(&copy, o).is_some_and(|n| n.xmin == x)
             {
+                scanned.passed_over = true;
                 continue;
             }
             let live = live && !(owns(h.xmin) && h.xmax.is_valid() && owns(h.xmax));
             let root = roots.get(usize::from(off)).copied().filter(|r| *r != 0).unwrap_or(off);
             let entered_by_maker = fate == Fate::InProgress && root == off && !owns(h.xmin);
             f(BuildRow { root: Tid::new(block, root), tid: Tid::new(block, off), row: &item[HEADER..], live, entered_by_maker })?;
-            count += u64::from(live);
+            scanned.live += u64::from(live);
         }
     }
-    Ok(count)
+    Ok(scanned)
 }
 
 /// For each line pointer with a row version: the root of its chain, or 0.

@@ -9,7 +9,7 @@ use pg_query::protobuf::{IndexElem, IndexStmt, SortByDir, SortByNulls};
 use super::table::{self, choose_name};
 use super::{expression, nodes};
 use crate::access::btree::{self, BuildOptions, Built, Direction, Inserted, KeyRange, ScanOptions, SortedEntries, Sorter, UniqueProbe};
-use crate::access::heap::{self, BuildRow, Versions};
+use crate::access::heap::{self, BuildRow, BuildScanned, Versions};
 use crate::access::{AccessError, RelHandle, Tid};
 use crate::config::Setting;
 use crate::executor::SessionContext;
@@ -317,6 +317,7 @@ pub(crate) fn define(ctx: &mut SessionContext, table: Oid, new: &NewIndex) -> Re
         valid: !new.concurrent,
         ready: !new.concurrent,
         live: true,
+        since: None,
         n_key: new.columns.len(),
         columns,
         predicate: new.predicate.as_ref().map(|p| Arc::from(p.text.as_str())),
@@ -373,6 +374,9 @@ pub(crate) fn define(ctx: &mut SessionContext, table: Oid, new: &NewIndex) -> Re
     } else {
         let filled = fill(ctx, &relation, &index, &expressions, predicate.as_ref(), Versions::All)?;
         set_counts(ctx, oid, file, filled.entries)?;
+        if filled.passed_over {
+            set_flags(ctx, table, oid, &[(pg_index::indcheckxmin, true)])?;
+        }
         Some(filled.rows)
     };
     note_table(ctx, &relation, rows)?;
@@ -657,6 +661,8 @@ struct Filled {
     entries: u64,
     /// The table's live rows.
     rows: u64,
+    /// Some snapshots see versions that it does not have.
+    passed_over: bool,
 }
 
 /// Fills the empty file of an index from its table. `expressions`: those of its columns, in order.
@@ -671,7 +677,7 @@ fn fill(
     let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
     let index_handle = RelHandle { oid: index.oid, file: index.file, persistence: handle.persistence, reserve: 0 };
     let access = ctx.access();
-    let (sorter, rows) = sort_keys(ctx, relation, index, expressions, predicate, which, false)?;
+    let (sorter, scanned) = sort_keys(ctx, relation, index, expressions, predicate, which, false)?;
     let mut sorted = sorter.finish()?;
     // A key with a NULL conflicts with none.
     let unique = |key: &[u8]| unique_length(index, key);
@@ -680,7 +686,7 @@ fn fill(
     let cancel = ctx.cancel.clone();
     let mut check = || Ok::<(), AccessError>(cancel.check()?);
     match btree::build(&access, &index_handle, &mut sorted, &options, &mut check).map_err(|e| index_error(e, index))? {
-        Built::Entries(entries) => Ok(Filled { entries, rows }),
+        Built::Entries(entries) => Ok(Filled { entries, rows: scanned.live, passed_over: scanned.passed_over }),
         Built::Duplicate { first, .. } => Err(duplicate(ctx, relation, index, expressions, predicate, (first, true))?),
     }
 }
@@ -710,7 +716,7 @@ fn duplicate(
     Ok(e.detail(format!("Key {} {how}.", key_text(ctx, relation, index, &keys.key_values)?)))
 }
 
-/// The keys of the rows of a table, and how many of them are live. `others_enter`: without the rows that others enter themselves.
+/// The keys of the rows of a table, and what was met on the way. `others_enter`: without the rows that others enter themselves.
 fn sort_keys(
     ctx: &mut SessionContext,
     relation: &Relation,
@@ -719,7 +725,7 @@ fn sort_keys(
     predicate: Option<&TableExpr>,
     which: Versions<'_>,
     others_enter: bool,
-) -> Result<(Sorter, u64), SqlError> {
+) -> Result<(Sorter, BuildScanned), SqlError> {
     let handle = relation.rel_handle().ok_or_else(|| SqlError::internal("table without file"))?;
     let access = ctx.access();
     let memory = ctx.settings.bytes(Setting::MaintenanceWorkMem).unwrap_or(64 << 20);
@@ -729,14 +735,14 @@ fn sort_keys(
     let mut keys = KeyMaker::new(relation, index, expressions, predicate);
     let mut entry = EntryBytes::default();
     let mut count = 0_u32;
-    let rows = heap::build_scan(&access, own.as_deref(), &handle, which, |found: BuildRow<'_>| -> Result<(), SqlError> {
+    let scanned = heap::build_scan(&access, own.as_deref(), &handle, which, |found: BuildRow<'_>| -> Result<(), SqlError> {
         if !(others_enter && found.entered_by_maker) && keys.make(ctx, found.row, &mut entry)?.is_some() {
             sorter.push(entry.item(), found.root, found.live).map_err(|e| index_error(e, index))?;
         }
         count = count.wrapping_add(1);
         if count.is_multiple_of(1024) { ctx.check_cancel() } else { Ok(()) }
     })?;
-    Ok((sorter, rows))
+    Ok((sorter, scanned))
 }
 
 /// Length of the part of a key that must be unique: all of it, unless a column is NULL.
@@ -870,6 +876,9 @@ pub(crate) fn rebuild(ctx: &mut SessionContext, relation: &Relation, index: &Ind
     if !relation.is_system() {
         // Nobody plans by the counts of catalogs.
         note_table(ctx, relation, Some(filled.rows))?;
+    }
+    if filled.passed_over != index.since.is_some() && !relation.is_system() {
+        set_flags(ctx, relation.oid, index.oid, &[(pg_index::indcheckxmin, filled.passed_over)])?;
     }
     made_anew(ctx, relation, index, checked)?;
     ctx.relation_changed(relation.oid)

@@ -93,6 +93,7 @@ pub(crate) fn ensure(
         valid: true,
         ready: true,
         live: true,
+        since: None,
         columns: keys.collect(),
         n_key: 2,
         predicate: None,

@@ -274,6 +274,7 @@ fn catalog_relation(def: &CatalogDef, database: Oid, providers: &Providers) -> R
             valid: true,
             ready: true,
             live: true,
+            since: None,
             columns: columns.collect(),
             n_key: index.columns.len(),
             predicate: None,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use afterimage_wal::{Oid, RelId};
+use afterimage_wal::{Oid, RelId, Xid};
 
 use super::relation::{
     CheckConstraint, Column, ColumnStats, Constraint, ConstraintKind, DEFAULT_TABLESPACE, FkAction, FkMatch, ForeignKey, Identity, Index,
@@ -163,6 +163,12 @@ pub trait CatalogReader {
     fn row(&self, def: &'static CatalogDef, index: Oid, key: &[Datum]) -> Result<Option<CatalogRow>, SqlError> {
         Ok(self.rows(def, index, key)?.into_iter().next())
     }
+
+    /// Who made a row, unless that is so long ago that every snapshot sees it.
+    ///
+    /// # Errors
+    /// Reading failed.
+    fn maker(&self, def: &'static CatalogDef, row: &CatalogRow) -> Result<Option<Xid>, SqlError>;
 }
 
 /// Indexes of catalogs that lookups use.
@@ -479,6 +485,7 @@ fn indexes(reader: &dyn CatalogReader, database: Oid, table: Oid) -> Result<Vec<
             valid: row.bool(pg_index::indisvalid)?,
             ready: row.bool(pg_index::indisready)?,
             live: row.bool(pg_index::indislive)?,
+            since: if row.bool(pg_index::indcheckxmin)? { reader.maker(&pg_index::DEF, &row)? } else { None },
             n_key: usize::try_from(row.int2(pg_index::indnkeyatts)?).unwrap_or(columns.len()),
             columns,
             predicate: row.opt_str(pg_index::indpred)?,

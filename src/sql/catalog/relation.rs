@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use afterimage_wal::{Oid, RelId};
+use afterimage_wal::{Oid, RelId, Xid};
 
 use super::virtual_table::VirtualTable;
 use crate::access::{self, RelHandle};
@@ -439,6 +439,8 @@ pub struct Index {
     pub ready: bool,
     /// Not on its way out.
     pub live: bool,
+    /// Only who sees what this transaction did may read by it: older versions of some rows are not in it (`indcheckxmin`).
+    pub since: Option<Xid>,
     /// Key columns first, then INCLUDE columns.
     pub columns: Vec<IndexColumn>,
     /// How many of `columns` are keys.

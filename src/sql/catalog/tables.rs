@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use afterimage_wal::{Lsn, Oid};
+use afterimage_wal::{Lsn, Oid, Xid};
 use parking_lot::Mutex;
 
 use super::builtin::catalog_file;
@@ -10,7 +10,7 @@ use super::chunks;
 use super::load::{CatalogReader, CatalogRow, by};
 use super::schema::{CATALOGS, CatalogDef, IndexDef, Keep, afterimage_large_value};
 use crate::access::btree::{self, Direction, Inserted, KeyRange, Scan, ScanOptions, UniqueProbe};
-use crate::access::heap::tuple::{HEADER, MAX_TUPLE};
+use crate::access::heap::tuple::{HEADER, MAX_TUPLE, mask};
 use crate::access::heap::{self, ChangeOptions, ChangeResult, HeapScan, UpdateOptions};
 use crate::access::{AccessCtx, RelHandle, Tid};
 use crate::sql::types::key::{self, KeyOrder};
@@ -131,6 +131,11 @@ impl StoredReader {
 impl CatalogReader for StoredReader {
     fn rows(&self, def: &'static CatalogDef, index: Oid, key: &[Datum]) -> Result<Vec<CatalogRow>, SqlError> {
         if index == 0 { self.all(def) } else { self.by_index(def, index, key) }
+    }
+
+    fn maker(&self, def: &'static CatalogDef, row: &CatalogRow) -> Result<Option<Xid>, SqlError> {
+        let header = heap::read_version(&self.ctx, &heap_handle(def, self.database), row.tid, &mut Vec::new())?;
+        Ok(header.filter(|h| !h.has(mask::FROZEN)).map(|h| h.xmin))
     }
 }
 

@@ -445,6 +445,13 @@ impl Planner<'_> {
             }
         }
         for index in relation.indexes.iter().filter(|i| i.valid && &*i.method == "btree") {
+            if let Some(xid) = index.since {
+                if !self.session.transaction()?.reads_after(xid)? {
+                    self.passed_over = true;
+                    continue;
+                }
+                self.young.push(xid);
+            }
             let mut implied: Vec<Expr> = Vec::new();
             if let Some(text) = &index.predicate {
                 let predicate = self.index_expr(text, relation, rt)?;

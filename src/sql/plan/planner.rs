@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use afterimage_wal::ids::RelId;
+use afterimage_wal::ids::{RelId, Xid};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
@@ -48,6 +48,10 @@ pub struct Planner<'a> {
     pub working: Vec<Working>,
     /// It calls nothing that is not marked PARALLEL SAFE.
     pub parallel_safe: bool,
+    /// Makers of indexes that only snapshots which see them may use.
+    pub young: Vec<Xid>,
+    /// There were such indexes that must not be used now.
+    pub passed_over: bool,
 }
 
 /// One query level while it is planned.
@@ -222,6 +226,8 @@ pub fn plan(session: &mut SessionContext, query: &Query, explain: bool, privileg
         parallel_safe,
         short,
         privileges,
+        young: p.young.into_boxed_slice(),
+        passed_over: p.passed_over,
     })
 }
 
@@ -299,6 +305,8 @@ impl<'a> Planner<'a> {
             sub_columns: Vec::new(),
             working: Vec::new(),
             parallel_safe: true,
+            young: Vec::new(),
+            passed_over: false,
         }
     }
 }
