@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 use super::eval::{Exec, Row};
 use super::hash::same_value;
@@ -432,6 +433,7 @@ impl ModifyNode {
         // As an UPDATE of these columns would: who only refers to the row need not wait.
         let key = update.set.iter().any(|(i, _)| m.table.key_attributes.contains(i));
         let mode = if key { RowLockMode::Update } else { RowLockMode::NoKeyUpdate };
+        let passing = heap::PassingLock::new(t, rel, existing, mode);
         match heap::lock_row(engine.ctx(), t, rel, &latest, existing, mode, WaitPolicy::Block)? {
             ChangeResult::Done { .. } => {}
             ChangeResult::SelfModified { .. } => return Err(twice()),
@@ -493,6 +495,7 @@ impl ModifyNode {
             x.session.transaction()?.at_command(cid, |t| heap::update(engine.ctx(), t, rel, &latest, existing, &self.bytes, options))?;
         match result {
             ChangeResult::Done { tid, hot } => {
+                passing.give_up(x.session.transaction()?);
                 if !hot {
                     insert_index_entries(x, &m.table, rel, &new, tid)?;
                 }
@@ -573,7 +576,8 @@ impl ModifyNode {
             {
                 return Err(concurrent_update());
             }
-            let result = if triggers && let Some(other) = self.lock_for_triggers(x, m, rel, tid)? {
+            let mut passing: SmallVec<[heap::PassingLock; 2]> = SmallVec::new();
+            let result = if triggers && let Some(other) = self.lock_for_triggers(x, m, rel, tid, &mut passing)? {
                 other
             } else if self.act == Command::Update {
                 if !merge {
@@ -602,6 +606,7 @@ impl ModifyNode {
                 if let Some(wide) = writer.start(&self.values, old, &mut self.bytes)? {
                     // Nothing is stored out of line for an update that does not come to be: nobody would find it again.
                     let mode = if options.key_changed { RowLockMode::Update } else { RowLockMode::NoKeyUpdate };
+                    passing.push(heap::PassingLock::new(t, rel, tid, mode));
                     locked = heap::lock_row(engine.ctx(), t, rel, &snapshot, tid, mode, options.wait)?;
                     if matches!(locked, ChangeResult::Done { .. }) {
                         writer.finish(t, wide, &mut self.bytes)?;
@@ -643,6 +648,8 @@ impl ModifyNode {
                 }
                 ChangeResult::Skipped => return Ok(None),
                 ChangeResult::Done { tid: new, hot } => {
+                    let t = x.session.transaction()?;
+                    passing.into_iter().rev().for_each(|lock| lock.give_up(t));
                     self.before = Some(tid);
                     if m.table.desc.toast.is_some()
                         && let Some(old) = heap::row_bytes(engine.ctx(), rel, tid)?
@@ -683,12 +690,21 @@ impl ModifyNode {
     }
 
     /// Locks the row before its triggers see it, so that what they see is what is changed. `None`: it is locked, else what came between.
-    fn lock_for_triggers(&self, x: &mut Exec<'_>, m: &Modify, rel: &RelHandle, tid: Tid) -> Result<Option<ChangeResult>, SqlError> {
+    fn lock_for_triggers(
+        &self,
+        x: &mut Exec<'_>,
+        m: &Modify,
+        rel: &RelHandle,
+        tid: Tid,
+        passing: &mut SmallVec<[heap::PassingLock; 2]>,
+    ) -> Result<Option<ChangeResult>, SqlError> {
         let engine = x.state.engine()?.clone();
         let snapshot = x.state.snapshot()?.clone();
         let key = self.act == Command::Delete || self.set.iter().any(|i| m.table.key_attributes.contains(i));
         let mode = if key { RowLockMode::Update } else { RowLockMode::NoKeyUpdate };
-        let locked = heap::lock_row(engine.ctx(), x.session.transaction()?, rel, &snapshot, tid, mode, WaitPolicy::Block)?;
+        let t = x.session.transaction()?;
+        passing.push(heap::PassingLock::new(t, rel, tid, mode));
+        let locked = heap::lock_row(engine.ctx(), t, rel, &snapshot, tid, mode, WaitPolicy::Block)?;
         Ok(if matches!(locked, ChangeResult::Done { .. }) { None } else { Some(locked) })
     }
 

@@ -293,3 +293,49 @@ fn pg_stat_activity_shows_what_snapshots_hold_back_and_the_servers_own_work() {
         assert_eq!(text(&other, &format!("select backend_xmin is null from pg_stat_activity where pid = {r}")).await, "t");
     });
 }
+
+/// A statement that locks rows to change them gives the locks up once they are changed; the change keeps others away. What was locked before, or is
+/// not changed after all, stays locked.
+#[test]
+fn rows_that_were_changed_are_kept_from_others_and_locks_of_before_stay() {
+    let node = Node::start_new("passing_locks", "");
+    node.sql(
+        "create table t (id int primary key, v text, w text);
+         alter table t alter w set storage external;
+         create table s (like t including all);
+         create function see() returns trigger language plpgsql as 'begin if old.id = 13 then return null; end if; return coalesce(new, old); end';
+         create trigger see before update or delete on s for each row execute function see();
+         insert into t select g, 'v', repeat('w', 3000) from generate_series(1, 100) g;
+         insert into s select * from t",
+    );
+    block_on(async {
+        let (a, b) = (connect(&node).await, connect(&node).await);
+        for (sql, table) in [
+            ("insert into t select id, 'c' from t on conflict (id) do update set v = excluded.v", "t"),
+            ("insert into t select id, 'c' from t on conflict (id) do update set v = excluded.v where t.id > 50", "t"),
+            ("update t set w = w || 'u'", "t"),
+            ("update s set v = 'u', w = w || 'u'", "s"),
+            ("delete from s", "s"),
+            ("merge into s using t on s.id = t.id when matched then update set v = 'm'", "s"),
+        ] {
+            text(&a, &format!("begin; {sql}")).await;
+            for id in [13, 99] {
+                let other = error(&b, &format!("select from {table} where id = {id} for share nowait")).await;
+                assert_eq!(other, format!("55P03 could not obtain lock on row in relation \"{table}\""), "{sql}: {id}");
+            }
+            text(&a, "rollback").await;
+            text(&b, &format!("begin; select from {table} for update nowait; rollback")).await;
+        }
+        for change in [
+            "insert into t values (5, 'c'), (6, 'c') on conflict (id) do update set v = excluded.v",
+            "update t set w = w || 'u' where id < 7",
+        ] {
+            text(&a, "begin; select from t where id = 5 for no key update; savepoint s").await;
+            text(&a, &format!("{change}; rollback to s")).await;
+            let other = error(&b, "select from t where id = 5 for share nowait").await;
+            assert_eq!(other, "55P03 could not obtain lock on row in relation \"t\"", "{change}");
+            text(&b, "begin; select from t where id = 6 for update nowait; commit").await;
+            text(&a, "commit").await;
+        }
+    });
+}

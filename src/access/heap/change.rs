@@ -666,6 +666,31 @@ fn delete_at(
     }
 }
 
+/// The lock of a row that is locked, looked at and changed right after: the change keeps others away as the lock does, so that it can be given up.
+/// Kept instead, it would take memory for each row a statement changes.
+#[derive(Debug)]
+pub struct PassingLock {
+    row: LockTag,
+    mode: LockMode,
+    /// The transaction had it before.
+    held: bool,
+}
+
+impl PassingLock {
+    /// To be made before [`lock_row`].
+    pub fn new(txn: &Transaction, rel: &RelHandle, tid: Tid, mode: RowLockMode) -> Self {
+        let (row, mode) = (row_tag(rel, tid), mode.lock_mode());
+        Self { row, mode, held: txn.holds(&row, mode) }
+    }
+
+    /// The row was changed. Not to be called if it was not: then the lock stays until the transaction ends.
+    pub fn give_up(self, txn: &Transaction) {
+        if !self.held {
+            txn.unlock(self.row, self.mode);
+        }
+    }
+}
+
 /// Locks the row whose version `tid` is, until the transaction ends.
 ///
 /// # Errors

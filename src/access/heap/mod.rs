@@ -20,8 +20,8 @@ pub mod verify;
 mod visibility;
 
 pub use change::{
-    ChangeOptions, ChangeResult, UpdateOptions, delete, insert, lock_row, multi_insert, overwrite_in_place, queue_tag, row_tag,
-    speculative_tag, update,
+    ChangeOptions, ChangeResult, PassingLock, UpdateOptions, delete, insert, lock_row, multi_insert, overwrite_in_place, queue_tag,
+    row_tag, speculative_tag, update,
 };
 pub use fetch::{
     HastyProbe, Latest, Liveness, Probe, fetch, fetch_exact, fetch_latest, is_dead_to_all, liveness, row_bytes, versions_of,
