@@ -333,6 +333,8 @@ pub(super) struct HashJoinNode {
     probe: Option<Probe>,
     row: Row,
     keys: Vec<Datum>,
+    /// Keys of the right row at hand.
+    right_keys: Vec<Datum>,
     /// Candidate at hand for the current left row.
     at: u32,
     have: bool,
@@ -354,6 +356,7 @@ impl HashJoinNode {
             probe: None,
             row: Row::new(),
             keys: Vec::new(),
+            right_keys: Vec::new(),
             at: NONE,
             have: false,
             matched: false,
@@ -368,22 +371,35 @@ impl HashJoinNode {
         if self.count & 1023 == 0 { x.session.check_cancel() } else { Ok(()) }
     }
 
-    /// Puts a right row where it belongs: into the table, or into a later batch.
-    fn place(&mut self, x: &mut Exec<'_>, j: &HashJoin, built: &mut Built, row: Row) -> Result<(), SqlError> {
-        let keys = j.right_keys.iter().map(|k| k.eval(x, &row)).collect::<Result<Box<[Datum]>, _>>()?;
-        if keys.iter().any(Datum::is_null) {
-            return if matches!(j.kind, JoinKind::Right | JoinKind::Full) { self.loose.push(x, row, self.memory) } else { Ok(()) };
+    /// Puts a right row where it belongs: into the table, or into a later batch. What it was in can be used for the next if it does not stay.
+    fn place(&mut self, x: &mut Exec<'_>, j: &HashJoin, built: &mut Built, row: &mut Row) -> Result<(), SqlError> {
+        let mut keys = std::mem::take(&mut self.right_keys);
+        keys.clear();
+        for k in &j.right_keys {
+            keys.push(k.eval(x, row)?);
         }
-        let hash = hash_values(keys.iter());
+        let placed = self.place_with(x, j, built, &keys, row);
+        self.right_keys = keys;
+        placed
+    }
+
+    fn place_with(&mut self, x: &mut Exec<'_>, j: &HashJoin, built: &mut Built, keys: &[Datum], row: &mut Row) -> Result<(), SqlError> {
+        if keys.iter().any(Datum::is_null) {
+            return match j.kind {
+                JoinKind::Right | JoinKind::Full => self.loose.push(x, std::mem::take(row), self.memory),
+                JoinKind::Inner | JoinKind::Left | JoinKind::Semi | JoinKind::Anti => Ok(()),
+            };
+        }
+        let hash = hash_values(keys);
         let batch = self.batches.of(hash);
         if batch != self.batches.current {
-            return self.batches.push(x, false, batch, &row, self.memory);
+            return self.batches.push(x, false, batch, row, self.memory);
         }
         if self.is_full(built) {
             let Some(store) = &mut self.batches.store else { return Err(wrong_plan()) };
-            return store.push(&mut self.batches.over, &row, 64 << 10);
+            return store.push(&mut self.batches.over, row, 64 << 10);
         }
-        built.insert(hash, keys, row)?;
+        built.insert(hash, keys.into(), std::mem::take(row))?;
         if built.bytes > self.memory && self.batches.grow {
             self.batches.double(x, built, self.memory)?;
         }
@@ -413,7 +429,7 @@ impl HashJoinNode {
         let mut row = Row::new();
         while self.right.next(x, &mut row)? {
             self.tick(x)?;
-            self.place(x, j, &mut built, std::mem::take(&mut row))?;
+            self.place(x, j, &mut built, &mut row)?;
         }
         let over = std::mem::take(&mut self.batches.over);
         if over.rows > 0 {
@@ -466,9 +482,9 @@ impl HashJoinNode {
                     Some(store) => store.next(&mut reader)?,
                     None => None,
                 };
-                let Some(row) = row else { return Err(wrong_plan()) };
+                let Some(mut row) = row else { return Err(wrong_plan()) };
                 inner -= 1;
-                self.place(x, j, &mut built, row)?;
+                self.place(x, j, &mut built, &mut row)?;
             }
             self.batches.rest = Some((reader, inner));
             self.note(x, &built);
