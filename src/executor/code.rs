@@ -14,6 +14,9 @@ use crate::sql::functions::{Call, CallTypes, ProcEntry};
 use crate::sql::types::{self, ArrayValue, ColDesc, Datum, Oid, RecordValue, TupleDesc, array::Dim, oids};
 use crate::sqlstate::{SqlError, SqlState};
 
+/// The language of the server's own functions.
+const INTERNAL: Oid = 12;
+
 /// A compiled expression.
 #[derive(Clone)]
 pub enum Code {
@@ -334,6 +337,50 @@ impl Code {
         .then_some(op)
     }
 
+    /// The same with the parameters as columns of the input row, if it is made of operators and of immutable functions of the server alone:
+    /// these need nothing of an execution.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what is not known to be simple is not")]
+    pub fn over_params(&self) -> Option<Self> {
+        let all = |items: &[Self]| items.iter().map(Self::over_params).collect::<Option<Box<[Self]>>>();
+        let pair = |(a, b): &(Self, Self)| Some((a.over_params()?, b.over_params()?));
+        Some(match self {
+            Self::Const(_) | Self::CaseValue => self.clone(),
+            Self::Param(i) => Self::Column(*i),
+            Self::Call(c) => Self::Call(Box::new(c.over_params()?)),
+            Self::Distinct(c, negated) => Self::Distinct(Box::new(c.over_params()?), *negated),
+            Self::NullIf(c) => Self::NullIf(Box::new(c.over_params()?)),
+            Self::Compare(c) => {
+                Self::Compare(Box::new(CompareCode { op: c.op, left: c.left.over_params()?, right: c.right.over_params()? }))
+            }
+            Self::And(items) => Self::And(all(items)?),
+            Self::Or(items) => Self::Or(all(items)?),
+            Self::Coalesce(items) => Self::Coalesce(all(items)?),
+            Self::MinMax(items, greatest) => Self::MinMax(all(items)?, *greatest),
+            Self::Array(items, elem, nested) => Self::Array(all(items)?, *elem, *nested),
+            Self::Not(item) => Self::Not(Box::new(item.over_params()?)),
+            Self::IsNull(item, negated) => Self::IsNull(Box::new(item.over_params()?), *negated),
+            Self::RowIsNull(item, negated) => Self::RowIsNull(Box::new(item.over_params()?), *negated),
+            Self::BoolTest(item, test) => Self::BoolTest(Box::new(item.over_params()?), *test),
+            Self::Field(item, i) => Self::Field(Box::new(item.over_params()?), *i),
+            Self::Reinterpret(item, ty) => Self::Reinterpret(Box::new(item.over_params()?), *ty),
+            Self::Case(case) => Self::Case(Box::new(CaseCode {
+                arg: match &case.arg {
+                    Some(arg) => Some(arg.over_params()?),
+                    None => None,
+                },
+                arms: case.arms.iter().map(pair).collect::<Option<_>>()?,
+                default: case.default.over_params()?,
+            })),
+            Self::Subscript(s) => Self::Subscript(Box::new(SubscriptCode {
+                array: s.array.over_params()?,
+                subscripts: s.subscripts.iter().map(|(a, b)| Some((inside(a)?, inside(b)?))).collect::<Option<_>>()?,
+                slice: s.slice,
+                fixed: s.fixed,
+            })),
+            _ => return None,
+        })
+    }
+
     /// The value for `row`.
     ///
     /// # Errors
@@ -581,6 +628,13 @@ impl Code {
 }
 
 impl CallCode {
+    /// See [`Code::over_params`].
+    fn over_params(&self) -> Option<Self> {
+        let simple = self.func.volatility == b'i' && self.func.language == INTERNAL && self.func.kind == b'f' && !self.func.returns_set;
+        let args = self.args.iter().map(Code::over_params).collect::<Option<_>>();
+        if simple { Some(Self { func: self.func, types: self.types.clone(), args: args? }) } else { None }
+    }
+
     #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is treated alike here")]
     fn args(&self, x: &mut Exec<'_>, row: &[Datum]) -> Result<SmallVec<[Datum; 4]>, SqlError> {
         let mut args = SmallVec::new();
@@ -649,6 +703,15 @@ fn integer(v: &Datum) -> Option<i64> {
         Datum::Int8(v) => Some(*v),
         Datum::Oid(v) => Some(i64::from(*v)),
         _ => None,
+    }
+}
+
+/// [`Code::over_params`] of what may not be there.
+#[expect(clippy::option_option, reason = "there and simple, not there, or not simple")]
+fn inside(code: &Option<Code>) -> Option<Option<Code>> {
+    match code {
+        Some(code) => code.over_params().map(Some),
+        None => Some(None),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use afterimage_wal::ids::{Fork, RelId};
 use arc_swap::ArcSwap;
 
+use super::code::Code;
 use super::context::SessionContext;
 use super::copy::CopyInState;
 use super::ddl::tablespace;
@@ -56,6 +57,22 @@ impl Prepared {
     /// Whether its plan is good for more than the statement it was made in.
     pub fn is_lasting(&self) -> bool {
         !matches!(&self.body, Body::Plan(cell) if !cell.is_lasting())
+    }
+
+    /// The expression, over a row of the parameters, if the statement is no more than one expression of operators and immutable functions: it
+    /// can be evaluated without being run.
+    pub fn simple(&self) -> Option<Code> {
+        let Body::Plan(cell) = &self.body else { return None };
+        let version = cell.0.load();
+        let plan = &version.plan;
+        let alone = plan.subplans.is_empty() && plan.ctes.is_empty() && plan.relations.is_empty() && !plan.modifies;
+        match &plan.root.op {
+            PlanOp::Result { exprs, condition: None } if alone && version.version.is_some() => match &**exprs {
+                [code] => code.over_params(),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Locks what the statement reads and changes; whether it may then be run as it is. If not, somebody has changed a relation since, maybe

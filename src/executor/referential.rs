@@ -445,7 +445,7 @@ fn ask(
                 let statement = statements.first().ok_or_else(|| SqlError::internal("a constraint's question"))?;
                 let prepared = front_end.prepare(session, statement, types)?;
                 let nothing = Variables { names: Arc::from([]), types: Arc::from([]), shapes: Vec::new(), prefer_columns: true };
-                let plan = RoutinePlan { prepared, variables: Arc::new(nothing), epoch };
+                let plan = RoutinePlan::new(prepared, Arc::new(nothing), epoch);
                 session.routines.plans.insert(key, plan.clone());
                 plan
             }

@@ -70,9 +70,17 @@ pub struct RoutinePlan {
     pub variables: Arc<Variables>,
     /// The transaction's own catalog changes then.
     pub epoch: u64,
+    /// If it is a lone expression: that, with the variables as the columns of a row. PostgreSQL: `exec_eval_simple_expr` in pl_exec.c.
+    pub simple: Option<Arc<Code>>,
 }
 
 impl RoutinePlan {
+    /// A statement that was prepared now.
+    pub fn new(prepared: Arc<Prepared>, variables: Arc<Variables>, epoch: u64) -> Self {
+        let simple = prepared.simple().map(Arc::new);
+        Self { prepared, variables, epoch, simple }
+    }
+
     /// Locks what the statement reads and changes; whether it may then be run: nothing it was bound to has changed.
     ///
     /// # Errors

@@ -390,3 +390,64 @@ NOTICE:  00000: caught: canceling statement due to user request
 do $$ begin perform pg_cancel_backend(pg_backend_pid()); perform pg_sleep(60); exception when others then raise notice 'caught: %', sqlerrm; end $$;
 ---
 ERROR:  57014: canceling statement due to user request
+
+# Expressions, simple ones and others
+create function twice(n int) returns int volatile language plpgsql as 'begin return n * 2; end'; create table log_of (n int); create function logs(n int) returns int volatile language plpgsql as 'begin insert into log_of values (n); return (select count(*) from log_of); end'; create table pair (a int, b text);
+---
+
+create function expressions(x int, a int[], p pair, t text default null) returns setof text language plpgsql as $$ declare y numeric := x; r record; s pair := p; d date := '2020-02-29'; c char(3) := 'ab'; m int; begin return next x + 1; return next x / 2.0; return next a[2]; return next a[5] is null; return next a[1:2]::text; return next p.a + 1; return next p.b || '!'; return next t is null; return next coalesce(t, p.b, 'none'); return next case x when 3 then 'three' when 4 then 'four' end; return next case when x > 3 then 'more' else 'less' end; return next y * 1.50; return next greatest(x, a[1], null); return next nullif(x, 3) is null; return next d + 1; return next c || '|'; return next twice(x) + 1; return next logs(x); return next logs(x) + logs(x); select 7 as i, 'seven' as v into r; return next r.i * x; return next r.v; s.a := s.a + x; return next s.a; select 'eight' as i, 8 as v into r; return next r.i; return next r.v * x; m := x; m := m + a[m]; return next m; a[2] := a[2] * 10; return next a; return next x in (1, 2, 3); return next x = any (a); return next array[x, m]; return next x between 1 and 5 and not x = 4; return next row(x, t) is null; return next (p is null)::text; return next x is distinct from null; end $$;
+---
+
+select * from expressions(3, array[1, 2, 30], row(5, 'five'));
+---
+expressions
+4
+1.5000000000000000
+2
+true
+{1,2}
+6
+five!
+true
+five
+three
+less
+4.50
+3
+true
+2020-03-01
+ab|
+7
+1
+5
+21
+seven
+8
+eight
+24
+33
+{1,20,30}
+true
+false
+{3,33}
+true
+false
+false
+true
+(33 rows)
+
+do $$ declare i int := 2147483647; begin i := i + 1; end $$;
+---
+ERROR:  22003: integer out of range
+
+do $$ declare n int := 0; begin while n < 3 loop n := n + 1; begin n := n + 0 / (2 - n); exception when division_by_zero then n := n + 10; end; end loop; raise notice '%', n; end $$;
+---
+NOTICE:  00000: 12
+
+do $$ declare r record; begin for r in select 1 as v, 'a' as w loop raise notice '% %', r.v, r.w || r.v; end loop; for r in select 'x' as w loop raise notice '%', r.w; end loop; end $$;
+---
+NOTICE:  00000: 1 a1
+NOTICE:  00000: x
+
+drop function expressions, twice, logs; drop table pair, log_of;
+---

@@ -575,7 +575,7 @@ fn sql_plan(session: &mut SessionContext, body: &SqlBody, n: usize, statement: &
     let front_end = session.front_end;
     let prepared = front_end.prepare(session, statement, &types);
     session.variables = outer;
-    let plan = RoutinePlan { prepared: prepared?, variables, epoch };
+    let plan = RoutinePlan::new(prepared?, variables, epoch);
     session.routines.plans.insert((body.id, n), plan.clone());
     Ok(plan)
 }

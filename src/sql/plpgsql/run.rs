@@ -78,6 +78,8 @@ pub(super) struct Run<'a> {
     row_count: i64,
     /// Where it is, for CONTEXT.
     place: (u32, &'static str),
+    /// For expressions that need no execution.
+    state: ExecState,
 }
 
 /// The result of a call.
@@ -104,6 +106,7 @@ pub(super) fn call(session: &mut SessionContext, f: &Compiled, arguments: &[Datu
         cursors: FxHashMap::default(),
         row_count: 0,
         place: (0, ""),
+        state: ExecState::bare(),
     };
     run.body_of_function()
 }
@@ -165,6 +168,7 @@ pub(super) fn trigger(session: &mut SessionContext, f: &Compiled, call: TriggerC
         cursors: FxHashMap::default(),
         row_count: 0,
         place: (0, ""),
+        state: ExecState::bare(),
     };
     let record = match run.body_of_function()? {
         Outcome::Value(Datum::Record(record)) if is_row => record,
@@ -226,6 +230,11 @@ impl Run<'_> {
 
 fn type_desc(columns: &[ColumnDesc]) -> Arc<TupleDesc> {
     Arc::new(TupleDesc::new(columns.iter().map(|c| ColDesc::new(&c.name, c.type_oid, c.typmod)).collect()))
+}
+
+fn is_shape_of(desc: &TupleDesc, columns: &[ColumnDesc]) -> bool {
+    desc.cols.len() == columns.len()
+        && desc.cols.iter().zip(columns).all(|(a, b)| *a.name == *b.name && a.type_oid == b.type_oid && a.typmod == b.typmod)
 }
 
 fn same_shape(a: &Option<Arc<TupleDesc>>, b: &Option<Arc<TupleDesc>>) -> bool {
@@ -1005,8 +1014,9 @@ impl Run<'_> {
                 code
             }
         };
-        let mut state = ExecState::bare();
-        code.eval(&mut Exec { session: self.session, state: &mut state }, &[value])
+        let value = code.eval(&mut Exec { session: self.session, state: &mut self.state }, &[value]);
+        self.state.case_values.clear();
+        value
     }
 
     fn assign(&mut self, target: &Target, value: &Expr) -> Result<(), SqlError> {
@@ -1158,12 +1168,11 @@ impl Run<'_> {
                 let from = columns.iter().map(|c| c.type_oid).zip(row).collect();
                 return self.fill_row(*variable, &desc, from);
             }
-            let fresh = type_desc(columns);
-            let known = self.shapes.get(*variable).cloned().flatten();
-            let desc = if same_shape(&known, &Some(Arc::clone(&fresh))) { known.unwrap_or(fresh) } else { fresh };
-            if let Some(slot) = self.shapes.get_mut(*variable) {
-                *slot = Some(Arc::clone(&desc));
-            }
+            let desc = match self.shapes.get_mut(*variable) {
+                Some(Some(known)) if is_shape_of(known, columns) => Arc::clone(known),
+                Some(slot) => Arc::clone(slot.insert(type_desc(columns))),
+                None => type_desc(columns),
+            };
             self.store(*variable, Datum::Record(Arc::new(RecordValue::anonymous(desc, row))));
             return Ok(());
         }
@@ -1224,7 +1233,7 @@ impl Run<'_> {
         let prepared = front_end.prepare(self.session, &statement, &types);
         self.session.variables = outer;
         let prepared = prepared.map_err(|error| internal(error, e))?;
-        let plan = RoutinePlan { prepared, variables, epoch };
+        let plan = RoutinePlan::new(prepared, variables, epoch);
         self.session.routines.plans.insert(key, plan.clone());
         Ok(plan)
     }
@@ -1267,6 +1276,11 @@ impl Run<'_> {
                 .context(format!("query: {}", e.text)));
         };
         let (ty, typmod) = (column.type_oid, column.typmod);
+        if let Some(code) = &plan.simple {
+            let value = code.eval(&mut Exec { session: self.session, state: &mut self.state }, &self.values);
+            self.state.case_values.clear();
+            return Ok((value.map_err(|error| internal(error, e))?, ty, typmod));
+        }
         let mut sink = Collect::default();
         self.run_plan(e, &plan, &mut sink)?;
         let mut rows = sink.rows.into_iter();
