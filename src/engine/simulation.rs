@@ -432,9 +432,10 @@ fn life_with_failing_call(disk: &SimDisk, dir: &Path, model: &Arc<Mutex<Model>>,
         drop(on_stop.send(Ended::Stopped(why.to_owned())));
     }));
     disk.fail_call(disk.calls() + call, errno);
-    let (disk, dir, model) = (disk.clone(), dir.to_owned(), Arc::clone(model));
+    // Of this life, however late the thread begins: were it over by then, the two would share the disk of the next.
+    let (of_this_life, dir, model) = (options(disk), dir.to_owned(), Arc::clone(model));
     std::thread::spawn(move || {
-        let ended = match Engine::open(&dir, options(&disk)) {
+        let ended = match Engine::open(&dir, of_this_life) {
             Err(error) => Ended::Refused(error.to_string()),
             Ok(engine) => {
                 let failed = live(&engine, &model, &mut StdRng::seed_from_u64(seed), true);

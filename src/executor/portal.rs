@@ -66,11 +66,9 @@ impl Prepared {
         let version = cell.0.load();
         let plan = &version.plan;
         let alone = plan.subplans.is_empty() && plan.ctes.is_empty() && plan.relations.is_empty() && !plan.modifies;
-        match &plan.root.op {
-            PlanOp::Result { exprs, condition: None } if alone && version.version.is_some() => match &**exprs {
-                [code] => code.over_params(),
-                _ => None,
-            },
+        let PlanOp::Result { exprs, condition: None } = &plan.root.op else { return None };
+        match &**exprs {
+            [code] if alone && version.version.is_some() => code.over_params(),
             _ => None,
         }
     }

@@ -188,7 +188,7 @@ fn simple_queries_share_plans_and_no_literal_is_taken_for_another() {
         assert_eq!(rows(&c, "select id from t where s = 'a' and done").await, "");
         let mut times = Vec::new();
         for _ in 0..4 {
-            times.push(crate::client::text(&c, "select 'now'::timestamptz").await);
+            times.push(text(&c, "select 'now'::timestamptz").await);
         }
         times.dedup();
         assert_eq!(times.len(), 4, "{times:?}");
@@ -339,13 +339,13 @@ fn index_only_scans_look_at_the_table_only_where_it_changed() {
     block_on(async {
         let (c, d) = (connect(&node).await, connect(&node).await);
         c.batch_execute("begin isolation level repeatable read").await.expect("begun");
-        let before = crate::client::text(&c, sums).await;
+        let before = text(&c, sums).await;
         d.batch_execute("delete from t where a < 150").await.expect("deleted");
         d.batch_execute("vacuum t").await.expect("vacuumed");
-        assert_eq!(crate::client::text(&c, sums).await, before);
+        assert_eq!(text(&c, sums).await, before);
         c.batch_execute("commit").await.expect("committed");
         d.batch_execute("vacuum t").await.expect("vacuumed");
-        assert_eq!(crate::client::text(&c, sums).await, "20|3190|zz");
+        assert_eq!(text(&c, sums).await, "20|3190|zz");
     });
     same("20|3190|zz");
 }
@@ -759,11 +759,11 @@ fn spilled_sets_subqueries_and_joins_give_what_those_in_memory_give() {
                 format!("{n}|{}|0", n - n / 10 - (1..=n / 10).filter(|k| k % 3 > 0).count()),
             ),
             (
-                format!("select count(*), sum(i) from b where i = any (array(select i * 2 from b))"),
+                "select count(*), sum(i) from b where i = any (array(select i * 2 from b))".to_owned(),
                 format!("{}|{}", n / 2, n / 2 * (n / 2 + 1)),
             ),
             (
-                format!("select count(*), sum(i) from b where i <> all (array(select i * 2 from b))"),
+                "select count(*), sum(i) from b where i <> all (array(select i * 2 from b))".to_owned(),
                 format!("{}|{}", n / 2, n / 2 * (n / 2)),
             ),
         ] {

@@ -27,7 +27,7 @@ pub use fetch::{
     HastyProbe, Latest, Liveness, Probe, fetch, fetch_exact, fetch_latest, is_dead_to_all, liveness, row_bytes, versions_of,
     wait_for_writer,
 };
-pub use rewrite::{AllVersions, Kept, Rewrite, RewriteCounts, read_version};
+pub use rewrite::{AllVersions, Kept, PlacedVersion, Rewrite, RewriteCounts, read_version};
 pub use scan::{BuildRow, BuildScanned, HeapScan, Versions, build_scan};
 pub use vacuum::{DeadTids, IndexCleanup, VacuumOptions, VacuumStats, Watch, vacuum, vacuum_watched};
 pub use verify::{Finding, may_be_indexed, verify_page};

@@ -31,6 +31,9 @@ pub struct AllVersions {
     off: u16,
 }
 
+/// A version: its place, its header and its row.
+pub type PlacedVersion<'a> = (Tid, Header, &'a [u8]);
+
 impl AllVersions {
     /// Of the blocks there are now.
     ///
@@ -41,11 +44,11 @@ impl AllVersions {
         Ok(Self { rel: *rel, next: BlockNo::new(0), end, page: Box::default(), off: 0 })
     }
 
-    /// The next one: its place, its header and its row, which is lent until the next call.
+    /// The next one; its row is lent until the next call.
     ///
     /// # Errors
     /// I/O.
-    pub fn next(&mut self, ctx: &AccessCtx) -> Result<Option<(Tid, Header, &[u8])>, AccessError> {
+    pub fn next(&mut self, ctx: &AccessCtx) -> Result<Option<PlacedVersion<'_>>, AccessError> {
         loop {
             while self.next.get() == 0 || self.off >= self.page.max_offset() {
                 if self.next >= self.end {

@@ -768,10 +768,10 @@ fn a_table_written_anew_shows_every_snapshot_what_it_saw_and_leads_on_as_before(
         // One that runs meanwhile, and is the one that writes anew.
         let p = n.session();
         let mut own = n.begin(&p);
-        for at in 0..live.len().min(40) {
+        for (at, tid) in live.iter().take(40).enumerate() {
             match at % 4 {
-                0 => n.remove(&mut own, live[at]),
-                1 => n.change(&mut own, live[at], "changed by who writes anew", false),
+                0 => n.remove(&mut own, *tid),
+                1 => n.change(&mut own, *tid, "changed by who writes anew", false),
                 _ => continue,
             };
             n.put(&mut own, "made by who writes anew");

@@ -106,7 +106,8 @@ fn feed(from: &Engine, to: &Engine, upto: Lsn) {
     runtime.block_on(replayed.wait_for(|lsn| *lsn >= to.wal().published())).unwrap();
 }
 
-/// Runs `life` in a thread of its own. If the node stops itself the thread is left where it is.
+/// Runs `life` in a thread of its own, with the disk as it is now: were that looked at by a thread that begins late, it might be the next life's. If the node
+/// stops itself the thread is left where it is.
 fn in_a_thread(disk: &SimDisk, what: &str, life: impl FnOnce() -> Result<Vec<SqlError>, EngineError> + Send + 'static) -> Ended {
     let (tell, told) = mpsc::channel();
     let on_stop = tell.clone();
@@ -147,10 +148,9 @@ fn run(part: Part, seed: u64, what: &str, watch: impl FnMut(Call, &Path) -> Opti
     let model = Model::new();
     if part == Part::Create {
         disk.watch(watch);
-        let own = disk.clone();
+        let create = CreateOptions { segment_bytes: 1 << 20, pool: POOL, area_slots: AREA_SLOTS, disk: disk.for_this_life() };
         let ended = in_a_thread(&disk, what, move || {
-            let options = CreateOptions { segment_bytes: 1 << 20, pool: POOL, area_slots: AREA_SLOTS, disk: own.for_this_life() };
-            Engine::create(dir, options)?.shutdown(ShutdownMode::Fast)?;
+            Engine::create(dir, create)?.shutdown(ShutdownMode::Fast)?;
             Ok(Vec::new())
         });
         disk.crash(seed);
@@ -170,9 +170,9 @@ fn run(part: Part, seed: u64, what: &str, watch: impl FnMut(Call, &Path) -> Opti
         drop(engine);
         disk.crash(seed);
         disk.watch(watch);
-        let (own, known) = (disk.clone(), Arc::clone(&model));
+        let (of_this_life, known) = (options(&disk), Arc::clone(&model));
         let ended = in_a_thread(&disk, what, move || {
-            let engine = Engine::open(dir, options(&own))?;
+            let engine = Engine::open(dir, of_this_life)?;
             let mut failed = primary_life(&engine, &known, seed + 1);
             if seed.is_multiple_of(2) {
                 failed.extend(engine.shutdown(ShutdownMode::Fast).err().map(SqlError::from));
@@ -204,9 +204,9 @@ fn run(part: Part, seed: u64, what: &str, watch: impl FnMut(Call, &Path) -> Opti
     drop(standby);
     disk.crash(seed);
     disk.watch(watch);
-    let (own, known, upstream) = (disk.clone(), Arc::clone(&model), Arc::clone(&primary));
+    let (of_this_life, known, upstream) = (options(&disk), Arc::clone(&model), Arc::clone(&primary));
     let ended = in_a_thread(&disk, what, move || {
-        let standby = Engine::open(dir, options(&own))?;
+        let standby = Engine::open(dir, of_this_life)?;
         let mut failed = Vec::new();
         for upto in positions {
             feed(&upstream, &standby, upto);
