@@ -23,7 +23,7 @@ pub mod redo;
 mod scan;
 mod sort;
 #[cfg(test)]
-mod tests;
+pub(in crate::access) mod tests;
 mod vacuum;
 mod verify;
 

@@ -713,7 +713,7 @@ proptest! {
 }
 
 /// A temporary file of a test.
-struct TestScratch(std::fs::File);
+pub(in crate::access) struct TestScratch(pub(in crate::access) std::fs::File);
 
 impl Scratch for TestScratch {
     fn write_at(&mut self, bytes: &[u8], at: u64) -> Result<(), AccessError> {

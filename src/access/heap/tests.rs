@@ -14,6 +14,7 @@ use rand::{Rng, SeedableRng};
 
 use super::tuple::mask_page;
 use super::*;
+use crate::access::btree::tests::TestScratch;
 use crate::access::sequence::{self, SequenceOptions, SequenceState};
 use crate::access::{AccessCtx, AccessError, Persistence, RelHandle, Tid, btree};
 use crate::storage::double_write::DoubleWrite;
@@ -709,20 +710,6 @@ fn more_random_work(n: &TestNode, rng: &mut StdRng, live: &mut Vec<Tid>, steps: 
             vacuum::<AccessError>(&n.ctx, &t, &REL, options, |_| Ok(())).unwrap();
             n.ctx.txns.settle().unwrap();
         }
-    }
-}
-
-struct TestScratch(std::fs::File);
-
-impl btree::Scratch for TestScratch {
-    fn write_at(&mut self, bytes: &[u8], at: u64) -> Result<(), AccessError> {
-        std::os::unix::fs::FileExt::write_all_at(&self.0, bytes, at).unwrap();
-        Ok(())
-    }
-
-    fn read_at(&self, bytes: &mut [u8], at: u64) -> Result<(), AccessError> {
-        std::os::unix::fs::FileExt::read_exact_at(&self.0, bytes, at).unwrap();
-        Ok(())
     }
 }
 
